@@ -1,0 +1,15 @@
+"""Image captioning with visual attention: the package made of the book's own cells.
+
+`Captioner` and `Caption` load on first use, so that `import captionlib` stays instant.
+"""
+
+__version__ = "0.1.0"
+__all__ = ["Caption", "Captioner", "__version__"]
+
+
+def __getattr__(name: str):
+    if name in ("Caption", "Captioner"):
+        from captionlib import captioner
+
+        return getattr(captioner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,64 @@
+"""The book's visual language: one colour for each kind of thing, and boxes and arrows to draw it.
+
+Written by hand. Image things are blue, words orange, the decoder's state green, attention purple.
+The four differ in lightness too, so that they can be told apart in grey.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+
+__all__ = ["PALETTE", "TINT", "arrow", "box", "canvas"]
+
+PALETTE = {
+    "image": "#1f5fa8",
+    "word": "#c8730a",
+    "state": "#2f8f5b",
+    "attention": "#8a3f9e",
+    "plain": "#4a4a4a",
+}
+TINT = {
+    "image": "#d7e6f6",
+    "word": "#fbe6c8",
+    "state": "#d8efe1",
+    "attention": "#ecdcf2",
+    "plain": "#efefef",
+}
+
+
+def canvas(width: float = 9, height: float = 3) -> Axes:
+    """A white drawing surface of `width` x `height` inches, one unit an inch, without axes."""
+    figure = plt.figure(figsize=(width, height), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
+    axes.axis("off")
+    return axes
+
+
+def box(axes: Axes, x, y, width, height, text, kind="plain", *, note="", size=10) -> tuple:
+    """A rounded box centred on (x, y); `note`, a tensor shape say, goes below it. Returns (x, y).
+
+    `kind` is a key of `PALETTE`.
+    """
+    patch = FancyBboxPatch(
+        (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=0.1"
+    )
+    patch.set(facecolor=TINT[kind], edgecolor=PALETTE[kind], linewidth=1.6)
+    axes.add_patch(patch)
+    axes.text(x, y, text, ha="center", va="center", color="#1a1a1a", fontsize=size)
+    if note:
+        axes.text(
+            x, y - height / 2 - 0.08, note, ha="center", va="top", color=PALETTE[kind], fontsize=8.5
+        )
+    return x, y
+
+
+def arrow(axes: Axes, start, end, *, kind="plain", text="", bend: float = 0) -> None:
+    """An arrow from `start` to `end`, both (x, y); `text` stands above its middle."""
+    style = {"arrowstyle": "-|>", "color": PALETTE[kind], "linewidth": 1.4}
+    axes.annotate("", end, start, arrowprops=style | {"connectionstyle": f"arc3,rad={bend}"})
+    if text:
+        middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.07
+        axes.text(*middle, text, ha="center", va="bottom", color=PALETTE[kind], fontsize=8.5)
