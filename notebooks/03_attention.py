@@ -1,0 +1,396 @@
+# ---
+# jupyter:
+#   captionlib:
+#     module: attention
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: captionlib
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Attention
+#
+# You are about to say the next word of a caption. The picture lies in front of you as a grid of
+# small patches. *Which of them should you look at?*
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}, "figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}}
+import matplotlib.pyplot as plt
+
+from captionlib.diagrams import arrow, box, canvas
+
+axes = canvas(9.4, 3.3)
+box(axes, 1.0, 2.55, 1.5, 0.7, "image grid", "image", note="(B, P, D)")
+box(axes, 1.0, 0.95, 1.5, 0.7, "hidden state", "state", note="(B, H)")
+box(axes, 3.0, 2.55, 1.4, 0.6, "encoder_att", "image", note="(B, P, A)", size=9)
+box(axes, 3.0, 0.95, 1.4, 0.6, "decoder_att", "state", note="(B, A)", size=9)
+box(axes, 4.7, 1.75, 1.1, 0.6, "add, ReLU", "attention", note="(B, P, A)", size=9)
+box(axes, 6.25, 1.75, 1.1, 0.6, "full_att", "attention", note="(B, P)", size=9)
+box(axes, 7.65, 1.75, 0.95, 0.6, "softmax", "attention", note="alpha (B, P)", size=9)
+box(axes, 8.6, 2.85, 1.3, 0.6, "weighted sum", "attention", note="", size=9)
+axes.text(8.72, 3.2, "context (B, D)", ha="center", color="#8a3f9e", fontsize=8.5)
+for start, end in [((1.75, 2.55), (2.3, 2.55)), ((1.75, 0.95), (2.3, 0.95)),
+                   ((3.7, 2.45), (4.3, 2.05)), ((3.7, 1.05), (4.3, 1.45)),
+                   ((5.25, 1.75), (5.7, 1.75)), ((6.8, 1.75), (7.17, 1.75)),
+                   ((8.0, 2.05), (8.45, 2.55))]:
+    arrow(axes, start, end)
+arrow(axes, (1.4, 2.9), (7.95, 2.95), kind="image", bend=-0.06)
+plt.show()
+
+# %% [markdown]
+# **You will build** the layer that answers that question, first by hand on four pixels, then for
+# a batch. **You need** the grid of the [last chapter](02_encoder.ipynb) and a softmax.
+# **It takes** {chapter-time}`03_attention` to run.
+#
+# ## Why not look at everything at once?
+#
+# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one for each pixel of
+# a coarse grid, each with $D$ numbers. The simplest caption model averages them,
+# $\bar a = \frac1P\sum_p a_p$, hands $\bar a$ to a recurrent network, and never looks again. One
+# vector then has to serve for every word: for *dog*, for *left of*, and for *beach*.
+#
+# Attention keeps the average but lets its weights change from word to word. While the decoder
+# writes *football*, the pixels that show the football should count more. So we need a weight for
+# each pixel at each step $t$, and to compute it we may use two things: what the pixel shows
+# ($a_p$), and what has been said so far, which the decoder carries in its hidden state
+# $h_{t-1}$. This is the additive attention that {cite}`bahdanau2015` invented for translation,
+# where the "pixels" are the words of the source sentence.
+#
+# ## Four pixels and a pencil
+#
+# Take a 2×2 grid. Each pixel has two features, which we may read as "how much dog" and "how much
+# beach". The decoder has just written *a*, and its state asks for an animal.
+
+# %%
+import torch
+
+torch.set_printoptions(precision=3, sci_mode=False)
+
+grid = torch.tensor([[0.0, 0.1],   # sky
+                     [0.1, 0.2],   # sky
+                     [2.0, 0.3],   # the dog
+                     [0.2, 1.8]])  # sand
+wish = torch.tensor([1.5, -0.5])   # what the state asks for: dog, not beach
+
+scores = grid @ wish               # one number a pixel: how well does it answer the wish?
+scores
+
+# %% [markdown]
+# A **softmax** turns any numbers into weights that are positive and add up to one:
+#
+# $$\alpha_{p} = \frac{\exp e_p}{\sum_q \exp e_q}, \qquad \sum_p \alpha_{p} = 1 .$$
+#
+# You may read $\alpha_p$ as the probability that pixel $p$ is the place to look for the next
+# word.
+
+# %%
+alpha = scores.exp() / scores.exp().sum()
+alpha, alpha.sum()
+
+# %%
+assert torch.allclose(alpha, scores.softmax(dim=0))
+assert alpha.argmax() == 2  # the dog
+
+# %% [markdown]
+# The **context** is the average of the pixels under these weights, $z = \sum_p \alpha_p a_p$. It
+# is one vector, as the plain average is, but it is mostly dog.
+
+# %%
+context = (alpha.unsqueeze(1) * grid).sum(dim=0)
+print("plain average", grid.mean(dim=0))
+print("context      ", context)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three small 2 by 2 grids side by side: the scores, highest at the lower left pixel, the softmax weights, of which the lower left has nearly nine tenths, and the plain average's equal weights of one quarter."}, "figure": {"caption": "Scores, their softmax, and the weights that a plain average would use.", "name": "fig-attention-2x2"}}
+figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.6), facecolor="white")
+uniform = torch.full((4,), 0.25)
+for panel, values, title in zip(panels, (scores, alpha, uniform),
+                                ("scores", "alpha = softmax(scores)", "plain average"), strict=True):
+    panel.imshow(values.view(2, 2), cmap="Purples", vmin=min(0, float(values.min())),
+                 vmax=max(1.0, float(values.max())))
+    for p, value in enumerate(values.tolist()):
+        dark = value > 0.6 * max(1.0, float(values.max()))
+        panel.text(p % 2, p // 2, f"{value:.2f}", ha="center", va="center",
+                   color="white" if dark else "black")
+    panel.set(title=title, xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# Every step of this is differentiable. Nobody has to tell the network where the dog is: if
+# looking at the dog makes *dog* more probable, gradients move the weights there. This is **soft**
+# attention. **Hard** attention picks one pixel at random with probabilities $\alpha$; sampling has
+# no gradient, and the [questions page](../book/faq.md) tells how it is trained all the same.
+#
+# ## The layer
+#
+# By hand we compared pixel and wish with a dot product, and both had to speak of the same
+# two features. In general they don't: the grid has $D$ channels and the state $H$ numbers. So each
+# is sent through a linear layer of its own to a common size $A$, the two are added and rectified,
+# and a third linear layer reduces the result to one score:
+#
+# $$e_{p,t} = w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \qquad
+# \alpha_{t} = \operatorname{softmax}(e_t), \qquad z_t = \sum_p \alpha_{p,t}\, a_p .$$
+#
+# The first version says just this. It is what the original tutorial's layer computes.
+
+# %%
+from torch import nn
+
+
+class NaiveAttention(nn.Module):
+    def __init__(self, encoder_dim, decoder_dim, attention_dim):
+        super().__init__()
+        self.encoder_att = nn.Linear(encoder_dim, attention_dim)
+        self.decoder_att = nn.Linear(decoder_dim, attention_dim)
+        self.full_att = nn.Linear(attention_dim, 1)
+
+    def forward(self, encoder_out, hidden):  # (B, P, D), (B, H)
+        image = self.encoder_att(encoder_out)              # (B, P, A)
+        state = self.decoder_att(hidden).unsqueeze(1)      # (B, 1, A)
+        scores = self.full_att(torch.relu(image + state))  # (B, P, 1)
+        alpha = scores.squeeze(2).softmax(dim=1)           # (B, P)
+        context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)  # (B, D)
+        return context, alpha
+
+
+torch.manual_seed(0)
+naive = NaiveAttention(encoder_dim=2048, decoder_dim=512, attention_dim=512)
+encoder_out, hidden = torch.randn(8, 14 * 14, 2048), torch.randn(8, 512)
+context, alpha = naive(encoder_out, hidden)
+context.shape, alpha.shape, alpha.sum(dim=1)
+
+# %%
+assert torch.allclose(alpha.sum(dim=1), torch.ones(8)) and (alpha >= 0).all()
+
+# %% [markdown]
+# ## The same product, again and again
+#
+# Look at `self.encoder_att(encoder_out)`. The image does not change while its caption is written,
+# so neither does this product. Yet it is by far the largest one in the layer, and it runs again
+# for each word. The cure is to compute the image's **projection** once and pass it in.
+#
+# There is a second repetition to come. When [beam search](06_beam_search.ipynb) grows five captions
+# of one image, or when an image's five captions are trained together, the same grid would be
+# copied five times. So the exported layer takes $k$ states for each image: row $r$ of `hidden`
+# belongs to image $r // k$, and the grid stands in memory once. With $k = 1$ it is the layer
+# above.
+
+# %%
+#| export
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Soft attention: which pixels to look at, given what has been said so far.
+
+    Additive attention with a ReLU, as in the original tutorial; the paper's has a tanh.
+
+    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and section 4.2; the form is
+    Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1.
+    """
+
+    def __init__(self, encoder_dim: int, decoder_dim: int, attention_dim: int):
+        super().__init__()
+        self.encoder_att = nn.Linear(encoder_dim, attention_dim)
+        self.decoder_att = nn.Linear(decoder_dim, attention_dim)
+        self.full_att = nn.Linear(attention_dim, 1)
+
+    def project(self, encoder_out: Tensor) -> Tensor:
+        """Map annotation vectors (B, P, D) to (B, P, A): once an image, not once a word."""
+        return self.encoder_att(encoder_out)
+
+    def forward(
+        self, encoder_out: Tensor, hidden: Tensor, projected: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Average the annotation vectors under weights that depend on the state.
+
+        Args:
+            encoder_out: (B, P, D) float annotation vectors.
+            hidden: (B * k, H) float states, k for each image; row r belongs to image r // k.
+            projected: (B, P, A), what `project` gave for `encoder_out`; computed if left out.
+
+        Returns:
+            context (B * k, D); alpha (B * k, P), non-negative, summing to 1 over P.
+
+        Raises:
+            ValueError: if the number of states is not a multiple of the number of images.
+        """
+        B, P, D = encoder_out.shape
+        k, rest = divmod(hidden.shape[0], B)
+        if rest or k == 0:
+            raise ValueError(f"expected a multiple of {B} states, got {hidden.shape[0]}")
+        if projected is None:
+            projected = self.project(encoder_out)
+        wanted = self.decoder_att(hidden).view(B, k, 1, -1)
+        # In place: at 14x14 this is the largest tensor of a step, and one copy of it is enough.
+        relevance = (projected.unsqueeze(1) + wanted).relu_()  # (B, k, P, A)
+        scores = self.full_att(relevance).squeeze(3)  # (B, k, P)
+        alpha = scores.float().softmax(dim=2)  # float32 even under autocast: sums stay 1
+        context = torch.bmm(alpha.to(encoder_out.dtype), encoder_out)  # (B, k, D)
+        return context.view(B * k, D), alpha.view(B * k, P)
+
+
+# %% [markdown]
+# With equal weights the two layers agree, and five states share one grid.
+
+# %%
+attention = Attention(2048, 512, 512)
+attention.load_state_dict(naive.state_dict())
+ours = attention(encoder_out, hidden, attention.project(encoder_out))
+torch.testing.assert_close(ours, naive(encoder_out, hidden), atol=1e-5, rtol=0)
+
+states = torch.randn(8 * 5, 512)
+shared = attention(encoder_out, states)
+copied = naive(encoder_out.repeat_interleave(5, dim=0), states)
+torch.testing.assert_close(shared, copied, atol=1e-5, rtol=0)
+
+# %% [markdown]
+# What does it save? Here are the twelve steps of a caption, with the projection inside the loop
+# and outside it.
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+
+def seconds(function, repeats=3):
+    function()  # the first call warms caches up
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def inside():
+    for _ in range(12):
+        naive(encoder_out, hidden)
+
+
+def outside():
+    projected = attention.project(encoder_out)
+    for _ in range(12):
+        attention(encoder_out, hidden, projected)
+
+
+with torch.inference_mode():
+    slow, fast = seconds(inside), seconds(outside)
+print(f"projection at every step: {1000 * slow:.0f} ms")
+print(f"projection once:          {1000 * fast:.0f} ms, {slow / fast:.1f} times as fast")
+
+# %%
+assert slow > 2 * fast
+
+# %% [markdown]
+# ## Does it learn where to look?
+#
+# A picture of weights that nobody trained would be noise. So give the layer a task whose answer
+# we know: each "image" is a 7×7 grid of random vectors, the state names one of ten things,
+# and one pixel holds that thing. The layer must copy it out. Only the copied vector is judged; no
+# one tells the layer where it was.
+
+# %%
+torch.manual_seed(1)
+things = torch.randn(10, 32)
+
+
+def search_game(n):
+    grid = 0.3 * torch.randn(n, 49, 32)
+    wanted, place = torch.randint(10, (n,)), torch.randint(49, (n,))
+    others = torch.randint(10, (n, 49))
+    hide = torch.rand(n, 49) < 0.2                    # a fifth of the pixels hold other things
+    others = torch.where(others == wanted.unsqueeze(1), (others + 1) % 10, others)
+    grid = grid + things[others] * hide.unsqueeze(2)
+    grid[torch.arange(n), place] = things[wanted] + 0.3 * torch.randn(n, 32)
+    return grid, things[wanted], place
+
+
+seeker = Attention(32, 32, 64)
+optimizer = torch.optim.Adam(seeker.parameters(), lr=3e-3)
+for _ in range(400):
+    grid, state, place = search_game(64)
+    context, alpha = seeker(grid, state)
+    loss = (context - state).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+grid, state, place = search_game(500)
+with torch.inference_mode():
+    context, alpha = seeker(grid, state)
+found = (alpha.argmax(dim=1) == place).float().mean()
+print(f"looked at the right pixel of 49: {found:.0%} (chance: {1 / 49:.0%})")
+
+# %%
+assert found > 0.9
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Six 7 by 7 attention maps over grids of random vectors. In each, nearly all the weight lies on one pixel, which a small circle marks as the place where the wanted thing was hidden."}, "figure": {"caption": "Where the trained layer looks. The circle marks the hidden thing; nobody told the layer.", "name": "fig-attention-seek"}}
+figure, panels = plt.subplots(1, 6, figsize=(9, 1.8), facecolor="white")
+for panel, weights, where in zip(panels, alpha, place, strict=False):
+    panel.imshow(weights.view(7, 7), cmap="Purples", vmin=0, vmax=1)
+    panel.plot(where % 7, where // 7, "o", mfc="none", mec="#c8730a", ms=14, mew=2)
+    panel.set(xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# ## Over a photograph
+#
+# In a caption model the map is coarse: 7×7, 8×8 or 14×14 weights for a whole picture. To see it
+# *over* the picture we stretch it to the picture's size, either with sharp squares (what the model
+# really has) or smoothly (what looks better and claims more than the model knows). Here is a scene
+# of the toy world with a map written by hand; [chapter 09](09_seeing_attention.ipynb) draws those
+# of a trained model.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest in the middle, and the same map smoothed."}, "figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}}
+import numpy as np
+
+from captionlib.scenes import draw_scene, random_scene
+
+picture = draw_scene(random_scene(np.random.default_rng(3)))
+rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+alphas = (-((rows - 4) ** 2 + (columns - 3.5) ** 2) / 3).flatten().softmax(0).view(1, 1, 8, 8)
+figure, panels = plt.subplots(1, 3, figsize=(9, 3.1), facecolor="white")
+for panel, mode, title in zip(panels, (None, "nearest", "bicubic"),
+                              ("the picture", "raw weights", "smoothed"), strict=True):
+    panel.imshow(picture)
+    if mode:
+        overlay = nn.functional.interpolate(alphas, size=picture.size[::-1], mode=mode)[0, 0]
+        panel.imshow(overlay, cmap="Purples", alpha=0.65)
+    panel.set_title(title)
+    panel.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## What we kept, and what the paper does
+#
+# - {cite}`xu2015` use a $\tanh$ where this layer has a ReLU. We keep the original tutorial's ReLU,
+#   so that its trained weights can be used.
+# - The paper's $P$, which it calls $L$, is 14×14 = 196 pixels. Ours is whatever the encoder gives.
+# - Nothing here limits attention to a caption model. Replace the pixels by the words of a sentence
+#   and you have the attention of a translator; use one learned state and you have a classifier that
+#   shows what it read.
+#
+# ## Summary
+#
+# Attention scores each pixel against the state, turns the scores into weights that add up to
+# one, and returns the weighted average. The image's half of the score is the expensive one and
+# never changes: compute it once.
+#
+# ## Exercises
+#
+# 1. In the 2×2 example, multiply `wish` by ten, then by a tenth. What happens to `alpha`? What is
+#    the limit at each end?
+# 2. Add the same number to all four scores. Why does `alpha` not change? What does that say about
+#    the bias of `full_att`?
+# 3. Replace ReLU by tanh in `NaiveAttention` and repeat the search game. Does it find the
+#    pixel sooner or later?
+# 4. Scaled dot-product attention scores with $q^\top k / \sqrt{A}$. Write it with the two linear
+#    layers you have. Which tensor of size $(B, P, A)$ is no longer needed at each step?
+# 5. Hide the wanted thing in *two* pixels. Where do the weights go, and is the context still right?
