@@ -1,0 +1,333 @@
+"""Draw the pictures of the book's pages: `python book/figures/draw.py` writes each SVG beside it.
+
+Same code, same bytes: no date goes in, ids are salted with the figure's own name, and letters are
+stored as outlines so that every browser shows the same picture.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Polygon, Rectangle
+
+from captionlib.diagrams import PALETTE, TINT, arrow, box, canvas
+
+HERE = Path(__file__).parent
+WORDS = ("<start>", "a", "dog", "beside")
+# The maps of the small pictures are drawn by hand, (column, row, spread) on a 14 x 14 grid.
+GAZES = ((7, 8, 6.0), (4, 9, 2.2), (6.5, 9, 3.0), (10, 10, 2.0))
+
+
+def photo() -> np.ndarray:
+    """A drawn photograph, (128, 128, 3) in 0-1: a dog beside a ball on the grass, under a sun."""
+    y, x = np.mgrid[0:128, 0:128]
+    image = np.empty((128, 128, 3))
+    image[:] = (0.78, 0.90, 0.98)
+    image[y > 62 + 5 * np.sin(x / 19)] = (0.62, 0.80, 0.50)
+
+    def blob(cx, cy, rx, ry, colour):
+        image[((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1] = colour
+
+    brown, dark = (0.66, 0.44, 0.24), (0.36, 0.22, 0.12)
+    blob(103, 22, 12, 12, (0.99, 0.84, 0.30))
+    for leg in (28, 36, 50, 57):
+        blob(leg, 98, 4, 12, brown)
+    blob(42, 84, 22, 12, brown)  # body
+    blob(19, 74, 4, 11, brown)  # tail
+    blob(65, 68, 13, 11, brown)  # head
+    blob(77, 72, 7, 6, brown)  # muzzle
+    blob(82, 70, 2.5, 2.5, dark)
+    blob(69, 64, 1.8, 1.8, dark)
+    blob(56, 67, 4, 10, dark)  # ear
+    blob(99, 98, 12, 12, (0.80, 0.20, 0.20))
+    blob(95, 94, 4, 4, (0.95, 0.60, 0.60))
+    return image
+
+
+def gaze(column: float, row: float, spread: float) -> np.ndarray:
+    """(14, 14) weights summing to 1, a soft spot of the given spread."""
+    y, x = np.mgrid[0:14, 0:14]
+    alpha = np.exp(-((x - column) ** 2 + (y - row) ** 2) / (2 * spread**2))
+    return alpha / alpha.sum()
+
+
+def picture(axes: Axes, x, y, side, *, alpha=None, grid=0, note="") -> None:
+    """The photograph centred on (x, y), with weights laid over it and cut into `grid` cells."""
+    left, right, low, high = x - side / 2, x + side / 2, y - side / 2, y + side / 2
+    extent = (left, right, low, high)
+    axes.imshow(photo(), extent=extent, aspect="auto", interpolation="bilinear", zorder=1)
+    if alpha is not None:
+        veil = np.empty((14, 14, 4))
+        veil[..., :3] = (0.16, 0.07, 0.20)  # a dark attention purple where it does not look
+        veil[..., 3] = 0.78 * (1 - alpha / alpha.max())
+        axes.imshow(veil, extent=extent, aspect="auto", interpolation="nearest", zorder=2)
+    for k in range(1, grid):
+        step = side * k / grid
+        axes.plot([left, right], [low + step] * 2, color="white", linewidth=0.4, zorder=4)
+        axes.plot([left + step] * 2, [low, high], color="white", linewidth=0.4, zorder=4)
+    edge = PALETTE["attention" if alpha is not None else "image"]
+    axes.add_patch(Rectangle((left, low), side, side, fill=False, edgecolor=edge, lw=1.6, zorder=5))
+    if note:
+        axes.text(x, low - 0.08, note, ha="center", va="top", color=PALETTE["image"], fontsize=8.5)
+
+
+def tensor(axes: Axes, x, y, side, depth, *, kind="image", note="", cells=0) -> None:
+    """A stack of channels in perspective: front face `side`, receding by `depth`, centred on x."""
+    shift = depth * 0.45
+    left, low = x - (side + shift) / 2, y - side / 2
+    front = np.array([(left, low), (left + side, low), (left + side, low + side),
+                      (left, low + side)])  # fmt: skip
+    back = front + (shift, shift)
+    edge = {"edgecolor": PALETTE[kind], "linewidth": 1.3, "joinstyle": "round"}
+    axes.add_patch(Polygon([front[3], front[2], back[2], back[3]], facecolor="white", **edge))
+    axes.add_patch(Polygon([front[1], front[2], back[2], back[1]], facecolor="white", **edge))
+    axes.add_patch(Polygon(front, facecolor=TINT[kind], **edge))
+    for k in range(1, cells):
+        step = side * k / cells
+        line = {"color": PALETTE[kind], "linewidth": 0.35}
+        axes.plot([left, left + side], [low + step] * 2, **line)
+        axes.plot([left + step] * 2, [low, low + side], **line)
+    if note:
+        axes.text(x, low - 0.1, note, ha="center", va="top", color=PALETTE[kind], fontsize=8.5)
+
+
+def label(axes: Axes, x, y, text, kind="plain", **style) -> None:
+    """A line of free text centred on (x, y)."""
+    style = {"ha": "center", "va": "center", "fontsize": 8.5} | style
+    axes.text(x, y, text, color=PALETTE[kind], **style)
+
+
+def line(axes: Axes, points, kind) -> None:
+    """A plain line through `points`, for the part of an arrow that turns a corner."""
+    axes.plot(*zip(*points, strict=True), color=PALETTE[kind], linewidth=1.4,
+              solid_capstyle="round", solid_joinstyle="round")  # fmt: skip
+
+
+def whole_model() -> Axes:
+    """From photograph to sentence: encoder, grid, and a decoder that attends at every step."""
+    axes = canvas(9, 5.1)
+    picture(axes, 1.0, 4.2, 1.2)
+    label(axes, 1.0, 3.44, "photograph  3 × 256 × 256", "image")
+    box(axes, 3.4, 4.2, 1.9, 0.8, "Encoder\nResNet-101, borrowed", "image")
+    tensor(axes, 5.85, 4.1, 0.95, 0.55, cells=14)
+    label(axes, 7.75, 4.3, "one vector of 2048 numbers", "image")
+    label(axes, 7.75, 4.08, "for each of 14 × 14 places:", "image")
+    label(axes, 7.75, 3.86, "P = 196, D = 2048", "image")
+    arrow(axes, (1.65, 4.2), (2.42, 4.2), kind="image")
+    arrow(axes, (4.38, 4.2), (5.2, 4.2), kind="image")
+
+    steps = (2.2, 4.2, 6.2, 8.2)
+    line(axes, [(5.73, 3.6), (5.73, 3.2)], "image")
+    line(axes, [(0.75, 3.2), (8.2, 3.2)], "image")
+    arrow(axes, (0.75, 3.2), (0.75, 1.83), kind="image")
+    label(axes, 0.68, 2.55, "mean over\nthe grid", "image", ha="right", fontsize=8)
+    axes.set_xlim(-0.15, 9.15)
+    box(axes, 0.75, 1.45, 0.95, 0.7, "init_h\ninit_c", "state")
+    arrow(axes, (1.24, 1.45), (1.69, 1.45), kind="state")
+    arrow(axes, (1.15, 1.83), (1.66, 2.42), kind="state")
+    for k, x in enumerate(steps):
+        arrow(axes, (x, 3.2), (x, 2.74), kind="image")
+        box(axes, x, 2.5, 1.05, 0.46, "Attention", "attention")
+        arrow(axes, (x, 2.26), (x, 1.74), kind="attention")
+        box(axes, x, 1.45, 0.98, 0.56, "LSTM", "state")
+        if k < 3:
+            arrow(axes, (x + 0.5, 1.45), (x + 1.49, 1.45), kind="state")
+            arrow(axes, (x + 0.42, 1.74), (x + 1.46, 2.44), kind="state")
+    label(axes, 2.28, 2.0, "context", "attention", ha="left")
+    label(axes, 3.2, 1.31, "h, c", "state")
+    label(axes, 3.02, 2.22, "h", "state")
+    shown = (*WORDS, "…")
+    for k, x in enumerate((1.2, 3.2, 5.2, 7.2, 8.85)):
+        wide = 0.86 if k < 4 else 0.4
+        box(axes, x, 0.45, wide, 0.42, shown[k], "word")
+        if k < 4:
+            arrow(axes, (x + 0.3, 0.68), (steps[k] - 0.3, 1.16), kind="word")
+        if k:
+            arrow(axes, (steps[k - 1] + 0.3, 1.16), (x - (0.3 if k < 4 else 0.05), 0.68),
+                  kind="word")  # fmt: skip
+    return axes
+
+
+def encoder() -> Axes:
+    """What a ResNet-101 does to a 256 x 256 photograph, and which layers are used or trained."""
+    axes = canvas(9, 3.3)
+    picture(axes, 0.75, 2.1, 1.2)
+    label(axes, 0.75, 1.36, "3 × 256 × 256", "image")
+    stages = [
+        (2.2, 1.02, 0.2, "64 × 64 × 64", "conv1, pool"),
+        (3.5, 1.02, 0.36, "256 × 64 × 64", "block 1"),
+        (4.8, 0.74, 0.52, "512 × 32 × 32", "block 2"),
+        (5.95, 0.52, 0.74, "1024 × 16 × 16", "block 3"),
+        (7.05, 0.36, 1.0, "2048 × 8 × 8", "block 4"),
+    ]
+    edge = 1.4
+    for x, side, depth, shape, name in stages:
+        tensor(axes, x, 2.0, side, depth)
+        label(axes, x, 1.36, shape, "image")
+        label(axes, x, 2.98, name, "image", fontsize=9.5)
+        arrow(axes, (edge, 2.0), (x - (side + depth * 0.45) / 2 - 0.04, 2.0), kind="image")
+        edge = x + (side + depth * 0.45) / 2 - 0.02 - (depth * 0.12 if side < 0.6 else 0)
+    tensor(axes, 8.35, 1.95, 0.6, 1.0, cells=14)
+    label(axes, 8.35, 1.36, "2048 × 14 × 14", "image")
+    label(axes, 8.35, 2.98, "adaptive pool", "image", fontsize=9.5)
+    arrow(axes, (edge, 2.0), (7.72, 2.0), kind="image")
+
+    for left, right, text, kind in (
+        (1.62, 4.05, "never trained here: edges, lines, curves", "plain"),
+        (4.25, 7.5, "fine-tuned in stage two, if at all", "state"),
+    ):
+        line(axes, [(left, 1.12), (left, 1.02), (right, 1.02), (right, 1.12)], kind)
+        label(axes, (left + right) / 2, 0.86, text, kind)
+    for x, text in ((6.2, "average pool"), (7.95, "linear, 1000 classes")):
+        wide = 1.3 if x < 7 else 1.75
+        box(axes, x, 0.38, wide, 0.36, text, "plain", size=8.5)
+        axes.plot([x - wide / 2, x + wide / 2], [0.2, 0.56], color="#b02a2a", linewidth=1.3)
+    label(axes, 5.45, 0.38, "left out:", "plain", ha="right")
+    label(axes, 0.75, 2.98, "photograph", "image", fontsize=9.5)
+    return axes
+
+
+def chain(axes: Axes, xs, y, words) -> None:
+    """LSTM steps at `xs`, the words that go in and come out zigzagging below them."""
+    gap = xs[1] - xs[0]
+    for k, x in enumerate(xs):
+        box(axes, x, y, 1.05, 0.56, "LSTM", "state")
+        box(axes, x - gap / 2, y - 1.1, 0.95, 0.44, words[k], "word")
+        arrow(axes, (x - gap / 2 + 0.25, y - 0.87), (x - 0.28, y - 0.29), kind="word")
+        arrow(axes, (x + 0.28, y - 0.29), (x + gap / 2 - 0.25, y - 0.87), kind="word")
+        if k:
+            arrow(axes, (xs[k - 1] + 0.54, y), (x - 0.54, y), kind="state", text="h, c")
+    box(axes, xs[-1] + gap / 2, y - 1.1, 0.95, 0.44, words[len(xs)], "word")
+    arrow(axes, (xs[-1] + 0.54, y), (xs[-1] + gap / 2 + 0.2, y), kind="state")
+    label(axes, xs[-1] + gap / 2 + 0.38, y, "…", "state", fontsize=12)
+
+
+def decoder_plain() -> Axes:
+    """A decoder without attention: it sees the photograph once, averaged, before the first word."""
+    axes = canvas(9, 2.6)
+    tensor(axes, 0.85, 1.75, 0.95, 0.55, cells=14)
+    label(axes, 0.85, 1.13, "14 × 14 × 2048", "image")
+    box(axes, 2.35, 1.75, 0.8, 0.56, "mean", "image", note="2048")
+    arrow(axes, (1.5, 1.75), (1.94, 1.75), kind="image")
+    arrow(axes, (2.76, 1.75), (3.46, 1.75), kind="image", text="linear")
+    chain(axes, (4.0, 5.75, 7.5), 1.75, WORDS)
+    return axes
+
+
+def decoder_attention() -> Axes:
+    """The same decoder with attention: at every word its own weighted average of the grid."""
+    axes = canvas(9, 4.3)
+    xs = (2.0, 4.4, 6.8)
+    chain(axes, xs, 1.6, WORDS)
+    arrow(axes, (0.6, 1.6), (1.46, 1.6), kind="state", text="h, c")
+    for k, x in enumerate(xs):
+        picture(axes, x, 3.4, 1.4, alpha=gaze(*GAZES[k]))
+        arrow(axes, (x, 2.68), (x, 1.9), kind="attention")
+        if k:
+            arrow(axes, (xs[k - 1] + 0.45, 1.9), (x - 0.72, 3.15), kind="state")
+        label(axes, x - 0.1, 2.38, "weighted", "attention", ha="right")
+        label(axes, x - 0.1, 2.18, "average, 2048", "attention", ha="right")
+    label(axes, 3.1, 3.55, "h says", "state")
+    label(axes, 3.1, 3.35, "where", "state")
+    return axes
+
+
+def attention_step() -> Axes:
+    """One step of attention with its shapes: two projections, a sum, a score a place, a softmax."""
+    axes = canvas(9, 4.0)
+    tensor(axes, 0.95, 2.9, 0.95, 0.55, cells=14)
+    label(axes, 0.95, 3.75, "grid", "image", fontsize=10)
+    label(axes, 0.95, 2.26, "P × D\n196 × 2048", "image", va="top")
+    box(axes, 0.95, 0.95, 1.1, 0.56, "hidden", "state")
+    label(axes, 0.95, 0.58, "H = 512", "state", va="top")
+    box(axes, 2.85, 2.9, 1.3, 0.56, "encoder_att", "image")
+    label(axes, 2.85, 2.54, "P × A, once an image", "image", va="top")
+    box(axes, 2.85, 0.95, 1.3, 0.56, "decoder_att", "state")
+    label(axes, 2.85, 0.58, "A = 512, every step", "state", va="top")
+    arrow(axes, (1.62, 2.9), (2.18, 2.9), kind="image")
+    arrow(axes, (1.52, 0.95), (2.18, 0.95), kind="state")
+    box(axes, 4.45, 1.9, 0.95, 0.56, "+ , ReLU", "attention")
+    label(axes, 4.45, 1.55, "P × A", "attention", va="top")
+    arrow(axes, (3.52, 2.75), (4.15, 2.2), kind="image")
+    arrow(axes, (3.52, 1.1), (4.15, 1.6), kind="state")
+    box(axes, 5.75, 1.9, 0.9, 0.56, "full_att", "attention")
+    label(axes, 5.75, 1.55, "P scores", "attention", va="top")
+    arrow(axes, (4.95, 1.9), (5.29, 1.9), kind="attention")
+    box(axes, 7.0, 1.9, 0.95, 0.56, "softmax", "attention")
+    label(axes, 7.0, 1.55, r"P weights, $\sum_p \alpha_p = 1$", "attention", va="top")
+    arrow(axes, (6.21, 1.9), (6.51, 1.9), kind="attention")
+    picture(axes, 8.35, 1.9, 0.95, alpha=gaze(*GAZES[1]))
+    label(axes, 8.35, 1.24, r"$\alpha$", "attention", fontsize=11)
+    arrow(axes, (7.49, 1.9), (7.85, 1.9), kind="attention")
+    box(axes, 5.75, 3.35, 2.1, 0.6, r"context $=\ \sum_p \alpha_p\,a_p$", "attention")
+    label(axes, 5.75, 2.97, "D = 2048", "attention", va="top")
+    arrow(axes, (1.62, 3.35), (4.68, 3.35), kind="image")
+    line(axes, [(8.35, 2.4), (8.35, 3.35)], "attention")
+    arrow(axes, (8.35, 3.35), (6.82, 3.35), kind="attention")
+    return axes
+
+
+def chapter_map() -> Axes:
+    """The eleven chapters, the module each one leaves, and what hands over to what."""
+    axes = canvas(9, 4.6)
+    axes.set_ylim(-0.2, 4.4)
+    places = {
+        "00": (1.1, 3.3, "Toy world", "scenes", "image"),
+        "01": (1.1, 1.9, "Data pipeline", "data", "image"),
+        "02": (3.1, 3.3, "Encoder", "encoder", "image"),
+        "03": (3.1, 1.9, "Attention", "attention", "attention"),
+        "04": (3.1, 0.5, "Decoder", "decoder", "state"),
+        "05": (5.0, 1.9, "Training", "training", "state"),
+        "10": (5.0, 0.5, "GPU training", "no module", "plain"),
+        "06": (6.45, 3.3, "Beam search", "beam_search", "word"),
+        "07": (6.45, 1.9, "BLEU", "metrics", "word"),
+        "08": (8.15, 3.3, "Caption a photo", "captioner", "word"),
+        "09": (8.15, 1.9, "Seeing attention", "visualize", "attention"),
+    }
+    for number, (x, y, title, module, kind) in places.items():
+        width = 1.5 if number in ("08", "09") else 1.26
+        box(axes, x, y, width, 0.66, f"{number}\n{title}", kind, size=9)
+        style = {"family": "monospace"} if module != "no module" else {"style": "italic"}
+        label(axes, x, y - 0.43, module, kind, va="top", fontsize=8.5, **style)
+    for start, end in (
+        ((1.1, 2.6), (1.1, 2.26)), ((1.76, 2.1), (2.44, 3.15)), ((3.1, 2.6), (3.1, 2.26)),
+        ((3.1, 1.2), (3.1, 0.86)), ((3.76, 0.7), (4.36, 1.6)), ((5.66, 2.1), (6.0, 2.94)),
+        ((6.45, 2.6), (6.45, 2.26)), ((7.11, 3.3), (7.37, 3.3)), ((8.15, 2.6), (8.15, 2.26)),
+        ((5.0, 1.2), (5.0, 0.86)),
+    ):  # fmt: skip
+        arrow(axes, start, end)
+    for x, text in ((1.1, "what to learn from"), (3.1, "the model"), (5.0, "learning"),
+                    (7.3, "writing, judging, looking")):  # fmt: skip
+        label(axes, x, 4.1, text, "plain", fontsize=10.5, style="italic")
+    return axes
+
+
+FIGURES = {
+    "whole-model": whole_model,
+    "encoder": encoder,
+    "decoder-plain": decoder_plain,
+    "decoder-attention": decoder_attention,
+    "attention-step": attention_step,
+    "chapter-map": chapter_map,
+}
+
+
+def main(folder: Path = HERE) -> None:
+    """Write every figure into `folder` as SVG."""
+    for name, draw in FIGURES.items():
+        settings = {"svg.hashsalt": name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
+        with plt.rc_context(settings):
+            figure = draw().figure
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+            plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
