@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,13 @@ __all__ = [
     "InputError",
     "atomic_file",
     "atomic_folder",
+    "atomic_group",
     "package_folder",
     "read_json",
     "recover_folder",
     "require_free_space",
     "write_json",
+    "write_json_rows",
 ]
 
 ASSETS = Path(__file__).parent / "assets"
@@ -32,18 +34,22 @@ class InputError(ValueError):
     The command line prints it on stderr and exits with status 2, never with a traceback.
     """
 
+    def __init__(self, message: str = ""):
+        # A file's name may hold line breaks or terminal codes; the message stays one plain line.
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message)))
+
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place only if the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent, f".{path.stem}.", path.suffix)
     # The process id keeps two runs apart; the suffix stays last so that writers see its format.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # a rename must never outlive the bytes it points at
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -65,8 +71,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         yield fresh
         for file in fresh.rglob("*"):
             if file.is_file():
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
+                _flush(file)
         if path.exists():
             os.rename(path, old)
         os.rename(fresh, path)
@@ -86,6 +91,32 @@ def recover_folder(path: str | Path) -> None:
             os.rename(old, path)
 
 
+@contextmanager
+def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
+    """Yield an empty folder inside `folder`; move its files up only if the block succeeds.
+
+    `seal` names the file that vouches for the others. It is taken away before the first file
+    moves and put back after the last, so wherever it stands, the whole group stands, and of one
+    run. Everything else in `folder` is left alone.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder, f".{seal}.", ".part")
+    fresh = folder / f".{seal}.{os.getpid()}.part"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        files = sorted(fresh.iterdir(), key=lambda file: (file.name == seal, file.name))
+        for file in files:
+            _flush(file)
+        (folder / seal).unlink(missing_ok=True)
+        for file in files:
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def require_free_space(folder: str | Path, needed: int) -> None:
     """Raise `InputError` before any work starts if `folder`'s disk lacks `needed` bytes."""
     folder = Path(folder).absolute()
@@ -98,16 +129,18 @@ def require_free_space(folder: str | Path, needed: int) -> None:
         )
 
 
-def read_json(path: str | Path):
-    """Read a JSON file, or raise an `InputError` naming it."""
+def read_json(path: str | Path, object_hook: Callable[[dict], object] | None = None):
+    """Read a JSON file, or raise an `InputError` naming it; `object_hook` as in `json.loads`."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_hook=object_hook)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; name the JSON file inside it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except PermissionError:
+        raise InputError(f"{path}: may not be read; change its permissions") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise InputError(f"{path}: is not JSON; check that it is the right file") from None
 
 
@@ -116,6 +149,16 @@ def write_json(path: str | Path, value, *, indent: int | None = None) -> None:
     with atomic_file(path) as temporary:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_json_rows(path: str | Path, rows: Iterable) -> None:
+    """Write a JSON list one item a line, holding one item at a time; else as `write_json`."""
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        separator = "["
+        for row in rows:
+            file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+        file.write("]\n" if separator != "[" else "[]\n")
 
 
 def package_folder(name_or_path: str | Path) -> Path:
@@ -131,3 +174,33 @@ def package_folder(name_or_path: str | Path) -> Path:
     raise InputError(
         f"{folder}: holds no captioner (no config.json); name a folder that training wrote"
     )
+
+
+def _flush(path: Path) -> None:
+    """Force a file to the disk: a rename must never outlive the bytes it points at."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sweep(folder: Path, prefix: str, suffix: str) -> None:
+    """Remove the temporaries, named by process id, of runs that were killed."""
+    for path in folder.iterdir():
+        middle = path.name[len(prefix) : len(path.name) - len(suffix)]
+        named = path.name.startswith(prefix) and path.name.endswith(suffix) and middle.isdigit()
+        if named and not _is_running(int(middle)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there, signal 0 is not a question
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
