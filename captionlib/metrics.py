@@ -1,0 +1,278 @@
+"""BLEU, and its neighbours.
+
+Chapter 07 of the book, notebooks/07_bleu.ipynb, explains this module and
+generates it: edit the chapter, not this file, then run `make export`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = [
+    "FIGURES",
+    "Words",
+    "bleu",
+    "bleu_of",
+    "bleu_statistics",
+    "check_captions",
+    "cider_d_scores",
+    "figures_of",
+    "image_statistics",
+    "intervals",
+    "longest_common_subsequence",
+    "ngram_counts",
+    "rouge_l_scores",
+    "score",
+]
+
+
+Words = Sequence[str]  # a caption
+
+
+def ngram_counts(words: Words, longest: int = 4) -> Counter[tuple[str, ...]]:
+    """How often each run of one to `longest` words occurs in `words`."""
+    return Counter(
+        ngram
+        for n in range(1, longest + 1)
+        for ngram in zip(*(words[i:] for i in range(n)), strict=False)  # stop at the last word
+    )
+
+
+def check_captions(references: Sequence, hypotheses: Sequence) -> None:
+    """Stop at the first thing that is not a caption.
+
+    Raises:
+        ValueError: if there are no images, if the two differ in length, if an image has no
+            reference, or if a caption is anything but a list (or tuple) of strings.
+    """
+    if len(references) != len(hypotheses):
+        raise ValueError(
+            f"references for {len(references)} images, but {len(hypotheses)} hypotheses"
+        )
+    if len(hypotheses) == 0:
+        raise ValueError("no images to score")
+    for image, (captions, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
+        if not isinstance(captions, list | tuple) or not captions:
+            raise ValueError(
+                f"image {image}: expected at least one reference, in a list, got {captions!r}"
+            )
+        for caption in (hypothesis, *captions):
+            if not isinstance(caption, list | tuple) or not all(
+                isinstance(word, str) for word in caption
+            ):
+                raise ValueError(
+                    f"image {image}: expected a caption as a list of words, got {caption!r}"
+                )
+
+
+def bleu_statistics(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> np.ndarray:
+    """All that BLEU needs to know of each image, as counts that add up over a corpus.
+
+    Args:
+        references: for each of I images, its captions, each a list of words.
+        hypotheses: for each image, the generated caption, a list of words.
+
+    Returns:
+        (I, 9) float64: matched n-grams for n = 1 to 4, clipped; n-grams of the hypothesis for
+        n = 1 to 4 (the first is its length); the length of the reference closest in length, of two
+        equally close the shorter.
+
+    Raises:
+        ValueError: as `check_captions`.
+
+    Source: Papineni et al. 2002 (doi:10.3115/1073083.1073135), section 2.
+    """
+    check_captions(references, hypotheses)
+    rows = []
+    for captions, hypothesis in zip(references, hypotheses, strict=True):
+        most: Counter = Counter()
+        for caption in captions:
+            most |= ngram_counts(caption)
+        matched = [0] * 4
+        for ngram, count in (ngram_counts(hypothesis) & most).items():
+            matched[len(ngram) - 1] += count
+        length = len(hypothesis)
+        possible = [max(0, length - n) for n in range(4)]
+        closest = min((abs(len(caption) - length), len(caption)) for caption in captions)[1]
+        rows.append([*matched, *possible, closest])
+    return np.array(rows, dtype=float)
+
+
+def bleu_of(sums: np.ndarray) -> np.ndarray:
+    """BLEU-1 to BLEU-4, ×100, of corpora whose statistics were added up.
+
+    Args:
+        sums: (..., 9) rows of `bleu_statistics`, summed over images.
+
+    Returns:
+        (..., 4) float64.
+    """
+    matched, possible, closest = sums[..., :4], sums[..., 4:8], sums[..., 8:]
+    precisions = (matched + 1e-15) / (possible + 1e-9)
+    means = np.cumprod(precisions, axis=-1) ** (1 / np.arange(1, 5))
+    ratio = (possible[..., :1] + 1e-15) / (closest + 1e-9)
+    return 100 * means * np.exp(np.minimum(0, 1 - 1 / ratio))
+
+
+def bleu(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> dict[str, float]:
+    """Corpus BLEU as `pycocoevalcap` computes it, ×100: keys "bleu1" to "bleu4".
+
+    It is NLTK's `corpus_bleu` where every hypothesis has at least four words and some 4-gram
+    matches. Arguments and errors as for `bleu_statistics`.
+    """
+    values = bleu_of(bleu_statistics(references, hypotheses).sum(axis=0))
+    return {f"bleu{n}": float(value) for n, value in enumerate(values, 1)}
+
+
+def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest sequence of words found in both, in order, gaps allowed."""
+    lengths = [0] * (len(second) + 1)  # of the words of `first` so far, with second[:j]
+    for word in first:
+        diagonal = 0
+        for j, other in enumerate(second, 1):
+            longest = diagonal + 1 if word == other else max(lengths[j - 1], lengths[j])
+            diagonal, lengths[j] = lengths[j], longest
+    return lengths[-1]
+
+
+def rouge_l_scores(
+    references: Sequence[Sequence[Words]],
+    hypotheses: Sequence[Words],
+    beta: float = 1.2,
+) -> np.ndarray:
+    """ROUGE-L of each image, ×100: (I,) float64. A corpus has their mean.
+
+    Best precision and best recall over the references are combined, recall weighing `beta`² times
+    as much, as in `pycocoevalcap`. Arguments and errors as for `bleu_statistics`.
+
+    Source: Lin 2004 (aclanthology.org/W04-1013), section 3.1.
+    """
+    check_captions(references, hypotheses)
+    scores = []
+    for captions, hypothesis in zip(references, hypotheses, strict=True):
+        words = hypothesis or [""]  # pycocoevalcap takes no words for one empty word
+        filled = [caption or [""] for caption in captions]
+        common = [longest_common_subsequence(caption, words) for caption in filled]
+        precision = max(common) / len(words)
+        recall = max(n / len(caption) for n, caption in zip(common, filled, strict=True))
+        weighted = recall + beta**2 * precision
+        scores.append((1 + beta**2) * precision * recall / weighted if weighted else 0.0)
+    return 100 * np.array(scores)
+
+
+def cider_d_scores(
+    references: Sequence[Sequence[Words]],
+    hypotheses: Sequence[Words],
+    sigma: float = 6.0,
+) -> np.ndarray:
+    """CIDEr-D of each image, ×100: (I,) float64. A corpus has their mean.
+
+    How rare an n-gram is, is counted over the images given, so the score of one image depends on
+    the company it is in. `sigma` is the width, in words, of the penalty on a difference in length.
+    Arguments and errors as for `bleu_statistics`.
+
+    Source: Vedantam et al. 2015 (arXiv:1411.5726), section 6, with `pycocoevalcap`'s factor 10.
+    """
+    check_captions(references, hypotheses)
+    reference_counts = [[ngram_counts(caption) for caption in captions] for captions in references]
+    images_with = Counter(ngram for counts in reference_counts for ngram in set().union(*counts))
+    rarest = math.log(len(references))
+    rarity = {ngram: rarest - math.log(images) for ngram, images in images_with.items()}
+
+    def vector(counts: Counter) -> tuple[dict[tuple[str, ...], float], list[float]]:
+        weights = {ngram: count * rarity.get(ngram, rarest) for ngram, count in counts.items()}
+        squares = [0.0] * 4
+        for ngram, weight in weights.items():
+            squares[len(ngram) - 1] += weight**2
+        return weights, [math.sqrt(square) for square in squares]
+
+    def similarity(hypothesis: tuple, reference: tuple) -> float:
+        (weights, norms), (others, other_norms) = hypothesis, reference
+        products = [0.0] * 4
+        for ngram, weight in weights.items():
+            if ngram in others:
+                products[len(ngram) - 1] += min(weight, others[ngram]) * others[ngram]
+        cosines = [
+            product / (norm * other)
+            for product, norm, other in zip(products, norms, other_norms, strict=True)
+            if norm and other
+        ]
+        return sum(cosines) / 4
+
+    scores = []
+    for captions, counts, hypothesis in zip(references, reference_counts, hypotheses, strict=True):
+        generated = vector(ngram_counts(hypothesis))
+        total = 0.0
+        for caption, count in zip(captions, counts, strict=True):
+            # pycocoevalcap measures length in pairs, which takes no words and one for the same
+            gap = max(1, len(hypothesis)) - max(1, len(caption))
+            penalty = math.exp(-(gap**2) / (2 * sigma**2))
+            total += penalty * similarity(generated, vector(count))
+        scores.append(10 * total / len(captions))
+    return 100 * np.array(scores)
+
+
+FIGURES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")
+
+
+def image_statistics(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> np.ndarray:
+    """What each image adds to the corpus: (I, 11), BLEU's nine counts, ROUGE-L and CIDEr-D."""
+    return np.column_stack(
+        [
+            bleu_statistics(references, hypotheses),
+            rouge_l_scores(references, hypotheses),
+            cider_d_scores(references, hypotheses),
+        ]
+    )
+
+
+def figures_of(sums: np.ndarray, images: int) -> np.ndarray:
+    """The six `FIGURES`, (..., 6), from `image_statistics` (..., 11) summed over `images`."""
+    return np.concatenate([bleu_of(sums[..., :9]), sums[..., 9:] / images], axis=-1)
+
+
+def score(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> dict[str, float]:
+    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D of a corpus, all ×100, keyed by `FIGURES`.
+
+    Args:
+        references: for each image, a list of captions, each a list of words.
+        hypotheses: for each image, a list of words; an empty one is allowed.
+
+    Raises:
+        ValueError: as `check_captions`.
+    """
+    statistics = image_statistics(references, hypotheses)
+    values = figures_of(statistics.sum(axis=0), len(statistics))
+    return dict(zip(FIGURES, values.tolist(), strict=True))
+
+
+def intervals(
+    references: Sequence[Sequence[Words]],
+    hypotheses: Sequence[Words],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, list[float]]:
+    """Percentile bootstrap over images: for each of `FIGURES`, [low, high], ×100.
+
+    CIDEr-D's rarities stay those of the whole corpus. Arguments and errors as for `score`.
+
+    Source: Koehn 2004 (aclanthology.org/W04-3250), section 3, for BLEU.
+    """
+    statistics = image_statistics(references, hypotheses)
+    images = len(statistics)
+    rng = np.random.default_rng(seed)
+    sums = [
+        np.bincount(rng.integers(images, size=images), minlength=images) @ statistics
+        for _ in range(resamples)
+    ]
+    tail = 50 * (1 - confidence)
+    bounds = np.percentile(figures_of(np.array(sums), images), [tail, 100 - tail], axis=0)
+    return dict(zip(FIGURES, bounds.T.tolist(), strict=True))
