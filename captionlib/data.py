@@ -188,7 +188,12 @@ def write_images(
     with h5py.File(path, "w") as file:
         file.attrs["captions_per_image"] = captions_per_image
         images = file.create_dataset(
-            "images", shape, np.uint8, chunks=(1, *shape[1:]), maxshape=shape, track_times=False
+            "images",
+            shape,
+            np.uint8,
+            chunks=(1, *shape[1:]),
+            maxshape=(None, *shape[1:]),
+            track_times=False,
         )
         decoded = decode_in_order([record.path for record in records], workers)
         bar = tqdm(decoded, path.name, len(records), disable=None if progress else True)
