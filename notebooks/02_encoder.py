@@ -1,0 +1,392 @@
+# ---
+# jupyter:
+#   captionlib:
+#     module: encoder
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: captionlib
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Encoder
+#
+# How does a photograph become something that a sentence can be written from?
+
+# %%
+#| export
+from torch import nn
+
+
+def without_head(model: nn.Module) -> nn.Module:
+    """The part of an ImageNet classifier that keeps a grid: pooling and linear layer cut off.
+
+    Args:
+        model: a classifier from `captionlib.vision.classifier`; timm's are changed in place.
+
+    Returns:
+        A module that maps images to the last grid; timm's do so with `forward_features`.
+
+    Source: Encoder of the original tutorial, which drops the last two children of ResNet-101.
+    """
+    if hasattr(model, "forward_features"):  # timm
+        model.reset_classifier(0)
+        if hasattr(model, "pre_logits"):
+            model.pre_logits = nn.Identity()  # VGG has two linear layers more
+        return model
+    return nn.Sequential(OrderedDict(list(model.named_children())[:-2]))
+
+
+# %%
+#| export
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from captionlib import vision
+from captionlib.files import InputError
+
+
+class Encoder(nn.Module):
+    """A network borrowed from ImageNet that turns an image into a grid of annotation vectors.
+
+    It starts frozen: `fine_tune` frees its later blocks. Whatever mode is set, the network runs
+    as at test time, so its batch-norm statistics never move.
+
+    Args:
+        backbone: "resnet101" and the other ResNets come from torchvision, any other name from
+            timm; "tf_efficientnet_lite0" needs no download (see `captionlib.vision.classifier`).
+        grid_size: height and width of the grid that `AdaptiveAvgPool2d` makes; None keeps the
+            network's own (8x8 for an image of 256x256).
+        pretrained: False leaves the weights random.
+
+    Attributes:
+        encoder_dim: D, the number of channels.
+        mean, std: (3, 1, 1) colour statistics that the weights expect, on a scale of 0 to 1.
+
+    Raises:
+        InputError: for an unknown backbone, one without a grid, or weights that can't be had.
+
+    Source: Encoder of the original tutorial; Xu et al. 2015 (arXiv:1502.03044), section 3.1.1.
+    """
+
+    def __init__(
+        self, backbone: str = "resnet101", *, grid_size: int | None = 14, pretrained: bool = True
+    ):
+        super().__init__()
+        if grid_size is not None and grid_size < 1:
+            raise ValueError(f"grid_size must be at least 1, or None, got {grid_size}")
+        model = vision.classifier(backbone, pretrained=pretrained)
+        mean, std = vision.normalisation(model)
+        self.backbone, self.grid_size = backbone, grid_size
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.trunk = without_head(model)
+        self.resize = nn.Identity() if grid_size is None else nn.AdaptiveAvgPool2d(grid_size)
+        for layer in self.trunk.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.track_running_stats = False  # not even if set to train by hand
+        self.encoder_dim = self._count_channels()
+        self.requires_grad_(False).train()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bring stored pixels to the scale that the weights expect.
+
+        Args:
+            images: (B, 3, height, width) uint8, RGB.
+
+        Returns:
+            (B, 3, height, width) float32.
+
+        Raises:
+            TypeError: for anything but uint8. Float images may have been scaled already, and
+                scaled twice they all look alike to the network.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(
+                f"expected uint8 images (0 to 255), got {images.dtype}: float images may have "
+                "been scaled once already; pass the stored pixels"
+            )
+        return (images.float() / 255 - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode normalised images.
+
+        Args:
+            images: (B, 3, height, width) float, from `normalise`.
+
+        Returns:
+            (B, height, width, D) float: `grid_size` squared, or 1/32 of the image's sides.
+        """
+        if not images.is_floating_point():
+            raise TypeError(f"expected normalised images, got {images.dtype}: call normalise first")
+        images = images.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+        grid = self.resize(self._features(images))  # (B, D, height, width)
+        return grid.permute(0, 2, 3, 1)
+
+    def fine_tune(self, on: bool = True) -> None:
+        """Free convolutional blocks 2 to 4 for training, or freeze them again with `on=False`.
+
+        In a ResNet these are layer2 to layer4; in a timm network everything after the last
+        stage that is at least a quarter as wide as the image. What comes before stays frozen.
+        """
+        self.requires_grad_(False)
+        for parameter in self._later_parameters():
+            parameter.requires_grad_(on)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set the mode of the encoder itself; the borrowed network stays in evaluation mode."""
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def _features(self, images: Tensor) -> Tensor:
+        return getattr(self.trunk, "forward_features", self.trunk)(images)
+
+    def _later_parameters(self) -> list[nn.Parameter]:
+        if isinstance(self.trunk, nn.Sequential):
+            return list(self.trunk[5:].parameters())
+        stages = [s["module"] for s in self.trunk.feature_info if s["reduction"] <= 4]
+        if not stages:
+            raise InputError(f"{self.backbone}: does not shrink in stages, so none can be freed")
+        early, reached = set(), False
+        for name, module in self.trunk.named_modules():
+            inside = f"{name}.".startswith(f"{stages[-1]}.")
+            if reached and not inside:
+                break
+            reached = reached or inside
+            early.update(module.parameters(recurse=False))
+        return [p for p in self.trunk.parameters() if p not in early]
+
+    @torch.no_grad()
+    def _count_channels(self) -> int:
+        try:
+            grid = self._features(torch.zeros(1, 3, 64, 64))  # (1, D, height, width)
+        except Exception as error:
+            raise InputError(
+                f"{self.backbone}: does not take images of every size; choose a convolutional "
+                "backbone such as resnet101 or tf_efficientnet_lite0"
+            ) from error
+        if grid.dim() != 4 or grid.shape[1] < max(grid.shape[2:]):
+            raise InputError(
+                f"{self.backbone}: makes no grid of channels; choose a convolutional backbone "
+                "such as resnet101 or tf_efficientnet_lite0"
+            )
+        return grid.shape[1]
+
+
+# %%
+#| export
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from captionlib.files import InputError
+
+
+class Features:
+    """Annotation vectors on disk, one grid an image: what `cache_features` writes.
+
+    Only the header is read at once; each process that asks for vectors opens the file for
+    itself, so a `Features` can go to the workers of a `DataLoader`.
+
+    Args:
+        path: the HDF5 file.
+
+    Attributes:
+        shape: (I, P, D) images, grid pixels, channels.
+        grid: (height, width) of the grid; P = height * width.
+        fingerprint: what the vectors were computed from.
+
+    Raises:
+        InputError: if the file is missing or is not a feature cache.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file, self._process = None, None
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                self.shape = file["features"].shape
+                self.grid = tuple(int(side) for side in file.attrs["grid"])
+                self.fingerprint = json.loads(file.attrs["fingerprint"])
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no such file; write it with cache_features") from None
+        except (OSError, KeyError, ValueError):
+            raise InputError(
+                f"{self.path}: is not a feature cache; name another file or delete this one"
+            ) from None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all vectors in bytes, two for each number."""
+        return 2 * int(np.prod(self.shape))
+
+    def __getitem__(self, index) -> np.ndarray:
+        """(P, D) float16 vectors of image `index`; a slice gives (n, P, D)."""
+        if self._process != os.getpid():
+            self._file, self._process = h5py.File(self.path, "r", locking=False), os.getpid()
+        return self._file["features"][index]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None, "_process": None}
+
+
+# %%
+#| export
+def fingerprint(encoder: Encoder, image_file: str | Path, *, bf16: bool = False) -> dict:
+    """What decides the vectors: network, weights, grid, precision, and every byte of the images.
+
+    Contents are hashed and no time stamp is asked, so a copied file is recognised and a changed
+    one is not mistaken.
+    """
+    weights = hashlib.sha256(repr((encoder.mean.tolist(), encoder.std.tolist())).encode())
+    for name, tensor in encoder.state_dict().items():
+        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    images = hashlib.sha256()
+    with open(image_file, "rb") as file:
+        while block := file.read(1 << 22):
+            images.update(block)
+    return {
+        "backbone": encoder.backbone,
+        "grid_size": encoder.grid_size,
+        "bf16": bf16,
+        "weights": weights.hexdigest(),
+        "images": images.hexdigest(),
+    }
+
+
+# %%
+#| export
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from captionlib.data import ImageDataset
+from captionlib.files import atomic_file, require_free_space
+
+
+def cache_features(
+    encoder: Encoder,
+    image_file: str | Path,
+    to: str | Path,
+    *,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    bf16: bool = False,
+    progress: bool = True,
+) -> Features:
+    """Encode every image once and keep the annotation vectors on disk as float16.
+
+    The file appears whole or not at all. One that is there already is used again if its
+    fingerprint matches, and replaced if not. Memory holds one batch at a time.
+
+    Args:
+        encoder: a frozen encoder; it is moved to `device` and stays there.
+        image_file: HDF5 with `images`, (I, 3, height, width) uint8, as `prepare` writes it.
+        to: the HDF5 file to write.
+        batch_size: images encoded at once.
+        device: where to encode.
+        bf16: encode under bfloat16 autocast: faster on many processors, good to 2 or 3 digits.
+        progress: show a bar on a terminal, with the size of the file.
+
+    Raises:
+        InputError: if a file is not what it should be, or the disk lacks room.
+        ValueError: if the encoder is being fine-tuned, or a number does not fit into float16.
+    """
+    if any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise ValueError("vectors of an encoder in training would be stale: fine_tune(False) first")
+    to, images = Path(to), ImageDataset(image_file)
+    if not len(images):
+        raise InputError(f"{image_file}: holds no images, so there is nothing to encode")
+    expected = fingerprint(encoder, image_file, bf16=bf16)
+    if to.exists() and Features(to).fingerprint == expected:
+        return Features(to)
+    encoder.to(device)
+    first = _encode(encoder, images[0][None], device, bf16)  # (1, height, width, D)
+    grid, channels = first.shape[1:3], first.shape[3]
+    shape = (len(images), grid.numel(), channels)
+    size = 2 * int(np.prod(shape))
+    require_free_space(to.parent, size)
+    bar = tqdm(
+        total=len(images),
+        desc=f"encoding, {size / 1e9:.2f} GB",
+        unit="image",
+        disable=None if progress else True,
+    )
+    with bar, atomic_file(to) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["grid"], file.attrs["fingerprint"] = grid, json.dumps(expected)
+        vectors = file.create_dataset("features", shape, "float16")
+        starts = range(0, len(images), batch_size)
+        for start, batch in zip(starts, DataLoader(images, batch_size), strict=True):
+            encoded = _encode(encoder, batch, device, bf16).flatten(1, 2)  # (B, P, D)
+            vectors[start : start + len(batch)] = encoded.numpy()
+            bar.update(len(batch))
+    return Features(to)
+
+
+@torch.inference_mode()
+def _encode(encoder: Encoder, images: Tensor, device, bf16: bool) -> Tensor:
+    images = images.to(device)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        vectors = encoder(encoder.normalise(images)).half()
+    if not vectors.isfinite().all():
+        raise ValueError(f"{encoder.backbone}: some of its vectors do not fit into float16")
+    return vectors.cpu()
+
+
+# %%
+#| export
+from torch.utils.data import Dataset
+
+from captionlib.data import CaptionDataset
+
+
+class FeatureDataset(Dataset):
+    """One image an item, already encoded, with all its captions.
+
+    Args:
+        folder: what `prepare` wrote.
+        split: "TRAIN", "VAL" or "TEST".
+        features: the `Features` of that split's images, or a tensor or array (I, P, D).
+
+    Item i is (features, captions, lengths): (P, D) float16; (n, max_len + 2) int64; (n,) int64.
+
+    Raises:
+        InputError: if the features are of another number of images.
+    """
+
+    def __init__(self, folder: str | Path, split: str, features: Features | Tensor):
+        dataset = CaptionDataset(folder, split)
+        n = dataset.captions_per_image
+        self.features = features
+        self.captions = torch.as_tensor(dataset.captions).unflatten(0, (-1, n))  # (I, n, T)
+        self.lengths = torch.as_tensor(dataset.lengths).unflatten(0, (-1, n))  # (I, n)
+        if len(features) != len(self.captions):
+            raise InputError(
+                f"{folder}: {split} has {len(self.captions)} images and the features are of "
+                f"{len(features)}; run cache_features on this split's images"
+            )
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        features = torch.as_tensor(self.features[index])
+        return features, self.captions[index], self.lengths[index]
