@@ -1,0 +1,522 @@
+# ---
+# jupyter:
+#   captionlib:
+#     module: captioner
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: captionlib
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Caption a photo
+#
+# There is a picture on your disk, and a trained model beside it. *What has to happen in between, so
+# that a sentence comes out, and why do so many captioners give every picture the same one?*
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A flow from left to right: a picture in any format is read into 3 by 256 by 256 numbers, the encoder turns them into a grid, beam search over the decoder turns the grid into words, and a Caption holds the words, their log-probability, the attention maps and whether the sentence was finished."}, "figure": {"caption": "From a file to a caption. Each arrow is a chapter that you have already read.", "name": "fig-caption-a-photo"}}
+import matplotlib.pyplot as plt
+
+from captionlib.diagrams import arrow, box, canvas
+
+axes = canvas(9.6, 2.1)
+box(axes, 0.95, 1.3, 1.5, 0.8, "any picture", "image", note="file, PIL, array")
+box(axes, 2.95, 1.3, 1.4, 0.8, "read_image", "image", note="(3, 256, 256) uint8")
+box(axes, 4.85, 1.3, 1.3, 0.8, "Encoder", "image", note="(h, w, D)")
+box(axes, 6.7, 1.3, 1.4, 0.8, "beam search", "state", note="ids, log-probability")
+box(axes, 8.65, 1.3, 1.5, 0.8, "Caption", "word", note="words, alphas, finished")
+for left, right, chapter in ((1.7, 2.25, "01"), (3.65, 4.2, "02"), (5.5, 6.0, "03–06"), (7.4, 7.9, "")):
+    arrow(axes, (left, 1.3), (right, 1.3), text=chapter)
+plt.show()
+
+# %% [markdown]
+# **You will build** `Captioner`, which makes the three lines below work, and see the same thing from
+# the command line. **You need** a trained model; a small one, of the [toy world](00_toy_world.ipynb),
+# comes with the package. **It takes** {chapter-time}`08_caption_a_photo` to run.
+#
+# ```python
+# captioner = Captioner.from_pretrained("toy")
+# caption = captioner.caption("picture.png")
+# caption.text, caption.log_prob, caption.finished
+# ```
+#
+# ## By hand, once
+#
+# Twelve scenes to caption, drawn from the part of the toy world that nothing was trained on.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from captionlib.files import read_json
+from captionlib.scenes import write_scenes
+
+workshop = tempfile.TemporaryDirectory()
+folder = Path(workshop.name)
+karpathy_json = write_scenes(folder, train=0, val=0, test=12, seed=0)
+paths = sorted((folder / "images").glob("*test*"))
+print(len(paths), "images, the first is", paths[0].name)
+
+# %% [markdown]
+# `forward` of the decoder is of no use now: it is fed the true words, and there are none. At
+# inference each step reads the word that the step before has chosen, which is what
+# [beam search](06_beam_search.ipynb) does. All the parts are there; in order, they are five
+# lines.
+
+# %%
+from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.decoder import CaptionModel
+from captionlib.images import read_image
+
+model = CaptionModel.load("toy")  # in eval mode: no dropout, batch norm at rest
+with torch.inference_mode():  # no graph is kept: nothing will be differentiated
+    pixels = torch.from_numpy(read_image(paths[0]))[None]  # (1, 3, 256, 256) uint8
+    encoder_out = model.encode(pixels)
+    best = beam_search(model.decoder, encoder_out, model.vocabulary, SearchConfig(beam_size=3))[0]
+words = model.vocabulary.decode(best.word_ids)
+print(tuple(pixels.shape), "→", tuple(encoder_out.shape), "→", " ".join(words))
+
+# %% mystnb={"image": {"alt": "One scene of the toy world, with the caption that the five lines found above it."}, "figure": {"caption": "A scene from the test split and what the toy captioner says of it.", "name": "fig-first-caption"}}
+plt.figure(figsize=(3, 3.2), facecolor="white")
+plt.imshow(pixels[0].permute(1, 2, 0))
+plt.title(" ".join(words), fontsize=8)
+plt.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## One reader
+#
+# The encoder can't see a photograph, only numbers, and it was trained on numbers of one kind: RGB,
+# 256 × 256, from 0 to 255, then brought to the scale that its weights expect. Every one of these must
+# be the same at inference. The original tutorial read the images twice, in one function for training
+# and in another for inference, and readers who changed one of them (or whose image library began to
+# return floats) ended up dividing by 255 twice. So there is only one reader here, `read_image`, and
+# `prepare` stores exactly what it returns:
+
+# %%
+import h5py
+
+from captionlib.data import DataConfig, image_file, prepare
+
+few = folder / "few"
+prepare(write_scenes(few, train=4, val=0, test=0, seed=0), few / "images", few / "prepared",
+        DataConfig(min_word_freq=1), progress=False)
+with h5py.File(image_file(few / "prepared", "TRAIN")) as file:
+    stored = file["images"][:]
+read = np.stack([read_image(path) for path in sorted((few / "images").iterdir())])
+assert np.array_equal(stored, read)
+print("what training reads and what we read:", stored.shape, stored.dtype, "- equal")
+
+# %% [markdown]
+# What does the accident look like? The same model and the same search, with the pixels divided by 255
+# once more than they should be. Nothing crashes: every number is a valid number, and every
+# picture has become a nearly black one.
+
+# %%
+batch = torch.stack([torch.from_numpy(read_image(path)) for path in paths])
+encoder = model.encoder
+normalised = {
+    "once": encoder.normalise(batch),
+    "twice": (batch.float() / 255 / 255 - encoder.mean) / encoder.std,
+}
+sentences = {}
+for scaled, images in normalised.items():
+    with torch.inference_mode():
+        found = beam_search(model.decoder, encoder(images), model.vocabulary,
+                            SearchConfig(beam_size=3))
+    sentences[scaled] = [" ".join(model.vocabulary.decode(best.word_ids)) for best in found]
+    print(f"scaled {scaled}: values {images.min():.2f} to {images.max():.2f}, "
+          f"{len(set(sentences[scaled]))} different captions for {len(paths)} pictures")
+    for sentence in sentences[scaled][:4]:
+        print("   ", sentence)
+
+# %%
+assert len(set(sentences["once"])) >= 9
+assert len(set(sentences["twice"])) <= 3
+
+# %% [markdown]
+# The decoder does not complain. It has learned what sentences look like, and without a picture to
+# speak of it recites a likely one. If every caption of yours is the same, suspect the reading first.
+# And to make the accident hard, `normalise` takes stored pixels only, and refuses floats:
+
+# %%
+try:
+    encoder.normalise(batch.float() / 255)
+except TypeError as error:
+    print(error)
+
+# %% [markdown]
+# ## What comes back
+#
+# A sentence is not all that we know. A `Caption` keeps
+#
+# - the **words**, without `<start>` and `<end>`, and the **text**, the words with spaces between. The
+#   data has only small letters and no full stop, and so do the captions;
+# - **log_prob**, the sum of $\log p(w_t \mid w_{<t}, \text{image})$ over the words *and* `<end>`, in
+#   nats. It compares captions of one image. It is no measure of truth, and a long sentence has a lower one
+#   than a short one;
+# - the **alphas**, one map a word, for the [next chapter](09_seeing_attention.ipynb);
+# - whether it is **finished**: False where the search ran into its longest length before it said
+#   `<end>`. Even then you get the caption.
+
+# %%
+#| export
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Caption(NamedTuple):
+    """What a captioner says of one image."""
+
+    words: list[str]  # without <start> and <end>
+    text: str  # the words, spaces between
+    log_prob: float  # nats, summed over the words and <end>
+    alphas: np.ndarray  # (len(words), height, width) float32: each word's map adds up to 1
+    finished: bool  # False: cut off at the longest length
+
+
+# %% [markdown]
+# ## One at a time, or many
+#
+# The plain way to caption many pictures is to repeat the five lines. It works, and it wastes most of
+# the machine: a matrix product with one row costs nearly as much as one with many.
+
+# %%
+def caption_naively(model, path, beam_size):
+    with torch.inference_mode():
+        pixels = torch.from_numpy(read_image(path))[None]
+        best = beam_search(model.decoder, model.encode(pixels), model.vocabulary,
+                           SearchConfig(beam_size=beam_size))[0]
+    return model.vocabulary.decode(best.word_ids)
+
+
+# %% [markdown]
+# The other extreme, all pictures at once, needs memory that grows with their number, and readers of
+# the original ran out of it. So: batches of a given size, read just before they are needed. The
+# settings of the search travel with the model, chosen where it was validated; `beam_size` changes that one
+# setting and leaves the others alone.
+
+# %%
+#| export
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from captionlib.beam_search import Hypothesis, SearchConfig, beam_search
+from captionlib.decoder import CaptionModel
+from captionlib.files import ASSETS, InputError, package_folder
+from captionlib.images import read_image
+
+SHIPPED = ASSETS / "flickr8k"  # where the captioner that comes with the package is found
+
+
+class Captioner:
+    """A trained model that answers any image with a `Caption`.
+
+    Args:
+        model: used in eval mode, on the device where its weights are.
+        search: how to look for words; by default the settings that are stored with the model.
+
+    Raises:
+        InputError: if the model's stored settings are none of `SearchConfig`.
+    """
+
+    def __init__(self, model: CaptionModel, search: SearchConfig | None = None):
+        self.model = model.eval()
+        try:
+            self.search = search or SearchConfig(**model.search)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the model's search settings are no use ({error})") from None
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path | None = None) -> "Captioner":
+        """Load a captioner, on the CPU.
+
+        Args:
+            folder: what training wrote (its `best` is taken), or a packaged model's name ("toy").
+                None means the captioner that comes with the package.
+
+        Raises:
+            InputError: if there is none, or it can't be read.
+        """
+        if folder is None and not SHIPPED.is_dir():
+            raise InputError(
+                "no captioner comes with this version of captionlib; train one and name its folder "
+                '(or "toy", which knows the toy world only)'
+            )
+        folder = package_folder(SHIPPED if folder is None else folder)
+        try:
+            return cls(CaptionModel.load(folder))
+        except InputError as error:
+            where = "" if str(folder) in str(error) else f"{folder}: "
+            raise InputError(f"{where}{error}") from None
+
+    def caption(self, image, beam_size: int | None = None) -> Caption:
+        """Caption one image: a path, a `PIL.Image` or an array, as `read_image` takes it.
+
+        Args:
+            image: what to describe.
+            beam_size: hypotheses kept; None leaves the model's setting.
+
+        Raises:
+            InputError: if the image can't be read.
+        """
+        return self.caption_batch([image], beam_size)[0]
+
+    def caption_batch(
+        self, images: Iterable, beam_size: int | None = None, batch_size: int = 32
+    ) -> list[Caption]:
+        """Caption many images, each as `caption` would alone.
+
+        Args:
+            images: each as `caption` takes it; an iterator is read a batch at a time.
+            beam_size: hypotheses kept; None leaves the model's setting.
+            batch_size: images in memory, and in a matrix product, at once.
+
+        Returns:
+            one `Caption` an image, in order.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        search = self.search if beam_size is None else replace(self.search, beam_size=beam_size)
+        images, captions = iter(images), []
+        while batch := [read_image(image) for image in islice(images, batch_size)]:
+            captions += self._caption_pixels(torch.from_numpy(np.stack(batch)), search)
+        return captions
+
+    @torch.inference_mode()  # nothing is kept for a gradient: memory stays that of one batch
+    def _caption_pixels(self, pixels: torch.Tensor, search: SearchConfig) -> list[Caption]:
+        device = next(self.model.parameters()).device
+        encoder_out = self.model.encode(pixels.to(device))  # (B, height, width, D)
+        found = beam_search(self.model.decoder, encoder_out, self.model.vocabulary, search)
+        return [self._answer(best, encoder_out.shape[1:3]) for best in found]
+
+    def _answer(self, best: Hypothesis, grid: tuple[int, int]) -> Caption:
+        words = self.model.vocabulary.decode(best.word_ids)
+        alphas = best.alphas.float().reshape(len(words), *grid).cpu().numpy()
+        return Caption(words, " ".join(words), float(best.log_prob), alphas, best.finished)
+
+
+# %% [markdown]
+# The settings are checked where they are used up: a beam of 0 or an unknown setting in a model's
+# folder is refused by `SearchConfig` itself.
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+captioner = Captioner.from_pretrained("toy")
+start = time.perf_counter()
+alone = [caption_naively(captioner.model, path, 3) for path in paths]
+middle = time.perf_counter()
+together = captioner.caption_batch(paths, beam_size=3)
+end = time.perf_counter()
+print(f"one at a time {(middle - start) / len(paths) * 1000:.0f} ms an image, "
+      f"together {(end - middle) / len(paths) * 1000:.0f} ms")
+
+# %%
+assert [caption.words for caption in together] == alone
+
+# %% [markdown]
+# ## The three lines
+
+# %%
+captioner = Captioner.from_pretrained("toy")
+caption = captioner.caption(paths[0])
+print(caption.text)
+print(f"log-probability {caption.log_prob:.2f} nats, finished: {caption.finished}, "
+      f"alphas {caption.alphas.shape}")
+print("search:", captioner.search)
+
+# %% [markdown]
+# `read_image` takes what photographs come in: a file in any format that Pillow reads, a PIL image in
+# any mode, an array of integers or of floats from 0 to 1, grey, with an alpha channel, or
+# lying on its side with a note in the EXIF data that it should be turned. The model sees the same
+# picture each time and says the same.
+
+# %%
+from PIL import Image
+
+picture = Image.open(paths[0])
+forms = {
+    "a path": paths[0],
+    "a PIL image": picture,
+    "RGBA": picture.convert("RGBA"),
+    "an array": np.asarray(picture),
+    "floats": np.asarray(picture) / 255,
+    "channels first": np.asarray(picture).transpose(2, 0, 1),
+}
+turned = picture.transpose(Image.Transpose.ROTATE_90)
+exif = turned.getexif()
+exif[274] = 6  # orientation: turn a quarter to the right to see it upright
+turned.save(folder / "turned.png", exif=exif)
+forms["on its side, with EXIF"] = folder / "turned.png"
+for name, form in forms.items():
+    again = captioner.caption(form)
+    assert again.words == caption.words and np.allclose(again.log_prob, caption.log_prob), name
+print(len(forms), "forms of one picture, one caption")
+
+# %% [markdown]
+# What is no picture gets one line that says what to do, not a wall of text:
+
+# %%
+from captionlib.files import InputError
+
+(folder / "holiday.jpg").write_text("Dear diary, today I saw a dog.")
+for nonsense in (folder / "holiday.jpg", folder / "images", folder / "nowhere.png", np.ones((4, 4, 7))):
+    try:
+        captioner.caption(nonsense)
+    except InputError as error:
+        print(str(error).replace(str(folder), "…"))
+
+# %% [markdown]
+# ## When it goes wrong
+#
+# Captions are easy to admire, so look for the bad ones on purpose. Here are the four, of forty new scenes,
+# to which the model itself gave the lowest log-probability a word.
+
+# %%
+write_scenes(folder / "more", train=0, val=0, test=40, seed=1)
+more = sorted((folder / "more" / "images").iterdir())
+known = {image["filename"]: image["sentences"][0]["raw"]
+         for image in read_json(folder / "more" / "dataset_scenes.json")["images"]}
+captions = captioner.caption_batch(more)
+certainty = [caption.log_prob / (len(caption.words) + 1) for caption in captions]
+worst = np.argsort(certainty)[:4]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four scenes of the toy world. Above each stands what the captioner said of it and below it what a reference caption says."}, "figure": {"caption": "The four least certain captions of forty. Above the picture, the model; below, one of the five references.", "name": "fig-worst-captions"}}
+import textwrap
+
+from captionlib.diagrams import PALETTE
+
+figure, panels = plt.subplots(1, 4, figsize=(10, 3.6), facecolor="white")
+for axes, i in zip(panels, worst):
+    axes.imshow(Image.open(more[i]))
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(textwrap.fill(captions[i].text, 26), fontsize=8.5, color=PALETTE["word"])
+    axes.set_xlabel(textwrap.fill(known[more[i].name], 26), fontsize=8, color=PALETTE["plain"])
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
+# And now pictures from outside its world: noise, a plain grey, and stripes. There is no word for "I
+# don't know" in a caption's vocabulary, so it says something all the same, in the same
+# confident grammar. A captioner of real photographs does the same with a photograph unlike those it was
+# trained on: a famous face is "a man", and a film that everybody knows is lost on it. The
+# log-probability a word drops here, but it can't be relied on to tell.
+
+# %%
+noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+stripes = np.tile(np.arange(256) // 16 % 2 * np.uint8(255), (256, 1))
+strangers = {"noise": noise, "grey": np.full((256, 256), 128, np.uint8), "stripes": stripes}
+for name, image in strangers.items():
+    stranger = captioner.caption(image)
+    print(f"{name:8} {stranger.log_prob / (len(stranger.words) + 1):6.2f} nats a word   {stranger.text}")
+print(f"{'scenes':8} {np.mean(certainty):6.2f} nats a word, on average")
+
+# %% [markdown]
+# ## From the command line
+#
+# Everything that the chapters built has a subcommand, so the toy world's whole road, from nothing to
+# a score, is five lines of shell. The same lines work for Flickr8k once its photographs and
+# Karpathy's JSON are on your disk; leave the first one out.
+#
+# ```sh
+# captionlib scenes --to toy
+# captionlib prepare --karpathy-json toy/dataset_scenes.json --images toy/images --to prepared
+# captionlib train --data prepared --to model
+# captionlib evaluate --karpathy-json toy/dataset_scenes.json --images toy/images --split test \
+#     --model model
+# captionlib caption toy/images/test_00000.png --model model --save-figure seen.png
+# ```
+#
+# `captionlib caption` is `Captioner` with a printer. Here it runs as a program of its own, with three
+# pictures, one of which is none:
+
+# %%
+import subprocess
+import sys
+
+
+def shell(*words):
+    """Run the command line program, and show what it prints, without this machine's folders."""
+    done = subprocess.run([sys.executable, "-m", "captionlib.cli", *map(str, words)],
+                          capture_output=True, text=True)
+    for stream, text in (("", done.stdout), ("stderr: ", done.stderr)):
+        for line in text.replace(str(folder), "…").splitlines():
+            print(stream + line)
+    print("status", done.returncode)
+    return done
+
+
+done = shell("caption", paths[0], folder / "holiday.jpg", paths[1], "--model", "toy")
+assert done.returncode == 2 and len(done.stdout.splitlines()) == 2
+
+# %% [markdown]
+# The bad file got its line on stderr, the others their captions, and the status says that not all
+# was well: 0 means success, 2 that something you gave can't be used, 1 that something
+# else went wrong. For other programs there is `--json`, one object a line:
+
+# %%
+import json
+
+done = shell("caption", paths[0], "--model", "toy", "--json", "--beam-size", "1")
+answer = json.loads(done.stdout)
+assert answer["words"] == captioner.caption(paths[0], beam_size=1).words
+
+# %% [markdown]
+# `evaluate` captions every image of a split once, and scores the captions against the captions
+# in the JSON just as people wrote them ([chapter 07](07_bleu.ipynb) built the scores). The intervals say
+# how far each score would move with another draw of images from the same world; with twelve
+# images, that is a lot.
+
+# %%
+done = shell("evaluate", "--karpathy-json", karpathy_json, "--images", folder / "images",
+             "--split", "test", "--model", "toy")
+assert done.returncode == 0
+
+# %% [markdown]
+# ## Departures from the original tutorial
+#
+# - Its `caption.py` takes `--img`, `--model`, `--word_map` and `--beam_size`; here the word map and the
+#   search settings are inside the model's folder, where they can't be mixed up.
+# - Its checkpoint is a pickled Python object, which runs code when it is loaded, and newer versions of torch
+#   refuse it. Ours is numbers (safetensors) and JSON.
+# - Its `caption_image_beam_search` applies the decoder's layers one by one, a second copy of the
+#   decoder, and `eval.py` holds a third; here all call one `step`.
+# - It captions one image at a time; an image for which no beam ended stopped it with an error.
+#
+# ## Summary
+#
+# - Inference feeds the decoder its own words. It runs in eval mode, without gradients, in batches
+#   of a fixed size.
+# - Training and inference read images with one function. Scaled twice, every picture gets the
+#   same caption, and nothing warns you.
+# - A caption is its words, their log-probability, their attention maps, and whether it was
+#   finished.
+# - The model always answers. Whether the answer is worth anything is your question to ask.
+#
+# ## Exercises
+#
+# 1. Swap the red and the blue channel before captioning. How many of the twelve captions change?
+#    Which words?
+# 2. Caption each scene and its mirror image. *Left of* should become *right of*: how often does it?
+# 3. Shrink a scene to 32 × 32 pixels and let `read_image` blow it up again. At what size do the captions
+#    begin to fail?
+# 4. Plot `log_prob` divided by the number of words against each caption's BLEU-4 on the forty scenes. Is
+#    a certain caption a good caption?
+# 5. `read_image` squeezes a wide photograph into a square. Write one that pads it with grey instead.
+#    Would you expect better captions from this model? From one that was trained so?

@@ -1,0 +1,238 @@
+"""Pictures of attention: maps are laid over the photograph honestly, and drawn without a display."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from captionlib.captioner import Caption, Captioner
+from captionlib.files import InputError, read_json
+from captionlib.scenes import write_scenes
+from captionlib.visualize import COLUMNS, show_attention, upsample_alpha
+
+
+@pytest.fixture
+def photograph():
+    ramp = np.linspace(0, 255, 60 * 90 * 3).reshape(60, 90, 3)
+    return ramp.astype(np.uint8)
+
+
+def make_caption(alphas, words=None, finished=True) -> Caption:
+    words = words or [f"word{n}" for n in range(len(alphas))]
+    return Caption(words, " ".join(words), -1.0, np.asarray(alphas, np.float32), finished)
+
+
+def random_alphas(words, height=8, width=8):
+    logits = np.random.default_rng(0).normal(size=(words, height * width))
+    weights = np.exp(logits)
+    return (weights / weights.sum(1, keepdims=True)).reshape(words, height, width)
+
+
+def word_panels(figure):
+    return [axes for axes in figure.axes if axes.get_title()]
+
+
+# ---------------------------------------------------------------------------------------- the maps
+
+
+def test_raw_map_repeats_each_cell():
+    alpha = random_alphas(1, 3, 5)[0]
+    expected = np.kron(alpha, np.ones((4, 2)))
+    np.testing.assert_array_equal(
+        upsample_alpha(alpha, (12, 10), smooth=False), expected.astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("cells", [(7, 7), (8, 8), (14, 14), (3, 9), (1, 1)])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_map_keeps_range_and_mean(cells, smooth):
+    alpha = random_alphas(1, *cells)[0]
+    size = (cells[0] * 9, cells[1] * 13)
+    weights = upsample_alpha(alpha, size, smooth=smooth)
+    assert weights.shape == size and weights.dtype == np.float32
+    assert alpha.min() - 1e-6 <= weights.min() and weights.max() <= alpha.max() + 1e-6
+    np.testing.assert_allclose(weights.mean(), alpha.mean(), rtol=1e-4)
+
+
+def test_even_map_stays_even_at_any_size():
+    for size in [(256, 256), (100, 37), (3, 5), (1, 1)]:
+        np.testing.assert_allclose(upsample_alpha(np.full((8, 8), 1 / 64), size), 1 / 64, rtol=1e-5)
+
+
+def test_smooth_peak_is_in_the_middle_of_its_cell():
+    alpha = np.zeros((8, 8))
+    alpha[2, 5] = 1
+    weights = upsample_alpha(alpha, (72, 72))
+    assert np.unravel_index(weights.argmax(), weights.shape) == (2 * 9 + 4, 5 * 9 + 4)
+    np.testing.assert_allclose(weights, upsample_alpha(alpha.T, (72, 72)).T, atol=1e-6)
+
+
+def test_smoothing_has_no_steps():
+    alpha = random_alphas(1, 4, 4)[0]
+    raw = upsample_alpha(alpha, (128, 128), smooth=False)
+    smooth = upsample_alpha(alpha, (128, 128))
+    assert abs(np.diff(smooth)).max() < abs(np.diff(raw)).max() / 8
+
+
+# -------------------------------------------------------------------------------------- the figure
+
+
+def test_one_panel_a_word_in_order_with_its_peak(photograph):
+    alphas = random_alphas(3)
+    figure = show_attention(photograph, make_caption(alphas, ["a", "red", "dog"]))
+    panels = word_panels(figure)
+    assert [axes.get_title() for axes in panels] == ["a", "red", "dog"]
+    for axes, alpha in zip(panels, alphas, strict=True):
+        assert axes.texts[0].get_text() == f"×{alpha.max() * 64:.1f}"
+    assert figure.get_suptitle() == "a red dog"
+    plt.close(figure)
+
+
+def test_many_words_wrap_into_rows(photograph):
+    figure = show_attention(photograph, make_caption(random_alphas(30)))
+    figure.canvas.draw()
+    panels = word_panels(figure)
+    assert len(panels) == 30
+    rows = {round(axes.get_position().y0, 3) for axes in panels}
+    assert len(rows) == -(-31 // COLUMNS)
+    plt.close(figure)
+
+
+def test_first_panel_is_the_photograph_itself(photograph):
+    figure = show_attention(photograph, make_caption(random_alphas(2)))
+    drawn = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn, photograph / 255, atol=1 / 255)
+    plt.close(figure)
+
+
+def test_words_share_one_scale(photograph):
+    even, peaked = np.full((8, 8), 1 / 64), np.zeros((8, 8))
+    peaked[0, 0] = 1
+    figure = show_attention(photograph, make_caption([even, peaked]), smooth=False)
+    photo, even_panel, peaked_panel = (axes.images[0].get_array() for axes in figure.axes[:3])
+    np.testing.assert_allclose(peaked_panel[0, 0], photo[0, 0], atol=1e-6)  # clear at the peak
+    away = abs(peaked_panel - photo).mean()  # mostly veiled
+    assert abs(even_panel - photo).mean() > 0.9 * away
+    plt.close(figure)
+
+
+def test_raw_squares_are_drawn_as_squares():
+    grey = np.full((64, 64), 200, np.uint8)
+    caption = make_caption(random_alphas(1, 4, 4))
+    for smooth, few in [(False, True), (True, False)]:
+        figure = show_attention(grey, caption, smooth=smooth)
+        shades = np.unique(figure.axes[1].images[0].get_array()[..., 0].round(5))
+        assert (len(shades) <= 16) == few
+        plt.close(figure)
+
+
+def test_unfinished_and_empty_captions_are_drawn(photograph):
+    figure = show_attention(photograph, make_caption(random_alphas(2), finished=False))
+    assert "unfinished" in figure.get_suptitle()
+    empty = show_attention(photograph, make_caption(np.zeros((0, 8, 8))))
+    assert word_panels(empty) == [] and "no words" in empty.get_suptitle()
+    plt.close(figure)
+    plt.close(empty)
+
+
+def test_words_are_never_read_as_formulas(photograph, tmp_path):
+    caption = make_caption(random_alphas(3), ["$5", "^_$", "{"])
+    show_attention(photograph, caption, to=tmp_path / "money.png")
+
+
+@pytest.mark.parametrize("shape", [(10, 3000), (3000, 10), (1, 1), (300, 200)])
+def test_any_shape_of_photograph(shape, tmp_path):
+    picture = np.zeros(shape, np.uint8)
+    show_attention(picture, make_caption(random_alphas(2)), to=tmp_path / "thin.png")
+    with Image.open(tmp_path / "thin.png") as drawn:
+        assert max(drawn.size) < 2500
+
+
+def test_maps_must_match_words(photograph):
+    with pytest.raises(ValueError, match="expected 2 maps"):
+        show_attention(photograph, make_caption(random_alphas(3), ["two", "words"]))
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PNG"])
+def test_file_in_the_format_of_its_ending(photograph, tmp_path, ending):
+    target = tmp_path / "new" / f"seen.{ending}"
+    show_attention(photograph, make_caption(random_alphas(2)), to=target)
+    assert target.stat().st_size > 1000
+    assert list(target.parent.iterdir()) == [target]  # nothing half-written beside it
+
+
+@pytest.mark.parametrize("name", ["seen", "seen.txt", "seen."])
+def test_no_picture_file(photograph, tmp_path, name):
+    with pytest.raises(InputError, match="let its name end in .png"):
+        show_attention(photograph, make_caption(random_alphas(1)), to=tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_photograph_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere.jpg"):
+        show_attention(tmp_path / "nowhere.jpg", make_caption(random_alphas(1)))
+
+
+def test_report_8_164_figures_save_without_a_display(tmp_path):
+    code = (
+        "import numpy as np; from captionlib.captioner import Caption;"
+        "from captionlib.visualize import show_attention; import matplotlib.pyplot as plt;"
+        "alphas = np.full((2, 8, 8), 1 / 64);"
+        "caption = Caption(['a', 'dog'], 'a dog', -1.0, alphas, True);"
+        f"show_attention(np.zeros((9, 9), np.uint8), caption, to={str(tmp_path / 'seen.png')!r});"
+        "assert plt.get_fignums() == []"  # nothing is left open behind the caller's back
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment["MPLBACKEND"] = "TkAgg"  # a backend that could not open a window here
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    with Image.open(tmp_path / "seen.png") as figure:
+        assert figure.width > 300
+
+
+# ------------------------------------------------------------------- what the toy captioner looks at
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    """Thirty unseen scenes, what is where in them, and their captions."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, train=0, val=0, test=30, seed=0)
+    objects = read_json(folder / "objects_scenes.json")
+    paths = sorted((folder / "images").iterdir())
+    captions = Captioner.from_pretrained("toy").caption_batch(paths)
+    return [(objects[p.name], c) for p, c in zip(paths, captions, strict=True)]
+
+
+def test_complaint_deeprnn_3_maps_differ_across_words(looked):
+    """Half the summed difference of two maps: 0 for identical ones, 1 for disjoint ones."""
+    distances = []
+    for _, caption in looked:
+        maps = caption.alphas.reshape(len(caption.words), -1)
+        distances += [abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]]
+    assert np.mean(distances) > 0.15
+
+
+def test_maps_fall_on_the_named_object_more_than_by_chance(looked):
+    inside, chance = [], []
+    for objects, caption in looked:
+        for word, alpha in zip(caption.words, caption.alphas, strict=True):
+            boxes = [thing["box"] for thing in objects if word in thing["words"]]
+            if not boxes:
+                continue
+            mask = np.zeros((256, 256), bool)
+            for x0, y0, x1, y1 in boxes:
+                mask[int(y0) : int(y1), int(x0) : int(x1)] = True
+            weights = upsample_alpha(alpha, mask.shape, smooth=False)
+            inside.append(weights[mask].sum() / weights.sum())
+            chance.append(mask.mean())
+    assert len(inside) > 20
+    assert np.mean(inside) > 1.5 * np.mean(chance)
