@@ -364,7 +364,8 @@ class FeatureDataset(Dataset):
     Args:
         folder: what `prepare` wrote.
         split: "TRAIN", "VAL" or "TEST".
-        features: the `Features` of that split's images, or a tensor or array (I, P, D).
+        features: the `Features` of that split's images, a tensor or array (I, P, D), or anything
+            else that has an item for each image, such as an `ImageDataset`.
 
     Item i is (features, captions, lengths): (P, D) float16; (n, max_len + 2) int64; (n,) int64.
 
@@ -375,7 +376,7 @@ class FeatureDataset(Dataset):
     def __init__(self, folder: str | Path, split: str, features: Features | Tensor):
         dataset = CaptionDataset(folder, split)
         n = dataset.captions_per_image
-        self.features = features
+        self.features, self.vocabulary = features, dataset.vocabulary
         self.captions = torch.as_tensor(dataset.captions).unflatten(0, (-1, n))  # (I, n, T)
         self.lengths = torch.as_tensor(dataset.lengths).unflatten(0, (-1, n))  # (I, n)
         if len(features) != len(self.captions):
