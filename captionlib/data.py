@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from captionlib.files import (
     InputError,
     atomic_group,
+    new_hdf5,
     read_json,
     require_free_space,
     write_json,
@@ -140,20 +141,22 @@ def choose_captions(captions: list, n: int, rng: random.Random) -> list:
     return captions + rng.choices(captions, k=n - len(captions))
 
 
-BATCH = 16  # images a process decodes at a time: 3 MB to send back
+BATCH = (
+    4  # images a process decodes at a time: enough to hide the sending, few enough to stay in cache
+)
 
 
 def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
-    However many paths there are, at most two batches a process are under way or waiting: memory
+    However many paths there are, at most four batches a process are under way or waiting: memory
     does not grow with the data set.
 
     Yields:
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 2)  # a process must be worth its start
+    workers = min(workers, len(batches) // 8)  # a process must be worth its start
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
@@ -162,7 +165,7 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
         waiting = deque()
         for batch in batches:
             waiting.append(submit(batch))
-            if len(waiting) == 2 * workers:
+            if len(waiting) == 4 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -185,7 +188,7 @@ def write_images(
         InputError: at the first bad image, if `skipped` is None; else its line is added there.
     """
     shape, kept = (len(records), 3, IMAGE_SIZE, IMAGE_SIZE), []
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs["captions_per_image"] = captions_per_image
         images = file.create_dataset(
             "images",

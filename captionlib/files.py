@@ -5,6 +5,8 @@ Written by hand: the chapters use these helpers so that their own cells can stay
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "atomic_group",
+    "new_hdf5",
     "package_folder",
     "read_json",
     "recover_folder",
@@ -43,7 +46,7 @@ class InputError(ValueError):
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place only if the block succeeds."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     _sweep(path.parent, f".{path.stem}.", path.suffix)
     # The process id keeps two runs apart; the suffix stays last so that writers see its format.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -66,7 +69,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     recover_folder(path)
     fresh, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    _make_folder(fresh)
     try:
         yield fresh
         for file in fresh.rglob("*"):
@@ -100,11 +103,11 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
     run. Everything else in `folder` is left alone.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     _sweep(folder, f".{seal}.", ".part")
     fresh = folder / f".{seal}.{os.getpid()}.part"
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    _make_folder(fresh)
     try:
         yield fresh
         files = sorted(fresh.iterdir(), key=lambda file: (file.name == seal, file.name))
@@ -113,8 +116,50 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
         (folder / seal).unlink(missing_ok=True)
         for file in files:
             os.replace(file, folder / file.name)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            raise InputError(f"{folder}: the disk is full; make room and run again") from None
+        raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+class _FailsOnce(io.FileIO):
+    """A file that reports one failed write and swallows the rest.
+
+    HDF5 ends the whole process, past any `except`, if it can't write out what it holds back.
+    """
+
+    error: OSError | None = None
+    closing = False
+
+    def write(self, data) -> int:
+        rest = memoryview(data).cast("B")
+        while len(rest) and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+                if not self.closing:
+                    raise
+        return len(data)
+
+
+@contextmanager
+def new_hdf5(path: str | Path):
+    """Yield a new `h5py.File` to write; a full disk is an `OSError`, where HDF5 would crash."""
+    import h5py  # here, so that a process that only decodes images need not load it
+
+    with _FailsOnce(path, "w+") as raw:
+        try:
+            with h5py.File(raw, "w") as file:
+                try:
+                    yield file
+                finally:
+                    raw.closing = True
+        finally:
+            if raw.error is not None:
+                raise raw.error
 
 
 def require_free_space(folder: str | Path, needed: int) -> None:
@@ -174,6 +219,15 @@ def package_folder(name_or_path: str | Path) -> Path:
     raise InputError(
         f"{folder}: holds no captioner (no config.json); name a folder that training wrote"
     )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path}: a file is in the way; name a folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}); name a folder") from None
 
 
 def _flush(path: Path) -> None:

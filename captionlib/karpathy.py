@@ -74,8 +74,8 @@ def read_karpathy(
             f"{reader.first_missing}; name the folder that its file names start from"
         )
     if problems and skipped is None:
-        more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-        raise InputError(f"{problems[0]}{more}, or skip what is bad (--skip-bad)")
+        more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+        raise InputError(problems[0] + more)
     if not records:
         names = ", ".join(sorted(wanted)).lower()
         raise InputError(f"{json_path}: lists no usable image for {names}; check the file")
@@ -167,7 +167,10 @@ class _Reader:
             if not self.missing:
                 self.first_missing = filename
             self.missing += 1
-            raise InputError(f"{path}: no such image, though {self.json_path} lists it; fetch it")
+            raise InputError(
+                f"{path}: no such image, though {self.json_path} lists it; fetch it "
+                "or leave it out"
+            )
         if not os.path.realpath(path).startswith(os.path.join(self.real_root, "")):
             raise InputError(
                 f"{path}: leads out of the image folder through a link; put the image itself there"

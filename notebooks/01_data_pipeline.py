@@ -135,20 +135,20 @@ import numpy as np
 from captionlib.images import decoding_pool, try_images
 from captionlib.images import read_image as read_image  # part of this module's interface
 
-BATCH = 16  # images a process decodes at a time: 3 MB to send back
+BATCH = 4  # images a process decodes at a time: enough to hide the sending, few enough to stay in cache
 
 
 def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
-    However many paths there are, at most two batches a process are under way or waiting: memory
+    However many paths there are, at most four batches a process are under way or waiting: memory
     does not grow with the data set.
 
     Yields:
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 2)  # a process must be worth its start
+    workers = min(workers, len(batches) // 8)  # a process must be worth its start
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
@@ -157,7 +157,7 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
         waiting = deque()
         for batch in batches:
             waiting.append(submit(batch))
-            if len(waiting) == 2 * workers:
+            if len(waiting) == 4 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -165,9 +165,9 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
 
 # %%
 #| export
-import h5py
 from tqdm.auto import tqdm
 
+from captionlib.files import new_hdf5
 from captionlib.images import IMAGE_SIZE
 from captionlib.karpathy import Record
 
@@ -189,7 +189,7 @@ def write_images(
         InputError: at the first bad image, if `skipped` is None; else its line is added there.
     """
     shape, kept = (len(records), 3, IMAGE_SIZE, IMAGE_SIZE), []
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file.attrs["captions_per_image"] = captions_per_image
         images = file.create_dataset(
             "images", shape, np.uint8, chunks=(1, *shape[1:]), maxshape=(None, *shape[1:]), track_times=False
@@ -340,6 +340,7 @@ def load_references(folder: str | Path, split: str) -> tuple[list[str], list[lis
 #| export
 import os
 
+import h5py
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
