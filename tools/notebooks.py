@@ -38,7 +38,7 @@ def address(config: Path) -> tuple[str, str]:
 
 
 def furniture(path: Path) -> list:
-    """The two cells that every chapter has after its title: the Colab badge and the set-up."""
+    """The two cells that follow every chapter's title: the Colab badge and the set-up."""
     url, branch = address(path.parent.parent / "_config.yml")
     colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
     badge = (
@@ -63,7 +63,9 @@ def tags(cell) -> list[str]:
 def read_script(path: Path):
     """A chapter's script as a notebook, and the script's text as it should be."""
     notebook = jupytext.read(path)
-    cells = [c for c in notebook.cells if not {"badge", "setup"} & set(tags(c))]
+    cells = [c for c in notebook.cells if c.source and not {"badge", "setup"} & set(tags(c))]
+    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+        raise SystemExit(f"{path}: the first cell must be its title, '# ...'")
     notebook.cells = [cells[0], *furniture(path), *cells[1:]]
     for cell in notebook.cells:
         cell.metadata.pop("lines_to_next_cell", None)

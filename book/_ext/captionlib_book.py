@@ -1,0 +1,39 @@
+"""Sphinx helper for this book: the role {chapter-time}`NN_name`, a chapter's measured run time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from docutils import nodes
+
+
+def spoken(seconds: float) -> str:
+    """A time as a reader wants it: 8.31 -> 'about 9 seconds', 171 -> 'about 3 minutes'."""
+    if seconds < 60:
+        step = 1 if seconds < 10 else 5
+        count = max(1, int(-(-seconds // step) * step))
+        return f"about {count} second{'s' * (count > 1)}"
+    halves = -(-seconds // 30)
+    number = f"{halves / 2:g}"
+    return f"about {number} minute{'s' * (number != '1')}"
+
+
+def chapter_time(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The role. It reads what `make notebooks` measured, from the chapter's metadata."""
+    env = inliner.document.settings.env
+    path = Path(env.srcdir, "notebooks", f"{text}.ipynb")
+    env.note_dependency(str(path))
+    try:
+        executed = json.loads(path.read_text(encoding="utf-8"))["metadata"]["executed"]
+        said = f"{spoken(executed['seconds'])} on {executed['cores']} processor cores"
+    except (OSError, KeyError) as error:
+        message = f"{text}: no measured time in its notebook ({error!r}); run `make notebooks`"
+        problem = inliner.reporter.error(message, line=lineno)
+        return [inliner.problematic(rawtext, rawtext, problem)], [problem]
+    return [nodes.inline(rawtext, said, classes=["chapter-time"])], []
+
+
+def setup(app):
+    app.add_role("chapter-time", chapter_time)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,66 @@
+"""Build the book: `python -m tools.book`. The site, _build/html, opens from disk without a network.
+
+Every warning is an error. After the build no page or style sheet may load anything remote.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+SITE = Path("_build/html")
+REMOTE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
+IN_STYLE = re.compile(r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import\s+['\"](?:https?:)?//[^'\"]+")
+
+
+class Assets(HTMLParser):
+    """Collects what a page loads by itself: links to click are not assets."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        loads = [given.get(name) for name in ("src", "srcset", "poster", "data")]
+        relation = (given.get("rel") or "").lower()
+        if tag == "link" and not {"canonical", "next", "prev", "search"} & set(relation.split()):
+            loads.append(given.get("href"))
+        self.found += [value for value in loads if value]
+        self.found += IN_STYLE.findall(given.get("style") or "")
+
+
+def remote_assets(site: Path) -> list[str]:
+    """A line for everything remote that a page or style sheet of the site loads."""
+    problems = []
+    for page in sorted(site.rglob("*.html")):
+        parser = Assets()
+        parser.feed(page.read_text(encoding="utf-8"))
+        found = [value for value in parser.found if REMOTE.match(value)]
+        problems += [f"{page}: loads {value}" for value in found]
+    for sheet in sorted(site.rglob("*.css")):
+        text = sheet.read_text(encoding="utf-8")
+        problems += [f"{sheet}: loads {match.group()}" for match in IN_STYLE.finditer(text)]
+    return problems
+
+
+def main() -> int:
+    shutil.rmtree("_build", ignore_errors=True)  # pages that left the book leave the site
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet"]
+    done = subprocess.run([*command, "-W", "-n", "--keep-going"])
+    if done.returncode:
+        return done.returncode
+    problems = remote_assets(SITE)
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"The book is in {SITE / 'index.html'}")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
