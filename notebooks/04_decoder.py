@@ -216,6 +216,8 @@ class NaiveDecoder(nn.Module):
 #   waits for its result. One product over all tokens costs a fraction.
 # - Five values come back, in an order that is no longer the caller's.
 #
+# A fourth, in the backward pass, we will come to.
+#
 # ## The decoder we keep
 #
 # The exported decoder has one method for one step. Whoever wants captions word by word, greedy
@@ -225,7 +227,6 @@ class NaiveDecoder(nn.Module):
 #| export
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -261,12 +262,109 @@ class DecoderOutput(NamedTuple):
 
 
 # %% [markdown]
+# ### A gradient summed once
+#
+# One cost of the loop hides in the backward pass. The LSTM's weights are used at every step, and at
+# every use autograd adds to their gradient: nineteen thin products and nineteen sums over millions
+# of numbers. The gradient of $Wx_t$ with respect to $W$ is the outer product $g_t x_t^\top$, and
+#
+# $$\sum_t g_t x_t^\top = \begin{bmatrix} g_1 \cdots g_T \end{bmatrix}
+# \begin{bmatrix} x_1 \cdots x_T \end{bmatrix}^\top$$
+#
+# is *one* product, once all $g_t$ are known. So `LoopLinear` stands in for `F.linear` during
+# training: going back it only notes each step's $g_t$ and $x_t$, and makes the one product at the
+# end. Skip it at first reading. It changes no number, only the time.
+
+# %%
+#| export
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class _Gather(torch.autograd.Function):
+    """A weight and bias unchanged; their gradients, one product over all steps."""
+
+    @staticmethod
+    def forward(ctx, weight, bias, steps):
+        ctx.steps = steps
+        ctx.set_materialize_grads(False)
+        return weight.view_as(weight), bias.view_as(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *_):
+        inputs, gradients = (torch.cat(tensors) for tensors in zip(*ctx.steps, strict=True))
+        ctx.steps.clear()
+        return gradients.T @ inputs, gradients.sum(dim=0), None
+
+
+class _Step(torch.autograd.Function):
+    """`F.linear` that leaves its weight's gradient to `_Gather`, which autograd runs last."""
+
+    @staticmethod
+    def forward(ctx, inputs, weight, bias, steps):
+        ctx.save_for_backward(inputs, weight)
+        ctx.steps = steps
+        return F.linear(inputs, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        inputs, weight = ctx.saved_tensors
+        ctx.steps.append((inputs, gradient))
+        return gradient @ weight, None, None, None
+
+
+class LoopLinear:
+    """`F.linear` for weights used at every step of a loop: same numbers, gradients summed once."""
+
+    def __init__(self):
+        self._gathered: dict[int, tuple] = {}
+
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(N, in) to (N, out), under autocast too; `weight` (out, in) and `bias` (out,) as there."""
+        if not (torch.is_grad_enabled() and weight.requires_grad):
+            return F.linear(inputs, weight, bias)
+        device = inputs.device.type
+        if id(weight) not in self._gathered:
+            steps: list[tuple[Tensor, Tensor]] = []
+            pair = (weight, bias)
+            if torch.is_autocast_enabled(device):
+                pair = tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in pair)
+            self._gathered[id(weight)] = (*_Gather.apply(*pair, steps), steps)
+        weight, bias, steps = self._gathered[id(weight)]
+        return _Step.apply(inputs.to(weight.dtype), weight, bias, steps)
+
+
+# %%
+torch.manual_seed(0)
+weight, bias = torch.randn(5, 3, requires_grad=True), torch.randn(5, requires_grad=True)
+
+
+def recur(linear, state):
+    for _ in range(4):
+        state = torch.tanh(linear(state, weight, bias))[:, :3]
+    return state.square().sum()
+
+
+state = torch.randn(2, 3)
+expected = torch.autograd.grad(recur(nn.functional.linear, state), (weight, bias))
+actual = torch.autograd.grad(recur(LoopLinear(), state), (weight, bias))
+torch.testing.assert_close(actual, expected)
+
+# %% [markdown]
+# ### The layer
+#
 # The five captions of an image may be trained together. Caption $i$ then belongs to image
 # $i // n$, as in the files of [chapter 01](01_data_pipeline.ipynb), and each image is projected
 # once for all of them.
 
 # %%
 #| export
+from collections.abc import Callable
+
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -327,10 +425,23 @@ class DecoderWithAttention(nn.Module):
         Returns:
             the new state (N, H), from which `word_logits` scores the next word; alpha (N, P).
         """
-        context, alpha = self.attention(grid.encoder_out, state.hidden, grid.projected)
-        gate = torch.sigmoid(self.f_beta(state.hidden))  # (N, D)
-        inputs = torch.cat([self.embedding(words), gate * context], dim=1)  # (N, E + D)
-        return State(*self.decode_step(inputs, state)), alpha
+        return self._step(self.embedding(words), state, grid, F.linear)
+
+    def _step(
+        self, embedded: Tensor, state: State, grid: Grid, linear: Callable[..., Tensor]
+    ) -> tuple[State, Tensor]:
+        hidden, cell = state
+        context, alpha = self.attention(grid.encoder_out, hidden, grid.projected)
+        beta = torch.sigmoid(linear(hidden, self.f_beta.weight, self.f_beta.bias))  # (N, D)
+        inputs = torch.cat([embedded, beta * context], dim=1)  # (N, E + D)
+
+        # What nn.LSTMCell does, spelled out so that training can pass its own `linear`.
+        lstm = self.decode_step
+        gates = linear(inputs, lstm.weight_ih, lstm.bias_ih)
+        gates = gates + linear(hidden, lstm.weight_hh, lstm.bias_hh)  # (N, 4H)
+        write, keep, new, show = gates.chunk(4, dim=1)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
+        return State(torch.sigmoid(show) * torch.tanh(cell), cell), alpha
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised scores (N, V) of every word, from hidden states (N, H)."""
@@ -365,17 +476,19 @@ class DecoderWithAttention(nn.Module):
             captions[:, 1:], lengths - 1, batch_first=True, enforce_sorted=False
         )
         order = targets.sorted_indices
-        captions = captions[order]
+        # Looked up once: a look-up in every step would sum a gradient of V rows in every step.
+        embedded = self.embedding(captions[order])  # (N, T, E)
         grid = self.grid(encoder_out)
         state = self.init_state(grid).select(order // n)
         grid = grid.select(order // n)
 
+        linear = LoopLinear()
         hiddens, alphas = [], []
         for t, running in enumerate(targets.batch_sizes.tolist()):
             if running < len(grid.projected):  # some captions have ended: keep the first rows
                 grid = Grid(*(tensor[:running] for tensor in grid))
                 state = state.select(slice(running))
-            state, alpha = self.step(captions[:running, t], state, grid)
+            state, alpha = self._step(embedded[:running, t], state, grid, linear)
             hiddens.append(state.hidden)
             alphas.append(alpha)
 
@@ -733,6 +846,11 @@ class CaptionModel(nn.Module):
             folder: replaced if it exists.
             half: store the weights in float16, half the size; they are loaded as float32.
         """
+        with atomic_folder(folder) as temporary:
+            self.write_files(temporary, half=half)
+
+    def write_files(self, folder: Path, *, half: bool = False) -> None:
+        """The files of `save`, into an existing folder, one after another."""
         own = self.own_encoder or not self.encoder.packaged
         weights = {
             name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
@@ -747,10 +865,9 @@ class CaptionModel(nn.Module):
             "metrics": self.metrics,
             "versions": versions(),
         }
-        with atomic_folder(folder) as temporary:
-            save_file(weights, temporary / "model.safetensors")
-            write_json(temporary / "config.json", config, indent=1)
-            self.vocabulary.save(temporary / "vocabulary.json")
+        save_file(weights, folder / "model.safetensors")
+        write_json(folder / "config.json", config, indent=1)
+        self.vocabulary.save(folder / "vocabulary.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> "CaptionModel":

@@ -1,0 +1,612 @@
+# ---
+# jupyter:
+#   captionlib:
+#     module: training
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: captionlib
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Training
+#
+# The decoder can write as soon as it is built, and what it writes is nonsense. *What exactly do
+# we reward, how do we know when to stop, and how much of a caption can be learned in the time it
+# takes to drink a coffee?*
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The training loop as a circle of boxes: a batch of images and captions, the model giving logits and alphas, the loss, and the optimizer changing the weights. After each epoch a branch writes captions freely, scores them with BLEU-4, keeps the best model and decides whether to stop."}, "figure": {"caption": "The loop, and the judgement after each epoch.", "name": "fig-training-loop"}}
+import matplotlib.pyplot as plt
+
+from captionlib.diagrams import arrow, box, canvas
+
+axes = canvas(9.4, 3.0)
+box(axes, 1.1, 2.2, 1.5, 0.7, "a batch", "word", note="images, captions")
+box(axes, 3.3, 2.2, 1.5, 0.7, "model", "state", note="true words fed in")
+box(axes, 5.5, 2.2, 1.5, 0.7, "loss", "attention", note="words + attention")
+box(axes, 7.8, 2.2, 1.6, 0.7, "optimizer", "plain", note="clip, then step")
+box(axes, 3.3, 0.75, 1.9, 0.7, "write freely", "word", note="validation images")
+box(axes, 5.7, 0.75, 1.5, 0.7, "BLEU-4", "word", note="against five captions")
+box(axes, 7.9, 0.75, 1.7, 0.7, "best? stop?", "plain", note="keep, slow down, end")
+for start, end in [((1.85, 2.2), (2.55, 2.2)), ((4.05, 2.2), (4.75, 2.2)),
+                   ((6.25, 2.2), (7.0, 2.2)), ((4.25, 0.75), (4.95, 0.75)),
+                   ((6.45, 0.75), (7.05, 0.75))]:
+    arrow(axes, start, end)
+arrow(axes, (7.8, 2.6), (1.1, 2.6), bend=0.12, text="")
+axes.text(1.1, 0.72, "after each\nepoch", ha="center", va="center", color="#4a4a4a", fontsize=9)
+arrow(axes, (1.65, 0.75), (2.3, 0.75))
+plt.show()
+
+# %% [markdown]
+# **You will build** the loss, the loop, checkpoints that survive anything, and a captioner of the
+# toy world. **You need** the [model of the last chapter](04_decoder.ipynb).
+# **It takes** {chapter-time}`05_training` to run, most of it training.
+#
+# ## The data, once more
+
+# %%
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from captionlib.data import DataConfig, image_file, load_references, prepare
+from captionlib.encoder import Encoder, FeatureDataset, cache_features
+from captionlib.scenes import write_scenes
+
+work = tempfile.TemporaryDirectory()
+folder = Path(work.name)
+karpathy = write_scenes(folder / "scenes", train=1200, val=150, test=0, seed=0)
+base, skipped = prepare(karpathy, folder / "scenes" / "images", folder / "data",
+                        DataConfig(min_word_freq=3, max_len=30), progress=False)
+print(base)
+
+# %% [markdown]
+# The encoder stays frozen here, so each image is encoded once and its grid kept on disk
+# ([chapter 02](02_encoder.ipynb) showed what that saves). An item of the training set is then one
+# image: its grid, and all five of its captions.
+
+# %%
+encoder = Encoder("tf_efficientnet_lite0", grid_size=None)
+features = {
+    split: cache_features(encoder, image_file(folder / "data", split),
+                          folder / f"{split}_features.h5", progress=False)
+    for split in ("TRAIN", "VAL")
+}
+training_set = FeatureDataset(folder / "data", "TRAIN", features["TRAIN"])
+grid, captions, lengths = training_set[0]
+print("grid", tuple(grid.shape), " captions", tuple(captions.shape), " lengths", lengths.tolist())
+
+# %% [markdown]
+# ## What to reward
+#
+# ### The next word
+#
+# At each step the decoder spreads probability over the vocabulary, and the caption says which word
+# was right. **Cross-entropy** is the surprise at the right word, $-\log p(y_t)$, averaged over all
+# real words of the batch. It is measured in *nats a token*; a decoder that knows nothing pays
+# $\log V$.
+
+# %%
+import math
+
+from captionlib.decoder import CaptionModel, ModelConfig
+
+config = ModelConfig(attention_dim=128, embed_dim=96, decoder_dim=128, dropout=0.3)
+vocabulary = training_set.vocabulary
+torch.manual_seed(0)
+model = CaptionModel(config, vocabulary, encoder=None)
+output = model(grid.unsqueeze(0), captions, lengths)
+surprise = torch.nn.functional.cross_entropy(output.logits.data, output.targets.data)
+print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary)):.2f}")
+
+# %% [markdown]
+# The loss is taken over `.data` of the packed sequences, so no padding is in it and none has to be
+# masked out. Softmax and logarithm are inside `cross_entropy`; the decoder hands over raw scores.
+#
+# **Label smoothing**, off by default, asks for a little less certainty: a share
+# $\varepsilon$ of the target is spread evenly over the vocabulary. It helps on real
+# photographs, where five people describe one picture in five ways.
+#
+# ### Looking everywhere once
+#
+# Attention weights add up to one over the pixels at each step. {cite}`xu2015` also ask that they
+# add up to about one over the *steps* at each pixel, so that no part of the picture is never looked
+# at. They call this **doubly stochastic** attention, and it is a penalty:
+#
+# $$\lambda \cdot \operatorname{mean}_{i,p} \Bigl(1 - \sum_t \alpha_{i,t,p}\Bigr)^2 .$$
+#
+# The reduction matters. We follow the original tutorial's code and take the *mean* over captions and
+# pixels. The paper *sums* over pixels, beside a likelihood that is summed over the words.
+# Relative to the words the paper's penalty is about $P/T$ times as strong, near twenty times on
+# a 14×14 grid. With $T$ words and $P$ pixels the sums can't all be one, as $\sum_p\sum_t\alpha = T$;
+# the penalty pulls them towards each other.
+
+# %%
+#| export
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captionlib.decoder import DecoderOutput
+
+
+class CaptionLoss(NamedTuple):
+    """What is minimised, and its parts."""
+
+    total: Tensor  # scalar: cross-entropy, smoothed if asked for, plus alpha_c times the penalty
+    nats: Tensor  # scalar: cross-entropy alone, nats a token, never smoothed
+    penalty: Tensor  # scalar: mean squared distance of each pixel's total attention from 1
+
+
+def caption_loss(
+    output: DecoderOutput, *, alpha_c: float = 1.0, label_smoothing: float = 0.0
+) -> CaptionLoss:
+    """Cross-entropy over the real words, and doubly stochastic attention.
+
+    Args:
+        output: of a teacher-forced pass.
+        alpha_c: weight of the penalty (1 - sum over steps of alpha)^2, averaged over captions and
+            pixels as in the original tutorial. The paper sums it over pixels, beside a sum over
+            words: relative to the words that is about P / T times as strong.
+        label_smoothing: share of each target spread evenly over the vocabulary.
+
+    Source: Xu et al. 2015 (arXiv:1502.03044), section 4.2.1, equation 14.
+    """
+    log_probs = output.logits.data.float().log_softmax(dim=1)  # (tokens, V)
+    nats = F.nll_loss(log_probs, output.targets.data)
+    smoothed = (1 - label_smoothing) * nats - label_smoothing * log_probs.mean()
+    penalty = (1 - output.alphas.sum(dim=1)).square().mean()
+    return CaptionLoss(smoothed + alpha_c * penalty, nats.detach(), penalty.detach())
+
+
+# %%
+loss = caption_loss(output, alpha_c=1.0, label_smoothing=0.1)
+torch.testing.assert_close(loss.nats, surprise.detach())
+torch.testing.assert_close(
+    loss.total - loss.penalty,
+    torch.nn.functional.cross_entropy(output.logits.data, output.targets.data, label_smoothing=0.1),
+)
+print(f"words {loss.nats:.2f}, attention {loss.penalty:.3f}")
+
+# %% [markdown]
+# ## Judge it by what it writes
+#
+# Training feeds the true word at each step, and the loss above is computed that way. At
+# inference there is no true word: the model reads its own last one, and a slip in the third word
+# is the context of the fourth. So the score that decides anything, which model to keep, when to
+# slow down, when to stop, must come from captions written *freely*, from `<start>` until the
+# model says `<end>`. (The original tutorial stopped on teacher-forced BLEU and said so itself.
+# [Chapter 07](07_bleu.ipynb) measures how much that flatters.)
+#
+# The shortest way to write freely is **greedy**: always take the most probable word. Here it is
+# for a batch of images at once, on the decoder's `step`.
+
+# %%
+@torch.inference_mode()
+def write_greedily(model, inputs, max_words=30):
+    grid = model.decoder.grid(model.encode(inputs))
+    state = model.decoder.init_state(grid)
+    words = torch.full((len(inputs),), model.vocabulary.start)
+    captions = []
+    for _ in range(max_words):
+        state, _ = model.decoder.step(words, state, grid)
+        words = model.decoder.word_logits(state.hidden).argmax(dim=1)
+        captions.append(words)
+    rows = torch.stack(captions, dim=1).tolist()
+    return [until_end(row, model.vocabulary) for row in rows]
+
+
+def until_end(row, vocabulary):
+    if vocabulary.end in row:
+        row = row[: row.index(vocabulary.end)]
+    return vocabulary.decode(row)
+
+
+# %% [markdown]
+# And **BLEU-4** compares them with what people wrote: roughly, how many of the caption's
+# one- to four-word phrases occur in any of the five references. [Chapter 07](07_bleu.ipynb) takes
+# it apart; here NLTK computes it. We follow the field and multiply by 100.
+
+# %%
+from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
+
+names, references = load_references(folder / "data", "VAL")
+validation = torch.from_numpy(features["VAL"][:])
+
+
+def bleu4(hypotheses):
+    return 100 * corpus_bleu(references, hypotheses, smoothing_function=SmoothingFunction().method1)
+
+
+def evaluate(model):
+    return {"bleu4": bleu4(write_greedily(model, validation))}
+
+
+model.eval()
+print("untrained, it writes:", " ".join(write_greedily(model, validation[:1])[0][:8]), "…")
+print(f"BLEU-4 {evaluate(model)['bleu4']:.2f}")
+
+# %% [markdown]
+# ## The settings
+#
+# One frozen dataclass holds everything that a run depends on, each field with its unit. The
+# defaults are the original tutorial's: Adam {cite}`kingma2015` at $4\cdot10^{-4}$ for the decoder
+# and $10^{-4}$ for the encoder, the rate cut to 80 % after eight epochs without a better BLEU-4,
+# the end after twenty. The other schedule, *one cycle*, climbs to the full rate and sinks to nothing
+# within a number of epochs fixed beforehand; for short runs it does better.
+
+# %%
+#| export
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training depends on besides model and data."""
+
+    epochs: int = 120  # at most; early stopping usually ends sooner
+    batch_size: int = 32  # images a batch, each with all its captions
+    learning_rate: float = 4e-4  # Adam, decoder
+    encoder_learning_rate: float = 1e-4  # Adam, encoder, where it is fine-tuned
+    schedule: str = "plateau"  # or "one_cycle"
+    decay: float = 0.8  # plateau: factor on the rates ...
+    decay_after: int = 8  # ... after every so many epochs without a better BLEU-4
+    patience: int = 20  # epochs without a better BLEU-4 before the training ends
+    alpha_c: float = 1.0  # weight of doubly stochastic attention, see caption_loss
+    label_smoothing: float = 0.0  # share of each target spread over the vocabulary
+    max_grad_norm: float = 5.0  # clip the gradient of all weights together to this length
+    bf16: bool = False  # matrix products in bfloat16; weights and sums stay float32
+    fine_tune_encoder: bool = False  # the second stage
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.schedule not in ("plateau", "one_cycle"):
+            raise ValueError(f"schedule must be plateau or one_cycle, got {self.schedule!r}")
+        for name in ("epochs", "batch_size", "decay_after", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "encoder_learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+
+def rate_factor(config: TrainConfig, history: list[dict], progress: float) -> float:
+    """The share of the full learning rates to use now.
+
+    A function of what has happened, with no state of its own, so that a resumed training can't
+    disagree with one that never stopped.
+
+    Args:
+        history: one dict an epoch so far, each with "bleu4".
+        progress: where the training stands, 0 at its first step and 1 at its last.
+    """
+    if config.schedule == "one_cycle":  # Smith and Topin 2017 (arXiv:1708.07120), cosine form
+        if progress < 0.3:
+            return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
+        return (1 + math.cos(math.pi * (progress - 0.3) / 0.7)) / 2
+    stale = [stale_epochs(history[: epoch + 1]) for epoch in range(len(history))]
+    cuts = sum(epochs > 0 and epochs % config.decay_after == 0 for epochs in stale)
+    return config.decay**cuts
+
+
+def stale_epochs(history: list[dict]) -> int:
+    """How many epochs have passed since BLEU-4 was last better than ever before."""
+    scores = [epoch["bleu4"] for epoch in history]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two learning rate curves over 40 epochs. One cycle rises along a cosine to the full rate after 30 percent and falls to zero. Plateau stays at the full rate and steps down to 80 percent wherever BLEU-4 has not improved for eight epochs."}, "figure": {"caption": "The two schedules, for a training that stops improving after ten epochs.", "name": "fig-training-schedules"}}
+fake = [{"bleu4": min(epoch, 10.0)} for epoch in range(40)]
+figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
+for schedule, kind in (("one_cycle", "#c8730a"), ("plateau", "#1f5fa8")):
+    settings = TrainConfig(epochs=40, schedule=schedule)
+    panel.plot([rate_factor(settings, fake[:epoch], epoch / 40) for epoch in range(40)],
+               color=kind, label=schedule, drawstyle="steps" if schedule == "plateau" else "default")
+panel.set(xlabel="epoch", ylabel="share of the full rate")
+panel.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## One epoch
+#
+# Here is the loop, in the order that every PyTorch loop has. Three lines deserve a word. The loss is
+# checked before it can spoil the weights: one infinite batch would otherwise turn them all
+# into *nan*, silently. The gradient is clipped, because the loop through time
+# multiplies, and now and then a batch explodes. And the losses are weighted by real tokens, so that
+# the mean of an epoch is the mean over its words.
+
+# %%
+#| export
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from captionlib.decoder import CaptionModel
+
+
+def train_one_epoch(
+    model: CaptionModel,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    history: list[dict],
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> dict[str, float]:
+    """Run over the training data once, teacher-forced.
+
+    Args:
+        loader: gives (images or cached features, captions, caption lengths); see `CaptionModel`.
+        history: of the epochs before this one; it sets the learning rate.
+
+    Returns:
+        means over the epoch: "loss", "nats" (a token), "penalty"; and "learning_rate" at its end.
+
+    Raises:
+        FloatingPointError: if a loss is not finite, naming epoch and step; that step is not taken.
+    """
+    epoch, device = len(history), torch.device(device)
+    sums, tokens = torch.zeros(3, dtype=torch.float64), 0
+    model.train()
+    bar = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None if progress else True)
+    for step, (images, captions, lengths) in enumerate(bar):
+        share = (epoch + step / len(loader)) / config.epochs
+        factor = rate_factor(config, history, share)
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["full_rate"]
+
+        images, captions = images.to(device), captions.flatten(0, -2).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            output = model(images, captions, lengths.flatten())
+        loss = caption_loss(
+            output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing
+        )
+        if not torch.isfinite(loss.total):
+            raise FloatingPointError(
+                f"epoch {epoch + 1}, step {step + 1}: the loss is {loss.total.item()}; "
+                "try a lower learning rate"
+            )
+        optimizer.zero_grad()
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+
+        count = len(output.targets.data)
+        sums += count * torch.tensor([part.item() for part in loss], dtype=torch.float64)
+        tokens += count
+        bar.set_postfix(nats=f"{sums[1] / tokens:.3f}")
+    means = (sums / tokens).tolist()
+    return dict(zip(("loss", "nats", "penalty"), means, strict=True)) | {
+        "learning_rate": factor * config.learning_rate
+    }
+
+
+# %% [markdown]
+# ## Stopping without losing anything
+#
+# A training that took hours must survive a closed laptop. After every epoch it writes `last/`: the
+# model, and what the optimizer remembers. To **resume exactly**, to end with the very weights that
+# an unbroken training has, three more things must come back: the position, the random
+# numbers that order the batches and drop out units, and the history that sets the learning rate.
+# The history is stored. The random numbers are made to depend only on seed and epoch: each
+# epoch seeds its generators afresh.
+#
+# Optimizer state goes into safetensors like the weights. The folder is written beside the old one
+# and swapped in when it is whole, so that a crash in the middle of writing leaves the old one good.
+
+# %%
+#| export
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from captionlib.files import (
+    InputError,
+    atomic_file,
+    atomic_folder,
+    read_json,
+    recover_folder,
+    write_json,
+)
+
+
+def make_optimizer(model: CaptionModel, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam over the weights that may change, the encoder's at their own rate."""
+    parts = [
+        (model.decoder, config.learning_rate),
+        (model.encoder, config.encoder_learning_rate),
+    ]
+    groups = []
+    for part, rate in parts:
+        weights = [weight for weight in part.parameters() if weight.requires_grad]
+        if weights:
+            groups.append({"params": weights, "lr": rate, "full_rate": rate})
+    return torch.optim.Adam(groups, fused=True)
+
+
+def save_checkpoint(
+    folder: Path,
+    model: CaptionModel,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    history: list[dict],
+) -> None:
+    """Write `folder`: a model, with what it takes to go on training it. Whole or not at all."""
+    moments = {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    with atomic_folder(folder) as temporary:
+        model.write_files(temporary)
+        save_file(moments, temporary / "optimizer.safetensors")
+        write_json(temporary / "training.json", {"config": asdict(config), "history": history})
+
+
+def load_checkpoint(
+    folder: Path, model: CaptionModel, optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> list[dict]:
+    """Put a checkpoint back into `model` and `optimizer`, and return its history.
+
+    Raises:
+        InputError: if it is damaged, or belongs to other settings.
+    """
+    stored = read_json(folder / "training.json")
+    for name, value in asdict(config).items():
+        if stored["config"].get(name) != value:
+            raise InputError(
+                f"{folder}: was trained with {name}={stored['config'].get(name)}, not {value}; "
+                "resume with the same settings or train into another folder"
+            )
+    saved = CaptionModel.load(folder)
+    if saved.config != model.config or saved.vocabulary.word_map != model.vocabulary.word_map:
+        raise InputError(
+            f"{folder}: holds a model of another shape or vocabulary; resume with the same model "
+            "and data or train into another folder"
+        )
+    model.load_state_dict(saved.state_dict())
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / "optimizer.safetensors").items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return stored["history"]
+
+
+# %% [markdown]
+# ## The whole training
+#
+# What is left is to repeat: seed, train, evaluate, keep the best, write everything down. How to
+# evaluate comes in as an argument, since the loop need not know how captions are searched for or
+# scored. Along the way it keeps a log, one line of JSON an epoch, and redraws the curve.
+
+# %%
+#| export
+import json
+import time
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+
+def train(
+    model: CaptionModel,
+    loader: DataLoader,
+    evaluate: Callable[[CaptionModel], dict[str, float]],
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> list[dict]:
+    """Train `model`, keeping in `folder` the best one so far and all it takes to go on.
+
+    Writes `best/` (a model), `last/` (a model with optimizer, settings and history), `log.jsonl`
+    (one line an epoch) and `curve.png`.
+
+    Args:
+        loader: of the training data, shuffled by a generator of its own (see `make_loader`).
+        evaluate: scores a model in eval mode on captions it wrote freely; must return "bleu4" x100.
+        resume: go on from `folder/last`, exactly as if the training had never stopped; from the
+            beginning where nothing was written yet.
+
+    Returns:
+        the history: one dict an epoch.
+
+    Raises:
+        InputError: if `folder` holds a training and `resume` is off, or one with other settings.
+        FloatingPointError: if a loss is not finite.
+    """
+    folder = Path(folder)
+    last = folder / "last"
+    recover_folder(last)
+    if last.exists() and not resume:
+        raise InputError(f"{folder}: holds a training already; resume it or name another folder")
+    if config.fine_tune_encoder:
+        model.fine_tune_encoder()
+    model.to(device)
+    optimizer = make_optimizer(model, config)
+    history = load_checkpoint(last, model, optimizer, config) if last.exists() else []
+
+    for epoch in range(len(history), config.epochs):
+        if history and stale_epochs(history) >= config.patience:
+            break
+        started = time.perf_counter()
+        # Seeded by epoch, the random numbers of a resumed training are those of an unbroken one.
+        torch.manual_seed(config.seed * 100_003 + epoch)
+        loader.generator.manual_seed(config.seed * 100_003 + epoch)
+        losses = train_one_epoch(
+            model, loader, optimizer, config, history, device=device, progress=progress
+        )
+        trained = time.perf_counter()
+        model.eval()
+        scores = evaluate(model)
+        history.append(
+            {"epoch": epoch + 1, **losses, **scores}
+            | {"train_seconds": round(trained - started, 2)}
+            | {"evaluate_seconds": round(time.perf_counter() - trained, 2)}
+        )
+        if stale_epochs(history) == 0:  # better than ever before
+            model.metrics = {"training": {"seed": config.seed, **history[-1]}}
+            model.save(folder / "best")
+        save_checkpoint(last, model, optimizer, config, history)
+        with atomic_file(folder / "log.jsonl") as path:
+            path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+        with atomic_file(folder / "curve.png") as path:
+            draw_curve(history).savefig(path)
+    model.eval()
+    return history
+
+
+def make_loader(dataset, config: TrainConfig, *, num_workers: int = 0) -> DataLoader:
+    """Batches of `dataset` in an order that a generator of its own decides."""
+    generator = torch.Generator().manual_seed(config.seed)
+    return DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        shuffle=True,
+        generator=generator,
+        num_workers=num_workers,
+    )
+
+
+def draw_curve(history: list[dict]) -> Figure:
+    """Loss and BLEU-4 by epoch. Needs no display."""
+    figure = Figure(figsize=(8, 3), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    left.plot(epochs, [row["nats"] for row in history], "o-", color="#1f5fa8", markersize=3)
+    left.set(xlabel="epoch", ylabel="nats a token", title="training, true words fed in")
+    right.plot(epochs, [row["bleu4"] for row in history], "o-", color="#c8730a", markersize=3)
+    right.set(xlabel="epoch", ylabel="BLEU-4", title="validation, written freely")
+    return figure
+
+
+# %% [markdown]
+# ## The toy world, learned
+#
+# How good could it get? The five references of a scene differ from each other, so even a perfect
+# describer does not reach 100. But we know this world's describer: the generator. A *fresh* sentence
+# from it, scored against the five it wrote before, is what "as good as a person" means here.
+
+# %%
+GENERATOR
