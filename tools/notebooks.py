@@ -60,18 +60,22 @@ def tags(cell) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
+def as_script(notebook) -> str:
+    """The text of the .py half, formatted."""
+    for cell in notebook.cells:
+        cell.metadata.pop("lines_to_next_cell", None)
+    lines = jupytext.writes(notebook, "py:percent").splitlines(keepends=True)
+    return ruff("".join(line for line in lines if "jupytext_version:" not in line), "format")
+
+
 def read_script(path: Path):
-    """A chapter's script as a notebook, and the script's text as it should be."""
+    """A chapter's script as a notebook, furnished, and the script's text as it should be."""
     notebook = jupytext.read(path)
     cells = [c for c in notebook.cells if c.source and not {"badge", "setup"} & set(tags(c))]
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         raise SystemExit(f"{path}: the first cell must be its title, '# ...'")
     notebook.cells = [cells[0], *furniture(path), *cells[1:]]
-    for cell in notebook.cells:
-        cell.metadata.pop("lines_to_next_cell", None)
-    lines = jupytext.writes(notebook, "py:percent").splitlines(keepends=True)
-    text = "".join(line for line in lines if "jupytext_version:" not in line)
-    text = ruff(text, "format")
+    text = as_script(notebook)
     notebook = jupytext.reads(text, "py:percent")
     seen = {}
     for cell in notebook.cells:
