@@ -29,7 +29,7 @@ from captionlib.files import (
     write_json_rows,
 )
 from captionlib.images import IMAGE_SIZE, decoding_pool, try_images, usable_cores
-from captionlib.images import read_image as read_image  # part of this module's interface
+from captionlib.images import read_image as read_image  # for those who look for it here
 from captionlib.karpathy import Record, read_karpathy
 
 __all__ = [
@@ -52,21 +52,6 @@ __all__ = [
     "write_captions",
     "write_images",
 ]
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """How captions become numbers."""
-
-    captions_per_image: int = 5  # sampled for each image: fewer are repeated, more are drawn from
-    min_word_freq: int = 5  # rarer words, counted in train and restval, become <unk>
-    max_len: int = 50  # words; longer training captions are left out
-    seed: int = 0  # of the draw
-
-    def __post_init__(self):
-        for name in ("captions_per_image", "min_word_freq", "max_len"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 PAD, UNK, START, END = "<pad>", "<unk>", "<start>", "<end>"
@@ -103,15 +88,16 @@ class Vocabulary:
         always give the same map.
         """
         counts = Counter(token for caption in captions for token in caption)
-        kept = [word for word, count in counts.items() if count >= min_word_freq]
-        kept = sorted(set(kept) - {PAD, UNK, START, END}, key=lambda word: (-counts[word], word))
-        return cls({word: id for id, word in enumerate([PAD, *kept, UNK, START, END])})
+        kept = {word for word, count in counts.items() if count >= min_word_freq}
+        words = sorted(kept - {PAD, UNK, START, END}, key=lambda word: (-counts[word], word))
+        return cls({word: id for id, word in enumerate([PAD, *words, UNK, START, END])})
 
     def encode(self, tokens: Sequence[str], max_len: int) -> list[int]:
         """`<start>`, at most `max_len` words, `<end>`, then `<pad>` up to max_len + 2 ids."""
+        special = (self.pad, self.start, self.end)  # no word, even where a caption spells it out
         ids = [self.word_map.get(token, self.unk) for token in tokens[:max_len]]
-        padding = [self.pad] * (max_len - len(ids))
-        return [self.start, *ids, self.end, *padding]
+        ids = [self.unk if id in special else id for id in ids]
+        return [self.start, *ids, self.end] + [self.pad] * (max_len - len(ids))
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words behind `ids`, without `<start>`, `<end>` and `<pad>`."""
@@ -141,16 +127,28 @@ def choose_captions(captions: list, n: int, rng: random.Random) -> list:
     return captions + rng.choices(captions, k=n - len(captions))
 
 
-BATCH = (
-    4  # images a process decodes at a time: enough to hide the sending, few enough to stay in cache
-)
+@dataclass(frozen=True)
+class DataConfig:
+    """How captions become numbers."""
+
+    captions_per_image: int = 5  # an image with more has them drawn from, one with less repeated
+    min_word_freq: int = 5  # rarer words, counted in train and restval, become <unk>
+    max_len: int = 50  # words; longer training captions are left out
+    seed: int = 0  # of the draw
+
+    def __post_init__(self):
+        for name in ("captions_per_image", "min_word_freq", "max_len"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+BATCH = 4  # images a process gets at a time: enough to hide the sending, few enough for its cache
 
 
 def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
-    However many paths there are, at most four batches a process are under way or waiting: memory
-    does not grow with the data set.
+    At most four batches a process are under way or waiting, however many paths there are.
 
     Yields:
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
@@ -175,8 +173,9 @@ def write_images(
     path: Path,
     records: list[Record],
     captions_per_image: int,
+    *,
     workers: int,
-    skipped: list[str] | None,
+    skipped: list[str] | None = None,
     progress: bool = False,
 ) -> list[Record]:
     """Decode the records' images into an HDF5 file, `images` uint8 (I, 3, 256, 256).
@@ -187,43 +186,51 @@ def write_images(
     Raises:
         InputError: at the first bad image, if `skipped` is None; else its line is added there.
     """
-    shape, kept = (len(records), 3, IMAGE_SIZE, IMAGE_SIZE), []
+    one, kept = (3, IMAGE_SIZE, IMAGE_SIZE), []
     with new_hdf5(path) as file:
         file.attrs["captions_per_image"] = captions_per_image
         images = file.create_dataset(
             "images",
-            shape,
+            (len(records), *one),
             np.uint8,
-            chunks=(1, *shape[1:]),
-            maxshape=(None, *shape[1:]),
-            track_times=False,
+            chunks=(1, *one),  # so that one image is one read, and the end can be cut off
+            maxshape=(None, *one),
+            track_times=False,  # the same images, the same bytes
         )
         decoded = decode_in_order([record.path for record in records], workers)
         bar = tqdm(decoded, path.name, len(records), disable=None if progress else True)
         for record, image in zip(records, bar, strict=True):
-            if isinstance(image, InputError):
-                if skipped is None:
-                    raise image
-                skipped.append(str(image))
-            else:
+            if not isinstance(image, InputError):
                 images[len(kept)] = image
                 kept.append(record)
+            elif skipped is None:
+                raise image
+            else:
+                skipped.append(str(image))
         images.resize(len(kept), axis=0)
     return kept
 
 
 def write_captions(
-    folder: Path, split: str, base: str, records: list[Record], words: Vocabulary, cfg: DataConfig
+    folder: Path,
+    split: str,
+    base: str,
+    records: list[Record],
+    vocabulary: Vocabulary,
+    config: DataConfig,
 ) -> None:
-    """Write a split's encoded captions and their lengths: caption i belongs to image i // n."""
-    rng = random.Random(f"{cfg.seed} {split}")  # its own, so that nothing else can disturb it
-    n, longest, lengths = cfg.captions_per_image, cfg.max_len, []
+    """Write a split's encoded captions and their lengths, n for each record."""
+    rng = random.Random(f"{config.seed} {split}")  # its own: nothing else can disturb the draw
+    n, max_len, lengths = config.captions_per_image, config.max_len, []
 
     def rows() -> Iterator[list[int]]:
         for record in records:
-            for tokens in choose_captions(record.captions, n, rng):
-                lengths.append(min(len(tokens), longest) + 2)  # <start> and <end> count
-                yield words.encode(tokens, longest)
+            captions = record.captions
+            if split == "TRAIN":
+                captions = [tokens for tokens in captions if len(tokens) <= max_len]
+            for tokens in choose_captions(captions, n, rng):
+                lengths.append(min(len(tokens), max_len) + 2)  # <start> and <end> count
+                yield vocabulary.encode(tokens, max_len)
 
     write_json_rows(folder / f"{split}_CAPTIONS_{base}.json", rows())
     write_json(folder / f"{split}_CAPLENS_{base}.json", lengths)
@@ -233,14 +240,14 @@ class Prepared(NamedTuple):
     """What `prepare` has done."""
 
     base: str  # ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq
-    skipped: list[str]  # one line for each image or caption that was left out, and why
+    skipped: list[str]  # a line for each image or caption that was left out, and why
 
 
 def prepare(
     karpathy_json: str | Path,
     images: str | Path,
     to: str | Path,
-    config: DataConfig = DataConfig(),  # noqa: B008 (frozen, so it can be shared)
+    config: DataConfig | None = None,
     *,
     skip_bad: bool = False,
     workers: int | None = None,
@@ -248,52 +255,55 @@ def prepare(
 ) -> Prepared:
     """Turn a data set in Karpathy's format into the files that training reads.
 
-    All of them appear at the end or none does; a rerun with the same input writes the same bytes.
+    All of them appear at the end, or none does; the same input gives the same bytes again.
 
     Args:
-        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or anything shaped alike.
-        images: the folder its file names start from.
+        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO, or anything shaped alike.
+        images: the folder that its file names start from.
         to: the folder to write to; what else it holds stays untouched.
         config: captions for each image, rare words, longest caption, seed.
-        skip_bad: leave out bad images and captions instead of stopping at the first.
-        workers: processes that decode images; as many as there are cores if None.
+        skip_bad: leave out bad images and captions, instead of stopping at the first.
+        workers: processes that decode images; one for each core if None.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
         InputError: if an input is bad or the disk too full; nothing has been written then.
     """
-    to, skipped = Path(to), []
-    bad = skipped if skip_bad else None
+    config, to, skipped = config or DataConfig(), Path(to), []
+    bad = skipped if skip_bad else None  # where lines about bad input go; nowhere: they are raised
     records = read_karpathy(karpathy_json, images, skipped=bad)
-    n, longest = config.captions_per_image, config.max_len
+    n, max_len = config.captions_per_image, config.max_len
     base = f"{records[0].dataset}_{n}_cap_per_img_{config.min_word_freq}_min_word_freq"
     splits = {name: [r for r in records if r.split == name] for name in ("TRAIN", "VAL", "TEST")}
 
-    too_long = [r for r in splits["TRAIN"] if min(map(len, r.captions)) > longest]
-    splits["TRAIN"] = [r for r in splits["TRAIN"] if min(map(len, r.captions)) <= longest]
-    skipped += [
-        f"{r.path}: left out of TRAIN, no caption has {longest} words or fewer" for r in too_long
-    ]
+    too_long = [r for r in splits["TRAIN"] if min(map(len, r.captions)) > max_len]
+    splits["TRAIN"] = [r for r in splits["TRAIN"] if min(map(len, r.captions)) <= max_len]
+    skipped += [f"{r.path}: no caption of {max_len} words or fewer to train on" for r in too_long]
 
-    one_image = 3 * IMAGE_SIZE**2 + n * 7 * (longest + 2) + 1000  # pixels, captions, references
-    require_free_space(to, len(records) * one_image + 2**24)
+    one = 3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000  # pixels, ids, references
+    require_free_space(to, len(records) * one + 2**24)
     with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder:
         for split in splits:
-            path = folder / f"{split}_IMAGES_{base}.hdf5"
-            workers = workers or usable_cores()
-            splits[split] = write_images(path, splits[split], n, workers, bad, progress)
+            splits[split] = write_images(
+                folder / f"{split}_IMAGES_{base}.hdf5",
+                splits[split],
+                n,
+                workers=workers or usable_cores(),
+                skipped=bad,
+                progress=progress,
+            )
         if not splits["TRAIN"]:
-            raise InputError(f"{karpathy_json}: no usable image for training; check the file")
-        counted = (c for r in splits["TRAIN"] + too_long for c in r.captions)
-        words = Vocabulary.build(counted, config.min_word_freq)
+            raise InputError(f"{karpathy_json}: leaves no image to train on; check its splits")
+        counted = (tokens for r in splits["TRAIN"] + too_long for tokens in r.captions)
+        vocabulary = Vocabulary.build(counted, config.min_word_freq)
         for split, kept in splits.items():
-            write_captions(folder, split, base, kept, words, config)
+            write_captions(folder, split, base, kept, vocabulary, config)
         references = {
             split: [{"image": r.filename, "captions": r.captions} for r in splits[split]]
             for split in ("VAL", "TEST")
         }
         write_json(folder / f"REFERENCES_{base}.json", references)
-        words.save(folder / f"WORDMAP_{base}.json")
+        vocabulary.save(folder / f"WORDMAP_{base}.json")
     return Prepared(base, skipped)
 
 
@@ -303,9 +313,7 @@ def find_base(folder: str | Path) -> str:
     if not names:
         raise InputError(f"{folder}: holds no prepared data (no WORDMAP file); prepare it first")
     if len(names) > 1:
-        raise InputError(
-            f"{folder}: holds several data sets ({', '.join(names)}); keep one a folder"
-        )
+        raise InputError(f"{folder}: holds {' and '.join(names)}; give each its own folder")
     return names[0].removeprefix("WORDMAP_").removesuffix(".json")
 
 
@@ -330,8 +338,8 @@ def load_references(folder: str | Path, split: str) -> tuple[list[str], list[lis
 class ImageDataset(Dataset):
     """A split's images, each once: item i is (3, 256, 256) uint8.
 
-    The HDF5 file is opened by the process that first reads from it, so a `DataLoader` may use any
-    number of workers, forked or spawned: an open file can be neither sent nor shared.
+    The file is opened by the process that first reads from it, so a `DataLoader` may use any
+    number of workers, forked or spawned.
 
     Args:
         path: the HDF5 file, as `image_file` gives it.
@@ -341,33 +349,34 @@ class ImageDataset(Dataset):
     """
 
     def __init__(self, path: str | Path):
-        self.path, self._file, self._process = Path(path), None, None
+        self.path, self._images, self._process = Path(path), None, None
         try:
             with h5py.File(self.path, "r", locking=False) as file:
                 self.captions_per_image = int(file.attrs["captions_per_image"])
                 shape, dtype = file["images"].shape, file["images"].dtype
         except (OSError, KeyError):
-            raise InputError(f"{path}: is no file of prepared images; prepare it again") from None
+            raise InputError(f"{path}: holds no prepared images; prepare the data again") from None
         if shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE) or dtype != np.uint8:
-            raise InputError(f"{path}: images are {dtype} {shape}; prepare it again")
+            raise InputError(f"{path}: holds {dtype} {shape}; prepare the data again")
         self._length = shape[0]
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, i: int) -> Tensor:
-        if not -len(self) <= i < len(self):
+        if not 0 <= i < len(self):
             raise IndexError(i)
-        if self._process != os.getpid():  # never opened, or by the process this one was forked from
-            self._file, self._process = h5py.File(self.path, "r", locking=False), os.getpid()
-        return torch.from_numpy(self._file["images"][i])
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._images = h5py.File(self.path, "r", locking=False)["images"]
+        return torch.from_numpy(self._images[i])
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_file": None, "_process": None}
+        return {**self.__dict__, "_images": None, "_process": None}
 
 
 class CaptionDataset(Dataset):
-    """Item i is a caption and its image: the images on disk, the captions in memory.
+    """Item i is a caption with its image: images on disk, captions in memory.
 
     Args:
         folder: what `prepare`, or the original tutorial, wrote.
@@ -378,20 +387,20 @@ class CaptionDataset(Dataset):
         caption (max_len + 2,) int64; length () int64, counting `<start>` and `<end>`.
 
     Raises:
-        InputError: if a file is missing or they do not belong together.
+        InputError: if a file is missing, or the files do not belong together.
     """
 
     def __init__(self, folder: str | Path, split: str):
         folder, base = Path(folder), find_base(folder)
-        self.vocabulary = Vocabulary.load(folder / f"WORDMAP_{base}.json")
-        self.images = ImageDataset(image_file(folder, split))
+        self.images = ImageDataset(image_file(folder, split))  # each image once
         self.captions_per_image = self.images.captions_per_image
+        self.vocabulary = Vocabulary.load(folder / f"WORDMAP_{base}.json")
         captions = read_json(folder / f"{split.upper()}_CAPTIONS_{base}.json")
         lengths = read_json(folder / f"{split.upper()}_CAPLENS_{base}.json")
-        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(len(captions), -1)
-        self.lengths = torch.tensor(lengths, dtype=torch.int64)
         if not len(captions) == len(lengths) == len(self.images) * self.captions_per_image:
             raise InputError(f"{folder}: the {split} files disagree; prepare the data again")
+        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(len(captions), -1)
+        self.lengths = torch.tensor(lengths, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self.captions)
