@@ -14,9 +14,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from captionlib.files import InputError, write_json
+from captionlib.files import InputError, read_json, recover_folder, write_json
 
 __all__ = ["main"]
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = _parser().parse_args(argv)
             status = args.run(args)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the caller: `captionlib ... >&-`
+                sys.stdout.flush()
             return status
         except InputError as error:
             _say(str(error))
@@ -69,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(message: str) -> None:
     """One line on stderr, whatever a file is called."""
     line = "captionlib: " + message.replace("\r", "\\r").replace("\n", "\\n")
-    print(line.encode(errors="backslashreplace").decode(errors="replace"), file=sys.stderr)
+    if sys.stderr is not None:
+        print(line.encode(errors="backslashreplace").decode(errors="replace"), file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------ the options
@@ -141,7 +144,7 @@ def _option(parser, flag: str, help: str, **settings) -> None:
 
 def _bar() -> bool:
     """Whether long work shows its progress: only to a person at a terminal."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 # ----------------------------------------------------------------------------------------- scenes
@@ -199,9 +202,7 @@ def _add_prepare(commands) -> None:
 def _prepare(args) -> int:
     from captionlib.data import DataConfig, prepare
 
-    config = DataConfig(
-        **_given(args, "captions_per_image", "min_word_freq", "max_len", "seed")
-    )
+    config = DataConfig(**_given(args, "captions_per_image", "min_word_freq", "max_len", "seed"))
     done = prepare(
         args.karpathy_json,
         args.images,
@@ -216,19 +217,272 @@ def _prepare(args) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------ train
+
+# The fields of the configuration classes that can be set, with their defaults for the help: the
+# classes themselves would cost an import of torch. A test holds the two equal.
+_MODEL_OPTIONS = {
+    "backbone": ("tf_efficientnet_lite0", str, "encoder: resnet101, or a name that timm knows"),
+    "grid_size": (None, int, "stretch the encoder's grid to this many cells a side (its own)"),
+    "attention_dim": (512, int, "size of the attention layer"),
+    "embed_dim": (512, int, "size of a word's vector"),
+    "decoder_dim": (512, int, "size of the LSTM's state"),
+    "dropout": (0.5, float, "on the state, before the vocabulary layer"),
+    "feature_dropout": (0.0, float, "on the annotation vectors"),
+}
+_TRAIN_OPTIONS = {
+    "epochs": (120, int, "at most"),
+    "batch_size": (32, int, "images a batch, each with all its captions"),
+    "learning_rate": (4e-4, float, "Adam's, for the decoder"),
+    "encoder_learning_rate": (1e-4, float, "Adam's, for an encoder that is fine-tuned"),
+    "schedule": ("plateau", str, "plateau or one_cycle"),
+    "decay": (0.8, float, "plateau: factor on the rates"),
+    "decay_after": (8, int, "plateau: epochs without a better BLEU-4 before a cut"),
+    "patience": (20, int, "epochs without a better BLEU-4 before the end"),
+    "alpha_c": (1.0, float, "weight of doubly stochastic attention"),
+    "label_smoothing": (0.0, float, "share of each target spread over the vocabulary"),
+    "max_grad_norm": (5.0, float, "clip gradients to this length"),
+    "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
+    "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
+    "seed": (0, int, "of weights, order and dropout"),
+}
+_SEARCH_OPTIONS = {
+    "beam_size": (5, int, "hypotheses kept when the trained model captions"),
+    "length_normalisation": (0.0, float, "exponent of the length that a score is divided by"),
+    "max_words": (50, int, "longest caption"),
+}
+
+
+def _add_train(commands) -> None:
+    parser = _command(
+        commands,
+        "train",
+        _train,
+        "train a captioner on prepared data; the best so far is in DIR/best",
+        "captionlib train --data prepared --to model --epochs 10 --schedule one_cycle",
+    )
+    _option(parser, "--data", "folder that prepare wrote", required=True, metavar="DIR")
+    _option(parser, "--to", "folder to write: best, last, log, curve", required=True, metavar="DIR")
+    _option(
+        parser,
+        "--resume",
+        "go on where --to stopped, with its settings",
+        action="store_true",
+        default=False,
+    )
+    _option(
+        parser,
+        "--start-from",
+        "begin with the weights of this captioner (none)",
+        default=None,
+        metavar="DIR",
+    )
+    _option(
+        parser,
+        "--features",
+        "folder for the encoded images of a frozen encoder (--data)",
+        default=None,
+        metavar="DIR",
+    )
+    _option(
+        parser,
+        "--workers",
+        "processes that load images when the encoder is trained (0)",
+        default=0,
+        type=_at_least(0),
+        metavar="N",
+    )
+    _option(
+        parser,
+        "--device",
+        "cpu, cuda, mps (cuda if there is one, else cpu)",
+        default=None,
+        metavar="D",
+    )
+    _option(
+        parser,
+        "--validation-beam-size",
+        "beam for choosing the best epoch (1: greedy)",
+        type=_at_least(1),
+        metavar="N",
+    )
+    for title, options in (
+        ("model", _MODEL_OPTIONS),
+        ("training", _TRAIN_OPTIONS),
+        ("search, stored with the model", _SEARCH_OPTIONS),
+    ):
+        group = parser.add_argument_group(title)
+        for name, (default, kind, about) in options.items():
+            flag = "--" + name.replace("_", "-")
+            if kind is None:
+                _option(group, flag, about, action="store_true")
+            else:
+                about = about if default is None else f"{about} ({default})"
+                _option(group, flag, about, type=kind, metavar=kind.__name__.upper())
+
+
+def _train(args) -> int:
+    import torch
+
+    from captionlib.beam_search import SearchConfig
+    from captionlib.data import CaptionDataset, find_base, image_file, load_references
+    from captionlib.decoder import CaptionModel, ModelConfig
+    from captionlib.encoder import FeatureDataset
+    from captionlib.training import TrainConfig, make_loader, train
+
+    folder = Path(args.to)
+    stored = _stored_run(folder)
+    if stored and not args.resume:  # said now, and not after an hour of encoding
+        raise InputError(f"{folder}: holds a training already; --resume it or name another folder")
+    config = _configure(TrainConfig, stored, args, _TRAIN_OPTIONS)
+    search = _configure(SearchConfig, stored, args, _SEARCH_OPTIONS)
+    about = {"data": find_base(args.data), "split": "VAL"} | stored.get("validation", {})
+    about |= {"beam_size": getattr(args, "validation_beam_size", about.get("beam_size", 1))}
+    device = _device(args.device)
+    vocabulary = CaptionDataset(args.data, "TRAIN").vocabulary
+    _, references = load_references(args.data, "VAL")
+    if not references:
+        raise InputError(
+            f"{args.data}: has no validation images, by which the best epoch is chosen"
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    shape = _configure(ModelConfig, stored, args, _MODEL_OPTIONS)
+    if stored:
+        model = CaptionModel.load(folder / "last")
+        if shape != model.config:
+            raise InputError(f"{folder}: has a model of another shape; resume with its own")
+    elif args.start_from is not None:
+        model = _start_from(args, vocabulary)
+    else:
+        model = CaptionModel(shape, vocabulary)
+    model.search = asdict(search)
+    grids = {
+        split: _images_or_features(args, model, split, config, device) for split in ("TRAIN", "VAL")
+    }
+    loader = make_loader(
+        FeatureDataset(args.data, "TRAIN", grids["TRAIN"]), config, num_workers=args.workers
+    )
+    validation_search = replace(search, beam_size=about["beam_size"])
+    evaluate = _validator(grids["VAL"], references, validation_search, about, device)
+    history = train(
+        model, loader, evaluate, config, folder, resume=args.resume, device=device, progress=_bar()
+    )
+    best = max(history, key=lambda epoch: epoch["bleu4"])
+    print(f"{folder / 'best'}: epoch {best['epoch']}, BLEU-4 {best['bleu4']:.2f}")
+    return 0
+
+
+def _configure(kind: type, stored: dict, args, options: dict):
+    """A configuration: its defaults, then what a stored run had, then what was asked for."""
+    try:
+        return kind(**(stored.get(kind.__name__, {}) | _given(args, *options)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{error}; captionlib train --help lists the options") from None
+
+
+def _stored_run(folder: Path) -> dict:
+    """The settings of the training in `folder`, {} where there is none yet."""
+    last = folder / "last"
+    recover_folder(last)
+    if not last.exists():
+        return {}
+    model, training = read_json(last / "config.json"), read_json(last / "training.json")
+    try:
+        validation = {key: training["history"][-1][key] for key in ("data", "split", "beam_size")}
+        return {
+            "ModelConfig": model["model"],
+            "SearchConfig": model["search"],
+            "TrainConfig": training["config"],
+            "validation": validation,
+        }
+    except (KeyError, IndexError, TypeError):
+        raise InputError(f"{last}: is no training of ours; train into another folder") from None
+
+
+def _start_from(args, vocabulary):
+    from captionlib.decoder import CaptionModel
+
+    if shape := _given(args, *_MODEL_OPTIONS):
+        names = ", ".join("--" + name.replace("_", "-") for name in shape)
+        raise InputError(f"{names}: the model of --start-from has its shape; leave this out")
+    model = CaptionModel.load(args.start_from)
+    if model.vocabulary.word_map != vocabulary.word_map:
+        raise InputError(f"{args.start_from}: has other words than {args.data}; use its own data")
+    return model
+
+
+def _images_or_features(args, model, split: str, config, device):
+    """A split's images, one at a time: as pixels if the encoder learns, else encoded beforehand."""
+    from captionlib.data import ImageDataset, image_file
+    from captionlib.encoder import cache_features
+
+    images = image_file(args.data, split)
+    if config.fine_tune_encoder:
+        return ImageDataset(images)
+    encoder = model.encoder
+    name = f"{split}_FEATURES_{encoder.backbone}_{encoder.grid_size or 'own'}.hdf5"
+    to = Path(args.features or args.data) / name.replace("/", "_")
+    return cache_features(encoder, images, to, device=device, bf16=config.bf16, progress=_bar())
+
+
+def _validator(images, references: list, search, about: dict, device):
+    """What scores a model after each epoch: captions it writes freely for the validation images."""
+    import torch
+
+    from captionlib.beam_search import beam_search
+    from captionlib.metrics import score
+
+    @torch.inference_mode()
+    def evaluate(model) -> dict:
+        hypotheses = []
+        for numbers in _batches(range(len(images)), 32, unit="validation images"):
+            batch = torch.stack([torch.as_tensor(images[i]) for i in numbers]).to(device)
+            found = beam_search(model.decoder, model.encode(batch), model.vocabulary, search)
+            hypotheses += [model.vocabulary.decode(best.word_ids) for best in found]
+        scores = score(references, hypotheses)
+        print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
+        return scores | about | {"images": len(images)}
+
+    return evaluate
+
+
 # ----------------------------------------------------------------------------- evaluate and caption
 
 
 def _add_searching(parser) -> None:
     """The options that evaluate and caption share."""
-    _option(parser, "--model", "a captioner: a folder that train wrote (the shipped one)",
-            default=None, metavar="DIR")
-    _option(parser, "--beam-size", "hypotheses kept (what the model was saved with)",
-            default=None, type=_at_least(1), metavar="N")
-    _option(parser, "--batch-size", "images captioned at once (32)",
-            default=32, type=_at_least(1), metavar="N")
-    _option(parser, "--device", "cpu, cuda, mps (cuda if there is one, else cpu)",
-            default=None, metavar="D")
+    _option(
+        parser,
+        "--model",
+        "a captioner: a folder that train wrote (the shipped one)",
+        default=None,
+        metavar="DIR",
+    )
+    _option(
+        parser,
+        "--beam-size",
+        "hypotheses kept (what the model was saved with)",
+        default=None,
+        type=_at_least(1),
+        metavar="N",
+    )
+    _option(
+        parser,
+        "--batch-size",
+        "images captioned at once (32)",
+        default=32,
+        type=_at_least(1),
+        metavar="N",
+    )
+    _option(
+        parser,
+        "--device",
+        "cpu, cuda, mps (cuda if there is one, else cpu)",
+        default=None,
+        metavar="D",
+    )
     _option(parser, "--json", "print JSON", action="store_true", default=False)
 
 
@@ -276,10 +530,20 @@ def _add_evaluate(commands) -> None:
     _option(parser, "--images", "folder of the images", required=True, metavar="DIR")
     _option(parser, "--split", "train, val or test", required=True, choices=_SPLITS)
     _add_searching(parser)
-    _option(parser, "--save-results", "write scores, settings and versions to a JSON file",
-            default=None, metavar="F")
-    _option(parser, "--save-captions", "write each image's words to a JSON file",
-            default=None, metavar="F")
+    _option(
+        parser,
+        "--save-results",
+        "write scores, settings and versions to a JSON file",
+        default=None,
+        metavar="F",
+    )
+    _option(
+        parser,
+        "--save-captions",
+        "write each image's words to a JSON file",
+        default=None,
+        metavar="F",
+    )
 
 
 _SPLITS = ("train", "val", "test")
@@ -313,15 +577,15 @@ def _evaluate(args) -> int:
         print(json.dumps(result))
     else:
         for name, value in result["intervals"].items():
-            print(f"{name:<8} {result[name]:6.2f}   95 % interval {value[0]:6.2f} to {value[1]:6.2f}")
+            print(
+                f"{name:<8} {result[name]:6.2f}   95 % interval {value[0]:6.2f} to {value[1]:6.2f}"
+            )
         print(f"{'images':<8} {result['images']:6d}")
     return 0
 
 
 def _save_results(args, captioner, dataset: str, result: dict) -> None:
     """A result that can be traced: what was measured, on what, with what."""
-    from dataclasses import asdict, replace
-
     from captionlib.decoder import versions
 
     search = captioner.search
@@ -348,8 +612,13 @@ def _add_caption(commands) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, any format")
     _add_searching(parser)
-    _option(parser, "--save-figure", "draw where it looked: a file for one image, else a folder",
-            default=None, metavar="F")
+    _option(
+        parser,
+        "--save-figure",
+        "draw where it looked: a file for one image, else a folder",
+        default=None,
+        metavar="F",
+    )
 
 
 def _caption(args) -> int:

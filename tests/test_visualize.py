@@ -1,4 +1,4 @@
-"""Pictures of attention: maps are laid over the photograph honestly, and drawn without a display."""
+"""Pictures of attention: maps lie over the photograph honestly, and are drawn without a display."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def word_panels(figure):
     return [axes for axes in figure.axes if axes.get_title()]
 
 
-# ---------------------------------------------------------------------------------------- the maps
+# --------------------------------------------------------------------------------------- the maps
 
 
 def test_raw_map_repeats_each_cell():
@@ -82,7 +82,7 @@ def test_smoothing_has_no_steps():
     assert abs(np.diff(smooth)).max() < abs(np.diff(raw)).max() / 8
 
 
-# -------------------------------------------------------------------------------------- the figure
+# ------------------------------------------------------------------------------------- the figure
 
 
 def test_one_panel_a_word_in_order_with_its_peak(photograph):
@@ -198,7 +198,7 @@ def test_report_8_164_figures_save_without_a_display(tmp_path):
         assert figure.width > 300
 
 
-# ------------------------------------------------------------------- what the toy captioner looks at
+# ------------------------------------------------------------------ what the toy captioner looks at
 
 
 @pytest.fixture(scope="module")

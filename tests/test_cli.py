@@ -1,0 +1,454 @@
+"""The command line: the whole road on a tiny toy world, and every mistake in one line."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captionlib import cli
+from captionlib.files import read_json
+
+COMMANDS = ["scenes", "prepare", "train", "evaluate", "caption"]
+SCORES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"]
+
+
+def launch(*words, **options) -> subprocess.CompletedProcess:
+    """The command as its own process, as a user runs it."""
+    command = [sys.executable, "-m", "captionlib.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def call(*words) -> tuple[int, str, str]:
+    """The command in this process: status, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main([str(word) for word in words])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """From an empty folder to a trained model, with the commands alone."""
+    folder = tmp_path_factory.mktemp("world")
+    scenes, karpathy = folder / "toy", folder / "toy" / "dataset_scenes.json"
+    steps = [
+        ["scenes", "--to", scenes, "--train", 16, "--val", 4, "--test", 5, "--seed", 3],
+        ["prepare", "--karpathy-json", karpathy, "--images", scenes / "images"]
+        + ["--to", folder / "prepared", "--min-word-freq", 1, "--max-len", 20, "--workers", 1],
+        ["train", "--data", folder / "prepared", "--to", folder / "model", "--epochs", 1]
+        + ["--attention-dim", 16, "--embed-dim", 16, "--decoder-dim", 16, "--max-words", 8]
+        + ["--beam-size", 2],
+    ]
+    for step in steps:
+        done = launch(*step, cwd=folder)
+        assert (done.returncode, done.stderr) == (0, ""), step
+    return folder
+
+
+@pytest.fixture
+def images(world) -> list[Path]:
+    return sorted((world / "toy" / "images").glob("test_*"))
+
+
+@pytest.fixture
+def evaluate_words(world) -> list:
+    scenes = world / "toy"
+    words = ["evaluate", "--karpathy-json", scenes / "dataset_scenes.json"]
+    return words + ["--images", scenes / "images", "--split", "test", "--model", world / "model"]
+
+
+# ----------------------------------------------------------------------------------- the whole road
+
+
+def test_road_leaves_a_model_and_its_history(world):
+    model = world / "model"
+    config = read_json(model / "best" / "config.json")
+    assert config["search"] == {"beam_size": 2, "max_words": 8, "length_normalisation": 0.0}
+    training = config["metrics"]["training"]
+    assert training["split"] == "VAL" and training["images"] == 4 and training["seed"] == 0
+    assert training["data"] == "scenes_5_cap_per_img_1_min_word_freq"
+    assert {*SCORES} <= training.keys()
+    assert (model / "last").is_dir() and (model / "curve.png").is_file()
+    assert len((model / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_road_encodes_each_image_once(world):
+    caches = sorted(path.name for path in (world / "prepared").glob("*_FEATURES_*"))
+    assert [name.split("_")[0] for name in caches] == ["TRAIN", "VAL"]
+
+
+def test_evaluate_json_is_flat_and_complete(world, evaluate_words):
+    done = launch(*evaluate_words, "--json", "--beam-size", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert list(result) == [*SCORES, "images", "intervals"]
+    assert result["images"] == 5
+    assert list(result["intervals"]) == SCORES
+    for name in SCORES:
+        low, high = result["intervals"][name]
+        assert 0 <= low <= high
+
+
+def test_caption_goes_on_after_bad_files_and_keeps_the_order(world, images, tmp_path):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    names = [images[0], tmp_path / "text.jpg", images[1], tmp_path / "gone.png", images[0]]
+    done = launch("caption", *names, "--model", world / "model", "--json", "--batch-size", "2")
+    assert done.returncode == 2
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(images[k]) for k in (0, 1, 0)]
+    assert lines[0] == lines[2]
+    for line in lines:
+        assert list(line) == ["image", "text", "words", "log_prob", "finished"]
+        assert line["text"] == " ".join(line["words"])
+    errors = done.stderr.splitlines()
+    assert len(errors) == 2 and "text.jpg" in errors[0] and "gone.png" in errors[1]
+
+
+# -------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluate_captions_each_image_once_against_untouched_references(
+    world, evaluate_words, monkeypatch
+):
+    from captionlib import metrics
+    from captionlib.captioner import Captioner
+
+    captioned, scored = [], []
+    caption_batch, score = Captioner.caption_batch, metrics.score
+
+    def record_images(self, images, *rest):
+        images = list(images)
+        captioned.extend(images)
+        return caption_batch(self, images, *rest)
+
+    def record_references(references, hypotheses):
+        scored.append((references, hypotheses))
+        return score(references, hypotheses)
+
+    monkeypatch.setattr(Captioner, "caption_batch", record_images)
+    monkeypatch.setattr(metrics, "score", record_references)
+    assert call(*evaluate_words, "--batch-size", "2")[0] == 0
+    entries = read_json(world / "toy" / "dataset_scenes.json")["images"]
+    entries = [entry for entry in entries if entry["split"] == "test"]
+    assert [path.name for path in captioned] == [entry["filename"] for entry in entries]
+    [(references, hypotheses)] = scored
+    assert references == [[s["tokens"] for s in entry["sentences"]] for entry in entries]
+    assert len(hypotheses) == len(entries)
+
+
+def test_report_55_90_97_results_are_stored_with_what_made_them(world, evaluate_words, tmp_path):
+    results, captions = tmp_path / "new" / "results.json", tmp_path / "captions.json"
+    options = ["--save-results", results, "--save-captions", captions, "--beam-size", "3"]
+    status, printed, _ = call(*evaluate_words, "--json", *options)
+    assert status == 0
+    stored = read_json(results)
+    assert stored["result"] == json.loads(printed)
+    assert stored["data"] == {"dataset": "scenes", "split": "test"}
+    assert stored["search"]["beam_size"] == 3 and stored["search"]["max_words"] == 8
+    assert stored["training"]["training"]["seed"] == 0
+    assert stored["model"]["decoder_dim"] == 16
+    assert {"captionlib", "torch", "numpy"} <= stored["versions"].keys()
+    assert str(tmp_path) not in results.read_text()  # nothing of this machine
+    assert len(read_json(captions)) == 5
+    again = call(*evaluate_words, "--json", "--beam-size", "3")
+    assert again[1] == printed
+
+
+def test_evaluate_prints_a_table_for_people(evaluate_words):
+    status, out, err = call(*evaluate_words)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == [*SCORES, "images"]
+
+
+# ----------------------------------------------------------------------------------------- caption
+
+
+def test_caption_prints_one_sentence_for_one_image(world, images):
+    status, out, err = call("caption", images[0], "--model", world / "model" / "best")
+    assert (status, err, out.count("\n")) == (0, "", 1)
+    several = call("caption", *images[:2], "--model", world / "model")[1].splitlines()
+    assert several[0] == f"{images[0]}: {out.strip()}" and several[1].startswith(str(images[1]))
+
+
+def test_beam_size_is_the_beam_alone(world, images, monkeypatch):
+    from captionlib import captioner
+
+    seen = []
+    search = captioner.beam_search
+
+    def record(decoder, encoder_out, vocabulary, config):
+        seen.append(config)
+        return search(decoder, encoder_out, vocabulary, config)
+
+    monkeypatch.setattr(captioner, "beam_search", record)
+    for extra in ([], ["--beam-size", "4"]):
+        assert call("caption", images[0], "--model", world / "model", *extra)[0] == 0
+    assert [(config.beam_size, config.max_words) for config in seen] == [(2, 8), (4, 8)]
+
+
+def test_figure_is_a_file_for_one_image_and_a_folder_for_several(world, images, tmp_path):
+    model = ["--model", world / "model"]
+    assert call("caption", images[0], *model, "--save-figure", tmp_path / "seen.png")[0] == 0
+    with Image.open(tmp_path / "seen.png") as figure:
+        assert figure.width > 300
+    twin = tmp_path / "twin" / images[0].name
+    twin.parent.mkdir()
+    twin.write_bytes(images[1].read_bytes())
+    folder = tmp_path / "figures"
+    status, _, _ = call("caption", images[0], twin, *model, "--save-figure", folder)
+    stem = images[0].stem
+    assert status == 0
+    assert sorted(path.name for path in folder.iterdir()) == [f"{stem}.png", f"{stem}_2.png"]
+
+
+def test_figure_in_the_wrong_place(world, images, tmp_path):
+    model = ["--model", world / "model"]
+    status, _, err = call("caption", images[0], *model, "--save-figure", tmp_path)
+    assert status == 2 and "is a folder" in err
+    (tmp_path / "file.png").write_text("")
+    words = ["caption", *images[:2], *model, "--save-figure", tmp_path / "file.png"]
+    status, out, err = call(*words)
+    assert status == 2 and out == "" and "is a file" in err
+    status, _, err = call("caption", images[0], *model, "--save-figure", tmp_path / "seen.docx")
+    assert status == 2 and "let its name end in" in err
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_report_23_179_any_image_mode(world, images, tmp_path, mode):
+    grey = np.asarray(Image.open(images[0]).convert("L"))
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        picture = Image.open(images[0]).convert(mode)
+    picture.save(tmp_path / "odd.tiff")
+    status, out, err = call("caption", tmp_path / "odd.tiff", "--model", world / "model")
+    assert (status, err, out.count("\n")) == (0, "", 1)
+
+
+# -------------------------------------------------------------------------------- training again
+
+
+def test_report_49_61_144_a_finished_training_is_neither_lost_nor_repeated(world):
+    best = world / "model" / "best" / "model.safetensors"
+    before = best.read_bytes()
+    words = ["train", "--data", world / "prepared", "--to", world / "model"]
+    status, _, err = call(*words)
+    assert status == 2 and "resume" in err and err.count("\n") == 1
+    status, out, _ = call(*words, "--resume")  # its settings are stored; it has nothing left to do
+    assert status == 0 and "epoch 1" in out
+    status, _, err = call(*words, "--resume", "--learning-rate", "0.1")
+    assert status == 2 and "learning_rate" in err and err.count("\n") == 1
+    status, _, err = call(*words, "--resume", "--embed-dim", "8")
+    assert status == 2 and "another shape" in err and err.count("\n") == 1
+    assert best.read_bytes() == before
+    assert len((world / "model" / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_second_stage_starts_from_the_first(world, tmp_path):
+    words = ["train", "--data", world / "prepared", "--to", tmp_path / "second", "--epochs", "1"]
+    words += ["--start-from", world / "model", "--fine-tune-encoder", "--batch-size", "8"]
+    status, out, err = call(*words)
+    assert (status, err) == (0, "")
+    assert read_json(tmp_path / "second" / "best" / "config.json")["model"]["decoder_dim"] == 16
+    words[words.index("--to") + 1] = tmp_path / "third"
+    status, _, err = call(*words, "--embed-dim", "8")
+    assert status == 2 and "--embed-dim" in err
+
+
+# ------------------------------------------------------------------------------ usage and mistakes
+
+
+def test_defaults_in_the_help_are_those_of_the_classes():
+    from captionlib.beam_search import SearchConfig
+    from captionlib.data import DataConfig
+    from captionlib.decoder import ModelConfig
+    from captionlib.training import TrainConfig
+
+    for kind, options in (
+        (ModelConfig, cli._MODEL_OPTIONS),
+        (TrainConfig, cli._TRAIN_OPTIONS),
+    ):
+        defaults = {field.name: field.default for field in fields(kind)}
+        assert {name: option[0] for name, option in options.items()} == defaults
+    search = {field.name: field.default for field in fields(SearchConfig)}
+    for name, option in cli._SEARCH_OPTIONS.items():
+        assert option[0] == search[name]
+    data = DataConfig()
+    help_text = help_of("prepare")
+    assert f"per image ({data.captions_per_image})" in help_text
+    assert f"<unk> ({data.min_word_freq})" in help_text
+    assert f"in words ({data.max_len})" in help_text
+
+
+def help_of(*command) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stopped:
+        cli.main([*command, "--help"])
+    assert stopped.value.code == 0
+    return " ".join(out.getvalue().split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_an_example_that_parses(command):
+    example = help_of(command).split("example: captionlib ")[1].split()
+    assert example[0] == command
+    cli._parser().parse_args(example)
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys; from captionlib import cli\n"
+        "try: cli.main(['caption', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def odd(tmp_path) -> dict:
+    """Things that people pass by mistake, by name."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "not.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+    for name, files in {
+        "bad": ["config.json"],
+        "torn": ["config.json", "vocabulary.json", "model.safetensors"],
+    }.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    return {path.stem: path for path in tmp_path.iterdir()} | {"gone": tmp_path / "gone"}
+
+
+MISTAKES = [
+    ("", "COMMAND"),
+    ("nonsense", "nonsense"),
+    ("download flickr8k --to {gone}", "download"),
+    ("caption", "IMAGE"),
+    ("caption x.png --bogus", "--bogus"),
+    ("caption {image} --model {model} --beam-size 0", "--beam-size"),
+    ("caption {image} --model {model} --beam-size two", "two"),
+    ("caption {image} --model {model} --batch-size 0", "--batch-size"),
+    ("caption {image} --model {model} --device toaster", "toaster"),
+    ("caption {image} --model {gone}", "gone"),
+    ("caption {image} --model {empty}", "empty"),
+    ("caption {image} --model {bad}", "bad"),
+    ("caption {image} --model {torn}", "torn"),
+    ("caption {image} --model {text}", "text.jpg"),
+    ("caption {empty} --model {model}", "is a folder"),
+    ("caption {text} --model {model}", "text.jpg"),
+    ("caption {gone} --model {model}", "no such file"),
+    ("caption /dev/null --model {model}", "/dev/null"),
+    ("scenes", "--to"),
+    ("scenes --to {gone} --train -1", "--train"),
+    ("scenes --to {text} --train 1 --val 0 --test 0", "text.jpg"),
+    ("prepare --karpathy-json {gone} --images {empty} --to {gone}", "gone"),
+    ("prepare --karpathy-json {not} --images {images} --to {gone}", "not.json"),
+    ("prepare --karpathy-json {list} --images {images} --to {gone}", "list.json"),
+    ("prepare --karpathy-json {json} --images {gone} --to {gone}", "gone"),
+    ("prepare --karpathy-json {json} --images {empty} --to {gone}", "is empty"),
+    ("prepare --karpathy-json {json} --images {images} --to {gone} --max-len 0", "--max-len"),
+    ("train --data {gone} --to {gone}", "gone"),
+    ("train --data {empty} --to {gone}", "prepare it first"),
+    ("train --data {data} --to {gone} --epochs 0", "epochs"),
+    ("train --data {data} --to {gone} --schedule never", "never"),
+    ("train --data {data} --to {gone} --dropout 1.5", "dropout"),
+    ("train --data {data} --to {gone} --backbone nonsense_net", "nonsense_net"),
+    ("train --data {data} --to {gone} --start-from {empty}", "empty"),
+    ("train --data {data} --to {text}", "text.jpg"),
+    ("evaluate --karpathy-json {json} --images {images}", "--split"),
+    ("evaluate --karpathy-json {json} --images {images} --split all", "all"),
+    ("evaluate --karpathy-json {gone} --images {images} --split test --model {model}", "gone"),
+    ("evaluate --karpathy-json {json} --images {empty} --split test --model {model}", "is empty"),
+    ("evaluate --karpathy-json {json} --images {images} --split test --model {empty}", "empty"),
+    (
+        "evaluate --karpathy-json {json} --images {images} --split test --model {model} "
+        "--save-results {empty}",
+        "is a folder",
+    ),
+]
+
+
+@pytest.mark.parametrize("words, named", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(world, images, odd, words, named):
+    places = odd | {
+        "model": world / "model",
+        "data": world / "prepared",
+        "images": world / "toy" / "images",
+        "json": world / "toy" / "dataset_scenes.json",
+        "image": images[0],
+    }
+    status, out, err = call(*words.format(**places).split())
+    assert status == 2 and out == ""
+    assert err.startswith("captionlib: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert named in err
+
+
+def test_a_shipped_captioner_that_is_not_there_is_said(images, monkeypatch, tmp_path):
+    from captionlib import captioner
+
+    monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "flickr8k")
+    status, _, err = call("caption", images[0])
+    assert status == 2 and "train one" in err and err.count("\n") == 1
+
+
+def test_a_name_with_line_breaks_is_still_one_line(world, tmp_path):
+    status, _, err = call("caption", tmp_path / "two\nlines.jpg", "--model", world / "model")
+    assert status == 2 and err.count("\n") == 1
+
+
+def test_anything_unforeseen_is_one_line_and_status_1(monkeypatch, tmp_path):
+    from captionlib import scenes
+
+    def fail(*args, **options):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(scenes, "write_scenes", fail)
+    monkeypatch.delenv("CAPTIONLIB_DEBUG", raising=False)
+    status, _, err = call("scenes", "--to", tmp_path)
+    assert status == 1 and err.count("\n") == 1
+    assert "first line" in err and "CAPTIONLIB_DEBUG=1" in err and "Traceback" not in err
+    monkeypatch.setenv("CAPTIONLIB_DEBUG", "1")
+    status, _, err = call("scenes", "--to", tmp_path)
+    assert status == 1 and "Traceback" in err
+
+
+def test_ctrl_c_is_one_line_and_status_130(tmp_path):
+    words = ["scenes", "--to", str(tmp_path), "--train", "20000", "--val", "0", "--test", "0"]
+    command = [sys.executable, "-m", "captionlib.cli", *words]
+    # A group of its own, as in a terminal: Ctrl-C goes to the whole group.
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    patience = time.monotonic() + 60
+    while not any(tmp_path.glob("images/*")) and time.monotonic() < patience:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err == "captionlib: interrupted\n"
+    assert not any(tmp_path.glob("images/.*"))  # nothing half-written
+
+
+def test_a_reader_that_leaves_is_no_disaster(world, images):
+    words = ["caption", *map(str, images), "--model", str(world / "model")]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "captionlib.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(timeout=60) == 1
