@@ -1,0 +1,115 @@
+"""The feature cache's file: annotation vectors on disk, and what they were computed from.
+
+Written by hand, so that the encoder's chapter can stay about encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from torch import nn
+
+from captionlib.files import InputError, atomic_file, require_free_space
+
+__all__ = ["Features", "fingerprint", "new_features"]
+
+
+class Features:
+    """Annotation vectors on disk, one grid an image: what `cache_features` writes.
+
+    Only the header is read at once. Each process that asks for vectors opens the file for itself,
+    so a `Features` can go to the workers of a `DataLoader`, forked or spawned.
+
+    Args:
+        path: the HDF5 file.
+
+    Attributes:
+        shape: (I, P, D) images, grid pixels, channels.
+        grid: (height, width) of the grid; P = height * width.
+        nbytes: the size of all vectors, two bytes a number.
+        fingerprint: what the vectors were computed from, as the function of that name gives it.
+
+    Raises:
+        InputError: if the file is missing or is not a feature cache.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self._file, self._process = Path(path), None, None
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                self.shape = file["features"].shape
+                self.grid = tuple(int(side) for side in file.attrs["grid"])
+                self.fingerprint = json.loads(file.attrs["fingerprint"])
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no such file; write it with cache_features") from None
+        except (OSError, KeyError, ValueError):
+            raise InputError(
+                f"{self.path}: is not a feature cache; name another file or delete this one"
+            ) from None
+        self.nbytes = 2 * math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """The (P, D) float16 vectors of image `i`; a slice gives (n, P, D)."""
+        if isinstance(i, int) and not -len(self) <= i < len(self):
+            raise IndexError(i)
+        if self._process != os.getpid():  # never opened, or by the process this one was forked from
+            self._file, self._process = h5py.File(self.path, "r", locking=False), os.getpid()
+        return self._file["features"][i]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None, "_process": None}
+
+
+def fingerprint(encoder: nn.Module, image_file: str | Path, *, bf16: bool = False) -> dict:
+    """What decides the vectors: network, weights, grid, precision, and every byte of the images.
+
+    Contents are hashed and no time stamp is asked: a copied file is recognised, and a changed one
+    is never mistaken for what it was.
+    """
+    weights = hashlib.sha256(repr((encoder.mean.tolist(), encoder.std.tolist())).encode())
+    for name, tensor in encoder.state_dict().items():
+        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy())
+    images = hashlib.sha256()
+    with open(image_file, "rb") as file:
+        while block := file.read(2**22):
+            images.update(block)
+    return {
+        "backbone": encoder.backbone,
+        "grid_size": encoder.grid_size,
+        "bf16": bf16,
+        "weights": weights.hexdigest(),
+        "images": images.hexdigest(),
+    }
+
+
+@contextmanager
+def new_features(
+    path: str | Path, shape: tuple[int, int, int, int], expected: dict
+) -> Iterator[h5py.Dataset]:
+    """Yield an empty (I, P, D) float16 dataset; the file appears only if the block succeeds.
+
+    Args:
+        path: the HDF5 file.
+        shape: (I, height, width, D).
+        expected: the fingerprint to store.
+
+    Raises:
+        InputError: if the disk lacks room, before anything is written.
+    """
+    images, height, width, channels = shape
+    require_free_space(Path(path).parent, 2 * math.prod(shape) + 2**20)
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["grid"], file.attrs["fingerprint"] = (height, width), json.dumps(expected)
+        yield file.create_dataset("features", (images, height * width, channels), "float16")
