@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 READY = .venv/ready
+JOBS ?= 2
 
 .PHONY: help book test site-test lab export notebooks toy check bench
 
@@ -26,11 +27,15 @@ $(READY): pyproject.toml
 book: $(READY)
 	$(RUN) -m tools.book
 
+# One thread for each process: two that share two cores slow each other down otherwise.
+test: export OMP_NUM_THREADS = 1
 test: $(READY)
-	$(RUN) -m tools.test
+	$(RUN) -m pytest -q -n $(JOBS)
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
+	    --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 900 notebooks
 
 site-test: book
-	$(RUN) -m pytest -q site_tests
+	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site.py
 
 lab: $(READY)
 	.venv/bin/jupyter lab --notebook-dir=notebooks

@@ -26,6 +26,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|opt|private
 DIRECTIVE = re.compile(
     r"^\s*(?:`{3,}|:{3,})\{(?:figure|image)\}\s*(\S+)(.*?)^\s*(?:```|:::)", re.M | re.S
 )
+LINE = 100  # columns
 TARGET = re.compile(r"^\(([\w-]+)\)=", re.MULTILINE)
 
 
@@ -181,13 +182,18 @@ def check_links(root: Path) -> Iterator[str]:
 
 
 def check_style(root: Path) -> Iterator[str]:
-    """Ruff has nothing to say, about code or layout."""
+    """Ruff has nothing to say, about code or layout; and chapters are as narrow as modules."""
+    for path in sorted(root.glob("notebooks/*.ipynb")):
+        for cell in code_cells(nbformat.read(path, as_version=4)):
+            for line in cell.source.splitlines():
+                if len(line) > LINE:
+                    yield f"{path}: a line of code is longer than {LINE}: {line[:60]}..."
     for arguments in (["check", "--output-format=concise"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "."]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         if done.returncode == 0:
             continue
-        said = re.findall(r"^\S+:\d.*", done.stdout, re.MULTILINE)
+        said = re.findall(r"^\S+:(?:\d|cell \d).*", done.stdout, re.MULTILINE)
         loose = re.findall(r"^(?:Would reformat: |\s*--> )([^:\n]+)", done.stdout, re.MULTILINE)
         said += [f"{name}: is not as `ruff format` writes it" for name in dict.fromkeys(loose)]
         yield from said or [f"ruff {arguments[0]}: {done.stderr.strip()}"]

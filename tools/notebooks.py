@@ -60,10 +60,18 @@ def tags(cell) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
+def in_order(value):
+    """Metadata with its keys sorted, as the .ipynb half stores them."""
+    if not isinstance(value, dict):
+        return value
+    return nbformat.from_dict({key: in_order(value[key]) for key in sorted(value)})
+
+
 def as_script(notebook) -> str:
     """The text of the .py half, formatted."""
     for cell in notebook.cells:
         cell.metadata.pop("lines_to_next_cell", None)
+        cell.metadata = in_order(cell.metadata)
     lines = jupytext.writes(notebook, "py:percent").splitlines(keepends=True)
     return ruff("".join(line for line in lines if "jupytext_version:" not in line), "format")
 
