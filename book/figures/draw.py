@@ -115,13 +115,13 @@ def whole_model() -> Axes:
     axes = canvas(9, 5.1)
     picture(axes, 1.0, 4.2, 1.2)
     label(axes, 1.0, 3.44, "photograph  3 × 256 × 256", "image")
-    box(axes, 3.4, 4.2, 1.9, 0.8, "Encoder\nResNet-101, borrowed", "image")
+    box(axes, 3.4, 4.2, 2.1, 0.8, "Encoder\nResNet-101, borrowed", "image")
     tensor(axes, 5.85, 4.1, 0.95, 0.55, cells=14)
     label(axes, 7.75, 4.3, "one vector of 2048 numbers", "image")
     label(axes, 7.75, 4.08, "for each of 14 × 14 places:", "image")
     label(axes, 7.75, 3.86, "P = 196, D = 2048", "image")
-    arrow(axes, (1.65, 4.2), (2.42, 4.2), kind="image")
-    arrow(axes, (4.38, 4.2), (5.2, 4.2), kind="image")
+    arrow(axes, (1.65, 4.2), (2.32, 4.2), kind="image")
+    arrow(axes, (4.48, 4.2), (5.2, 4.2), kind="image")
 
     steps = (2.2, 4.2, 6.2, 8.2)
     line(axes, [(5.73, 3.6), (5.73, 3.2)], "image")
@@ -140,7 +140,7 @@ def whole_model() -> Axes:
         if k < 3:
             arrow(axes, (x + 0.5, 1.45), (x + 1.49, 1.45), kind="state")
             arrow(axes, (x + 0.42, 1.74), (x + 1.46, 2.44), kind="state")
-    label(axes, 2.28, 2.0, "context", "attention", ha="left")
+    label(axes, 2.12, 2.03, "context", "attention", ha="right")
     label(axes, 3.2, 1.31, "h, c", "state")
     label(axes, 3.02, 2.22, "h", "state")
     shown = (*WORDS, "…")
@@ -157,25 +157,26 @@ def whole_model() -> Axes:
 
 def encoder() -> Axes:
     """What a ResNet-101 does to a 256 x 256 photograph, and which layers are used or trained."""
-    axes = canvas(9, 3.3)
+    axes = canvas(9, 3.5)
+    axes.set_ylim(-0.25, 3.25)
     picture(axes, 0.75, 2.1, 1.2)
-    label(axes, 0.75, 1.36, "3 × 256 × 256", "image")
+    label(axes, 0.75, 1.22, "3 ×\n256 × 256", "image")
     stages = [
-        (2.2, 1.02, 0.2, "64 × 64 × 64", "conv1, pool"),
-        (3.5, 1.02, 0.36, "256 × 64 × 64", "block 1"),
-        (4.8, 0.74, 0.52, "512 × 32 × 32", "block 2"),
-        (5.95, 0.52, 0.74, "1024 × 16 × 16", "block 3"),
-        (7.05, 0.36, 1.0, "2048 × 8 × 8", "block 4"),
+        (2.2, 1.02, 0.2, "64 ×\n64 × 64", "conv1, pool"),
+        (3.5, 1.02, 0.36, "256 ×\n64 × 64", "block 1"),
+        (4.8, 0.74, 0.52, "512 ×\n32 × 32", "block 2"),
+        (5.95, 0.52, 0.74, "1024 ×\n16 × 16", "block 3"),
+        (7.05, 0.36, 1.0, "2048 ×\n8 × 8", "block 4"),
     ]
     edge = 1.4
     for x, side, depth, shape, name in stages:
         tensor(axes, x, 2.0, side, depth)
-        label(axes, x, 1.36, shape, "image")
+        label(axes, x, 1.22, shape, "image")
         label(axes, x, 2.98, name, "image", fontsize=9.5)
         arrow(axes, (edge, 2.0), (x - (side + depth * 0.45) / 2 - 0.04, 2.0), kind="image")
         edge = x + (side + depth * 0.45) / 2 - 0.02 - (depth * 0.12 if side < 0.6 else 0)
     tensor(axes, 8.35, 1.95, 0.6, 1.0, cells=14)
-    label(axes, 8.35, 1.36, "2048 × 14 × 14", "image")
+    label(axes, 8.35, 1.22, "2048 ×\n14 × 14", "image")
     label(axes, 8.35, 2.98, "adaptive pool", "image", fontsize=9.5)
     arrow(axes, (edge, 2.0), (7.72, 2.0), kind="image")
 
@@ -183,13 +184,13 @@ def encoder() -> Axes:
         (1.62, 4.05, "never trained here: edges, lines, curves", "plain"),
         (4.25, 7.5, "fine-tuned in stage two, if at all", "state"),
     ):
-        line(axes, [(left, 1.12), (left, 1.02), (right, 1.02), (right, 1.12)], kind)
-        label(axes, (left + right) / 2, 0.86, text, kind)
+        line(axes, [(left, 0.92), (left, 0.82), (right, 0.82), (right, 0.92)], kind)
+        label(axes, (left + right) / 2, 0.64, text, kind)
     for x, text in ((6.2, "average pool"), (7.95, "linear, 1000 classes")):
         wide = 1.3 if x < 7 else 1.75
-        box(axes, x, 0.38, wide, 0.36, text, "plain", size=8.5)
-        axes.plot([x - wide / 2, x + wide / 2], [0.2, 0.56], color="#b02a2a", linewidth=1.3)
-    label(axes, 5.45, 0.38, "left out:", "plain", ha="right")
+        box(axes, x, 0.14, wide, 0.36, text, "plain", size=8.5)
+        axes.plot([x - wide / 2, x + wide / 2], [-0.04, 0.32], color="#b02a2a", linewidth=1.3)
+    label(axes, 5.45, 0.14, "left out:", "plain", ha="right")
     label(axes, 0.75, 2.98, "photograph", "image", fontsize=9.5)
     return axes
 
@@ -298,7 +299,7 @@ def chapter_map() -> Axes:
         label(axes, x, y - 0.43, module, kind, va="top", fontsize=8.5, **style)
     for start, end in (
         ((1.1, 2.6), (1.1, 2.26)), ((1.76, 2.1), (2.44, 3.15)), ((3.1, 2.6), (3.1, 2.26)),
-        ((3.1, 1.2), (3.1, 0.86)), ((3.76, 0.7), (4.36, 1.6)), ((5.66, 2.1), (6.0, 2.94)),
+        ((3.1, 1.2), (3.1, 0.86)), ((3.76, 0.7), (4.36, 1.6)), ((5.2, 2.26), (5.78, 3.15)),
         ((6.45, 2.6), (6.45, 2.26)), ((7.11, 3.3), (7.37, 3.3)), ((8.15, 2.6), (8.15, 2.26)),
         ((5.0, 1.2), (5.0, 0.86)),
     ):  # fmt: skip
@@ -325,6 +326,8 @@ def main(folder: Path = HERE) -> None:
         settings = {"svg.hashsalt": name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
         with plt.rc_context(settings):
             figure = draw().figure
+            # Smaller paper under the same drawing: letters come out larger on a narrow page.
+            figure.set_size_inches(0.8 * figure.get_size_inches())
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             plt.close(figure)
 
