@@ -18,7 +18,7 @@ IN_STYLE = re.compile(r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import\s+['\"](?:ht
 
 
 class Assets(HTMLParser):
-    """Collects what a page loads by itself: links to click are not assets."""
+    """Collects the remote things a page loads by itself: links to click are not among them."""
 
     def __init__(self):
         super().__init__()
@@ -30,8 +30,12 @@ class Assets(HTMLParser):
         relation = (given.get("rel") or "").lower()
         if tag == "link" and not {"canonical", "next", "prev", "search"} & set(relation.split()):
             loads.append(given.get("href"))
-        self.found += [value for value in loads if value]
+        self.found += [value for value in loads if value and REMOTE.match(value)]
         self.found += IN_STYLE.findall(given.get("style") or "")
+
+    def handle_data(self, text):
+        if (self.get_starttag_text() or "").startswith("<style"):
+            self.found += IN_STYLE.findall(text)
 
 
 def remote_assets(site: Path) -> list[str]:
@@ -40,8 +44,7 @@ def remote_assets(site: Path) -> list[str]:
     for page in sorted(site.rglob("*.html")):
         parser = Assets()
         parser.feed(page.read_text(encoding="utf-8"))
-        found = [value for value in parser.found if REMOTE.match(value)]
-        problems += [f"{page}: loads {value}" for value in found]
+        problems += [f"{page}: loads {value}" for value in parser.found]
     for sheet in sorted(site.rglob("*.css")):
         text = sheet.read_text(encoding="utf-8")
         problems += [f"{sheet}: loads {match.group()}" for match in IN_STYLE.finditer(text)]
