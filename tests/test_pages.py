@@ -1,0 +1,313 @@
+"""The pages around the chapters: what they promise is there, and what they print works."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import jupytext
+import pytest
+from PIL import Image
+from pybtex.database import parse_file
+
+from captionlib.cli import _parser
+from captionlib.files import ASSETS
+from captionlib.karpathy import read_karpathy
+from tools import find_chapters, results
+
+ROOT = Path(__file__).parent.parent
+BOOK = ROOT / "book"
+PAGES = [ROOT / "README.md", *sorted(BOOK.glob("*.md"))]
+CHAPTERS = sorted(ROOT.glob("notebooks/*.py"))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"^```\{figure\} (\S+)\n:alt: (.*)\n", re.MULTILINE)
+
+
+def text(name: str) -> str:
+    """A page's text on one line, so that line breaks don't hide a phrase."""
+    return " ".join((BOOK / name).read_text(encoding="utf-8").split())
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's fenced code in one language."""
+    return [code for kind, code in FENCE.findall(page.read_text()) if kind == language]
+
+
+def commands() -> list[str]:
+    """Every captionlib command that a page prints, continued lines joined."""
+    shell = "\n".join(code for page in PAGES for code in blocks(page, "bash"))
+    return [
+        line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("captionlib")
+    ]
+
+
+# ---------------------------------------------------------------------------- facts in their place
+
+# The original tutorial's questions, and words without which the answer would be poorer than there.
+QUESTIONS = {
+    "faq-hard": "REINFORCE | lower bound | differentia | marginal|higher | sampl|draw",
+    "faq-seq2seq": "translation | classify | last | weighted average | longer the sentence",
+    "faq-beam-training": "cross-entropy | Wiseman | CIDEr",
+    "faq-teacher-forcing": "scheduled sampling | Huszár | true",
+    "faq-embeddings": "load_pretrained_embeddings | fine_tune_embeddings | random | <start>",
+    "faq-gradients": "requires_grad | Variable | parameter | 0.4",
+    "faq-bleu": "BLEU-1 | BLEU-4 | corpus_bleu | weights",
+}
+
+
+def answer(anchor: str) -> str:
+    page = (BOOK / "faq.md").read_text(encoding="utf-8")
+    assert page.count(f"({anchor})=\n### ") == 1
+    rest = page.split(f"({anchor})=\n### ")[1]
+    return " ".join(re.split(r"^\([\w-]+\)=$|^## ", rest, flags=re.MULTILINE)[0].split())
+
+
+@pytest.mark.parametrize("anchor", QUESTIONS)
+def test_every_question_of_the_original_is_answered(anchor):
+    found = answer(anchor)
+    assert len(found.split()) > 60
+    for words in QUESTIONS[anchor].split(" | "):
+        assert re.search(words, found, re.IGNORECASE), words
+
+
+FACTS = {
+    "concepts.md": [
+        "state of the art|not what you would choose today",
+        "14×14 with 2048 channels",
+        "ResNet-101",
+        "thousand classes",
+        "VGG",
+        "8×8 grid",
+        "blocks 2 to 4",
+        "edges, lines and curves",
+        "LSTM",
+        "average the grid",
+        "weighted average",
+        r"\\sum_\{p=1\}\^\{P\} \\alpha_\{t,p\} = 1",
+        "read .* as a probability",
+        "every step|each step",
+        "greedy",
+        "sum of its words' log-probabilities",
+        "third-best word",
+        "drop out",
+        "word vectors",
+        "fine-tuned",
+    ],
+    "running.md": [
+        "13 GB train, 6 GB validation",
+        "82,783 \\+ 30,504",
+        "6,000",
+        "29,000",
+        "restval",
+        "train2014",
+        "val2014",
+        "CC BY 4.0",
+    ],
+    "results.md": ["23.25", "24.29", "29.98", "32.95", "33.17", "19.5", "21.3", "24.3", "25.0"],
+    "welcome.md": ["convolutional and recurrent", "PyTorch", "where is it looking"],
+}
+
+
+@pytest.mark.parametrize(("page", "fact"), [(p, f) for p in FACTS for f in FACTS[p]])
+def test_the_originals_facts_have_their_place(page, fact):
+    assert re.search(fact, text(page), re.IGNORECASE)
+
+
+def test_chapter_10_has_the_originals_settings():
+    prose = (ROOT / "notebooks" / "10_gpu_training.py").read_text(encoding="utf-8")
+    for fact in ("80 | 32", "4e-4", "1e-4", "55 minutes | 2.5 hours", "Titan X (Pascal)", "13th",
+                 "23.25 | 24.29", "29.98, 32.95 and 33.17"):  # fmt: skip
+        assert fact in prose, fact
+
+
+# ------------------------------------------------------------------------------------- the map
+
+
+def test_the_welcome_page_maps_every_chapter_to_its_module():
+    page = (BOOK / "welcome.md").read_text(encoding="utf-8")
+    for chapter in CHAPTERS:
+        module = jupytext.read(chapter).metadata.get("captionlib", {}).get("module")
+        row = next(
+            line for line in page.splitlines() if f"notebooks/{chapter.stem}.ipynb) |" in line
+        )
+        assert row.startswith(f"| [{chapter.stem[:2]} ")
+        assert row.endswith(f"| `captionlib.{module}` |" if module else "| – |")
+    assert len(find_chapters(ROOT)) == page.count(".ipynb) | ")
+
+
+# --------------------------------------------------------------------------------- bibliography
+
+
+def test_citations_resolve_and_the_list_of_keys_is_right():
+    entries = parse_file(BOOK / "references.bib").entries
+    cited = set()
+    for path in [*PAGES, *CHAPTERS]:
+        for keys in re.findall(r"\{cite\}`([^`]+)`", path.read_text(encoding="utf-8")):
+            cited |= {key.strip() for key in keys.split(",")}
+    assert cited <= set(entries), cited - set(entries)
+    head = (BOOK / "references.bib").read_text(encoding="utf-8").split("\n@")[0]
+    assert set(re.findall(r"\b[a-z]+\d{4}\b", head)) == set(entries)
+
+
+def test_bibliography_entries_are_complete_and_keyed_by_first_author_and_year():
+    for key, entry in parse_file(BOOK / "references.bib").entries.items():
+        surname = "".join(entry.persons["author"][0].last_names).lower()
+        letters = re.sub(r"\{\\.\{?(\w)\}?\}|[^a-z]", r"\1", surname.replace("á", "a"))
+        assert key == f"{letters}{entry.fields['year']}"
+        assert entry.fields["title"]
+        place = {"inproceedings": "booktitle", "article": "journal", "phdthesis": "school"}
+        assert entry.fields[place.get(entry.type, "url")]
+        if "arXiv:" in entry.fields.get("note", ""):
+            assert entry.fields["url"].endswith(entry.fields["note"].removeprefix("arXiv:"))
+
+
+# -------------------------------------------------------------------------------------- pictures
+
+
+def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
+    shown = set()
+    for page in PAGES:
+        content = page.read_text(encoding="utf-8")
+        pictures = [(alt, link) for link, alt in FIGURE.findall(content)]
+        assert len(pictures) == content.count("{figure}")
+        pictures += re.findall(r"!\[(.*?)\]\((.*?)\)", content)
+        for alt, link in pictures:
+            assert (page.parent / link).is_file()
+            assert len(alt.split()) >= 12, f"{page.name}: {link}: alt text too short"
+            shown.add(Path(link).name)
+    drawn = (BOOK / "figures" / "draw.py").read_text(encoding="utf-8")
+    assert {name for name in shown if f'"{Path(name).stem}": ' in drawn} == shown
+
+
+def test_the_pictures_have_a_white_ground_and_no_date():
+    for path in (BOOK / "figures").glob("*.svg"):
+        svg = path.read_text(encoding="utf-8")
+        if "matplotlib" in svg:
+            assert "#ffffff" in svg or "fill: #fff" in svg
+            assert "<dc:date>" not in svg
+        assert len(svg) < 150_000
+
+
+# ------------------------------------------------------------------------- what is printed is run
+
+
+@pytest.mark.parametrize("command", commands())
+def test_printed_commands_are_ones_that_captionlib_knows(command):
+    arguments = shlex.split(command, comments=True)[1:]
+    parsed = _parser().parse_args(arguments)
+    assert parsed.command == arguments[0]
+
+
+def test_an_unknown_option_would_be_noticed():
+    with pytest.raises(ValueError, match="--bream-size"):
+        _parser().parse_args(["caption", "a.jpg", "--bream-size", "3"])
+
+
+def test_the_make_targets_of_the_pages_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    prose = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", prose, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert {"book", "test", "lab"} <= named <= targets
+    printed = set(re.findall(r"\| `make ([a-z-]+)` \|", (BOOK / "running.md").read_text()))
+    assert printed == targets - {"help"}
+
+
+def test_the_python_of_the_questions_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in blocks(BOOK / "faq.md", "python"):
+        exec(compile(code, "faq.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "found ['a', 'dog', 'cat']" in said
+    assert "False True True\n" in said
+    assert "['weight', 'bias']\n" in said
+    assert [line.split()[0] for line in said.splitlines()[-6:]] == [
+        "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not (ASSETS / "toy").is_dir(), reason="no toy captioner in this checkout")
+def test_the_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(ASSETS / "toy")
+    Image.new("RGB", (320, 240), (90, 160, 90)).save("photo.jpg")
+    (code,) = blocks(ROOT / "README.md", "python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert "(" in capsys.readouterr().out
+
+
+def test_the_example_of_ones_own_data_is_one_we_read(tmp_path):
+    (example,) = blocks(BOOK / "running.md", "json")
+    Image.new("RGB", (40, 30)).save(tmp_path / "cat.jpg")
+    (tmp_path / "garden.json").write_text(example)
+    (record,) = read_karpathy(tmp_path / "garden.json", tmp_path)
+    assert (record.dataset, record.split, len(record.captions)) == ("garden", "TRAIN", 2)
+
+
+# --------------------------------------------------------------------------------------- results
+
+
+def stored(beam: int, bleu4: float, **search) -> dict:
+    scores = dict.fromkeys(results.SCORES, 12.345) | {"bleu4": bleu4}
+    intervals = {name: [value - 1, value + 1] for name, value in scores.items()}
+    return {
+        "data": {"dataset": "flickr8k", "split": "val"},
+        "result": {**scores, "images": 1000, "intervals": intervals},
+        "search": {"beam_size": beam, **search},
+        "model": {
+            "backbone": "tf_efficientnet_lite0",
+            "grid_size": None,
+            "embed_dim": 300,
+            "decoder_dim": 512,
+            "attention_dim": 512,
+        },
+        "training": {"training": {"seed": 7, "epoch": 2, "bleu4": 18.0, "nats": 2.5}},
+        "versions": {"torch": "2.9.1"},
+    }
+
+
+def test_the_page_of_results_is_what_the_stored_results_say():
+    assert not results.stale(), "run python -m tools.results"
+
+
+def test_results_are_tabled_by_beam_with_where_they_came_from(tmp_path):
+    for name, content in {
+        "b5": stored(5, 20.5),
+        "a1": stored(1, 18.25),
+        "c5n": stored(5, 21.75, length_normalisation=0.7),
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    row = {"train_seconds": 55.0, "evaluate_seconds": 5.0, "nats": 2.5}
+    log = [{"epoch": 1, "bleu4": 15.0, **row}, {"epoch": 2, "bleu4": 18.0, **row}]
+    log[1] |= {"train_seconds": 55.0}
+    first = stored(1, 1.0)
+    first["training"]["training"] |= log[1]
+    for path in tmp_path.glob("*.json"):
+        content = json.loads(path.read_text())
+        content["training"] = first["training"]
+        path.write_text(json.dumps(content))
+    (tmp_path / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    said = results.render(tmp_path)
+    assert "Flickr8k, validation split, 1,000 images" in said
+    beams = re.findall(r"^\| (\d[^|]*) \| 12\.3[45] \|", said, re.MULTILINE)
+    assert beams == ["1", "5", "5, length to 0.7"]
+    assert "| 21.75 |" in said and "| 20.8–22.8 |" in said
+    assert "seed 7" in said and "epoch 2" in said and "torch 2.9.1" in said
+    assert "2 epochs with validation took 2 minutes" in said
+
+
+def test_a_changed_figure_on_the_page_is_noticed(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text(json.dumps(stored(3, 19.5)))
+    page = results.replace(f"x\n{results.BEGIN}\n{results.END}\ny\n", "")
+    page = results.replace(page, results.render(tmp_path / "results"))
+    (tmp_path / "results.md").write_text(page)
+    assert not results.stale(tmp_path)
+    (tmp_path / "results.md").write_text(page.replace("19.50", "29.50"))
+    assert results.stale(tmp_path)
+
+
+def test_a_page_that_lost_its_markers_is_an_error():
+    with pytest.raises(ValueError, match=re.escape("once each")):
+        results.replace("no markers", "text")
