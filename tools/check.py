@@ -1,7 +1,8 @@
 """Is everything in sync? `python -m tools.check` prints one line for each thing that is not.
 
 Modules against chapters, the two halves of every pair, stored outputs against their hashes, ruff,
-links, and what every picture must have. It reads only; nothing is executed, no network is used.
+links, the table of results, and what every picture must have. It reads only; nothing is executed,
+no network is used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from markdown_it import MarkdownIt
 
-from tools import find_chapters
+from tools import find_chapters, results
 from tools.export import export
 from tools.notebooks import as_script, code_cells, hashes, read_script, tags
 
@@ -181,6 +182,13 @@ def check_links(root: Path) -> Iterator[str]:
                 yield f"{page}: the link {link} {problem}"
 
 
+def check_results(root: Path) -> Iterator[str]:
+    """The tables on the page of results say what the stored results say."""
+    book = root / "book"
+    if (book / "results.md").exists() and results.stale(book):
+        yield f"{book / 'results.md'}: differs from book/results/: run `python -m tools.results`"
+
+
 def check_style(root: Path) -> Iterator[str]:
     """Ruff has nothing to say, about code or layout; and chapters are as narrow as modules."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
@@ -199,7 +207,15 @@ def check_style(root: Path) -> Iterator[str]:
         yield from said or [f"ruff {arguments[0]}: {done.stderr.strip()}"]
 
 
-CHECKS = (check_modules, check_pairs, check_outputs, check_pictures, check_links, check_style)
+CHECKS = (
+    check_modules,
+    check_pairs,
+    check_outputs,
+    check_pictures,
+    check_links,
+    check_results,
+    check_style,
+)
 
 
 def main(root: Path = Path()) -> int:
