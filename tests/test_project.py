@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -68,8 +69,12 @@ def test_what_the_code_imports_is_declared(project):
     core = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
     found = set()
     for path in (ROOT / "captionlib").glob("*.py"):
-        found |= set(re.findall(r"^ *(?:import|from) (\w+)", path.read_text(), re.MULTILINE))
-    found -= set(sys.stdlib_module_names) | {"captionlib", "__future__"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.split(".")[0])
+    found -= set(sys.stdlib_module_names) | {"captionlib"}
     # Imported where a test or a reader asks for it, with an error that says what to install.
     found -= {"pycocoevalcap"}
     assert {names.get(name, name) for name in found} <= core
