@@ -146,114 +146,126 @@ class Thing:
 class Scene:
     """Every fact about a picture: enough to draw it and to describe it."""
 
-    setting: str  # one of `SETTINGS`
+    setting: str  # a key of `SETTINGS`
     look: int  # seed of the setting's hills, clouds and light
     things: tuple[Thing, ...]  # on the ground from left to right, then in the air
 
+    @property
+    def groups(self) -> list[list[Thing]]:
+        """Things that are spoken of together: a dog, two sheep, three kites."""
+        return [list(group) for _, group in groupby(self.things, lambda thing: thing.name)]
+
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """The picture of a scene: RGB, 256 x 256 pixels, the same for the same scene."""
+    """The picture of a scene: RGB, 256 x 256 pixels, always the same for the same scene."""
+    afloat = scene.setting == "water"
     canvas = paint_setting(scene.setting, scene.look)
-    draw = ImageDraw.Draw(canvas, "RGBA")
     for thing in scene.things:
-        if not KINDS[thing.name].flies and scene.setting != "water":
-            x0, _, x1, base = (2 * edge for edge in thing.box)
-            for spread in (0, 6):  # two ellipses, one inside the other: a soft shadow
-                draw.ellipse(
-                    (x0 + spread, base - 14 + spread / 2, x1 - spread, base + 8 - spread / 2),
-                    (20, 30, 50, 38),
-                )
+        if not KINDS[thing.name].flies and not afloat:
+            _draw_shadow(canvas, thing)
     image = canvas.reduce(CANVAS // SIZE)
     for thing in sorted(scene.things, key=lambda thing: thing.box[3]):  # the nearest last
         x0, y0, x1, y1 = thing.box
         picture = sprite(thing.name, max(x1 - x0, y1 - y0), thing.flipped)
-        if scene.setting == "water" and not KINDS[thing.name].flies:
-            picture = _afloat(thing.name, max(x1 - x0, y1 - y0), thing.flipped)
-        image.paste(picture, (x0, y0), picture)
+        if afloat and not KINDS[thing.name].flies:
+            picture = _sink(picture)
+        image.paste(picture, (x0, y0), mask=picture)
     return image
 
 
-@cache
-def _afloat(name: str, size: int, flipped: bool) -> Image.Image:
-    """A sprite whose lowest part fades into the water."""
-    picture = sprite(name, size, flipped).copy()
-    depth = round(0.16 * picture.height)
+def _draw_shadow(canvas: Image.Image, thing: Thing) -> None:
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    x0, _, x1, base = (CANVAS // SIZE * edge for edge in thing.box)
+    for inset in (0, 6):  # one ellipse inside another looks soft
+        box = x0 + inset, base - 14 + inset / 2, x1 - 1 - inset, base + 8 - inset / 2
+        draw.ellipse(box, (20, 30, 50, 38))
+
+
+def _sink(picture: Image.Image) -> Image.Image:
+    """A copy whose lowest part grows transparent."""
+    width, height = picture.size
+    deep = 0, round(0.84 * height), width, height
     fade = Image.linear_gradient("L").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    box = 0, picture.height - depth, picture.width, picture.height
-    fade = fade.resize((picture.width, depth))
     alpha = picture.getchannel("A")
-    alpha.paste(ImageChops.multiply(alpha.crop(box), fade), box)
+    alpha.paste(ImageChops.multiply(alpha.crop(deep), fade.resize((width, height - deep[1]))), deep)
+    picture = picture.copy()
     picture.putalpha(alpha)
     return picture
 
 
-SIZE_WORDS = {"small": ("small", "little"), "": ("",), "big": ("big", "large")}
 LENGTHS = {"small": 64, "": 90, "big": 122}  # pixels along the longer side
-CROWDED = 76  # where three share the picture, nobody is small or big
+CROWDED = 76  # the same where three things share the picture
 
-# How many of each group stand in a scene, and how often.
+# How many there are of each kind, and how often: (1, 2) might be a tree and two dogs.
 COUNTS = {(1,): 28, (1, 1): 40, (1, 1, 1): 12, (2,): 8, (3,): 4, (1, 2): 4, (2, 1): 4}
 
 
 def random_scene(rng: Random) -> Scene:
-    """Make up a scene: a setting, one to three objects, their sizes and places.
+    """Make up a scene: a setting and one to three things, none hidden by another.
 
-    Objects on the ground stand in one row without hiding each other; at most one group flies, above
-    everything that stands.
+    What stands, stands in one row. At most one kind of thing flies, above all that stand.
     """
     setting, look = rng.choice(list(SETTINGS)), rng.getrandbits(32)
     counts = rng.choices(list(COUNTS), list(COUNTS.values()))[0]
-    kinds = _choose_kinds(setting, counts, rng)
-    ground, air = [], []
-    for kind, count in zip(kinds, counts, strict=True):
-        sizes = ("small", "") if kind.flies and len(kinds) > 1 else ("small", "", "big")
-        size = "" if sum(counts) == 3 else rng.choice(sizes)
-        length = CROWDED if sum(counts) == 3 else LENGTHS[size]
-        frame = sprite(kind.name, length).size
-        (air if kind.flies else ground).extend([(kind.name, size, frame)] * count)
-    bases = [rng.randint(236 if air or size == "big" else 206, 247) for _, size, _ in ground]
-    tops = [base - frame[1] for base, (_, _, frame) in zip(bases, ground, strict=True)]
-    lefts = _spread([frame[0] for _, _, frame in ground], rng)
-    ceiling = min(tops, default=160)
-    air_tops = [rng.randint(5, max(5, ceiling - frame[1] - 2)) for _, _, frame in air]
-    air_lefts = _spread([frame[0] for _, _, frame in air], rng)
-    if len(ground) == len(air) == 1:  # "above" should mean straight above
-        middle = lefts[0] + (ground[0][2][0] - air[0][2][0]) // 2 + rng.randint(-24, 24)
-        air_lefts = [min(max(middle, 4), SIZE - 4 - air[0][2][0])]
-    things = [
-        Thing(name, size, (left, top, left + frame[0], top + frame[1]), rng.random() < 0.5)
-        for (name, size, frame), left, top in zip(
-            ground + air, lefts + air_lefts, tops + air_tops, strict=True
-        )
-    ]
-    return Scene(setting, look, tuple(things))
+    crowded = sum(counts) == 3
+    standing, flying = [], []
+    for kind, count in zip(_choose_kinds(setting, counts, rng), counts, strict=True):
+        sizes = ["small", ""] if kind.flies and len(counts) > 1 else list(LENGTHS)
+        size = "" if crowded else rng.choice(sizes)
+        frame = sprite(kind.name, CROWDED if crowded else LENGTHS[size]).size
+        (flying if kind.flies else standing).extend([(kind.name, size, *frame)] * count)
+    ground = _stand(standing, rng, low=bool(flying))
+    return Scene(setting, look, (*ground, *_fly(flying, ground, rng)))
 
 
 def _choose_kinds(setting: str, counts: tuple[int, ...], rng: Random) -> list[Kind]:
-    """A different kind for each group; in three scenes of ten the last one flies."""
+    """A different kind for each count; in three scenes of ten the last one flies."""
     chosen: list[Kind] = []
     last_flies = rng.random() < 0.3
     for index, count in enumerate(counts):
-        flies = last_flies and index == len(counts) - 1
         taken = {word for kind in chosen for word in kind.words}
         fitting = [
             kind
             for kind in KINDS.values()
             if setting in kind.settings
-            and kind.flies == flies
+            and kind.flies == (last_flies and index == len(counts) - 1)
             and (count == 1 or kind.name in PLURALS)
-            and not taken & set(kind.words)  # no palm tree beside a tree
+            and not taken & set(kind.words)  # no palm tree beside a tree: which one is "tree"?
         ]
-        rarity = [1 / len(kind.settings) for kind in fitting]  # every object about as often
-        chosen.append(rng.choices(fitting, rarity)[0])
+        # What is at home in few settings is likelier there, so all are seen about as often.
+        chosen.append(rng.choices(fitting, [1 / len(kind.settings) for kind in fitting])[0])
     return chosen
 
 
+def _stand(wanted: list[tuple], rng: Random, *, low: bool) -> list[Thing]:
+    """Put (name, size, width, height) on the ground, in a row; `low` leaves room above."""
+    things = []
+    lefts = _spread([width for _, _, width, _ in wanted], rng)
+    for (name, size, width, height), x in zip(wanted, lefts, strict=True):
+        base = rng.randint(236 if low or size == "big" else 206, 247)
+        things.append(Thing(name, size, (x, base - height, x + width, base), rng.random() < 0.5))
+    return things
+
+
+def _fly(wanted: list[tuple], ground: list[Thing], rng: Random) -> list[Thing]:
+    """Put (name, size, width, height) in the air above the highest thing on the ground."""
+    things = []
+    lowest = min((thing.box[1] for thing in ground), default=160)
+    lefts = _spread([width for _, _, width, _ in wanted], rng)
+    for (name, size, width, height), x in zip(wanted, lefts, strict=True):
+        if len(ground) == len(wanted) == 1:  # one above one: straight above
+            x = (ground[0].box[0] + ground[0].box[2] - width) // 2 + rng.randint(-24, 24)
+            x = min(max(x, 3), SIZE - 3 - width)
+        y = rng.randint(5, max(5, lowest - height - 2))
+        things.append(Thing(name, size, (x, y, x + width, y + height), rng.random() < 0.5))
+    return things
+
+
 def _spread(widths: list[int], rng: Random, edge: int = 3, gap: int = 4) -> list[int]:
-    """Left edges of a row of objects, the free room between them shared out at random."""
+    """Left edges of a row of boxes that do not touch."""
     free = SIZE - 2 * edge - gap * (len(widths) - 1) - sum(widths)
     shifts = sorted(rng.randint(0, free) for _ in widths)
-    return [edge + shift + gap * index + sum(widths[:index]) for index, shift in enumerate(shifts)]
+    return [edge + shift + gap * i + sum(widths[:i]) for i, shift in enumerate(shifts)]
 
 
 PLACES = {  # what is said first is said most
@@ -333,53 +345,54 @@ TEMPLATES = {
 }
 
 
+SIZE_WORDS = {"small": ("small", "little"), "": ("",), "big": ("big", "large")}
+
+
 def sentence(scene: Scene, rng: Random) -> str:
-    """One true sentence about a scene, in words chosen by `rng`, with capital and full stop."""
-    groups = [list(group) for _, group in groupby(scene.things, lambda thing: thing.name)]
+    """One true sentence about a scene, with capital and full stop; `rng` chooses the words."""
+    groups = scene.groups
     kinds = [KINDS[group[0].name] for group in groups]
+    layout = ("alone", "beside", "three")[len(groups) - 1]
     if len(groups) > 1 and kinds[-1].flies:
-        layout = "above" if len(groups) == 2 else "above two"
-    else:
-        layout = ("alone", "beside", "three")[len(groups) - 1]
-    if layout == "above":
+        layout = ("above", "above two")[len(groups) - 2]
+    if layout == "above":  # the template begins with what flies
         groups, kinds = groups[::-1], kinds[::-1]
-    facts = {
-        "place": _pick(
-            (SKIES if kinds[0].flies and layout == "alone" else PLACES)[scene.setting], rng
-        )
-    }
+    places = SKIES if layout == "alone" and kinds[0].flies else PLACES
+    facts = {"place": _choose(places[scene.setting], rng)}
     for letter, group, kind in zip("abc", groups, kinds, strict=False):
         facts[letter] = _noun_phrase(group, rng)
         facts[f"{letter}_doing"] = kind.doing
         facts[f"{letter}_is"] = "is" if len(group) == 1 else "are"
-    text = _pick(TEMPLATES[layout], rng).format(**facts)
+    text = _choose(TEMPLATES[layout], rng).format(**facts)
     return text[0].upper() + text[1:] + "."
 
 
-def _pick(options: tuple[str, ...], rng: Random) -> str:
-    """Choose one, the earlier the likelier."""
-    return rng.choices(options, [1 / (rank + 1) for rank in range(len(options))])[0]
+def _choose(options: tuple[str, ...], rng: Random) -> str:
+    """One of them: the second half as often as the first, the third a third as often, ..."""
+    return rng.choices(options, [1 / rank for rank in range(1, len(options) + 1)])[0]
 
 
 def _noun_phrase(group: list[Thing], rng: Random) -> str:
-    """ "a small dog", "an elephant", "two sheep"; sizes and synonyms are sometimes used."""
-    name = group[0].name
-    size = _pick(SIZE_WORDS[group[0].size], rng) if rng.random() < 0.5 else ""
+    """Say "a small dog", "an elephant" or "two sheep"."""
+    name, size = group[0].name, ""
+    if rng.random() < 0.5:
+        size = _choose(SIZE_WORDS[group[0].size], rng)
     if len(group) > 1:
-        return " ".join([("two", "three")[len(group) - 2], size, PLURALS[name]]).replace("  ", " ")
-    if rng.random() < 0.25:
-        name = SYNONYMS.get(name, name)
-    noun = f"{size} {name}".strip()
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        words = ("two", "three")[len(group) - 2], size, PLURALS[name]
+    else:
+        if rng.random() < 0.25:
+            name = SYNONYMS.get(name, name)
+        words = "an" if (size or name)[0] in "aeiou" else "a", size, name
+    return " ".join(word for word in words if word)
 
 
 def tokenise(text: str) -> list[str]:
-    """Lower-case words without punctuation, as in Karpathy's files."""
+    """Lower-case words without punctuation."""
     return re.findall(r"[a-z]+", text.lower())
 
 
 def describe(scene: Scene, rng: Random) -> list[str]:
-    """A fresh caption of a scene: lower-case tokens."""
+    """A fresh caption of a scene, as lower-case tokens."""
     return tokenise(sentence(scene, rng))
 
 
@@ -387,16 +400,18 @@ CAPTIONS = 5  # per image, as in Flickr8k
 
 
 def scene_with_captions(split: str, index: int, seed: int = 0) -> tuple[Scene, list[str]]:
-    """Scene `index` of a split and its five differently worded sentences.
+    """Scene number `index` of a split, and five sentences about it, no two the same.
 
-    It depends on nothing but the three arguments: not on the process, nor on how many are drawn.
+    They depend on the three arguments alone: not on the process, nor on how many are drawn.
     """
-    rng = Random(f"{seed} {split} {index}")  # a string seed is hashed the same way everywhere
+    rng = Random(f"{seed} {split} {index}")
     scene = random_scene(rng)
-    sentences: dict[str, None] = {}
+    sentences: list[str] = []
     while len(sentences) < CAPTIONS:
-        sentences[sentence(scene, rng)] = None
-    return scene, list(sentences)
+        fresh = sentence(scene, rng)
+        if fresh not in sentences:
+            sentences.append(fresh)
+    return scene, sentences
 
 
 def write_scenes(
