@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -421,7 +421,8 @@ class CaptionModel(nn.Module):
             "metrics": self.metrics,
             "versions": versions(),
         }
-        save_file(weights, folder / "model.safetensors")
+        # save_file would make a file that its owner alone can read.
+        (folder / "model.safetensors").write_bytes(save(weights))
         write_json(folder / "config.json", config, indent=1)
         self.vocabulary.save(folder / "vocabulary.json")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -217,7 +217,7 @@ def save_checkpoint(
     }
     with atomic_folder(folder) as temporary:
         model.write_files(temporary)
-        save_file(moments, temporary / "optimizer.safetensors")
+        (temporary / "optimizer.safetensors").write_bytes(save(moments))
         write_json(temporary / "training.json", {"config": asdict(config), "history": history})
 
 

@@ -766,7 +766,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from captionlib.data import Vocabulary
 from captionlib.encoder import Encoder
@@ -865,7 +865,8 @@ class CaptionModel(nn.Module):
             "metrics": self.metrics,
             "versions": versions(),
         }
-        save_file(weights, folder / "model.safetensors")
+        # save_file would make a file that its owner alone can read.
+        (folder / "model.safetensors").write_bytes(save(weights))
         write_json(folder / "config.json", config, indent=1)
         self.vocabulary.save(folder / "vocabulary.json")
 

@@ -415,7 +415,7 @@ def train_one_epoch(
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from captionlib.files import (
     InputError,
@@ -456,7 +456,7 @@ def save_checkpoint(
     }
     with atomic_folder(folder) as temporary:
         model.write_files(temporary)
-        save_file(moments, temporary / "optimizer.safetensors")
+        (temporary / "optimizer.safetensors").write_bytes(save(moments))
         write_json(temporary / "training.json", {"config": asdict(config), "history": history})
 
 
