@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from captionlib.captioner import Caption
-from captionlib.diagrams import PALETTE, TINT
+from captionlib.diagrams import PALETTE
 from captionlib.files import InputError, atomic_file
 from captionlib.images import open_rgb
 
@@ -61,8 +61,8 @@ def show_attention(
 ) -> Figure:
     """Draw the image, and then, for each word, the image seen through the word's attention.
 
-    All words share one scale: the image is clear where a weight is the caption's largest, and
-    veiled where it is 0. Under each word stands its largest weight, in multiples of an even share.
+    All words share one scale: the image is lit where a weight is the caption's largest, and dark
+    where it is 0. Under each word stands its largest weight, in multiples of an even share.
 
     Args:
         image: the image that the caption is of, as `read_image` takes it.
@@ -82,34 +82,55 @@ def show_attention(
     photograph.thumbnail((400, 400))
     pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
 
-    columns = min(1 + len(alphas), COLUMNS)
-    rows = math.ceil((1 + len(alphas)) / columns)
-    tallness = min(max(pixels.shape[0] / pixels.shape[1], 0.4), 2.5)  # of a panel
-    size = (max(1.9 * columns, 3.8), rows * (1.9 * tallness + 0.5) + 0.5)
-    new = Figure if to is not None else plt.figure
-    figure = new(figsize=size, facecolor="white", layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.axis("off")
-
-    title = caption.text + ("" if caption.finished else " … (unfinished)")
-    title = "\n".join(textwrap.wrap(title, width=13 * columns)) or "(no words)"
-    figure.suptitle(title, fontsize=11, color="#1a1a1a", parse_math=False)
-    panels[0].imshow(pixels, aspect="auto")
-    maps = [upsample_alpha(alpha, pixels.shape[:2], smooth=smooth) for alpha in alphas]
+    words, maps = (
+        caption.words,
+        [upsample_alpha(a, pixels.shape[:2], smooth=smooth) for a in alphas],
+    )
     top = max((weights.max() for weights in maps), default=1.0)
-    for axes, word, alpha, weights in zip(panels[1:], caption.words, alphas, maps, strict=False):
-        axes.imshow(_veiled(pixels, weights / top), aspect="auto")
+    title = caption.text + ("" if caption.finished else " … (unfinished)")
+    new = Figure if to is not None else plt.figure
+    figure, panels = _panels(new, title, 1 + len(words), pixels.shape[0] / pixels.shape[1])
+    panels[0].imshow(pixels, aspect="auto")
+    for axes, word, alpha, weights in zip(panels[1:], words, alphas, maps, strict=True):
+        axes.imshow(_lit(pixels, weights / top), aspect="auto")
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
         _save(figure, Path(to))
     return figure
 
 
-def _veiled(pixels: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """The image (height, width, 3) where `clear` is 1, a veil over its greys where it is 0."""
-    veil = 0.25 * pixels.mean(axis=2, keepdims=True) + 0.75 * np.array(to_rgb(TINT["attention"]))
-    return veil + clear[..., None] * (pixels - veil)
+def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
+    columns = min(count, COLUMNS)
+    lines = textwrap.wrap(title, width=max(14 * columns, 28)) or ["(no words)"]
+    panel = 1.8, 1.8 * min(max(tallness, 0.4), 2.5)  # inches
+    head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
+    size = max(columns * step[0] + 0.1, 3.0), math.ceil(count / columns) * step[1] + head
+    figure = new(figsize=size, facecolor="white")
+    figure.text(
+        0.5,
+        1 - 0.08 / size[1],
+        "\n".join(lines),
+        ha="center",
+        va="top",
+        fontsize=11,
+        color="#1a1a1a",
+        parse_math=False,
+    )
+    panels = []
+    for n in range(count):
+        row, column = divmod(n, columns)
+        left, bottom = 0.1 + column * step[0], size[1] - head - (row + 1) * step[1] + 0.2
+        place = left / size[0], bottom / size[1], panel[0] / size[0], panel[1] / size[1]
+        panels.append(figure.add_axes(place))
+        panels[-1].axis("off")
+    return figure, panels
+
+
+def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """The image (height, width, 3) where `light` is 1, and a purple night where it is 0."""
+    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(PALETTE["attention"])
+    return night + light[..., None] * (pixels - night)
 
 
 def _label(axes: Axes, word: str, peak: str) -> None:

@@ -25,8 +25,9 @@
 # %% tags=["hide-input"] mystnb={"image": {"alt": "A four by four grid of numbers, the attention weights of one word, becomes sixteen flat squares over a picture, and then a soft spot of light over the same picture."}, "figure": {"caption": "From sixteen weights to a picture: squares that show the numbers, or a smooth map that is easier to look at and holds no more.", "name": "fig-seeing-attention"}}
 import numpy as np
 import matplotlib.pyplot as plt
+from matplotlib.colors import to_rgb
 
-from captionlib.diagrams import PALETTE, TINT, arrow, canvas
+from captionlib.diagrams import PALETTE, arrow, canvas
 
 alpha = np.array([[1, 1, 1, 1], [1, 4, 6, 1], [1, 5, 9, 2], [1, 1, 2, 1]]) / 38
 axes = canvas(9, 2.9)
@@ -42,12 +43,12 @@ for row in range(4):
 centres = np.linspace(-1, 1, 220)
 disc = ((centres[None] - 0.25) ** 2 + (centres[:, None] - 0.15) ** 2 < 0.2)[..., None]
 paint = np.where(disc, [200, 115, 10], [215, 230, 246]) / 255
-veil = np.array([236, 220, 242]) / 255
+night = (0.25 + 0.45 * paint.mean(2, keepdims=True)) * to_rgb(PALETTE["attention"])
 squares = np.kron(alpha / alpha.max(), np.ones((55, 55)))
 distance = (np.arange(220)[:, None] + 0.5) / 55 - (np.arange(4) + 0.5)
 soft = np.exp(-2 * distance**2) / np.exp(-2 * distance**2).sum(1, keepdims=True)
 for left, weights in ((3.55, squares), (6.6, soft @ (alpha / alpha.max()) @ soft.T)):
-    picture = weights[..., None] * paint + (1 - weights[..., None]) * (0.75 * veil + 0.25 * paint)
+    picture = night + weights[..., None] * (paint - night)
     axes.imshow(picture, extent=(left, left + 2.2, 0.3, 2.5), zorder=1)
 axes.set(xlim=(0, 9), ylim=(0, 2.9))
 arrow(axes, (2.7, 1.4), (3.45, 1.4), kind="attention", text="raw")
@@ -74,6 +75,7 @@ import torch
 
 from captionlib.captioner import Captioner
 from captionlib.files import read_json
+from captionlib.images import read_image
 from captionlib.scenes import write_scenes
 
 workshop = tempfile.TemporaryDirectory()
@@ -111,8 +113,9 @@ def upsample_naive(alpha, size):
     return picture
 
 
-# %% tags=["nbval-ignore-output"]
 alpha = first.alphas[1]
+
+# %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
 squares = upsample_naive(alpha, (256, 256))
 print(f"{1000 * (time.perf_counter() - start):.1f} ms for one word")
@@ -167,14 +170,16 @@ def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
 
 
 # %% tags=["nbval-ignore-output"]
-start = time.perf_counter()
-raw = upsample_alpha(alpha, (256, 256), smooth=False)
-middle = time.perf_counter()
-soft = upsample_alpha(alpha, (256, 256))
-end = time.perf_counter()
-print(f"{1000 * (middle - start):.1f} ms raw, {1000 * (end - middle):.1f} ms smooth")
+for smooth in (False, True):
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        upsample_alpha(alpha, (256, 256), smooth=smooth)
+        times.append(time.perf_counter() - start)
+    print(f"{'smooth' if smooth else 'raw   '} {1000 * min(times):.1f} ms for one word")
 
 # %%
+raw, soft = (upsample_alpha(alpha, (256, 256), smooth=smooth) for smooth in (False, True))
 assert np.array_equal(raw, squares)
 assert alpha.min() <= soft.min() and soft.max() <= alpha.max() + 1e-6
 assert np.allclose(soft.mean(), alpha.mean(), rtol=1e-3)
@@ -212,8 +217,8 @@ plt.show()
 # We take the common scale, and write under each picture how large its largest weight is, in multiples
 # of an even share $1/P$: "×1.0" would be a decoder that looks everywhere alike.
 #
-# The drawing itself: the photograph stays clear where the weight is large, and disappears
-# behind a pale purple veil where it is small. With a file to write to, the figure never meets a window
+# The drawing itself: the photograph is lit where the weight is large, and lies in a purple dark
+# where it is small. With a file to write to, the figure never meets a window
 # or a display, so it works on a server; without, it is an ordinary pyplot figure. Many words
 # wrap into rows.
 
@@ -230,7 +235,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from captionlib.captioner import Caption
-from captionlib.diagrams import PALETTE, TINT
+from captionlib.diagrams import PALETTE
 from captionlib.files import InputError, atomic_file
 from captionlib.images import open_rgb
 
@@ -242,8 +247,8 @@ def show_attention(
 ) -> Figure:
     """Draw the image, and then, for each word, the image seen through the word's attention.
 
-    All words share one scale: the image is clear where a weight is the caption's largest, and
-    veiled where it is 0. Under each word stands its largest weight, in multiples of an even share.
+    All words share one scale: the image is lit where a weight is the caption's largest, and dark
+    where it is 0. Under each word stands its largest weight, in multiples of an even share.
 
     Args:
         image: the image that the caption is of, as `read_image` takes it.
@@ -263,34 +268,44 @@ def show_attention(
     photograph.thumbnail((400, 400))
     pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
 
-    columns = min(1 + len(alphas), COLUMNS)
-    rows = math.ceil((1 + len(alphas)) / columns)
-    tallness = min(max(pixels.shape[0] / pixels.shape[1], 0.4), 2.5)  # of a panel
-    size = (max(1.9 * columns, 3.8), rows * (1.9 * tallness + 0.5) + 0.5)
-    new = Figure if to is not None else plt.figure
-    figure = new(figsize=size, facecolor="white", layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.axis("off")
-
-    title = caption.text + ("" if caption.finished else " … (unfinished)")
-    title = "\n".join(textwrap.wrap(title, width=13 * columns)) or "(no words)"
-    figure.suptitle(title, fontsize=11, color="#1a1a1a", parse_math=False)
-    panels[0].imshow(pixels, aspect="auto")
-    maps = [upsample_alpha(alpha, pixels.shape[:2], smooth=smooth) for alpha in alphas]
+    words, maps = caption.words, [upsample_alpha(a, pixels.shape[:2], smooth=smooth) for a in alphas]
     top = max((weights.max() for weights in maps), default=1.0)
-    for axes, word, alpha, weights in zip(panels[1:], caption.words, alphas, maps, strict=False):
-        axes.imshow(_veiled(pixels, weights / top), aspect="auto")
+    title = caption.text + ("" if caption.finished else " … (unfinished)")
+    new = Figure if to is not None else plt.figure
+    figure, panels = _panels(new, title, 1 + len(words), pixels.shape[0] / pixels.shape[1])
+    panels[0].imshow(pixels, aspect="auto")
+    for axes, word, alpha, weights in zip(panels[1:], words, alphas, maps, strict=True):
+        axes.imshow(_lit(pixels, weights / top), aspect="auto")
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
         _save(figure, Path(to))
     return figure
 
 
-def _veiled(pixels: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """The image (height, width, 3) where `clear` is 1, a veil over its greys where it is 0."""
-    veil = 0.25 * pixels.mean(axis=2, keepdims=True) + 0.75 * np.array(to_rgb(TINT["attention"]))
-    return veil + clear[..., None] * (pixels - veil)
+def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
+    columns = min(count, COLUMNS)
+    lines = textwrap.wrap(title, width=max(14 * columns, 28)) or ["(no words)"]
+    panel = 1.8, 1.8 * min(max(tallness, 0.4), 2.5)  # inches
+    head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
+    size = max(columns * step[0] + 0.1, 3.0), math.ceil(count / columns) * step[1] + head
+    figure = new(figsize=size, facecolor="white")
+    figure.text(0.5, 1 - 0.08 / size[1], "\n".join(lines), ha="center", va="top", fontsize=11,
+                color="#1a1a1a", parse_math=False)
+    panels = []
+    for n in range(count):
+        row, column = divmod(n, columns)
+        left, bottom = 0.1 + column * step[0], size[1] - head - (row + 1) * step[1] + 0.2
+        place = left / size[0], bottom / size[1], panel[0] / size[0], panel[1] / size[1]
+        panels.append(figure.add_axes(place))
+        panels[-1].axis("off")
+    return figure, panels
+
+
+def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """The image (height, width, 3) where `light` is 1, and a purple night where it is 0."""
+    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(PALETTE["attention"])
+    return night + light[..., None] * (pixels - night)
 
 
 def _label(axes: Axes, word: str, peak: str) -> None:
@@ -307,3 +322,272 @@ def _save(figure: Figure, to: Path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
+# %% [markdown]
+# And here it is, smooth and raw. Look at the naming words first, then at *a*, *the* and *of*.
+
+# %% mystnb={"image": {"alt": "A scene of the toy world, and beside it one copy a word of its caption, dark except where the decoder looked for that word. Under each copy stands how many times an even share its largest weight is."}, "figure": {"caption": "A caption, and where the decoder looked for each of its words.", "name": "fig-show-attention"}}
+figure = show_attention(paths[0], captions[0])
+plt.show()
+
+# %% mystnb={"image": {"alt": "Another scene with one copy a word, lit in flat squares of the grid instead of smooth spots."}, "figure": {"caption": "The raw weights: squares of 32 pixels, which is all that the model has.", "name": "fig-show-attention-raw"}}
+figure = show_attention(paths[1], captions[1], smooth=False)
+plt.show()
+
+# %% [markdown]
+# A file instead of a window, for a server or a script, and how the command line does it:
+#
+# ```sh
+# captionlib caption photo.jpg --save-figure seen.png
+# ```
+
+# %%
+before = plt.get_fignums()
+show_attention(paths[0], captions[0], to=folder / "seen.png")
+assert (folder / "seen.png").stat().st_size > 10_000
+assert plt.get_fignums() == before  # pyplot was not involved
+
+# %% [markdown]
+# ## Does it look where the object is?
+#
+# Pictures like these are chosen, by authors and by readers, because they please. In the toy world we
+# need not choose: `objects_scenes.json` knows the box of every object and the words that name
+# it. So each time a caption says such a word, we can ask how much of the word's weight lies inside
+# the object's box $b$,
+#
+# $$ m = \sum_{p \in b} \alpha_p , $$
+#
+# where a cell that the box's edge cuts counts by the part inside. Compare it with **chance**, the
+# area of the box: a map that looks everywhere alike has $m$ equal to it. There is a second, harder
+# comparison, the maps of the caption's *other* words measured in the same box: if all words look
+# at the one big thing in the picture, they do as well as the word that names it.
+
+# %%
+def boxes_of(word, things, size=(256, 256)):
+    """Where in the picture the objects are that `word` can name: (height, width) bool."""
+    mask = np.zeros(size, dtype=bool)
+    for thing in things:
+        if word in thing["words"]:
+            x0, y0, x1, y1 = (round(edge) for edge in thing["box"])
+            mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def mass_inside(alpha, mask):
+    weights = upsample_alpha(alpha, mask.shape, smooth=False)
+    return weights[mask].sum() / weights.sum()
+
+
+# by hand: a map with 3/4 of its weight in the left half of four cells
+assert np.isclose(mass_inside(np.array([[0.5, 0.0], [0.25, 0.25]]), np.arange(256) < 128 * np.ones((256, 1))), 0.75)
+
+# %%
+named, others, chance, hits = [], [], [], []
+for path, caption in zip(paths, captions):
+    for word, alpha in zip(caption.words, caption.alphas):
+        mask = boxes_of(word, objects[path.name])
+        if not mask.any():
+            continue  # the word names nothing that is in this scene
+        named.append(mass_inside(alpha, mask))
+        rest = [a for w, a in zip(caption.words, caption.alphas) if w != word]
+        others.append(np.mean([mass_inside(a, mask) for a in rest]))
+        chance.append(mask.mean())
+        peak = upsample_alpha(alpha, mask.shape)
+        hits.append(mask.flat[peak.argmax()])
+
+print(f"{len(named)} naming words in {len(paths)} scenes (toy world, test, seed 0)")
+print(f"weight in the named object's box   {np.mean(named):.2f}")
+print(f"  other words' weight in that box  {np.mean(others):.2f}")
+print(f"  chance: the box's area           {np.mean(chance):.2f}")
+print(f"largest weight inside the box      {np.mean(hits):.2f}")
+
+# %%
+assert np.mean(named) > 1.5 * np.mean(chance)
+assert np.mean(named) > np.mean(others)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A scatter plot with one dot for each naming word: the box's area across, the weight inside the box upwards. Most dots lie above the diagonal of chance."}, "figure": {"caption": "Each naming word: the area of its object's box, and the weight inside it. On the dashed line lies a map that looks everywhere alike.", "name": "fig-attention-in-box"}}
+plt.figure(figsize=(4, 3.6), facecolor="white")
+plt.plot([0, 1], [0, 1], "--", color=PALETTE["plain"], linewidth=1)
+plt.scatter(chance, named, s=14, color=PALETTE["attention"], alpha=0.7, linewidths=0)
+limit = max(chance) * 1.15
+plt.xlim(0, limit)
+plt.ylim(0, 1)
+plt.text(limit, limit, "chance ", ha="right", va="bottom", color=PALETTE["plain"], fontsize=9)
+plt.xlabel("area of the object's box")
+plt.ylabel("weight inside the box")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# Above chance, clearly; and far from 1. Part of the missing weight lies just outside: a cell's vector
+# holds more than the cell's own 32 × 32 pixels, as we shall see below, so a neighbour of the
+# object is as good a place to look as the object.
+#
+# ## Do the words look at different places?
+#
+# Some captioners show the *same* map for every word. Then attention has collapsed, usually to an
+# average of the whole image, and the pictures are decoration. Measure it: half the summed
+# difference of two maps (their *total variation distance*) is 0 for identical maps and 1 for maps that share
+# no cell.
+
+# %%
+distances = []
+for caption in captions:
+    maps = caption.alphas.reshape(len(caption.words), -1)
+    distances += [abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]]
+evenness = [abs(alpha - 1 / alpha.size).sum() / 2 for c in captions for alpha in c.alphas]
+print(f"between two words of a caption  {np.mean(distances):.2f} on average, "
+      f"{np.min(distances):.2f} at least")
+print(f"between a word and an even map  {np.mean(evenness):.2f} on average")
+assert np.mean(distances) > 0.15
+
+# %% [markdown]
+# ## What the maps can't tell
+#
+# ### A cell is not its square
+#
+# We draw the weight of a cell over 32 × 32 pixels because that is where the cell lies. But the encoder is a
+# deep stack of convolutions, and each of its cells has seen far more than its square. How much more? Take one
+# cell near the middle and ask for the gradient of its features with respect to every pixel: where it
+# isn't zero, a change of the pixel would change the cell.
+
+# %%
+model = captioner.model
+pixels = torch.from_numpy(read_image(paths[0]))
+images = model.encoder.normalise(pixels[None]).requires_grad_()
+cell = model.encoder(images)[0, 4, 4]  # (D,)
+cell.square().sum().backward()
+influence = images.grad[0].abs().sum(0).numpy()  # (256, 256)
+influence /= influence.sum()
+print(f"of the influence on cell (4, 4), {influence[128:160, 128:160].sum():.0%} comes from its own "
+      f"32 × 32 pixels, {influence[96:192, 96:192].sum():.0%} from the 3 × 3 cells around it")
+assert influence[128:160, 128:160].sum() < 0.5
+
+# %% [markdown]
+# So "it looked *here*" should be read as "it used a vector whose centre is here". The spot
+# of light is a good deal sharper than the truth.
+#
+# ### Looking is not the only way to know
+#
+# The decoder's first state is made from the mean of the whole grid, and its memory carries along
+# whatever it saw at earlier steps. It can say *dog* because it looked at the dog two words ago. How
+# much do the words depend on the maps at all? Change the maps and see. We let the decoder
+# read its own captions once more, teacher-forced, with its attention weights replaced: by an
+# even map, or by its own map with the cells shuffled.
+
+# %%
+import copy
+
+from torch import nn
+
+
+class Replaced(nn.Module):
+    """An attention layer whose weights are changed before they are used."""
+
+    def __init__(self, attention, change):
+        super().__init__()
+        self.attention, self.change = attention, change
+        self.project = attention.project
+
+    def forward(self, encoder_out, hidden, projected=None):
+        _, alpha = self.attention(encoder_out, hidden, projected)  # (N, P)
+        alpha = self.change(alpha)
+        return torch.einsum("np,npd->nd", alpha, encoder_out), alpha
+
+
+def read_again(decoder, encoder_out):
+    """Log-probability of each word of `captions`, and whether it is still the decoder's first choice."""
+    longest = max(len(caption.words) for caption in captions)
+    ids = torch.tensor([model.vocabulary.encode(c.words, longest) for c in captions])
+    lengths = torch.tensor([len(c.words) + 2 for c in captions])
+    with torch.inference_mode():
+        output = decoder(encoder_out, ids, lengths)
+    packed = output.logits._replace(data=output.logits.data.log_softmax(1))
+    log_probs, _ = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)  # (N, T, V)
+    chosen = log_probs.gather(2, ids[:, 1:, None])[..., 0]
+    return chosen, log_probs.argmax(2) == ids[:, 1:]
+
+
+generator = torch.Generator().manual_seed(0)
+changes = {
+    "its own": lambda alpha: alpha,
+    "even": lambda alpha: torch.full_like(alpha, 1 / alpha.shape[1]),
+    "shuffled": lambda alpha: alpha[:, torch.randperm(alpha.shape[1], generator=generator)],
+}
+names = {word for things in objects.values() for thing in things for word in thing["words"]}
+naming = np.array([(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w in names])
+other = np.array([(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w not in names])
+
+with torch.inference_mode():
+    batch = torch.stack([torch.from_numpy(read_image(path)) for path in paths])
+    encoder_out = model.encode(batch).flatten(1, 2)
+kept, surprise = {}, {}
+print("attention   first choice kept        nats a word")
+print("            naming    other          naming    other")
+for change, function in changes.items():
+    decoder = copy.deepcopy(model.decoder)
+    decoder.attention = Replaced(decoder.attention, function)
+    log_probs, same = read_again(decoder, encoder_out)
+    kept[change] = [same[tuple(rows.T)].float().mean().item() for rows in (naming, other)]
+    surprise[change] = [-log_probs[tuple(rows.T)].mean().item() for rows in (naming, other)]
+    print(f"{change:10}  {kept[change][0]:6.0%}   {kept[change][1]:6.0%}          "
+          f"{surprise[change][0]:6.2f}   {surprise[change][1]:6.2f}")
+
+# %%
+assert surprise["even"][0] > surprise["its own"][0] + 0.3  # a naming word needs its map ...
+assert surprise["even"][0] - surprise["its own"][0] > 3 * (
+    surprise["even"][1] - surprise["its own"][1]  # ... several times more than the others do
+)
+assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives without any map
+
+# %% [markdown]
+# (With its own maps not every word is the first choice either: beam search sometimes prefers a word
+# that wasn't.) Read the table in both directions. The words that name things lose a lot when the
+# maps are taken away, and the others next to nothing: under *a*, *of* and *the*, the map could be
+# anything, and a story about why the decoder looked there explains nothing. But a good part of the
+# naming words, too, comes out the same with an even map. For these, the map that you were shown is
+# one of many that would have led to the same word.
+#
+# This is what a well-known argument is about. {cite:t}`jain2019` found, for recurrent text
+# classifiers and related models, that attention weights often hardly agreed with
+# gradient-based measures of importance, and that one could find very different weights with the same
+# prediction. Attention, they concluded, is not explanation. {cite:t}`wiegreffe2019` answered that this depends
+# on what one asks of an explanation, and on the test: weights found for one instance at a
+# time are no model that anybody trained. They proposed four tests, an even-weights baseline like ours and the
+# spread over random seeds among them, and found that weights trained to be different
+# did worse when a simple model had to rely on them. That an explanation isn't the only one, they noted,
+# does not make it wrong.
+#
+# Neither paper is about pictures. For our maps, keep to what was measured: they are a true record of
+# the weights that were used; the words for things depend on them; they fall on the named thing far more often
+# than chance; and none of that shows *why* a word was chosen. To find out what a word depends on, change
+# the picture and watch the word.
+#
+# ## Departures from the original tutorial
+#
+# - Its `visualize_att` lays a grey map at 80 % opacity over the picture, each word with a scale of
+#   its own. Here all words share one, and its size is written down.
+# - It shows the figure and nothing else, and fails where there is no display. Here it can go straight to a
+#   file.
+# - It draws a panel for `<start>` too, which has no map; we draw the photograph and the words.
+#
+# ## Summary
+#
+# - A caption has one map a word, made just before the word was chosen. Smoothing is for the eye.
+# - Draw all words on one scale, or even maps will look like decisions.
+# - In the toy world the maps can be scored: the weight inside the named object's box, against its
+#   area and against the other words. And they differ from word to word.
+# - A cell's vector has seen far more than its square, and the decoder's memory knows things that it
+#   isn't looking at. A map is a record, not a reason.
+#
+# ## Exercises
+#
+# 1. Score each kind of object on its own. Which are looked at best? Is it size, or is it the
+#    encoder, which knows some of them from ImageNet and others not?
+# 2. Is the map under the word *before* a naming word (*a*, mostly) already on the object? Shift the maps by
+#    one word in the scoring and compare.
+# 3. Paint over the object that a word names, with a grey rectangle, and caption again. How often does
+#    the word disappear? How often when you paint over an equally large piece elsewhere?
+# 4. Train the toy captioner with `alpha_c=0` ([chapter 05](05_training.ipynb)) and compare its maps:
+#    weight in the box, distance between words.
+# 5. Put a second penalty of your own into the training that pushes a naming word's weight into its
+#    object's box, which the toy world knows. Do the captions get better, or only the pictures?
