@@ -203,20 +203,20 @@ KINDS = {
     for name in (name.replace("_", " ") for name in names.split())
 }
 
-# %% mystnb={"figure": {"caption": "Everything there is.", "name": "fig-scenes-sprites"}, "image": {"alt": "All the sprites of the toy world on a pale ground, each with its name below: animals, people, vehicles, plants, houses, toys and things that fly."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Everything there is.", "name": "fig-scenes-sprites"}, "image": {"alt": "All the sprites of the toy world on white, each with its name below: animals, people, vehicles, plants, houses, toys and things that fly."}} tags=["hide-input"]
 from PIL import ImageOps
 
 columns = 13
 rows = -(-len(KINDS) // columns)
 figure, panels = plt.subplots(
-    rows, columns, figsize=(9, 0.86 * rows), facecolor="white", layout="constrained"
+    rows, columns, figsize=(9, 0.95 * rows), facecolor="white", layout="constrained"
 )
 for panel in panels.flat:
     panel.axis("off")
 for panel, name in zip(panels.flat, sorted(KINDS), strict=False):
     picture = Image.open(ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").convert("RGBA")
     panel.imshow(ImageOps.pad(picture, (128, 128), color=(255, 255, 255, 0)))
-    panel.set_title(name, fontsize=7, y=-0.06, va="top")
+    panel.set_title(name, fontsize=7, y=-0.2, va="top")
 plt.show()
 
 # %%
@@ -301,12 +301,13 @@ assert sprite("horse", 90, True) is sprite("horse", 90, True)
 # %% mystnb={"figure": {"caption": "Sky and hills. A ridge under the magnifying glass, painted as large as it is needed, and painted twice as large, then halved.", "name": "fig-scenes-hills"}, "image": {"alt": "Three panels: a meadow of two green hills under a sky that fades from blue to white; a magnified piece of its ridge with jagged steps; the same piece with a smooth edge."}}
 import math
 
-from PIL import ImageColor, ImageDraw
+from PIL import ImageColor
+from PIL.ImageDraw import Draw
 
 
 def naive_meadow(side):
     image = Image.new("RGB", (side, side))
-    draw = ImageDraw.Draw(image)
+    draw = Draw(image)
     top, bottom = ImageColor.getrgb("#5db7f0"), ImageColor.getrgb("#e6f6fd")
     for y in range(side):  # the sky
         mixed = [round(a + (b - a) * y / side) for a, b in zip(top, bottom, strict=True)]
