@@ -69,6 +69,7 @@ class Visit:
         self.problems: list[str] = []
         size = {"width": width, "height": 900}
         self.context = browser.new_context(viewport=size, color_scheme=theme)
+        self.context.set_default_timeout(90_000)  # milliseconds; the machine may be busy
         self.page = self.context.new_page()
         self.page.on("console", self.hear)
         self.page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
@@ -145,7 +146,7 @@ def test_search_finds_a_word(browser, word, page):
         visit.page.keyboard.type(word)
         visit.page.keyboard.press("Enter")
         visit.page.wait_for_url("**/search.html?q=*")
-        visit.page.wait_for_selector("#search-results li a", timeout=10_000)
+        visit.page.wait_for_selector("#search-results li a")
         visit.page.wait_for_function(
             "() => /finished|found/i.test(document.querySelector('#search-results').textContent)"
         )
