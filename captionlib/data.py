@@ -64,16 +64,16 @@ class Vocabulary:
         word_map: token to id: `<pad>` is 0, the other ids follow without a gap.
 
     Raises:
-        InputError: if an id is missing or given twice, or one of the four special tokens is.
+        InputError: if an id is missing or given twice, or a special token is not there.
     """
 
     def __init__(self, word_map: dict[str, int]):
+        if sorted(word_map.values()) != list(range(len(word_map))) or word_map.get(PAD) != 0:
+            raise InputError("the word map's ids must be 0 (<pad>), 1, 2, ...; prepare again")
+        if not {UNK, START, END} <= word_map.keys():
+            raise InputError("the word map lacks a special token; prepare again")
         self.word_map = word_map
         self.words = sorted(word_map, key=word_map.get)  # id to token
-        if [word_map[word] for word in self.words] != list(range(len(word_map))):
-            raise InputError("the word map's ids have gaps or repeats; prepare the data again")
-        if not {PAD, UNK, START, END} <= word_map.keys() or word_map[PAD] != 0:
-            raise InputError("the word map lacks a special token; prepare the data again")
         self.pad, self.unk = word_map[PAD], word_map[UNK]
         self.start, self.end = word_map[START], word_map[END]
 
@@ -111,13 +111,10 @@ class Vocabulary:
     def load(cls, path: str | Path) -> "Vocabulary":
         """Read a word map that `save`, or the original tutorial, wrote."""
         word_map = read_json(path)
-        ids = word_map.values() if isinstance(word_map, dict) else [None]
-        if not all(type(id) is int for id in ids):
-            raise InputError(f"{path}: is not a word map; name a WORDMAP file")
         try:
             return cls(word_map)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+        except (InputError, AttributeError, TypeError):
+            raise InputError(f"{path}: is no word map; prepare the data again") from None
 
 
 def choose_captions(captions: list, n: int, rng: random.Random) -> list:
@@ -173,8 +170,8 @@ def write_images(
     path: Path,
     records: list[Record],
     captions_per_image: int,
-    *,
     workers: int,
+    *,
     skipped: list[str] | None = None,
     progress: bool = False,
 ) -> list[Record]:
@@ -269,8 +266,8 @@ def prepare(
     Raises:
         InputError: if an input is bad or the disk too full; nothing has been written then.
     """
-    config, to, skipped = config or DataConfig(), Path(to), []
-    bad = skipped if skip_bad else None  # where lines about bad input go; nowhere: they are raised
+    config, workers, to, skipped = config or DataConfig(), workers or usable_cores(), Path(to), []
+    bad = skipped if skip_bad else None  # where a line about bad input goes; None: it is raised
     records = read_karpathy(karpathy_json, images, skipped=bad)
     n, max_len = config.captions_per_image, config.max_len
     base = f"{records[0].dataset}_{n}_cap_per_img_{config.min_word_freq}_min_word_freq"
@@ -283,15 +280,9 @@ def prepare(
     one = 3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000  # pixels, ids, references
     require_free_space(to, len(records) * one + 2**24)
     with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder:
-        for split in splits:
-            splits[split] = write_images(
-                folder / f"{split}_IMAGES_{base}.hdf5",
-                splits[split],
-                n,
-                workers=workers or usable_cores(),
-                skipped=bad,
-                progress=progress,
-            )
+        for split, found in splits.items():
+            path = folder / f"{split}_IMAGES_{base}.hdf5"
+            splits[split] = write_images(path, found, n, workers, skipped=bad, progress=progress)
         if not splits["TRAIN"]:
             raise InputError(f"{karpathy_json}: leaves no image to train on; check its splits")
         counted = (tokens for r in splits["TRAIN"] + too_long for tokens in r.captions)
@@ -367,7 +358,7 @@ class ImageDataset(Dataset):
         if not 0 <= i < len(self):
             raise IndexError(i)
         if self._process != os.getpid():
-            self._process = os.getpid()
+            self._images, self._process = None, os.getpid()  # let go of a parent's file first
             self._images = h5py.File(self.path, "r", locking=False)["images"]
         return torch.from_numpy(self._images[i])
 
@@ -399,7 +390,8 @@ class CaptionDataset(Dataset):
         lengths = read_json(folder / f"{split.upper()}_CAPLENS_{base}.json")
         if not len(captions) == len(lengths) == len(self.images) * self.captions_per_image:
             raise InputError(f"{folder}: the {split} files disagree; prepare the data again")
-        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(len(captions), -1)
+        width = len(captions[0]) if captions else 0
+        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(len(captions), width)
         self.lengths = torch.tensor(lengths, dtype=torch.int64)
 
     def __len__(self) -> int:

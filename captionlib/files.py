@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place only if the block succeeds."""
     path = Path(path)
     _make_folder(path.parent)
-    _sweep(path.parent, f".{path.stem}.", path.suffix)
+    _sweep(path.parent, rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
     # The process id keeps two runs apart; the suffix stays last so that writers see its format.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -104,7 +105,7 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
     """
     folder = Path(folder)
     _make_folder(folder)
-    _sweep(folder, f".{seal}.", ".part")
+    _sweep(folder, r"\..+\.(\d+)\.part")
     fresh = folder / f".{seal}.{os.getpid()}.part"
     shutil.rmtree(fresh, ignore_errors=True)
     _make_folder(fresh)
@@ -236,12 +237,11 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sweep(folder: Path, prefix: str, suffix: str) -> None:
-    """Remove the temporaries, named by process id, of runs that were killed."""
+def _sweep(folder: Path, pattern: str) -> None:
+    """Remove what killed runs left: the pattern's group is the process id in a file's name."""
     for path in folder.iterdir():
-        middle = path.name[len(prefix) : len(path.name) - len(suffix)]
-        named = path.name.startswith(prefix) and path.name.endswith(suffix) and middle.isdigit()
-        if named and not _is_running(int(middle)):
+        named = re.fullmatch(pattern, path.name)
+        if named and not _is_running(int(named.group(1))):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -28,7 +28,7 @@ def say(seed: int, length: int = 7) -> list[str]:
 def entry(filename: str, split: str, captions: list[list[str]], **more) -> dict:
     """One image as Karpathy's JSON has it."""
     sentences = [
-        {"tokens": tokens, "raw": " ".join(tokens), "imgid": 0, "sentid": n}
+        {"tokens": tokens, "raw": " ".join(map(str, tokens)), "imgid": 0, "sentid": n}
         for n, tokens in enumerate(captions)
     ]
     ids = list(range(len(captions)))

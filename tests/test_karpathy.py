@@ -1,0 +1,215 @@
+import json
+import os
+import sys
+
+import pytest
+from trees import coco_tree, entry, flickr_tree, paint, write_json_file
+
+from captionlib.files import InputError
+from captionlib.karpathy import read_karpathy
+
+
+def write(tmp_path, *entries, dataset="flickr8k"):
+    return write_json_file(tmp_path / "dataset.json", dataset, list(entries))
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        paint(tmp_path / "images" / name, number)
+    return tmp_path / "images"
+
+
+def test_flickr_is_read_in_its_order(tmp_path):
+    karpathy_json, images = flickr_tree(tmp_path)
+    records = read_karpathy(karpathy_json, images)
+    assert [r.split for r in records] == ["TRAIN"] * 4 + ["VAL"] * 2 + ["TEST"] * 2
+    listed = json.loads(karpathy_json.read_text())["images"]
+    for record, image in zip(records, listed, strict=True):
+        assert record.dataset == "flickr8k" and record.filename == image["filename"]
+        assert record.path == images / image["filename"]
+        assert [list(c) for c in record.captions] == [s["tokens"] for s in image["sentences"]]
+
+
+def test_coco_has_folders_and_trains_on_restval(tmp_path):
+    records = read_karpathy(*coco_tree(tmp_path))
+    assert [r.split for r in records] == ["TRAIN", "TRAIN", "VAL", "TRAIN", "TEST"]
+    assert records[1].filename == "val2014/COCO_val2014_000000000001.jpg"
+    assert all(r.path.is_file() and len(r.captions) == 6 for r in records)
+
+
+def test_equal_names_in_different_folders_are_different_images(tmp_path):
+    for folder in ("train2014", "val2014"):
+        paint(tmp_path / "images" / folder / "a.jpg", 0)
+    karpathy_json = write(
+        tmp_path,
+        entry("a.jpg", "train", [["x"]], filepath="train2014"),
+        entry("a.jpg", "restval", [["x"]], filepath="val2014"),
+    )
+    assert len(read_karpathy(karpathy_json, tmp_path / "images")) == 2
+
+
+@pytest.mark.parametrize(
+    "splits, expected",
+    [
+        ("test", {"TEST"}),
+        ("VAL", {"VAL"}),
+        (("val", "test"), {"VAL", "TEST"}),
+        ("restval", {"TRAIN"}),
+    ],
+)
+def test_a_split_is_picked_and_only_its_images_are_looked_for(tmp_path, splits, expected):
+    karpathy_json, images = coco_tree(tmp_path)
+    for record in read_karpathy(karpathy_json, images):
+        if record.split not in expected:
+            record.path.unlink()
+    assert {r.split for r in read_karpathy(karpathy_json, images, splits)} == expected
+
+
+def test_words_are_kept_in_memory_once(tmp_path):
+    records = read_karpathy(*coco_tree(tmp_path))
+    assert records[0].captions[0][1] is records[3].captions[5][1] == "zebra"
+
+
+def test_no_such_split(tmp_path):
+    with pytest.raises(InputError, match="'dev'.*train, val or test"):
+        read_karpathy(*flickr_tree(tmp_path), "dev")
+    with pytest.raises(InputError, match="lists no usable image for test"):
+        read_karpathy(*flickr_tree(tmp_path, test=0), "test")
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("not JSON", "is not JSON"),
+        ("", "is not JSON"),
+        ("[]", "holds a list"),
+        ("7", "holds a int"),
+        ("{}", 'no "dataset" str'),
+        ('{"dataset": "x"}', 'no "images" list'),
+        ('{"dataset": "x", "images": {}}', 'no "images" list'),
+        ('{"dataset": "x", "images": []}', '"images" is empty'),
+        ('{"images": [{"filename": "a.jpg"}]}', 'no "dataset" str'),
+        ('{"dataset": "../x", "images": [1]}', "becomes part of file names"),
+        ('{"dataset": "", "images": [1]}', "becomes part of file names"),
+        ('{"dataset": "x", "images": [7]}', "image 0 is not an object"),
+        ('{"dataset": "x", "images": [{}]}', 'image 0 has no "filename" str'),
+        ('{"dataset": "x", "images": [{"filename": 7}]}', 'image 0 has no "filename" str'),
+        ('{"dataset": "x", "images": [{"filename": "a.jpg"}]}', 'no "split" str'),
+        (
+            '{"dataset": "x", "images": [{"filename": "a.jpg", "split": "train"}]}',
+            'no "sentences" list',
+        ),
+        (  # COCO's own annotation format
+            '{"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}',
+            'no "dataset" str',
+        ),
+    ],
+)
+def test_a_json_that_is_not_karpathys(tmp_path, images, text, complaint):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    for skipped in (None, []):
+        with pytest.raises(InputError) as caught:
+            read_karpathy(path, images, skipped=skipped)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ") and ";" in message and "\n" not in message
+        if skipped is None:
+            assert complaint in message
+
+
+GOOD = entry("a.jpg", "train", [["a", "dog"]])
+BAD = {
+    "missing": (entry("no.jpg", "train", [["x"]]), "no.jpg: no such image"),
+    "a folder": (entry(".", "train", [["x"]]), "no such image"),
+    "no name": (entry("", "train", [["x"]]), "is wrong"),
+    "unknown split": (entry("b.jpg", "dev", [["x"]]), "unknown split 'dev'"),
+    "listed twice": (GOOD, "'a.jpg' is listed twice"),
+    "twice, spelt otherwise": (entry("./a.jpg", "val", [["x"]]), "is listed twice"),
+    "parent": (entry("../secret.jpg", "train", [["x"]]), "outside the image folder"),
+    "parent by the way": (entry("sub/../../secret.jpg", "train", [["x"]]), "outside"),
+    "parent in filepath": (entry("secret.jpg", "train", [["x"]], filepath=".."), "outside"),
+    "backslashes": (entry("..\\secret.jpg", "train", [["x"]]), "outside the image folder"),
+    "absolute": (entry("/etc/passwd", "train", [["x"]]), "outside the image folder"),
+    "absolute after a folder": (entry("/etc/passwd", "train", [["x"]], filepath="x"), "outside"),
+    "absolute filepath": (entry("passwd", "train", [["x"]], filepath="/etc"), "outside"),
+    "zero byte": (entry("a.jpg\0.png", "train", [["x"]]), "outside the image folder"),
+    "line break": (entry("a\nb.jpg", "train", [["x"]]), "no such image"),
+    "filepath no text": (entry("b.jpg", "train", [["x"]], filepath=7), "is wrong"),
+    "no captions": (entry("b.jpg", "train", []), "has no captions"),
+    "only empty captions": (entry("b.jpg", "train", [[], []]), "caption 0 has no tokens"),
+    "not an object": ("b.jpg", "image 1 is not an object"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_one_bad_image_is_one_line_or_is_skipped(tmp_path, images, case):
+    bad, complaint = BAD[case]
+    paint(tmp_path / "secret.jpg", 9)
+    karpathy_json = write(tmp_path, GOOD, bad, entry("c.jpg", "val", [["a", "cat"]]))
+    with pytest.raises(InputError) as caught:
+        read_karpathy(karpathy_json, images)
+    message = str(caught.value)
+    assert complaint in message and str(tmp_path) in message
+    assert ";" in message and "\n" not in message
+    skipped = []
+    records = read_karpathy(karpathy_json, images, skipped=skipped)
+    assert [r.filename for r in records] == ["a.jpg", "c.jpg"]
+    assert skipped == [message]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("name", ["link.jpg", "folder/secret.jpg"])
+def test_a_link_out_of_the_folder_is_refused(tmp_path, images, name):
+    secret = paint(tmp_path / "elsewhere" / "secret.jpg", 9)
+    os.symlink(secret, images / "link.jpg")
+    os.symlink(secret.parent, images / "folder")
+    karpathy_json = write(tmp_path, GOOD, entry(name, "train", [["x"]]))
+    with pytest.raises(InputError, match="leads out of the image folder"):
+        read_karpathy(karpathy_json, images)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_the_folder_itself_may_be_a_link_and_links_may_stay_inside(tmp_path, images):
+    os.symlink(images, tmp_path / "linked")
+    os.symlink("a.jpg", images / "same.jpg")
+    karpathy_json = write(tmp_path, GOOD, entry("same.jpg", "train", [["x"]]))
+    assert len(read_karpathy(karpathy_json, tmp_path / "linked")) == 2
+
+
+@pytest.mark.parametrize(
+    "tokens", [[], [""], ["a", " "], ["a", 7], [None], "a dog", ["\ud800"], [[]]]
+)
+def test_a_caption_without_words_is_skipped_and_the_others_stay(tmp_path, images, tokens):
+    karpathy_json = write(tmp_path, entry("a.jpg", "train", [["a", "dog"], tokens, ["a", "cat"]]))
+    with pytest.raises(InputError, match="image 'a.jpg': caption 1 has no tokens; "):
+        read_karpathy(karpathy_json, images)
+    skipped = []
+    (record,) = read_karpathy(karpathy_json, images, skipped=skipped)
+    assert record.captions == [("a", "dog"), ("a", "cat")] and len(skipped) == 1
+
+
+def test_a_sentence_without_tokens(tmp_path, images):
+    bad = entry("a.jpg", "train", [["x"]])
+    bad["sentences"] = [{"raw": "A dog."}, "A cat."]
+    with pytest.raises(InputError, match="caption 0 has no tokens"):
+        read_karpathy(write(tmp_path, bad), images)
+
+
+def test_all_problems_are_counted_at_once(tmp_path, images):
+    karpathy_json = write(tmp_path, GOOD, *(case[0] for case in BAD.values()))
+    with pytest.raises(InputError, match=r"\(\d\d problems in all\)$"):
+        read_karpathy(karpathy_json, images)
+
+
+def test_the_wrong_folder(tmp_path):
+    karpathy_json, images = flickr_tree(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for skipped in (None, []):
+        with pytest.raises(InputError, match="empty: is empty"):
+            read_karpathy(karpathy_json, empty, skipped=skipped)
+        with pytest.raises(InputError, match="gone: no such folder"):
+            read_karpathy(karpathy_json, tmp_path / "gone", skipped=skipped)
+        with pytest.raises(InputError, match="holds none of the 8 images .* such as 1000268201_tr"):
+            read_karpathy(karpathy_json, tmp_path, skipped=skipped)
