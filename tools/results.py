@@ -55,8 +55,9 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
     lines = [f"### {title}, {result['images']:,} images", ""]
     beams = []
     for row in rows:
-        power = _normalisation(row)
-        beams.append(f"{row['search']['beam_size']}" + (f", length to {power:g}" if power else ""))
+        beam, power = row["search"]["beam_size"], _normalisation(row)
+        # A beam of one has nothing to choose between, so the power makes no difference to it.
+        beams.append(f"{beam}, length to {power:g}" if power and beam > 1 else f"{beam}")
     points = [
         [beam, *(f"{row['result'][name]:.2f}" for name in SCORES)]
         for beam, row in zip(beams, rows, strict=True)
