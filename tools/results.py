@@ -52,7 +52,7 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
     first = rows[0]
     data, result = first["data"], first["result"]
     title = f"{NAMES.get(data['dataset'], data['dataset'])}, {SPLITS[data['split']]} split"
-    lines = [f"### {title}, {result['images']:,} images", ""]
+    lines = [f"## {title}, {result['images']:,} images", ""]
     beams = []
     for row in rows:
         beam, power = row["search"]["beam_size"], _normalisation(row)
