@@ -288,7 +288,7 @@ def test_results_are_tabled_by_beam_with_where_they_came_from(tmp_path):
         content["training"] = first["training"]
         path.write_text(json.dumps(content))
     (tmp_path / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    said = results.render(tmp_path)
+    said = results.render(tmp_path).replace("\u2060", "")
     assert "Flickr8k, validation split, 1,000 images" in said
     beams = re.findall(r"^\| (\d[^|]*) \| 12\.3[45] \|", said, re.MULTILINE)
     assert beams == ["1", "5", "5, length to 0.7"]

@@ -74,7 +74,8 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
 
 
 def _interval(bounds: list[float] | None) -> str:
-    return f"{bounds[0]:.1f}–{bounds[1]:.1f}" if bounds else "–"
+    joiner = "\u2060"  # no line break at the dash
+    return f"{bounds[0]:.1f}{joiner}–{joiner}{bounds[1]:.1f}" if bounds else "–"
 
 
 def provenance(stored: dict, logs: list[Path]) -> list[str]:
