@@ -1,12 +1,15 @@
-"""Draw the pictures of the book's pages: `python book/figures/draw.py` writes each SVG beside it.
+"""Draw the pictures of the book's pages: `python book/figures/draw.py` writes each one beside it.
 
 Same code, same bytes: no date goes in, ids are salted with the figure's own name, and letters are
-stored as outlines so that every browser shows the same picture.
+stored as outlines so that every browser shows the same picture. The first picture of the book is
+the packaged toy captioner's own work: draw it again after `make toy`.
 """
 
 from __future__ import annotations
 
+import io
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
+from PIL import Image
 
 from captionlib.diagrams import PALETTE, TINT, arrow, box, canvas
 
@@ -310,6 +314,28 @@ def chapter_map() -> Axes:
     return axes
 
 
+def first_look(folder: Path) -> str:
+    """What the packaged toy captioner says of one scene, and where it looked. Returns the caption.
+
+    Writes `first-look.jpg` into `folder`.
+    """
+    from captionlib import Captioner
+    from captionlib.scenes import write_scenes
+    from captionlib.visualize import show_attention
+
+    with tempfile.TemporaryDirectory() as scenes:
+        write_scenes(scenes, train=0, val=0, test=SCENE + 1, seed=0)
+        image = Path(scenes) / "images" / f"test_{SCENE:05d}.png"
+        caption = Captioner.from_pretrained("toy").caption(image)
+        figure = show_attention(image, caption)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    plt.close(figure)
+    Image.open(file).convert("RGB").save(folder / "first-look.jpg", quality=88, subsampling=0)
+    return caption.text
+
+
+SCENE = 10  # of the toy world's test split
 FIGURES = {
     "whole-model": whole_model,
     "encoder": encoder,
@@ -321,7 +347,7 @@ FIGURES = {
 
 
 def main(folder: Path = HERE) -> None:
-    """Write every figure into `folder` as SVG."""
+    """Write every figure into `folder`."""
     for name, draw in FIGURES.items():
         settings = {"svg.hashsalt": name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
         with plt.rc_context(settings):
@@ -330,6 +356,7 @@ def main(folder: Path = HERE) -> None:
             figure.set_size_inches(0.8 * figure.get_size_inches())
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             plt.close(figure)
+    print("first-look:", first_look(folder))
 
 
 if __name__ == "__main__":
