@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 
@@ -119,6 +120,16 @@ def test_the_module_reads_as_written_by_hand(project):
     assert text.startswith('"""Sums.\n\nChapter 00 of the book, notebooks/00_sums.ipynb,')
     assert '\nimport math\n\n__all__ = ["add"]\n\n\ndef add(one, two):\n' in text
     assert "#|" not in text and "# %%" not in text
+
+
+def test_saved_by_jupyterlab_nothing_changed(project):
+    """What jupytext does in JupyterLab: it reads the pair, and writes both halves."""
+    notebook = jupytext.read(SCRIPT)
+    stored = nbformat.read(STORED, as_version=4)
+    assert jupytext.writes(stored, "py:percent") == jupytext.writes(notebook, "py:percent")
+    SCRIPT.write_text(jupytext.writes(notebook, "py:percent"))
+    assert "jupytext_version" in SCRIPT.read_text()
+    assert check.main() == 0
 
 
 def change_output(notebook):

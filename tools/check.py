@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from tools import find_chapters, results
 from tools.export import export
-from tools.notebooks import as_script, code_cells, hashes, read_script, tags
+from tools.notebooks import as_script, code_cells, hashes, read_script, tags, without_version
 
 PAGES = ("README.md", "CONTRIBUTING.md", "book/*.md")
 PICTURES = {"image/png", "image/jpeg", "image/svg+xml", "image/gif"}
@@ -52,7 +52,7 @@ def first_line(cell) -> str:
 def check_pairs(root: Path) -> Iterator[str]:
     """The script of every chapter is as the tools write it and says what the notebook says."""
     for path in find_chapters(root):
-        text = path.read_text(encoding="utf-8")
+        text = without_version(path.read_text(encoding="utf-8"))
         if text != read_script(path)[1]:
             yield f"{path}: set-up cell, badge or format not up to date: run `make notebooks`"
         stored = path.with_suffix(".ipynb")

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -67,13 +68,17 @@ def in_order(value):
     return nbformat.from_dict({key: in_order(value[key]) for key in sorted(value)})
 
 
+def without_version(text: str) -> str:
+    """A script without the line that tells which jupytext saved it."""
+    return re.sub(r"^# +jupytext_version: .*\n", "", text, count=1, flags=re.MULTILINE)
+
+
 def as_script(notebook) -> str:
     """The text of the .py half, formatted."""
     for cell in notebook.cells:
         cell.metadata.pop("lines_to_next_cell", None)
         cell.metadata = in_order(cell.metadata)
-    lines = jupytext.writes(notebook, "py:percent").splitlines(keepends=True)
-    return ruff("".join(line for line in lines if "jupytext_version:" not in line), "format")
+    return ruff(without_version(jupytext.writes(notebook, "py:percent")), "format")
 
 
 def read_script(path: Path):
@@ -87,7 +92,6 @@ def read_script(path: Path):
     notebook = jupytext.reads(text, "py:percent")
     seen = {}
     for cell in notebook.cells:
-        cell.metadata.pop("lines_to_next_cell", None)
         cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]  # the same in every run
         seen[cell.id] = seen.get(cell.id, 0) + 1
         cell.id += f"-{seen[cell.id]}" * (seen[cell.id] > 1)
@@ -172,7 +176,7 @@ def write(path: Path, text: str) -> None:
 def as_stored(notebook) -> str:
     """The text of the .ipynb half."""
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    notebook.metadata["jupytext"]["text_representation"].pop("jupytext_version", None)
+    notebook.metadata["jupytext"].pop("text_representation", None)  # as JupyterLab saves it
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
     return nbformat.writes(notebook)
@@ -207,6 +211,7 @@ def main(arguments: list[str]) -> int:
             }
             print(f"{path}: {seconds:.1f} s", flush=True)
         write(path.with_suffix(".ipynb"), as_stored(notebook))
+        path.touch()  # JupyterLab's jupytext wants the script to be the newer half
     return status
 
 
