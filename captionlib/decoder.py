@@ -44,7 +44,8 @@ class Grid(NamedTuple):
 
     def select(self, images: Tensor) -> "Grid":
         """The grids of some images, named by their row numbers (N,)."""
-        return Grid(self.encoder_out[images], self.projected[images])
+        # index_select, for its gradient sums in one order; indexing by [] sums in any.
+        return Grid(*(tensor.index_select(0, images) for tensor in self))
 
 
 class State(NamedTuple):
@@ -53,9 +54,9 @@ class State(NamedTuple):
     hidden: Tensor  # (N, H)
     cell: Tensor  # (N, H)
 
-    def select(self, rows: Tensor | slice) -> "State":
-        """The states of some rows."""
-        return State(self.hidden[rows], self.cell[rows])
+    def select(self, rows: Tensor) -> "State":
+        """The states of some rows (N,)."""
+        return State(*(tensor.index_select(0, rows) for tensor in self))
 
 
 class DecoderOutput(NamedTuple):
@@ -237,7 +238,7 @@ class DecoderWithAttention(nn.Module):
         for t, running in enumerate(targets.batch_sizes.tolist()):
             if running < len(grid.projected):  # some captions have ended: keep the first rows
                 grid = Grid(*(tensor[:running] for tensor in grid))
-                state = state.select(slice(running))
+                state = State(*(tensor[:running] for tensor in state))
             state, alpha = self._step(embedded[:running, t], state, grid, linear)
             hiddens.append(state.hidden)
             alphas.append(alpha)

@@ -157,8 +157,14 @@ def train_one_epoch(
     epoch, device = len(history), torch.device(device)
     sums, tokens = torch.zeros(3, dtype=torch.float64), 0
     model.train()
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None if progress else True)
-    for step, (images, captions, lengths) in enumerate(bar):
+    # The bar doesn't wrap the loader: some bars would open it twice, and draw another order.
+    bar = tqdm(
+        total=len(loader),
+        desc=f"epoch {epoch + 1}",
+        leave=False,
+        disable=None if progress else True,
+    )
+    for step, (images, captions, lengths) in enumerate(loader):
         share = (epoch + step / len(loader)) / config.epochs
         factor = rate_factor(config, history, share)
         for group in optimizer.param_groups:
@@ -181,7 +187,9 @@ def train_one_epoch(
         count = len(output.targets.data)
         sums += count * torch.tensor([part.item() for part in loss], dtype=torch.float64)
         tokens += count
-        bar.set_postfix(nats=f"{sums[1] / tokens:.3f}")
+        bar.set_postfix(nats=f"{sums[1] / tokens:.3f}", refresh=False)
+        bar.update()
+    bar.close()
     means = (sums / tokens).tolist()
     return dict(zip(("loss", "nats", "penalty"), means, strict=True)) | {
         "learning_rate": factor * config.learning_rate

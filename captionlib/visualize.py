@@ -53,7 +53,7 @@ def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
     return bell / bell.sum(axis=1, keepdims=True) @ nearest
 
 
-COLUMNS = 6  # panels in a row
+COLUMNS = 6  # panels in a row, at most
 
 
 def show_attention(
@@ -62,7 +62,8 @@ def show_attention(
     """Draw the image, and then, for each word, the image seen through the word's attention.
 
     All words share one scale: the image is lit where a weight is the caption's largest, and dark
-    where it is 0. Under each word stands its largest weight, in multiples of an even share.
+    where it is 0; between them by the square root, so that a spread-out gaze stays visible. Under
+    each word stands its largest weight, in multiples of an even share.
 
     Args:
         image: the image that the caption is of, as `read_image` takes it.
@@ -92,7 +93,7 @@ def show_attention(
     figure, panels = _panels(new, title, 1 + len(words), pixels.shape[0] / pixels.shape[1])
     panels[0].imshow(pixels, aspect="auto")
     for axes, word, alpha, weights in zip(panels[1:], words, alphas, maps, strict=True):
-        axes.imshow(_lit(pixels, weights / top), aspect="auto")
+        axes.imshow(_lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)), aspect="auto")
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
         _save(figure, Path(to))
@@ -101,11 +102,12 @@ def show_attention(
 
 def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[Axes]]:
     """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
-    columns = min(count, COLUMNS)
+    rows = math.ceil(count / COLUMNS)
+    columns = math.ceil(count / rows)  # rows of about the same length
     lines = textwrap.wrap(title, width=max(14 * columns, 28)) or ["(no words)"]
     panel = 1.8, 1.8 * min(max(tallness, 0.4), 2.5)  # inches
     head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
-    size = max(columns * step[0] + 0.1, 3.0), math.ceil(count / columns) * step[1] + head
+    size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
     figure = new(figsize=size, facecolor="white")
     figure.text(
         0.5,

