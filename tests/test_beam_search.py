@@ -159,13 +159,12 @@ def test_a_wide_beam_is_exhaustive_search_where_nothing_finishes(seed):
         assert hypothesis.log_prob == pytest.approx(totals[best], abs=1e-6)
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.7])
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("beam_size", [2, 3, 5])
 @pytest.mark.parametrize("seed", range(3))
 def test_stopping_early_and_sharing_a_batch_change_nothing(seed, beam_size, exponent):
-    vocabulary = make_vocabulary(6)
-    decoder = make_decoder(vocabulary, seed)
-    encodings = make_encodings(6, seed)
+    vocabulary = make_vocabulary(3)
+    decoder, encodings = make_decoder(vocabulary, seed, end=3.0), make_encodings(6, seed)
     config = SearchConfig(beam_size, max_words=5, length_normalisation=exponent)
     for encoding, hypothesis in zip(
         encodings, beam_search(decoder, encodings, vocabulary, config), strict=True
