@@ -483,7 +483,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from captionlib import vision
-from captionlib.files import InputError
 
 
 class Encoder(nn.Module):
@@ -787,7 +786,8 @@ from pathlib import Path
 from captionlib.data import CaptionDataset, image_file, prepare
 from captionlib.scenes import write_scenes
 
-folder = Path(tempfile.mkdtemp())
+place = tempfile.TemporaryDirectory()  # gone when the chapter ends
+folder = Path(place.name)
 karpathy = write_scenes(folder / "scenes", train=16, val=2, test=2)
 prepare(karpathy, folder / "scenes" / "images", folder / "data", workers=1, progress=False)
 captions = CaptionDataset(folder / "data", "TRAIN")

