@@ -352,7 +352,7 @@ class LoopLinear:
         self._gathered: dict[int, tuple] = {}
 
     def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(N, in) to (N, out), under autocast too; `weight` (out, in) and `bias` (out,) as there."""
+        """Inputs (N, in) to (N, out), under autocast too; `weight` (out, in), `bias` (out,)."""
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return F.linear(inputs, weight, bias)
         device = inputs.device.type
