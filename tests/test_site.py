@@ -41,7 +41,7 @@ def pages() -> list[str]:
     listed = yaml.safe_load((ROOT / "_toc.yml").read_text())
     files = [listed["root"]]
     files += [chapter["file"] for part in listed["parts"] for chapter in part["chapters"]]
-    return ["index.html", *(f"{file}.html" for file in files), "search.html", "genindex.html"]
+    return [*(f"{file}.html" for file in files), "search.html", "genindex.html"]
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +76,8 @@ class Visit:
         self.page.on("request", self.watch)
         self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url}"))
         self.page.goto(f"{SITE.as_uri()}/{address}", wait_until="load")
+        if address == "index.html":
+            return  # it only leads on
         self.page.evaluate("() => window.MathJax?.startup?.promise")
         self.page.evaluate("() => document.fonts.ready.then(() => true)")
 
@@ -133,8 +135,13 @@ def test_page(browser, address, theme):
         assert (seen["page"] > 200) if theme == "light" else (seen["page"] < 60)
         if theme == "dark":
             assert not [frame for frame in seen["frames"] if frame and frame > 120]
-        if address not in ("search.html", "index.html"):
+        if address != "search.html":
             assert seen["searches"] == 1, f"{seen['searches']} search bars at width {width}"
+
+
+def test_the_front_door_leads_to_the_first_page(browser):
+    with Visit(browser, "index.html") as visit:
+        visit.page.wait_for_url(f"**/{pages()[0]}")
 
 
 @pytest.mark.parametrize(
