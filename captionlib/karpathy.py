@@ -168,8 +168,7 @@ class _Reader:
                 self.first_missing = filename
             self.missing += 1
             raise InputError(
-                f"{path}: no such image, though {self.json_path} lists it; fetch it "
-                "or leave it out"
+                f"{path}: no such image, though {self.json_path} lists it; fetch it or leave it out"
             )
         if not os.path.realpath(path).startswith(os.path.join(self.real_root, "")):
             raise InputError(
