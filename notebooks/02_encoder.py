@@ -162,8 +162,8 @@ found = [labels.index_to_description(int(i)).split(",")[0] for i in guesses.argm
 assert found[:5] == ["soccer ball", "king penguin", "balloon", "umbrella", "mountain tent"]
 
 # %% [markdown]
-# Five of six, from a network that has seen photographs and never an emoji. (These are picked: with
-# most of our objects it fares as with the train. A boiler, a chimney, a power drill: why not?)
+# Five of six, from a network that learned from photographs. (These are picked: with most of our
+# objects it fares as with the train. A boiler, a chimney, a power drill: why not?)
 #
 # But look at what it *can't* say. It answers with one of a thousand names, for the whole picture
 # at once. No *two*, no *left of*, no *on the beach*. The names are of no use to us. What the
@@ -186,8 +186,9 @@ for name, child in resnet.named_children():
     print(f"{name:8s} {kind:18s} {str(tuple(x.shape)):20s} {millions:5.1f} million weights")
 
 # %% [markdown]
-# Read the shapes from top to bottom: (batch, channels, height, width). Each stage halves the sides
-# and doubles the channels. What is lost in *where* is gained in *what*. After `layer4` an image is
+# Read the shapes from top to bottom: (batch, channels, height, width). From
+# `layer1` on, each stage halves the sides and doubles the channels: what is lost in *where* is
+# gained in *what*. After `layer4` an image is
 # 8×8 positions with 2,048 learned numbers each.
 #
 # Then come the two layers that make a classifier of it. `avgpool` averages the 64 positions into
@@ -252,7 +253,8 @@ with torch.no_grad():
 
 for name, maps in stages.items():
     print(f"{name}: {tuple(maps.shape)}")
-assert torch.equal(stages["head"], trunk.forward_features((image[None] / 255 - 0.5) / 0.5)[0])
+whole = trunk.forward_features((image[None] / 255 - 0.5) / 0.5)[0]
+assert torch.allclose(stages["head"], whole, atol=1e-4)
 
 # %% mystnb={"figure": {"caption": "The same scene at five depths. Above, the average over all channels; below, the channel that varies most. Outlines first, then fewer and fewer, more and more meaningful cells.", "name": "fig-encoder-shrinking"}, "image": {"alt": "A drawn scene with a ball, then five pairs of grey feature maps from 128 by 128 down to 8 by 8. The first maps still show edges of the drawing; in the last ones only a few coarse cells light up, where the objects are."}} tags=["hide-input"]
 figure, panels = plt.subplots(2, 6, figsize=(9.4, 3.5), facecolor="white")
@@ -613,7 +615,7 @@ with torch.device("meta"):
 print("resnet101, grid_size=14 ->", tuple(shape))
 
 # %%
-assert torch.allclose(grids.permute(0, 3, 1, 2)[:4], trunk.forward_features(pixels), atol=1e-4)
+assert torch.allclose(grids.permute(0, 3, 1, 2)[:4], trunk.forward_features(pixels), atol=1e-3)
 assert shape == (8, 14, 14, 2048) and grids.shape == (8, 8, 8, encoder.encoder_dim)
 assert not grids.requires_grad  # frozen: nothing is recorded
 
@@ -871,7 +873,7 @@ def cache_features(
         batch_size: images encoded at once.
         device: where to encode.
         bf16: encode under bfloat16 autocast: faster on many processors, but the vectors of
-            tf_efficientnet_lite0 then differ by about 5 % from those of float32.
+            tf_efficientnet_lite0 then differ by about 6 % from those of float32, on photographs.
         progress: show a bar on a terminal, with the size of the file.
 
     Raises:
@@ -1001,13 +1003,13 @@ assert ratio > 5
 # What does it cost? Two bytes a number, and the numbers are many.
 
 # %%
-for name, pixels_, channels in [
+for name, cells, channels in [
     ("resnet101, 14×14", 196, 2048),
     ("resnet101, 8×8", 64, 2048),
     ("lite0, 8×8", 64, 1280),
 ]:
     sizes = {
-        data: n * pixels_ * channels * 2 / 1e9 for data, n in [("Flickr8k", 8000), ("COCO", 123287)]
+        data: n * cells * channels * 2 / 1e9 for data, n in [("Flickr8k", 8000), ("COCO", 123287)]
     }
     print(f"{name:17s}", "  ".join(f"{data}: {size:5.1f} GB" for data, size in sizes.items()))
 
