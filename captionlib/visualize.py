@@ -83,16 +83,13 @@ def show_attention(
     photograph.thumbnail((400, 400))
     pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
 
-    words, maps = (
-        caption.words,
-        [upsample_alpha(a, pixels.shape[:2], smooth=smooth) for a in alphas],
-    )
+    maps = [upsample_alpha(alpha, pixels.shape[:2], smooth=smooth) for alpha in alphas]
     top = max((weights.max() for weights in maps), default=1.0)
     title = caption.text + ("" if caption.finished else " … (unfinished)")
     new = Figure if to is not None else plt.figure
-    figure, panels = _panels(new, title, 1 + len(words), pixels.shape[0] / pixels.shape[1])
+    figure, panels = _panels(new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1])
     panels[0].imshow(pixels, aspect="auto")
-    for axes, word, alpha, weights in zip(panels[1:], words, alphas, maps, strict=True):
+    for axes, word, alpha, weights in zip(panels[1:], caption.words, alphas, maps, strict=True):
         axes.imshow(_lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)), aspect="auto")
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
@@ -109,15 +106,8 @@ def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[
     head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
     size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
     figure = new(figsize=size, facecolor="white")
-    figure.text(
-        0.5,
-        1 - 0.08 / size[1],
-        "\n".join(lines),
-        ha="center",
-        va="top",
-        fontsize=11,
-        color="#1a1a1a",
-        parse_math=False,
+    figure.suptitle(
+        "\n".join(lines), y=1 - 0.08 / size[1], fontsize=11, color="#1a1a1a", parse_math=False
     )
     panels = []
     for n in range(count):

@@ -33,8 +33,8 @@ except ImportError:
     import captionlib
 
 # %% mystnb={"figure": {"caption": "From sixteen weights to a picture: squares that show the numbers, or a smooth map that is easier to look at and holds no more.", "name": "fig-seeing-attention"}, "image": {"alt": "A four by four grid of numbers, the attention weights of one word, becomes sixteen flat squares over a picture, and then a soft spot of light over the same picture."}} tags=["hide-input"]
-import numpy as np
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.colors import to_rgb
 
 from captionlib.diagrams import PALETTE, arrow, canvas
@@ -417,13 +417,13 @@ assert np.isclose(
 
 # %%
 named, others, chance, hits = [], [], [], []
-for path, caption in zip(paths, captions):
-    for word, alpha in zip(caption.words, caption.alphas):
+for path, caption in zip(paths, captions, strict=True):
+    for word, alpha in zip(caption.words, caption.alphas, strict=True):
         mask = boxes_of(word, objects[path.name])
         if not mask.any():
             continue  # the word names nothing that is in this scene
         named.append(mass_inside(alpha, mask))
-        rest = [a for w, a in zip(caption.words, caption.alphas) if w != word]
+        rest = [a for w, a in zip(caption.words, caption.alphas, strict=True) if w != word]
         others.append(np.mean([mass_inside(a, mask) for a in rest]))
         chance.append(mask.mean())
         peak = upsample_alpha(alpha, mask.shape)
@@ -534,7 +534,7 @@ class Replaced(nn.Module):
 
 
 def read_again(decoder, encoder_out):
-    """Log-probability of each word of `captions`, and whether it is still the decoder's first choice."""
+    """Log-probability of each word of `captions`, and whether it is still the first choice."""
     longest = max(len(caption.words) for caption in captions)
     ids = torch.tensor([model.vocabulary.encode(c.words, longest) for c in captions])
     lengths = torch.tensor([len(c.words) + 2 for c in captions])
