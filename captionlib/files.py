@@ -126,7 +126,7 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
 
 
 class _FailsOnce(io.FileIO):
-    """A file that reports one failed write and swallows the rest.
+    """A file that reports one failed write, and none while HDF5 closes it.
 
     HDF5 ends the whole process, past any `except`, if it can't write out what it holds back.
     """
@@ -144,6 +144,13 @@ class _FailsOnce(io.FileIO):
                 if not self.closing:
                     raise
         return len(data)
+
+    def truncate(self, size=None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
 
 
 @contextmanager

@@ -262,8 +262,12 @@ def naive_search(decoder, encoder_out, vocabulary, beam_size=5, max_words=50):
     return log_prob, words, alphas[: len(words)]
 
 
+# %% tags=["nbval-ignore-output"]
 log_prob, words, alphas = naive_search(decoder, encoder_out[0], vocabulary)
 print(" ".join(vocabulary.decode(words)), f"({log_prob:.2f} nats)")
+
+# %%
+assert len(words) == len(alphas) and log_prob < 0
 
 # %% [markdown]
 # It works, and it is slow, for a reason that has nothing to do with beam search. One row goes
@@ -282,8 +286,8 @@ print(" ".join(vocabulary.decode(words)), f"({log_prob:.2f} nats)")
 #   image with none left leaves the batch.
 # - **Ties.** `topk` does not say which of two equal scores it takes. In `bfloat16` equal scores are
 #   common, and a caption should not depend on which images happen to be beside it.
-# - **No `<end>`.** Half of the original's bug reports on this part are one line, `max()` of an
-#   empty list: no beam had finished. Here a caption always comes back, and says whether it is
+# - **No `<end>`.** Six threads in the original's list of issues end at the same line, the `max()`
+#   of an empty list: no beam had finished. Here a caption always comes back, and says whether it is
 #   finished.
 #
 # First the settings. Adding up logarithms favours short captions, since each further word can only
@@ -593,13 +597,22 @@ def beam_search(
 # %% tags=["nbval-ignore-output"]
 import time
 
-start = time.perf_counter()
-naive = [naive_search(decoder, grid, vocabulary) for grid in encoder_out[:32]]
-naive_seconds = time.perf_counter() - start
 
-start = time.perf_counter()
-found = beam_search(decoder, encoder_out[:32], vocabulary)
-seconds = time.perf_counter() - start
+def best_of_three(function):
+    """The result, and the least seconds it took."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return result, min(seconds)
+
+
+some = encoder_out[:32]
+naive, naive_seconds = best_of_three(
+    lambda: [naive_search(decoder, grid, vocabulary) for grid in some]
+)
+found, seconds = best_of_three(lambda: beam_search(decoder, some, vocabulary))
 print(f"32 scenes, beam 5: naive {naive_seconds:.2f} s, batched {seconds:.2f} s")
 print(f"{naive_seconds / seconds:.1f} times as fast")
 
@@ -639,7 +652,7 @@ with torch.inference_mode():
 # For 64 validation scenes of the toy world (seed 0): how likely the model itself finds its
 # captions, and how many are other than the greedy ones.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widths = [1, 3, 5]
 by_width = {
     width: beam_search(decoder, encoder_out, vocabulary, SearchConfig(beam_size=width))
@@ -700,12 +713,16 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 #
 # What does normalisation do? The greater the exponent, the less a further word costs.
 
-# %%
+# %% tags=["nbval-ignore-output"]
+mean_words = []
 for exponent in (0.0, 0.7, 1.0):
     config = SearchConfig(beam_size=5, length_normalisation=exponent)
     hypotheses = beam_search(decoder, encoder_out, vocabulary, config)
-    words = sum(len(hypothesis.word_ids) for hypothesis in hypotheses) / len(hypotheses)
-    print(f"length to the power {exponent}: {words:.2f} words on average")
+    mean_words.append(sum(len(hypothesis.word_ids) for hypothesis in hypotheses) / len(hypotheses))
+    print(f"length to the power {exponent}: {mean_words[-1]:.2f} words on average")
+
+# %%
+assert mean_words[0] < mean_words[-1]
 
 # %% [markdown]
 # ### When no caption ends
@@ -713,7 +730,7 @@ for exponent in (0.0, 0.7, 1.0):
 # Take `<end>` away from the model, as a badly trained one would. The search stops at
 # `max_words` and returns its best beginning, with its attention weights, and says so.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import copy
 
 endless = copy.deepcopy(decoder)
@@ -721,7 +738,10 @@ endless.fc.bias.data[vocabulary.end] = -math.inf
 (hypothesis,) = beam_search(endless, encoder_out[:1], vocabulary, SearchConfig(max_words=15))
 print(" ".join(vocabulary.decode(hypothesis.word_ids)))
 print("finished:", hypothesis.finished, " alphas:", tuple(hypothesis.alphas.shape))
-assert not hypothesis.finished and len(hypothesis.word_ids) == 15
+
+# %%
+assert not hypothesis.finished
+assert len(hypothesis.word_ids) == len(hypothesis.alphas) == 15
 
 # %% [markdown]
 # ## What we changed
@@ -729,7 +749,7 @@ assert not hypothesis.finished and len(hypothesis.word_ids) == 15
 # The original tutorial's search {cite}`vinodababu2018` takes one image at a time and is written out
 # twice, in `caption.py` and `eval.py`. It keeps the same $k$ beginnings as ours, less one for each
 # that has finished; but it goes on until all $k$ have finished, which with raw sums never changes
-# the winner and often doubles the work. It copies the grid $k$ times and projects it anew at every
+# the winner. It copies the grid $k$ times and projects it anew at every
 # step, divides positions by the vocabulary's size, which newer versions of PyTorch answer with
 # fractions, and falls over when nothing finishes.
 #

@@ -125,6 +125,7 @@ def tidy(cell) -> None:
 def execute(notebook, folder: Path) -> float:
     """Run a notebook in `folder`; its outputs are stored in place. Returns the seconds it took."""
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     os.environ.pop("MPLBACKEND", None)  # else the kernel draws no figures
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
@@ -133,6 +134,7 @@ def execute(notebook, folder: Path) -> float:
         timeout=CELL_TIMEOUT,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         kernel_name="python3",
+        config=Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {}),
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,
         store_widget_state=False,
