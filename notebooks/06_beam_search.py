@@ -674,7 +674,8 @@ for width, hypotheses in by_width.items():
 # and 5 {cite}`vinodababu2018`. Much wider beams are known to make translations worse again
 # {cite}`koehn2017`.
 #
-# Here are the scenes where five beams gain most over greedy search.
+# Here are the scenes where five beams gain most over greedy search. Likelier is not the same as
+# right.
 
 # %%
 gain = [
