@@ -1,8 +1,13 @@
-"""Kernels that nbval starts talk through files, not ports: they run where there is no network."""
-
-import sys
+"""nbval starts its kernels as the tools do."""
 
 import jupyter_client
+import nbval.kernel
 
-if sys.platform != "win32":
-    jupyter_client.KernelManager.transport.default_value = "ipc"
+from tools import kernels
+
+
+def _manager(**settings):
+    return jupyter_client.KernelManager(**kernels.transport(), **settings)
+
+
+nbval.kernel.KernelManager = _manager

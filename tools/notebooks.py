@@ -24,7 +24,7 @@ import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from tools import find_chapters
+from tools import find_chapters, kernels
 from tools.export import ruff
 
 CELL_TIMEOUT = 600  # seconds
@@ -134,7 +134,7 @@ def execute(notebook, folder: Path) -> float:
         timeout=CELL_TIMEOUT,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         kernel_name="python3",
-        config=Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {}),
+        config=Config({"KernelManager": kernels.transport()}),
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,
         store_widget_state=False,
