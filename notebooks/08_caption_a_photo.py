@@ -559,7 +559,8 @@ assert answer["words"] == captioner.caption(paths[0], beam_size=1).words
 
 # %% [markdown]
 # `evaluate` captions every image of a split once, and scores the captions against the captions
-# in the JSON just as people wrote them ([chapter 07](07_bleu.ipynb) built the scores). The intervals say
+# in the JSON just as people wrote them ([chapter 07](07_bleu.ipynb) built the scores; in the original
+# tutorial `eval.py` did this, at any beam size). The intervals say
 # how far each score would move with another draw of images from the same world; with twelve
 # images, that is a lot.
 

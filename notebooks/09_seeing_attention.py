@@ -107,7 +107,8 @@ print("alphas", first.alphas.shape, "adding up to", first.alphas.sum((1, 2)).rou
 # One map a word, each adding up to 1 over the cells of the encoder's grid. Map number $t$ is the
 # $\alpha_t$ of [chapter 03](03_attention.ipynb), and it was made *before* word $t$ was chosen: the
 # decoder reads word $t-1$, looks, and then speaks. So the map under *dog* says where the decoder
-# looked in order to find out which word comes after *a*.
+# looked in order to find out which word comes after *a*. One after the other, the maps show the
+# decoder's gaze as it moves across the picture.
 #
 # ## From a few cells to a picture
 #
