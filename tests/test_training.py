@@ -153,14 +153,14 @@ def test_settings_are_checked(setting):
 
 
 def test_training_learns_and_writes_everything_down(tmp_path):
-    model, history = run(tmp_path, dataclasses.replace(SETTINGS, epochs=25))
-    assert history[-1]["nats"] < 0.9 * history[0]["nats"]
+    model, history = run(tmp_path, dataclasses.replace(SETTINGS, epochs=10))
+    assert history[-1]["nats"] < 0.97 * history[0]["nats"]
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
     assert_same_weights(CaptionModel.load(tmp_path), model)  # the last epoch was the best
     metrics = CaptionModel.load(tmp_path / "best").metrics["training"]
-    assert metrics["seed"] == 1 and metrics["epoch"] == 25
+    assert metrics["seed"] == 1 and metrics["epoch"] == 10
 
 
 def test_report_55_90_97_the_same_seed_gives_the_same_weights(tmp_path):
