@@ -72,8 +72,8 @@ plt.show()
 # ## One name to change
 #
 # Everything that tells a small run from a large one stands in this table, in the package's own
-# settings. `RUN = "toy"` is what you see executed here. For a real one, put the data where the table
-# says (`data/flickr8k/dataset_flickr8k.json` and the photographs in `data/flickr8k/images`; for
+# settings. `RUN = "toy"` is what you see executed here. For a real one, put the data into
+# `data/flickr8k` beside this notebook (`dataset_flickr8k.json`, and the photographs in `images`; for
 # COCO, `images` holds `train2014` and `val2014`), change the name, and run all cells.
 
 # %%
