@@ -7,7 +7,6 @@ file and the cure; 1 for anything else, with one line too (`CAPTIONLIB_DEBUG=1` 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -17,6 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from captionlib.arguments import (
+    MODEL_OPTIONS,
+    SEARCH_OPTIONS,
+    TRAIN_OPTIONS,
+    given,
+    make_parser,
+)
 from captionlib.files import InputError, read_json, recover_folder, write_json
 
 __all__ = ["main"]
@@ -42,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not debug:
             warnings.simplefilter("ignore")  # a library's warning is not the line about the file
         try:
-            args = _parser().parse_args(argv)
-            status = args.run(args)
+            args = make_parser().parse_args(argv)
+            status = _COMMANDS[args.command](args)
             if sys.stdout is not None:  # closed by the caller: `captionlib ... >&-`
                 sys.stdout.flush()
             return status
@@ -75,73 +81,6 @@ def _say(message: str) -> None:
         print(line.encode(errors="backslashreplace").decode(errors="replace"), file=sys.stderr)
 
 
-# ------------------------------------------------------------------------------------ the options
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line, and whose help keeps its example's lines."""
-
-    def __init__(self, **options):
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str):
-        raise InputError(f"{message}; {self.prog} --help shows how".replace("\n", " "))
-
-
-def _at_least(low: int):
-    """The type of an option that is a whole number from `low` up."""
-
-    def whole_number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low}, got {text!r}")
-        return value
-
-    return whole_number
-
-
-def _parser() -> _Parser:
-    from captionlib import __version__
-
-    parser = _Parser(
-        prog="captionlib",
-        description="Image captioning with visual attention: from photographs to sentences.",
-        epilog="example:\n  captionlib scenes --to toy && captionlib prepare --help",
-    )
-    parser.add_argument("--version", action="version", version=f"captionlib {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_scenes, _add_prepare, _add_train, _add_evaluate, _add_caption):
-        add(commands)
-    return parser
-
-
-def _command(commands, name: str, run, about: str, example: str) -> _Parser:
-    """One command's parser. An option that is not given leaves no trace: defaults stay in the
-    configuration classes, once."""
-    parser = commands.add_parser(
-        name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        epilog=f"example:\n  {example}",
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _given(args: argparse.Namespace, *names: str) -> dict:
-    """Those of the options `names` that were given."""
-    return {name: getattr(args, name) for name in names if hasattr(args, name)}
-
-
-def _option(parser, flag: str, help: str, **settings) -> None:
-    parser.add_argument(flag, help=help, **settings)
-
-
 def _bar() -> bool:
     """Whether long work shows its progress: only to a person at a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
@@ -150,26 +89,10 @@ def _bar() -> bool:
 # ----------------------------------------------------------------------------------------- scenes
 
 
-def _add_scenes(commands) -> None:
-    parser = _command(
-        commands,
-        "scenes",
-        _scenes,
-        "draw the toy world: images, captions, and where every object is",
-        "captionlib scenes --to toy --train 300 --val 50 --test 50",
-    )
-    _option(parser, "--to", "folder to write", required=True, metavar="DIR")
-    count = {"type": _at_least(0), "metavar": "N"}
-    _option(parser, "--train", "training images (1500)", **count)
-    _option(parser, "--val", "validation images (200)", **count)
-    _option(parser, "--test", "test images (200)", **count)
-    _option(parser, "--seed", "the same seed draws the same scenes (0)", type=int, metavar="S")
-
-
 def _scenes(args) -> int:
     from captionlib.scenes import write_scenes
 
-    wanted = _given(args, "train", "val", "test", "seed")
+    wanted = given(args, "train", "val", "test", "seed")
     path = write_scenes(args.to, **wanted, progress=_bar())
     print(path)
     return 0
@@ -178,37 +101,16 @@ def _scenes(args) -> int:
 # ---------------------------------------------------------------------------------------- prepare
 
 
-def _add_prepare(commands) -> None:
-    parser = _command(
-        commands,
-        "prepare",
-        _prepare,
-        "turn a folder of images and Karpathy's JSON into the files that training reads",
-        "captionlib prepare --karpathy-json toy/dataset_scenes.json --images toy/images "
-        "--to prepared",
-    )
-    _option(parser, "--karpathy-json", "the split and its captions", required=True, metavar="F")
-    _option(parser, "--images", "folder of the images", required=True, metavar="DIR")
-    _option(parser, "--to", "folder to write", required=True, metavar="DIR")
-    count = {"type": _at_least(1), "metavar": "N"}
-    _option(parser, "--captions-per-image", "captions stored per image (5)", **count)
-    _option(parser, "--min-word-freq", "rarer words become <unk> (5)", **count)
-    _option(parser, "--max-len", "longest training caption, in words (50)", **count)
-    _option(parser, "--seed", "of the resampled captions (0)", type=int, metavar="S")
-    _option(parser, "--skip-bad", "leave bad images out, and list them", action="store_true")
-    _option(parser, "--workers", "processes that read images", **count)
-
-
 def _prepare(args) -> int:
     from captionlib.data import DataConfig, prepare
 
-    config = DataConfig(**_given(args, "captions_per_image", "min_word_freq", "max_len", "seed"))
+    config = DataConfig(**given(args, "captions_per_image", "min_word_freq", "max_len", "seed"))
     done = prepare(
         args.karpathy_json,
         args.images,
         args.to,
         config,
-        **_given(args, "skip_bad", "workers"),
+        **given(args, "skip_bad", "workers"),
         progress=_bar(),
     )
     for line in done.skipped:
@@ -218,107 +120,6 @@ def _prepare(args) -> int:
 
 
 # ------------------------------------------------------------------------------------------ train
-
-# The fields of the configuration classes that can be set, with their defaults for the help: the
-# classes themselves would cost an import of torch. A test holds the two equal.
-_MODEL_OPTIONS = {
-    "backbone": ("tf_efficientnet_lite0", str, "encoder: resnet101, or a name that timm knows"),
-    "grid_size": (None, int, "stretch the encoder's grid to this many cells a side (its own)"),
-    "attention_dim": (512, int, "size of the attention layer"),
-    "embed_dim": (512, int, "size of a word's vector"),
-    "decoder_dim": (512, int, "size of the LSTM's state"),
-    "dropout": (0.5, float, "on the state, before the vocabulary layer"),
-    "feature_dropout": (0.0, float, "on the annotation vectors"),
-}
-_TRAIN_OPTIONS = {
-    "epochs": (120, int, "at most"),
-    "batch_size": (32, int, "images a batch, each with all its captions"),
-    "learning_rate": (4e-4, float, "Adam's, for the decoder"),
-    "encoder_learning_rate": (1e-4, float, "Adam's, for an encoder that is fine-tuned"),
-    "schedule": ("plateau", str, "plateau or one_cycle"),
-    "decay": (0.8, float, "plateau: factor on the rates"),
-    "decay_after": (8, int, "plateau: epochs without a better BLEU-4 before a cut"),
-    "patience": (20, int, "epochs without a better BLEU-4 before the end"),
-    "alpha_c": (1.0, float, "weight of doubly stochastic attention"),
-    "label_smoothing": (0.0, float, "share of each target spread over the vocabulary"),
-    "max_grad_norm": (5.0, float, "clip gradients to this length"),
-    "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
-    "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
-    "seed": (0, int, "of weights, order and dropout"),
-}
-_SEARCH_OPTIONS = {
-    "beam_size": (5, int, "hypotheses kept when the trained model captions"),
-    "length_normalisation": (0.0, float, "exponent of the length that a score is divided by"),
-    "max_words": (50, int, "longest caption"),
-}
-
-
-def _add_train(commands) -> None:
-    parser = _command(
-        commands,
-        "train",
-        _train,
-        "train a captioner on prepared data; the best so far is in DIR/best",
-        "captionlib train --data prepared --to model --epochs 10 --schedule one_cycle",
-    )
-    _option(parser, "--data", "folder that prepare wrote", required=True, metavar="DIR")
-    _option(parser, "--to", "folder to write: best, last, log, curve", required=True, metavar="DIR")
-    _option(
-        parser,
-        "--resume",
-        "go on where --to stopped, with its settings",
-        action="store_true",
-        default=False,
-    )
-    _option(
-        parser,
-        "--start-from",
-        "begin with the weights of this captioner (none)",
-        default=None,
-        metavar="DIR",
-    )
-    _option(
-        parser,
-        "--features",
-        "folder for the encoded images of a frozen encoder (--data)",
-        default=None,
-        metavar="DIR",
-    )
-    _option(
-        parser,
-        "--workers",
-        "processes that load images when the encoder is trained (0)",
-        default=0,
-        type=_at_least(0),
-        metavar="N",
-    )
-    _option(
-        parser,
-        "--device",
-        "cpu, cuda, mps (cuda if there is one, else cpu)",
-        default=None,
-        metavar="D",
-    )
-    _option(
-        parser,
-        "--validation-beam-size",
-        "beam for choosing the best epoch (1: greedy)",
-        type=_at_least(1),
-        metavar="N",
-    )
-    for title, options in (
-        ("model", _MODEL_OPTIONS),
-        ("training", _TRAIN_OPTIONS),
-        ("search, stored with the model", _SEARCH_OPTIONS),
-    ):
-        group = parser.add_argument_group(title)
-        for name, (default, kind, about) in options.items():
-            flag = "--" + name.replace("_", "-")
-            if kind is None:
-                _option(group, flag, about, action="store_true")
-            else:
-                about = about if default is None else f"{about} ({default})"
-                _option(group, flag, about, type=kind, metavar=kind.__name__.upper())
 
 
 def _train(args) -> int:
@@ -334,10 +135,10 @@ def _train(args) -> int:
     stored = _stored_run(folder)
     if stored and not args.resume:  # said now, and not after an hour of encoding
         raise InputError(f"{folder}: holds a training already; --resume it or name another folder")
-    config = _configure(TrainConfig, stored, args, _TRAIN_OPTIONS)
-    search = _configure(SearchConfig, stored, args, _SEARCH_OPTIONS)
+    config = _configure(TrainConfig, stored, args, TRAIN_OPTIONS)
+    search = _configure(SearchConfig, stored, args, SEARCH_OPTIONS)
     about = {"data": find_base(args.data), "split": "VAL"} | stored.get("validation", {})
-    about |= {"beam_size": getattr(args, "validation_beam_size", about.get("beam_size", 1))}
+    about["beam_size"] = args.validation_beam_size or about.get("beam_size", 1)
     device = _device(args.device)
     vocabulary = CaptionDataset(args.data, "TRAIN").vocabulary
     _, references = load_references(args.data, "VAL")
@@ -348,7 +149,7 @@ def _train(args) -> int:
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    shape = _configure(ModelConfig, stored, args, _MODEL_OPTIONS)
+    shape = _configure(ModelConfig, stored, args, MODEL_OPTIONS)
     if stored:
         model = CaptionModel.load(folder / "last")
         if shape != model.config:
@@ -377,7 +178,7 @@ def _train(args) -> int:
 def _configure(kind: type, stored: dict, args, options: dict):
     """A configuration: its defaults, then what a stored run had, then what was asked for."""
     try:
-        return kind(**(stored.get(kind.__name__, {}) | _given(args, *options)))
+        return kind(**(stored.get(kind.__name__, {}) | given(args, *options)))
     except (TypeError, ValueError) as error:
         raise InputError(f"{error}; captionlib train --help lists the options") from None
 
@@ -404,7 +205,7 @@ def _stored_run(folder: Path) -> dict:
 def _start_from(args, vocabulary):
     from captionlib.decoder import CaptionModel
 
-    if shape := _given(args, *_MODEL_OPTIONS):
+    if shape := given(args, *MODEL_OPTIONS):
         names = ", ".join("--" + name.replace("_", "-") for name in shape)
         raise InputError(f"{names}: the model of --start-from has its shape; leave this out")
     model = CaptionModel.load(args.start_from)
@@ -451,41 +252,6 @@ def _validator(images, references: list, search, about: dict, device):
 # ----------------------------------------------------------------------------- evaluate and caption
 
 
-def _add_searching(parser) -> None:
-    """The options that evaluate and caption share."""
-    _option(
-        parser,
-        "--model",
-        "a captioner: a folder that train wrote (the shipped one)",
-        default=None,
-        metavar="DIR",
-    )
-    _option(
-        parser,
-        "--beam-size",
-        "hypotheses kept (what the model was saved with)",
-        default=None,
-        type=_at_least(1),
-        metavar="N",
-    )
-    _option(
-        parser,
-        "--batch-size",
-        "images captioned at once (32)",
-        default=32,
-        type=_at_least(1),
-        metavar="N",
-    )
-    _option(
-        parser,
-        "--device",
-        "cpu, cuda, mps (cuda if there is one, else cpu)",
-        default=None,
-        metavar="D",
-    )
-    _option(parser, "--json", "print JSON", action="store_true", default=False)
-
-
 def _captioner(args):
     from captionlib.captioner import Captioner
 
@@ -515,38 +281,6 @@ def _batches(items: Sequence, size: int, *, unit: str) -> Iterator[Sequence]:
             batch = items[start : start + size]
             yield batch
             bar.update(len(batch))
-
-
-def _add_evaluate(commands) -> None:
-    parser = _command(
-        commands,
-        "evaluate",
-        _evaluate,
-        "caption every image of a split once, and score the captions",
-        "captionlib evaluate --karpathy-json toy/dataset_scenes.json --images toy/images "
-        "--split test --model model",
-    )
-    _option(parser, "--karpathy-json", "the split and its captions", required=True, metavar="F")
-    _option(parser, "--images", "folder of the images", required=True, metavar="DIR")
-    _option(parser, "--split", "train, val or test", required=True, choices=_SPLITS)
-    _add_searching(parser)
-    _option(
-        parser,
-        "--save-results",
-        "write scores, settings and versions to a JSON file",
-        default=None,
-        metavar="F",
-    )
-    _option(
-        parser,
-        "--save-captions",
-        "write each image's words to a JSON file",
-        default=None,
-        metavar="F",
-    )
-
-
-_SPLITS = ("train", "val", "test")
 
 
 def _evaluate(args) -> int:
@@ -600,25 +334,6 @@ def _save_results(args, captioner, dataset: str, result: dict) -> None:
         "versions": versions(),
     }
     write_json(args.save_results, stored, indent=1)
-
-
-def _add_caption(commands) -> None:
-    parser = _command(
-        commands,
-        "caption",
-        _caption,
-        "say what is in photographs",
-        "captionlib caption holiday.jpg --model model --save-figure seen.png",
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, any format")
-    _add_searching(parser)
-    _option(
-        parser,
-        "--save-figure",
-        "draw where it looked: a file for one image, else a folder",
-        default=None,
-        metavar="F",
-    )
 
 
 def _caption(args) -> int:
@@ -695,6 +410,14 @@ def _printable(line: str) -> str:
     line = line.replace("\r", "\\r").replace("\n", "\\n")
     return line.encode(encoding, errors="backslashreplace").decode(encoding)
 
+
+_COMMANDS = {
+    "scenes": _scenes,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "caption": _caption,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

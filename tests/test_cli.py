@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captionlib import cli
+from captionlib import arguments, cli
 from captionlib.files import read_json
 
 COMMANDS = ["scenes", "prepare", "train", "evaluate", "caption"]
@@ -275,19 +275,27 @@ def test_defaults_in_the_help_are_those_of_the_classes():
     from captionlib.training import TrainConfig
 
     for kind, options in (
-        (ModelConfig, cli._MODEL_OPTIONS),
-        (TrainConfig, cli._TRAIN_OPTIONS),
+        (ModelConfig, arguments.MODEL_OPTIONS),
+        (TrainConfig, arguments.TRAIN_OPTIONS),
     ):
         defaults = {field.name: field.default for field in fields(kind)}
         assert {name: option[0] for name, option in options.items()} == defaults
     search = {field.name: field.default for field in fields(SearchConfig)}
-    for name, option in cli._SEARCH_OPTIONS.items():
+    for name, option in arguments.SEARCH_OPTIONS.items():
         assert option[0] == search[name]
     data = DataConfig()
     help_text = help_of("prepare")
     assert f"per image ({data.captions_per_image})" in help_text
     assert f"<unk> ({data.min_word_freq})" in help_text
     assert f"in words ({data.max_len})" in help_text
+
+
+def test_a_zero_that_was_given_is_not_left_out():
+    words = ["train", "--data", "d", "--to", "t", "--alpha-c", "0", "--seed", "0", "--dropout", "0"]
+    args = arguments.make_parser().parse_args(words)
+    expected = {"seed": 0, "alpha_c": 0.0}
+    assert arguments.given(args, *arguments.TRAIN_OPTIONS) == expected
+    assert arguments.given(args, *arguments.MODEL_OPTIONS) == {"dropout": 0.0}
 
 
 def help_of(*command) -> str:
@@ -302,7 +310,7 @@ def help_of(*command) -> str:
 def test_each_help_has_an_example_that_parses(command):
     example = help_of(command).split("example: captionlib ")[1].split()
     assert example[0] == command
-    cli._parser().parse_args(example)
+    arguments.make_parser().parse_args(example)
 
 
 def test_help_does_not_wait_for_torch():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pybtex.database import parse_file
 
-from captionlib.cli import _parser
+from captionlib.arguments import make_parser
 from captionlib.files import ASSETS
 from captionlib.karpathy import read_karpathy
 from tools import find_chapters, results
@@ -204,13 +204,13 @@ def test_the_pictures_have_a_white_ground_and_no_date():
 @pytest.mark.parametrize("command", commands())
 def test_printed_commands_are_ones_that_captionlib_knows(command):
     arguments = shlex.split(command, comments=True)[1:]
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     assert parsed.command == arguments[0]
 
 
 def test_an_unknown_option_would_be_noticed():
     with pytest.raises(ValueError, match="--bream-size"):
-        _parser().parse_args(["caption", "a.jpg", "--bream-size", "3"])
+        make_parser().parse_args(["caption", "a.jpg", "--bream-size", "3"])
 
 
 def test_the_make_targets_of_the_pages_exist():

@@ -1,0 +1,210 @@
+"""What may follow `captionlib` on the command line: every option, its help and its default.
+
+Written by hand, and without torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from captionlib import __version__
+from captionlib.files import InputError
+
+__all__ = ["MODEL_OPTIONS", "SEARCH_OPTIONS", "SPLITS", "TRAIN_OPTIONS", "given", "make_parser"]
+
+SPLITS = ("train", "val", "test")
+
+# The fields of the configuration classes that can be set, with their defaults for the help: the
+# classes themselves would cost an import of torch. A test holds the two equal.
+MODEL_OPTIONS = {
+    "backbone": ("tf_efficientnet_lite0", str, "encoder: resnet101, or a name that timm knows"),
+    "grid_size": (None, int, "stretch the encoder's grid to this many cells a side (its own)"),
+    "attention_dim": (512, int, "size of the attention layer"),
+    "embed_dim": (512, int, "size of a word's vector"),
+    "decoder_dim": (512, int, "size of the LSTM's state"),
+    "dropout": (0.5, float, "on the state, before the vocabulary layer"),
+    "feature_dropout": (0.0, float, "on the annotation vectors"),
+}
+TRAIN_OPTIONS = {
+    "epochs": (120, int, "at most"),
+    "batch_size": (32, int, "images a batch, each with all its captions"),
+    "learning_rate": (4e-4, float, "Adam's, for the decoder"),
+    "encoder_learning_rate": (1e-4, float, "Adam's, for an encoder that is fine-tuned"),
+    "schedule": ("plateau", str, "plateau or one_cycle"),
+    "decay": (0.8, float, "plateau: factor on the rates"),
+    "decay_after": (8, int, "plateau: epochs without a better BLEU-4 before a cut"),
+    "patience": (20, int, "epochs without a better BLEU-4 before the end"),
+    "alpha_c": (1.0, float, "weight of doubly stochastic attention"),
+    "label_smoothing": (0.0, float, "share of each target spread over the vocabulary"),
+    "max_grad_norm": (5.0, float, "clip gradients to this length"),
+    "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
+    "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
+    "seed": (0, int, "of weights, order and dropout"),
+}
+SEARCH_OPTIONS = {
+    "beam_size": (5, int, "hypotheses kept when the trained model captions"),
+    "length_normalisation": (0.0, float, "exponent of the length that a score is divided by"),
+    "max_words": (50, int, "longest caption"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `captionlib`. A mistake raises `InputError`; what was not given is None."""
+    parser = _Parser(
+        prog="captionlib",
+        description="Image captioning with visual attention: from photographs to sentences.",
+        epilog="example:\n  captionlib scenes --to toy && captionlib prepare --help",
+    )
+    parser.add_argument("--version", action="version", version=f"captionlib {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_add_scenes, _add_prepare, _add_train, _add_evaluate, _add_caption):
+        add(commands)
+    return parser
+
+
+def given(args: argparse.Namespace, *names: str) -> dict:
+    """Those of the options `names` that were given: the others keep their classes' defaults."""
+    values = {name: getattr(args, name) for name in names}
+    absent = (None, False)  # an option, a switch; by identity, for 0 == False
+    return {name: v for name, v in values.items() if not any(v is a for a in absent)}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line, and whose help keeps its example's lines."""
+
+    def __init__(self, **options):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        raise InputError(f"{message}; {self.prog} --help shows how".replace("\n", " "))
+
+
+def _command(commands, name: str, about: str, example: str) -> _Parser:
+    description = about[0].upper() + about[1:] + "."
+    epilog = f"example:\n  {example}"
+    return commands.add_parser(name, help=about, description=description, epilog=epilog)
+
+
+def _path(parser, flag: str, about: str, metavar: str = "DIR", *, required: bool = False) -> None:
+    parser.add_argument(flag, help=about, metavar=metavar, required=required)
+
+
+def _count(parser, flag: str, about: str, low: int = 1, default: int | None = None) -> None:
+    parser.add_argument(flag, help=about, metavar="N", type=_at_least(low), default=default)
+
+
+def _switch(parser, flag: str, about: str) -> None:
+    parser.add_argument(flag, help=about, action="store_true")
+
+
+def _at_least(low: int):
+    """The type of an option that is a whole number from `low` up."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low}, got {text!r}")
+        return value
+
+    return whole_number
+
+
+def _add_scenes(commands) -> None:
+    about = "draw the toy world: images, captions, and where every object is"
+    example = "captionlib scenes --to toy --train 300 --val 50 --test 50"
+    parser = _command(commands, "scenes", about, example)
+    _path(parser, "--to", "folder to write", required=True)
+    _count(parser, "--train", "training images (1500)", low=0)
+    _count(parser, "--val", "validation images (200)", low=0)
+    _count(parser, "--test", "test images (200)", low=0)
+    parser.add_argument("--seed", help="the same seed, the same scenes (0)", type=int, metavar="S")
+
+
+def _add_data_set(parser) -> None:
+    _path(parser, "--karpathy-json", "the splits and the captions", "F", required=True)
+    _path(parser, "--images", "folder of the images", required=True)
+
+
+def _add_prepare(commands) -> None:
+    about = "turn a folder of images and Karpathy's JSON into the files that training reads"
+    example = (
+        "captionlib prepare --karpathy-json toy/dataset_scenes.json --images toy/images "
+        "--to prepared"
+    )
+    parser = _command(commands, "prepare", about, example)
+    _add_data_set(parser)
+    _path(parser, "--to", "folder to write", required=True)
+    _count(parser, "--captions-per-image", "captions stored per image (5)")
+    _count(parser, "--min-word-freq", "rarer words become <unk> (5)")
+    _count(parser, "--max-len", "longest training caption, in words (50)")
+    parser.add_argument("--seed", help="of the captions drawn (0)", type=int, metavar="S")
+    _switch(parser, "--skip-bad", "leave bad images and captions out, and list them")
+    _count(parser, "--workers", "processes that read images (one a core)")
+
+
+def _add_train(commands) -> None:
+    about = "train a captioner on prepared data; the best so far is in DIR/best"
+    example = "captionlib train --data prepared --to model --epochs 10 --schedule one_cycle"
+    parser = _command(commands, "train", about, example)
+    _path(parser, "--data", "folder that prepare wrote", required=True)
+    _path(parser, "--to", "folder to write: best, last, log, curve", required=True)
+    _switch(parser, "--resume", "go on where --to stopped, with its settings")
+    _path(parser, "--start-from", "begin with the weights of this captioner (none)")
+    _path(parser, "--features", "folder for the images that a frozen encoder encoded (--data)")
+    _count(parser, "--workers", "processes that load images for a learning encoder (0)", 0, 0)
+    _count(parser, "--validation-beam-size", "beam for choosing the best epoch (1: greedy)")
+    _add_device(parser)
+    for title, options in (
+        ("model", MODEL_OPTIONS),
+        ("training", TRAIN_OPTIONS),
+        ("search, stored with the model", SEARCH_OPTIONS),
+    ):
+        group = parser.add_argument_group(title)
+        for name, (default, kind, about) in options.items():
+            flag = "--" + name.replace("_", "-")
+            if kind is None:
+                _switch(group, flag, about)
+            else:
+                about = about if default is None else f"{about} ({default})"
+                group.add_argument(flag, help=about, type=kind, metavar=kind.__name__.upper())
+
+
+def _add_device(parser) -> None:
+    about = "cpu, cuda, mps (cuda if there is one, else cpu)"
+    parser.add_argument("--device", help=about, metavar="D")
+
+
+def _add_searching(parser) -> None:
+    """The options that evaluate and caption share."""
+    _path(parser, "--model", "a captioner: a folder that train wrote (the shipped one)")
+    _count(parser, "--beam-size", "hypotheses kept (what the model was saved with)")
+    _count(parser, "--batch-size", "images captioned at once (32)", default=32)
+    _add_device(parser)
+    _switch(parser, "--json", "print JSON")
+
+
+def _add_evaluate(commands) -> None:
+    about = "caption every image of a split once, and score the captions"
+    example = (
+        "captionlib evaluate --karpathy-json toy/dataset_scenes.json --images toy/images "
+        "--split test --model model"
+    )
+    parser = _command(commands, "evaluate", about, example)
+    _add_data_set(parser)
+    parser.add_argument("--split", help="train, val or test", required=True, choices=SPLITS)
+    _add_searching(parser)
+    _path(parser, "--save-results", "write scores, settings and versions to a JSON file", "F")
+    _path(parser, "--save-captions", "write each image's words to a JSON file", "F")
+
+
+def _add_caption(commands) -> None:
+    about = "say what is in photographs"
+    example = "captionlib caption holiday.jpg --model model --save-figure seen.png"
+    parser = _command(commands, "caption", about, example)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, any format")
+    _add_searching(parser)
+    _path(parser, "--save-figure", "draw where it looked: a file, or for several a folder", "F")
