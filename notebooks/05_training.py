@@ -209,7 +209,7 @@ print(f"words {loss.nats:.2f}, attention {loss.penalty:.3f}")
 # is the context of the fourth. So the score that decides anything, which model to keep, when to
 # slow down, when to stop, must come from captions written *freely*, from `<start>` until the
 # model says `<end>`. (The original tutorial stopped on teacher-forced BLEU and said so itself.
-# [Chapter 07](07_bleu.ipynb) measures how much that flatters.)
+# [Chapter 07](07_bleu.ipynb) measures what that changes.)
 #
 # The shortest way to write freely is **greedy**: always take the most probable word. Here it is
 # for a batch of images at once, on the decoder's `step`.
