@@ -533,11 +533,15 @@ print(f"{len(moved)} tensors of the encoder moved, all of them in blocks 2 to 4"
 stage = "stage2" if max(row["bleu4"] for row in history) > before["bleu4"] else "stage1"
 best = CaptionModel.load(home / stage / "best").to(device)
 print("kept:", stage)
-for beam_size in (1, 3, 5):
-    scores = evaluate_on(pictures, beam_size)(best)
+kept = {beam_size: evaluate_on(pictures, beam_size)(best) for beam_size in (1, 3, 5)}
+for beam_size, scores in kept.items():
     print(
         f"beam {beam_size}: " + "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
     )
+
+# %%
+judged = max(before["bleu4"], *(row["bleu4"] for row in history))
+assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that was judged
 
 # %% [markdown]
 # A hundred and twenty-eight scenes teach almost nothing, and over 32 validation images a few points
