@@ -192,7 +192,11 @@ def test_the_button_changes_the_theme_and_it_stays(browser):
                 break
         after = visit.ask("() => document.documentElement.dataset.theme")
         assert {before, after} == {"light", "dark"}
-        visit.page.goto(f"{SITE.as_uri()}/book/faq.html")
+        for _ in range(5):  # the browser writes its storage to disk in its own time
+            visit.page.wait_for_timeout(500)
+            visit.page.goto(f"{SITE.as_uri()}/book/faq.html")
+            if visit.ask("() => document.documentElement.dataset.theme") == after:
+                break
         assert visit.ask("() => document.documentElement.dataset.theme") == after
 
 
