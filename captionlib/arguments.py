@@ -19,6 +19,8 @@ SPLITS = ("train", "val", "test")
 MODEL_OPTIONS = {
     "backbone": ("tf_efficientnet_lite0", str, "encoder: resnet101, or a name that timm knows"),
     "grid_size": (None, int, "stretch the encoder's grid to this many cells a side (its own)"),
+    "image_size": (None, int, "stretch images to this many pixels a side first (256)"),
+    "feature_dim": (None, int, "learn to shorten annotation vectors to this length (not)"),
     "attention_dim": (512, int, "size of the attention layer"),
     "embed_dim": (512, int, "size of a word's vector"),
     "decoder_dim": (512, int, "size of the LSTM's state"),
@@ -36,6 +38,8 @@ TRAIN_OPTIONS = {
     "patience": (20, int, "epochs without a better BLEU-4 before the end"),
     "alpha_c": (1.0, float, "weight of doubly stochastic attention"),
     "label_smoothing": (0.0, float, "share of each target spread over the vocabulary"),
+    "weight_decay": (0.0, float, "AdamW's"),
+    "averaging": (0.0, float, "judge and keep a running average of the weights, such as 0.998"),
     "max_grad_norm": (5.0, float, "clip gradients to this length"),
     "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
     "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -81,6 +82,8 @@ class Encoder(nn.Module):
             timm; "tf_efficientnet_lite0" needs no download (see `captionlib.vision.classifier`).
         grid_size: height and width of the grid that `AdaptiveAvgPool2d` makes; None keeps the
             network's own (8x8 for an image of 256x256).
+        image_size: height and width that images are stretched to first; None leaves them as they
+            are. Larger images give a larger grid, and objects the size that the network knows.
         pretrained: False leaves the weights random.
 
     Attributes:
@@ -95,14 +98,21 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, backbone: str = "resnet101", *, grid_size: int | None = 14, pretrained: bool = True
+        self,
+        backbone: str = "resnet101",
+        *,
+        grid_size: int | None = 14,
+        image_size: int | None = None,
+        pretrained: bool = True,
     ):
         super().__init__()
         if grid_size is not None and grid_size < 1:
             raise ValueError(f"grid_size must be at least 1, or None, got {grid_size}")
+        if image_size is not None and image_size < 32:
+            raise ValueError(f"image_size must be at least 32, or None, got {image_size}")
         model = vision.classifier(backbone, pretrained=pretrained)
         mean, std = vision.normalisation(model)
-        self.backbone, self.grid_size = backbone, grid_size
+        self.backbone, self.grid_size, self.image_size = backbone, grid_size, image_size
         self.packaged = pretrained and vision.is_packaged(backbone)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -145,6 +155,9 @@ class Encoder(nn.Module):
         """
         if not images.is_floating_point():
             raise TypeError(f"expected normalised images, got {images.dtype}: call normalise first")
+        if self.image_size is not None:
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         images = images.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         grid = self.resize(self._features(images))  # (B, D, height, width)
         return grid.permute(0, 2, 3, 1)
@@ -193,6 +206,7 @@ def cache_features(
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     bf16: bool = False,
+    mirrored: bool = False,
     progress: bool = True,
 ) -> Features:
     """Encode every image once and keep the annotation vectors on disk as float16.
@@ -208,6 +222,7 @@ def cache_features(
         device: where to encode.
         bf16: encode under bfloat16 autocast: faster on many processors, but the vectors of
             tf_efficientnet_lite0 then differ by about 6 % from those of float32, on photographs.
+        mirrored: encode the images' mirror images, left and right exchanged.
         progress: show a bar on a terminal, with the size of the file.
 
     Raises:
@@ -219,11 +234,11 @@ def cache_features(
     to, images = Path(to), ImageDataset(image_file)
     if not len(images):
         raise InputError(f"{image_file}: holds no images, so there is nothing to encode")
-    expected = fingerprint(encoder, image_file, bf16=bf16)
+    expected = fingerprint(encoder, image_file, bf16=bf16, mirrored=mirrored)
     if to.exists() and Features(to).fingerprint == expected:
         return Features(to)
     encoder.to(device)
-    first = _encode(encoder, images[0][None], device, bf16)  # (1, height, width, D)
+    first = _encode(encoder, images[0][None], device, bf16, mirrored)  # (1, height, width, D)
     shape = (len(images), *first.shape[1:])
     bar = tqdm(
         total=len(images),
@@ -234,15 +249,17 @@ def cache_features(
     with new_features(to, shape, expected) as vectors, bar:
         starts = range(0, len(images), batch_size)
         for start, batch in zip(starts, DataLoader(images, batch_size), strict=True):
-            encoded = _encode(encoder, batch, device, bf16).flatten(1, 2)  # (B, P, D)
+            encoded = _encode(encoder, batch, device, bf16, mirrored).flatten(1, 2)  # (B, P, D)
             vectors[start : start + len(batch)] = encoded.numpy()
             bar.update(len(batch))
     return Features(to)
 
 
 @torch.inference_mode()
-def _encode(encoder: Encoder, images: Tensor, device, bf16: bool) -> Tensor:
+def _encode(encoder: Encoder, images: Tensor, device, bf16: bool, mirrored: bool) -> Tensor:
     images = images.to(device)
+    if mirrored:
+        images = images.flip(3)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         vectors = encoder(encoder.normalise(images)).half()
     if not vectors.isfinite().all():
@@ -258,6 +275,8 @@ class FeatureDataset(Dataset):
         split: "TRAIN", "VAL" or "TEST".
         features: the `Features` of that split's images, a tensor or array (I, P, D), or anything
             else that has an item for each image, such as an `ImageDataset`.
+        other_views: the same of other views of the images, such as their mirror images; an item
+            shows one view, drawn from torch's random numbers.
 
     Item i is (features, captions, lengths): (P, D) float16; (n, max_len + 2) int64; (n,) int64.
 
@@ -265,21 +284,23 @@ class FeatureDataset(Dataset):
         InputError: if the features are of another number of images.
     """
 
-    def __init__(self, folder: str | Path, split: str, features: Features | Tensor):
+    def __init__(self, folder: str | Path, split: str, features, *other_views):
         dataset = CaptionDataset(folder, split)
         n = dataset.captions_per_image
-        self.features, self.vocabulary = features, dataset.vocabulary
+        self.views, self.vocabulary = (features, *other_views), dataset.vocabulary
         self.captions = torch.as_tensor(dataset.captions).unflatten(0, (-1, n))  # (I, n, T)
         self.lengths = torch.as_tensor(dataset.lengths).unflatten(0, (-1, n))  # (I, n)
-        if len(features) != len(self.captions):
-            raise InputError(
-                f"{folder}: {split} has {len(self.captions)} images and the features are of "
-                f"{len(features)}; run cache_features on this split's images"
-            )
+        for view in self.views:
+            if len(view) != len(self.captions):
+                raise InputError(
+                    f"{folder}: {split} has {len(self.captions)} images and the features are of "
+                    f"{len(view)}; run cache_features on this split's images"
+                )
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        features = torch.as_tensor(self.features[index])
-        return features, self.captions[index], self.lengths[index]
+        views = len(self.views)
+        view = self.views[int(torch.randint(views, ())) if views > 1 else 0]
+        return torch.as_tensor(view[index]), self.captions[index], self.lengths[index]

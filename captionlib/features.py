@@ -71,8 +71,10 @@ class Features:
         return self.__dict__ | {"_file": None, "_process": None}
 
 
-def fingerprint(encoder: nn.Module, image_file: str | Path, *, bf16: bool = False) -> dict:
-    """What decides the vectors: network, weights, grid, precision, and every byte of the images.
+def fingerprint(
+    encoder: nn.Module, image_file: str | Path, *, bf16: bool = False, mirrored: bool = False
+) -> dict:
+    """What decides the vectors: network, weights, sizes, precision, and every byte of the images.
 
     Contents are hashed and no time stamp is asked: a copied file is recognised, and a changed one
     is never mistaken for what it was.
@@ -88,7 +90,9 @@ def fingerprint(encoder: nn.Module, image_file: str | Path, *, bf16: bool = Fals
     return {
         "backbone": encoder.backbone,
         "grid_size": encoder.grid_size,
+        "image_size": encoder.image_size,
         "bf16": bf16,
+        "mirrored": mirrored,
         "weights": weights.hexdigest(),
         "images": images.hexdigest(),
     }

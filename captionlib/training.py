@@ -7,7 +7,9 @@ generates it: edit the chapter, not this file, then run `make export`.
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,7 @@ from captionlib.files import (
 __all__ = [
     "CaptionLoss",
     "TrainConfig",
+    "WeightAverage",
     "caption_loss",
     "draw_curve",
     "load_checkpoint",
@@ -41,6 +44,7 @@ __all__ = [
     "rate_factor",
     "save_checkpoint",
     "stale_epochs",
+    "teacher_forcing",
     "train",
     "train_one_epoch",
 ]
@@ -89,6 +93,8 @@ class TrainConfig:
     patience: int = 20  # epochs without a better BLEU-4 before the training ends
     alpha_c: float = 1.0  # weight of doubly stochastic attention, see caption_loss
     label_smoothing: float = 0.0  # share of each target spread over the vocabulary
+    weight_decay: float = 0.0  # AdamW: each step shrinks the weights by this share of the rate
+    averaging: float = 0.0  # judge and keep a running average of the weights, see WeightAverage
     max_grad_norm: float = 5.0  # clip the gradient of all weights together to this length
     bf16: bool = False  # matrix products in bfloat16; weights and sums stay float32
     fine_tune_encoder: bool = False  # the second stage
@@ -103,8 +109,9 @@ class TrainConfig:
         for name in ("learning_rate", "encoder_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        for name in ("label_smoothing", "weight_decay", "averaging"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 def rate_factor(config: TrainConfig, history: list[dict], progress: float) -> float:
@@ -132,30 +139,99 @@ def stale_epochs(history: list[dict]) -> int:
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
+class WeightAverage:
+    """A running average of a model's trained weights; inside `with average:` the model has it.
+
+    Args:
+        model: the weights that require a gradient now are averaged.
+        decay: share of the old average that stays at a step, reached gradually from 2/11.
+
+    Source: Polyak and Juditsky 1992 (doi:10.1137/0330046), in the exponential form.
+    """
+
+    def __init__(self, model: CaptionModel, decay: float):
+        named = [
+            (name, weight) for name, weight in model.named_parameters() if weight.requires_grad
+        ]
+        self.names, self.weights = map(list, zip(*named, strict=True))
+        self.decay, self.updates = decay, 0
+        self.averages = [weight.detach().clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the weights as they are now."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.averages, self.weights, 1 - decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to be stored, as named tensors."""
+        averages = dict(zip(self.names, self.averages, strict=True))
+        return averages | {"updates": torch.tensor(self.updates)}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.updates = int(state["updates"])
+        for name, average in zip(self.names, self.averages, strict=True):
+            average.copy_(state[name])
+
+    def __enter__(self) -> None:
+        self._exchange()
+
+    def __exit__(self, *_) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        for weight, average in zip(self.weights, self.averages, strict=True):
+            weight.data, average.data = average.data, weight.data
+
+
+def teacher_forcing(
+    model: CaptionModel, images: Tensor, captions: Tensor, lengths: Tensor, config: TrainConfig
+) -> tuple[CaptionLoss, int]:
+    """The loss of one batch, the true words fed in, and the number of words it is a mean of.
+
+    Args:
+        images: (B, ...) as `CaptionModel` takes them.
+        captions, lengths: (B * n, T) and (B * n,) int64; see `DecoderWithAttention`.
+    """
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        output = model(images, captions, lengths)
+    loss = caption_loss(output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing)
+    return loss, len(output.targets.data)
+
+
 def train_one_epoch(
     model: CaptionModel,
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     history: list[dict],
+    average: WeightAverage | None = None,
     *,
+    objective: Callable[..., tuple[NamedTuple, int]] = teacher_forcing,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> dict[str, float]:
-    """Run over the training data once, teacher-forced.
+    """Run over the training data once.
 
     Args:
         loader: gives (images or cached features, captions, caption lengths); see `CaptionModel`.
         history: of the epochs before this one; it sets the learning rate.
+        average: of the weights, kept up to date.
+        objective: what is minimised; called as `teacher_forcing` is.
 
     Returns:
-        means over the epoch: "loss", "nats" (a token), "penalty"; and "learning_rate" at its end.
+        means a token over the epoch: "loss", and the other parts of the objective, "nats" among
+        them; and "learning_rate" at its end.
 
     Raises:
         FloatingPointError: if a loss is not finite, naming epoch and step; that step is not taken.
     """
     epoch, device = len(history), torch.device(device)
-    sums, tokens = torch.zeros(3, dtype=torch.float64), 0
+    sums: Counter[str] = Counter()
+    tokens = 0
     model.train()
     # The bar doesn't wrap the loader: some bars would open it twice, and draw another order.
     bar = tqdm(
@@ -171,9 +247,7 @@ def train_one_epoch(
             group["lr"] = factor * group["full_rate"]
 
         images, captions = images.to(device), captions.flatten(0, -2).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            output = model(images, captions, lengths.flatten())
-        loss = caption_loss(output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing)
+        loss, count = objective(model, images, captions, lengths.flatten(), config)
         if not torch.isfinite(loss.total):
             raise FloatingPointError(
                 f"epoch {epoch + 1}, step {step + 1}: the loss is {loss.total.item()}; "
@@ -183,31 +257,31 @@ def train_one_epoch(
         loss.total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
+        if average is not None:
+            average.update()
 
-        count = len(output.targets.data)
-        sums += count * torch.tensor([part.item() for part in loss], dtype=torch.float64)
+        for name, part in loss._asdict().items():
+            sums["loss" if name == "total" else name] += count * part.item()
         tokens += count
-        bar.set_postfix(nats=f"{sums[1] / tokens:.3f}", refresh=False)
+        bar.set_postfix(nats=f"{sums['nats'] / tokens:.3f}", refresh=False)
         bar.update()
     bar.close()
-    means = (sums / tokens).tolist()
-    return dict(zip(("loss", "nats", "penalty"), means, strict=True)) | {
-        "learning_rate": factor * config.learning_rate
-    }
+    means = {name: value / tokens for name, value in sums.items()}
+    return means | {"learning_rate": factor * config.learning_rate}
 
 
 def make_optimizer(model: CaptionModel, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam over the weights that may change, the encoder's at their own rate."""
+    encoder = set(model.encoder.parameters())
+    free = [weight for weight in model.parameters() if weight.requires_grad]
     parts = [
-        (model.decoder, config.learning_rate),
-        (model.encoder, config.encoder_learning_rate),
+        ([weight for weight in free if weight not in encoder], config.learning_rate),
+        ([weight for weight in free if weight in encoder], config.encoder_learning_rate),
     ]
-    groups = []
-    for part, rate in parts:
-        weights = [weight for weight in part.parameters() if weight.requires_grad]
-        if weights:
-            groups.append({"params": weights, "lr": rate, "full_rate": rate})
-    return torch.optim.Adam(groups, fused=True)
+    groups = [
+        {"params": weights, "lr": rate, "full_rate": rate} for weights, rate in parts if weights
+    ]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def save_checkpoint(
@@ -216,6 +290,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     history: list[dict],
+    average: WeightAverage | None = None,
 ) -> None:
     """Write `folder`: a model, with what it takes to go on training it. Whole or not at all."""
     moments = {
@@ -226,13 +301,19 @@ def save_checkpoint(
     with atomic_folder(folder) as temporary:
         model.write_files(temporary)
         (temporary / "optimizer.safetensors").write_bytes(save(moments))
+        if average is not None:
+            (temporary / "average.safetensors").write_bytes(save(average.state()))
         write_json(temporary / "training.json", {"config": asdict(config), "history": history})
 
 
 def load_checkpoint(
-    folder: Path, model: CaptionModel, optimizer: torch.optim.Optimizer, config: TrainConfig
+    folder: Path,
+    model: CaptionModel,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    average: WeightAverage | None = None,
 ) -> list[dict]:
-    """Put a checkpoint back into `model` and `optimizer`, and return its history.
+    """Put a checkpoint back into `model`, `optimizer` and `average`, and return its history.
 
     Raises:
         InputError: if it is damaged, or belongs to other settings.
@@ -257,6 +338,8 @@ def load_checkpoint(
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if average is not None:
+        average.load_state(load_file(folder / "average.safetensors"))
     return stored["history"]
 
 
@@ -268,6 +351,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
+    objective: Callable[..., tuple[NamedTuple, int]] = teacher_forcing,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[dict]:
@@ -281,6 +365,7 @@ def train(
         evaluate: scores a model in eval mode on captions it wrote freely; must return "bleu4" x100.
         resume: go on from `folder/last`, exactly as if the training had never stopped; from the
             beginning where nothing was written yet.
+        objective: what is minimised; called as `teacher_forcing` is.
 
     Returns:
         the history: one dict an epoch.
@@ -298,7 +383,8 @@ def train(
         model.fine_tune_encoder()
     model.to(device)
     optimizer = make_optimizer(model, config)
-    history = load_checkpoint(last, model, optimizer, config) if last.exists() else []
+    average = WeightAverage(model, config.averaging) if config.averaging else None
+    history = load_checkpoint(last, model, optimizer, config, average) if last.exists() else []
 
     for epoch in range(len(history), config.epochs):
         if history and stale_epochs(history) >= config.patience:
@@ -308,20 +394,29 @@ def train(
         torch.manual_seed(config.seed * 100_003 + epoch)
         loader.generator.manual_seed(config.seed * 100_003 + epoch)
         losses = train_one_epoch(
-            model, loader, optimizer, config, history, device=device, progress=progress
+            model,
+            loader,
+            optimizer,
+            config,
+            history,
+            average,
+            objective=objective,
+            device=device,
+            progress=progress,
         )
         trained = time.perf_counter()
         model.eval()
-        scores = evaluate(model)
-        history.append(
-            {"epoch": epoch + 1, **losses, **scores}
-            | {"train_seconds": round(trained - started, 2)}
-            | {"evaluate_seconds": round(time.perf_counter() - trained, 2)}
-        )
-        if stale_epochs(history) == 0:  # better than ever before
-            model.metrics = {"training": {"seed": config.seed, **history[-1]}}
-            model.save(folder / "best")
-        save_checkpoint(last, model, optimizer, config, history)
+        with average or nullcontext():
+            scores = evaluate(model)
+            history.append(
+                {"epoch": epoch + 1, **losses, **scores}
+                | {"train_seconds": round(trained - started, 2)}
+                | {"evaluate_seconds": round(time.perf_counter() - trained, 2)}
+            )
+            if stale_epochs(history) == 0:  # better than ever before
+                model.metrics = {"training": {"seed": config.seed, **history[-1]}}
+                model.save(folder / "best")
+        save_checkpoint(last, model, optimizer, config, history, average)
         with atomic_file(folder / "log.jsonl") as path:
             path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
         with atomic_file(folder / "curve.png") as path:

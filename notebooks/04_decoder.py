@@ -782,6 +782,8 @@ class ModelConfig:
 
     backbone: str = "tf_efficientnet_lite0"  # see captionlib.encoder
     grid_size: int | None = None  # None: the backbone's own grid; the original stretches it to 14
+    image_size: int | None = None  # stretch images to this many pixels a side before encoding
+    feature_dim: int | None = None  # learn to shorten the annotation vectors to this many numbers
     attention_dim: int = 512
     embed_dim: int = 512
     decoder_dim: int = 512
@@ -789,9 +791,10 @@ class ModelConfig:
     feature_dropout: float = 0.0  # on the annotation vectors, in training
 
     def __post_init__(self):
-        for name in ("attention_dim", "embed_dim", "decoder_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("feature_dim", "attention_dim", "embed_dim", "decoder_dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("dropout", "feature_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -835,16 +838,24 @@ class CaptionModel(nn.Module):
         self.config, self.vocabulary = config, vocabulary
         # An encoder of one's own, or one that training changed, is saved with the model.
         self.own_encoder = encoder is not None
-        self.encoder = encoder or Encoder(config.backbone, grid_size=config.grid_size)
+        self.encoder = encoder or Encoder(
+            config.backbone, grid_size=config.grid_size, image_size=config.image_size
+        )
+        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        dim, shorter = self.encoder.encoder_dim, config.feature_dim
+        self.shorten = nn.Identity()
+        if shorter is not None:
+            self.shorten = nn.Sequential(
+                nn.Linear(dim, shorter), nn.ReLU(), nn.Dropout(config.feature_dropout)
+            )
         self.decoder = DecoderWithAttention(
             config.attention_dim,
             config.embed_dim,
             config.decoder_dim,
             len(vocabulary),
-            encoder_dim=self.encoder.encoder_dim,
+            encoder_dim=shorter or dim,
             dropout=config.dropout,
         )
-        self.feature_dropout = nn.Dropout(config.feature_dropout)
         self.search: dict = {}
         self.metrics: dict = {}
 
@@ -854,23 +865,25 @@ class CaptionModel(nn.Module):
         self.own_encoder = self.own_encoder or on
 
     def encode(self, images: Tensor) -> Tensor:
-        """Annotation vectors of `images`.
+        """Annotation vectors of `images`, as the decoder wants them.
 
         Args:
-            images: (B, 3, height, width) uint8; or annotation vectors already computed, float
-                (B, P, D), which come back in float32.
+            images: (B, 3, height, width) uint8; or what the encoder made of them before, float
+                (B, P, D).
 
         Returns:
-            (B, height, width, D) or (B, P, D) float.
+            (B, height, width, D) or (B, P, D) float; D is `feature_dim` where that is set. In
+            training mode some of their numbers are dropped.
         """
         if images.dtype == torch.uint8:
-            return self.encoder(self.encoder.normalise(images))
-        return images.float()
+            vectors = self.encoder(self.encoder.normalise(images))
+        else:
+            vectors = images.float()
+        return self.shorten(self.feature_dropout(vectors))
 
     def forward(self, images: Tensor, captions: Tensor, caption_lengths: Tensor) -> DecoderOutput:
         """Teacher-forced logits; `images` as `encode` takes them, the rest as the decoder does."""
-        encoder_out = self.feature_dropout(self.encode(images))
-        return self.decoder(encoder_out, captions, caption_lengths)
+        return self.decoder(self.encode(images), captions, caption_lengths)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the model to `folder`, whole or not at all.
@@ -923,7 +936,12 @@ class CaptionModel(nn.Module):
             own = stored["encoder_weights"] == "saved"
             encoder = None
             if own:
-                encoder = Encoder(config.backbone, grid_size=config.grid_size, pretrained=False)
+                encoder = Encoder(
+                    config.backbone,
+                    grid_size=config.grid_size,
+                    image_size=config.image_size,
+                    pretrained=False,
+                )
             model = cls(config, Vocabulary.load(folder / "vocabulary.json"), encoder)
             weights = load_file(folder / "model.safetensors")
             missing, unexpected = model.load_state_dict(weights, strict=False)
