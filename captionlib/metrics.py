@@ -11,12 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 
 __all__ = [
+    "CiderD",
     "FIGURES",
     "Words",
     "bleu",
     "bleu_of",
     "bleu_statistics",
+    "check_caption",
     "check_captions",
+    "check_references",
     "cider_d_scores",
     "figures_of",
     "image_statistics",
@@ -40,31 +43,46 @@ def ngram_counts(words: Words, longest: int = 4) -> Counter[tuple[str, ...]]:
     )
 
 
+def check_caption(caption: Words, image: int) -> None:
+    """Stop if `caption`, of image number `image`, is anything but a list (or tuple) of strings.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not isinstance(caption, list | tuple) or not all(isinstance(word, str) for word in caption):
+        raise ValueError(f"image {image}: expected a caption as a list of words, got {caption!r}")
+
+
+def check_references(references: Sequence) -> None:
+    """Stop at the first image whose references are not captions.
+
+    Raises:
+        ValueError: if there are no images, if an image has no reference, or as `check_caption`.
+    """
+    if len(references) == 0:
+        raise ValueError("no images to score")
+    for image, captions in enumerate(references):
+        if not isinstance(captions, list | tuple) or not captions:
+            raise ValueError(
+                f"image {image}: expected at least one reference, in a list, got {captions!r}"
+            )
+        for caption in captions:
+            check_caption(caption, image)
+
+
 def check_captions(references: Sequence, hypotheses: Sequence) -> None:
     """Stop at the first thing that is not a caption.
 
     Raises:
-        ValueError: if there are no images, if the two differ in length, if an image has no
-            reference, or if a caption is anything but a list (or tuple) of strings.
+        ValueError: if the two differ in length, or as `check_references` and `check_caption`.
     """
     if len(references) != len(hypotheses):
         raise ValueError(
             f"references for {len(references)} images, but {len(hypotheses)} hypotheses"
         )
-    if len(hypotheses) == 0:
-        raise ValueError("no images to score")
-    for image, (captions, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-        if not isinstance(captions, list | tuple) or not captions:
-            raise ValueError(
-                f"image {image}: expected at least one reference, in a list, got {captions!r}"
-            )
-        for caption in (hypothesis, *captions):
-            if not isinstance(caption, list | tuple) or not all(
-                isinstance(word, str) for word in caption
-            ):
-                raise ValueError(
-                    f"image {image}: expected a caption as a list of words, got {caption!r}"
-                )
+    check_references(references)
+    for image, hypothesis in enumerate(hypotheses):
+        check_caption(hypothesis, image)
 
 
 def bleu_statistics(
@@ -164,6 +182,94 @@ def rouge_l_scores(
     return 100 * np.array(scores)
 
 
+class CiderD:
+    """CIDEr-D against fixed references, for any number of captions of any of their images.
+
+    Args:
+        references: for each of I images, its captions, each a list of words.
+        corpus: the captions of the images over which it is counted how rare an n-gram is, in the
+            same form; None means `references`. So the company an image is in can stay the same
+            while what is scored changes: an epoch of training scores the captions of one batch
+            after another.
+        sigma: width, in words, of the penalty on a difference in length.
+
+    Raises:
+        ValueError: as `check_references`.
+
+    Source: Vedantam et al. 2015 (arXiv:1411.5726), section 6, with `pycocoevalcap`'s factor 10.
+    """
+
+    def __init__(
+        self,
+        references: Sequence[Sequence[Words]],
+        *,
+        corpus: Sequence[Sequence[Words]] | None = None,
+        sigma: float = 6.0,
+    ):
+        check_references(references)
+        if corpus is None:
+            corpus = references
+        else:
+            check_references(corpus)
+        images_with: Counter = Counter()
+        for captions in corpus:
+            images_with.update(set().union(*map(ngram_counts, captions)))
+        self.references, self.sigma = references, sigma
+        self.rarest = math.log(len(corpus))  # of an n-gram that no image of the corpus has
+        self.rarity = {ngram: self.rarest - math.log(n) for ngram, n in images_with.items()}
+
+    def scores(self, images: Sequence[int], hypotheses: Sequence[Words]) -> np.ndarray:
+        """CIDEr-D of each hypothesis, ×100.
+
+        Args:
+            images: (N,) row numbers in `references`, the same one as often as it has hypotheses.
+            hypotheses: N captions, each a list of words.
+
+        Returns:
+            (N,) float64, from 0 (nothing in common) to 1000 (the one reference, word for word).
+
+        Raises:
+            ValueError: if the two differ in length, if a number is none of an image, or as
+                `check_caption`.
+        """
+        images = [int(image) for image in images]
+        if len(images) != len(hypotheses):
+            raise ValueError(f"{len(images)} image numbers, but {len(hypotheses)} hypotheses")
+        for image, hypothesis in zip(images, hypotheses, strict=True):
+            if not 0 <= image < len(self.references):
+                raise ValueError(f"image {image}: there are {len(self.references)} of them, from 0")
+            check_caption(hypothesis, image)
+        theirs = {i: [self._vector(words) for words in self.references[i]] for i in set(images)}
+        scores = []
+        for image, hypothesis in zip(images, hypotheses, strict=True):
+            ours = self._vector(hypothesis)
+            similarities = [self._similarity(ours, reference) for reference in theirs[image]]
+            scores.append(10 * sum(similarities) / len(similarities))
+        return 100 * np.array(scores)
+
+    def _vector(self, words: Words) -> tuple[dict, list[float], int]:
+        """Weight of each n-gram, length of the vector for n = 1 to 4, and of the caption."""
+        weights, squares = {}, [0.0] * 4
+        for ngram, count in ngram_counts(words).items():
+            weights[ngram] = weight = count * self.rarity.get(ngram, self.rarest)
+            squares[len(ngram) - 1] += weight * weight
+        # pycocoevalcap measures length in pairs, which takes no words and one for the same
+        return weights, [math.sqrt(square) for square in squares], max(1, len(words))
+
+    def _similarity(self, hypothesis: tuple, reference: tuple) -> float:
+        (weights, norms, length), (others, other_norms, other_length) = hypothesis, reference
+        products = [0.0] * 4
+        for ngram, weight in weights.items():
+            if (other := others.get(ngram)) is not None:
+                products[len(ngram) - 1] += min(weight, other) * other
+        cosines = [
+            product / (norm * other)
+            for product, norm, other in zip(products, norms, other_norms, strict=True)
+            if norm and other
+        ]
+        return sum(cosines) / 4 * math.exp(-((length - other_length) ** 2) / (2 * self.sigma**2))
+
+
 def cider_d_scores(
     references: Sequence[Sequence[Words]],
     hypotheses: Sequence[Words],
@@ -172,48 +278,10 @@ def cider_d_scores(
     """CIDEr-D of each image, ×100: (I,) float64. A corpus has their mean.
 
     How rare an n-gram is, is counted over the images given, so the score of one image depends on
-    the company it is in. `sigma` is the width, in words, of the penalty on a difference in length.
-    Arguments and errors as for `bleu_statistics`.
-
-    Source: Vedantam et al. 2015 (arXiv:1411.5726), section 6, with `pycocoevalcap`'s factor 10.
+    the company it is in. `sigma` as for `CiderD`. Arguments and errors as for `bleu_statistics`.
     """
     check_captions(references, hypotheses)
-    reference_counts = [[ngram_counts(caption) for caption in captions] for captions in references]
-    images_with = Counter(ngram for counts in reference_counts for ngram in set().union(*counts))
-    rarest = math.log(len(references))
-    rarity = {ngram: rarest - math.log(images) for ngram, images in images_with.items()}
-
-    def vector(counts: Counter) -> tuple[dict[tuple[str, ...], float], list[float]]:
-        weights = {ngram: count * rarity.get(ngram, rarest) for ngram, count in counts.items()}
-        squares = [0.0] * 4
-        for ngram, weight in weights.items():
-            squares[len(ngram) - 1] += weight**2
-        return weights, [math.sqrt(square) for square in squares]
-
-    def similarity(hypothesis: tuple, reference: tuple) -> float:
-        (weights, norms), (others, other_norms) = hypothesis, reference
-        products = [0.0] * 4
-        for ngram, weight in weights.items():
-            if ngram in others:
-                products[len(ngram) - 1] += min(weight, others[ngram]) * others[ngram]
-        cosines = [
-            product / (norm * other)
-            for product, norm, other in zip(products, norms, other_norms, strict=True)
-            if norm and other
-        ]
-        return sum(cosines) / 4
-
-    scores = []
-    for captions, counts, hypothesis in zip(references, reference_counts, hypotheses, strict=True):
-        generated = vector(ngram_counts(hypothesis))
-        total = 0.0
-        for caption, count in zip(captions, counts, strict=True):
-            # pycocoevalcap measures length in pairs, which takes no words and one for the same
-            gap = max(1, len(hypothesis)) - max(1, len(caption))
-            penalty = math.exp(-(gap**2) / (2 * sigma**2))
-            total += penalty * similarity(generated, vector(count))
-        scores.append(10 * total / len(captions))
-    return 100 * np.array(scores)
+    return CiderD(references, sigma=sigma).scores(range(len(references)), hypotheses)
 
 
 FIGURES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")

@@ -11,6 +11,7 @@ from nltk.translate.bleu_score import corpus_bleu
 from captionlib.files import read_json
 from captionlib.metrics import (
     FIGURES,
+    CiderD,
     bleu,
     cider_d_scores,
     intervals,
@@ -164,6 +165,79 @@ def test_report_74_cider_and_rouge():
     # What was left out costs ROUGE-L, which has a recall.
     rouge = rouge_l_scores([[right], [right]], [right, right[:2]])
     assert rouge[0] == pytest.approx(100) and 0 < rouge[1] < 60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cider_d_of_many_candidates_equals_pycocoevalcap(seed):
+    """Several captions an image, in any order: each as if the image had been captioned once."""
+    references, _ = random_captions(seed, images=12)
+    candidates = [random_captions(seed + n, images=12)[1] for n in range(1, 4)]
+    module = pytest.importorskip("pycocoevalcap.cider.cider")
+    truth = {i: [" ".join(words) for words in captions] for i, captions in enumerate(references)}
+    expected = [
+        module.Cider().compute_score(truth, {i: [" ".join(h)] for i, h in enumerate(hypotheses)})[1]
+        for hypotheses in candidates
+    ]
+    pairs = [(n, i) for n in range(3) for i in range(12)]
+    Random(seed).shuffle(pairs)
+    pairs = pairs[:25]  # not every image as often
+    found = CiderD(references).scores([i for _, i in pairs], [candidates[n][i] for n, i in pairs])
+    assert found.shape == (25,) and found.dtype == np.float64
+    assert found == pytest.approx([100 * expected[n][i] for n, i in pairs], abs=1e-6)
+
+
+def test_cider_d_keeps_the_rarities_of_its_corpus():
+    """A few images, with the corpus they came from, score as they did among all the others."""
+    references, hypotheses = random_captions(5)
+    among_all = cider_d_scores(references, hypotheses)
+    some = [3, 17, 4]
+    few = CiderD([references[i] for i in some], corpus=references)
+    found = few.scores(range(3), [hypotheses[i] for i in some])
+    assert found == pytest.approx(among_all[some], abs=1e-9)
+    alone = cider_d_scores([references[i] for i in some], [hypotheses[i] for i in some])
+    assert np.abs(alone - found).max() > 1
+
+
+def test_cider_d_of_a_step_of_training_takes_a_fraction_of_a_second():
+    """Five captions of each of 64 images, against the references of a training split."""
+    rng = Random(0)
+    words = [f"w{i}" for i in range(500)]
+    references = [[rng.choices(words, k=11) for _ in range(5)] for _ in range(1000)]
+    cider = CiderD(references)
+    images = [i for i in rng.sample(range(1000), 64) for _ in range(5)]
+    hypotheses = [rng.choices(words, k=12) for _ in images]
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        cider.scores(images, hypotheses)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("images", "hypotheses", "message"),
+    [
+        ([0, 1], [["a"]], "2 image numbers, but 1 hypotheses"),
+        ([2], [["a"]], "image 2: there are 2 of them"),
+        ([-1], [["a"]], "image -1: there are 2 of them"),
+        ([1], ["a dog"], "image 1: .* list of words"),
+    ],
+)
+def test_cider_d_refuses_what_it_can_not_score(images, hypotheses, message):
+    with pytest.raises(ValueError, match=message):
+        CiderD(GOOD[0]).scores(images, hypotheses)
+
+
+def test_cider_d_refuses_a_corpus_that_is_none():
+    for corpus in ([], [[]], [["a dog"]]):
+        with pytest.raises(ValueError, match="no images|at least one reference|list of words"):
+            CiderD(GOOD[0], corpus=corpus)
+        with pytest.raises(ValueError, match="no images|at least one reference|list of words"):
+            CiderD(corpus)
+
+
+def test_cider_d_of_no_captions_is_no_scores():
+    assert CiderD(GOOD[0]).scores([], []).shape == (0,)
 
 
 def test_a_score_does_not_depend_on_the_order_of_images():
