@@ -403,7 +403,8 @@ def test_damaged_models_are_named(tmp_path, vocabulary, damage):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"attention_dim": 0}, {"dropout": 1.0}, {"feature_dropout": -0.1}]
+    "setting",
+    [{"attention_dim": 0}, {"dropout": 1.0}, {"feature_dropout": -0.1}, {"feature_dim": 0}],
 )
 def test_model_settings_are_checked(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
@@ -419,3 +420,23 @@ def test_feature_dropout_acts_in_training_only(vocabulary, images):
     assert torch.equal(logits_of(model.eval(), features), logits_of(model.eval(), features))
     model.train()
     assert not torch.equal(logits_of(model, features), logits_of(model, features))
+
+
+def test_shortened_vectors_are_saved_and_what_the_decoder_sees(tmp_path, vocabulary, images):
+    model = CaptionModel(dataclasses.replace(CONFIG, feature_dim=9), vocabulary).eval()
+    grids = model.encode(images)
+    assert grids.shape[-1] == 9 and model.decoder.attention.encoder_att.in_features == 9
+    assert (grids >= 0).all()
+    vectors = model.encoder(model.encoder.normalise(images))
+    assert_close(model.encode(vectors), grids)  # from pixels, or from what was cached
+    model.save(tmp_path / "model")
+    assert torch.equal(CaptionModel.load(tmp_path / "model").encode(images), grids)
+
+
+def test_the_size_of_the_images_is_part_of_the_model(tmp_path, vocabulary, images):
+    model = CaptionModel(dataclasses.replace(CONFIG, image_size=96), vocabulary)
+    assert model.encode(images).shape[1:3] == (3, 3)
+    for name, own in (("packaged", False), ("own", True)):
+        model.own_encoder = own
+        model.save(tmp_path / name)
+        assert CaptionModel.load(tmp_path / name).encode(images).shape[1:3] == (3, 3)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from captionlib.encoder import Encoder, FeatureDataset, cache_features, later_parameters
 from captionlib.features import Features
@@ -70,7 +71,7 @@ class Stub(Encoder):
 
     def __init__(self):
         nn.Module.__init__(self)
-        self.backbone, self.grid_size, self.encoder_dim = "stub", 2, 3
+        self.backbone, self.grid_size, self.image_size, self.encoder_dim = "stub", 2, None, 3
         self.register_buffer("mean", torch.zeros(3, 1, 1))
         self.register_buffer("std", torch.ones(3, 1, 1))
         self.trunk, self.weight = nn.Identity(), nn.Parameter(torch.ones(1), requires_grad=False)
@@ -331,6 +332,31 @@ def test_bf16_is_close_and_kept_apart(tmp_path, lite0):
     assert 0 < difference < 0.25
 
 
+def test_mirrored_cache_is_that_of_mirrored_images(tmp_path, stub):
+    images = random_images(3)
+    path = write_split(tmp_path, images)
+    (tmp_path / "other").mkdir()
+    flipped = write_split(tmp_path / "other", np.ascontiguousarray(images[..., ::-1]))
+    mirrored = cache_features(stub, path, tmp_path / "m.hdf5", mirrored=True, progress=False)
+    expected = cache_features(stub, flipped, tmp_path / "f.hdf5", progress=False)
+    np.testing.assert_array_equal(mirrored[:], expected[:])
+    plain = cache_features(stub, path, tmp_path / "m.hdf5", progress=False)  # not taken for it
+    assert plain.fingerprint != mirrored.fingerprint and (plain[:] != expected[:]).any()
+
+
+def test_images_are_stretched_before_the_network():
+    torch.manual_seed(0)
+    larger = Encoder(LITE0, grid_size=None, image_size=96, pretrained=False)
+    plain = Encoder(LITE0, grid_size=None, pretrained=False)
+    plain.load_state_dict(larger.state_dict())
+    images = torch.rand(2, 3, 64, 48)
+    stretched = F.interpolate(images, (96, 96), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(larger(images), plain(stretched))
+    assert larger(images).shape[1:3] == (3, 3)
+    with pytest.raises(ValueError, match="image_size"):
+        Encoder(LITE0, image_size=16, pretrained=False)
+
+
 @pytest.fixture
 def cached(tmp_path, stub):
     """A cache that is there already: (image file, cache file, number of encodings so far)."""
@@ -505,6 +531,18 @@ def test_feature_dataset_takes_a_tensor(tmp_path):
     write_split(tmp_path, random_images(IMAGES))
     vectors = torch.rand(IMAGES, 4, 3)
     assert torch.equal(FeatureDataset(tmp_path, "TRAIN", vectors)[3][0], vectors[3])
+
+
+def test_an_item_shows_one_of_its_views(tmp_path):
+    write_split(tmp_path, random_images(IMAGES))
+    views = [torch.rand(IMAGES, 4, 3) for _ in range(3)]
+    dataset = FeatureDataset(tmp_path, "TRAIN", *views)
+    torch.manual_seed(0)
+    drawn = [dataset[1][0] for _ in range(60)]
+    counts = [sum(torch.equal(grid, view[1]) for grid in drawn) for view in views]
+    assert sum(counts) == 60 and min(counts) > 5
+    torch.manual_seed(0)
+    assert all(torch.equal(dataset[1][0], grid) for grid in drawn)
 
 
 def test_feature_dataset_refuses_another_splits_features(tmp_path):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 from torch.utils.data import Dataset
 
@@ -21,8 +23,10 @@ from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
 from captionlib.files import InputError
 from captionlib.training import (
     TrainConfig,
+    WeightAverage,
     caption_loss,
     make_loader,
+    make_optimizer,
     rate_factor,
     stale_epochs,
     train,
@@ -142,6 +146,8 @@ def test_stale_epochs_counts_from_the_first_best():
         {"learning_rate": 0.0},
         {"label_smoothing": 1.0},
         {"learning_rate": math.nan},
+        {"weight_decay": -0.1},
+        {"averaging": 1.0},
     ],
 )
 def test_settings_are_checked(setting):
@@ -175,9 +181,11 @@ def test_report_55_90_97_the_same_seed_gives_the_same_weights(tmp_path):
     assert versions["torch"] == torch.__version__
 
 
-def test_report_49_61_144_resume_is_exact_and_keeps_the_best(tmp_path):
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_report_49_61_144_resume_is_exact_and_keeps_the_best(tmp_path, averaging):
+    settings = dataclasses.replace(SETTINGS, averaging=averaging, weight_decay=0.1)
     scores = [5.0, 9.0, 3.0, 4.0]
-    unbroken, expected = run(tmp_path / "unbroken", scores=lambda epoch: scores[epoch - 1])
+    unbroken, expected = run(tmp_path / "unbroken", settings, lambda epoch: scores[epoch - 1])
 
     def power_cut(epoch):
         if epoch == 3:
@@ -185,10 +193,16 @@ def test_report_49_61_144_resume_is_exact_and_keeps_the_best(tmp_path):
         return scores[epoch - 1]
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", scores=power_cut)
+        run(tmp_path / "cut", settings, power_cut)
     best_before = CaptionModel.load(tmp_path / "cut" / "best").state_dict()
-    resumed, history = run(tmp_path / "cut", scores=lambda epoch: scores[epoch + 1], resume=True)
+    resumed, history = run(tmp_path / "cut", settings, lambda epoch: scores[epoch + 1], resume=True)
     assert_same_weights(resumed, unbroken)
+    if averaging:
+        ends = [
+            load_file(tmp_path / name / "last/average.safetensors") for name in ("unbroken", "cut")
+        ]
+        assert ends[0]["updates"] == 12 and ends[0].keys() == ends[1].keys()
+        assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     untimed = [
         {key: value for key, value in row.items() if "seconds" not in key} for row in history
     ]
@@ -198,6 +212,63 @@ def test_report_49_61_144_resume_is_exact_and_keeps_the_best(tmp_path):
     assert best.metrics["training"]["epoch"] == 2  # not overwritten by a worse one
     for name, weight in best.state_dict().items():
         assert torch.equal(weight, best_before[name])
+
+
+def test_what_is_judged_and_kept_is_the_average(tmp_path):
+    judged = []
+
+    def evaluate(model):
+        judged.append({name: weight.clone() for name, weight in model.state_dict().items()})
+        return {"bleu4": 1.0}  # the first epoch stays the best
+
+    settings = dataclasses.replace(SETTINGS, averaging=0.9)
+    model = make_model()
+    start = {name: weight.clone() for name, weight in model.state_dict().items()}
+    train(model, make_loader(FewFeatures(), settings), evaluate, settings, tmp_path, progress=False)
+    best = CaptionModel.load(tmp_path / "best").state_dict()
+    last = CaptionModel.load(tmp_path / "last").state_dict()
+    for name in best:
+        assert torch.equal(best[name], judged[0][name])
+        assert torch.equal(last[name], model.state_dict()[name])  # training goes on without it
+    assert not torch.equal(judged[-1]["decoder.fc.weight"], last["decoder.fc.weight"])
+
+    plain = make_model()  # the same weights are trained, averaged or not
+    settings = dataclasses.replace(SETTINGS)
+    train(plain, make_loader(FewFeatures(), settings), evaluate, settings, tmp_path / "plain")
+    assert_same_weights(plain, model)
+    assert not torch.equal(start["decoder.fc.weight"], best["decoder.fc.weight"])
+
+
+def test_the_average_is_that_of_torch():
+    model = make_model()
+    average = WeightAverage(model, 0.8)
+    reference = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    reference.update_parameters(model)  # torch's first update copies
+    average.updates = 1000  # past the beginning, where ours forgets faster
+    for _ in range(5):
+        with torch.no_grad():
+            for weight in model.decoder.parameters():
+                weight.add_(torch.randn_like(weight))
+        average.update()
+        reference.update_parameters(model)
+    with average:
+        for ours, theirs in zip(
+            model.decoder.parameters(), reference.module.decoder.parameters(), strict=True
+        ):
+            assert_close(ours, theirs)
+
+
+def test_weight_decay_shrinks_what_has_no_gradient(tmp_path):
+    settings = dataclasses.replace(SETTINGS, weight_decay=0.5)
+    model = make_model()
+    optimizer = make_optimizer(model, settings)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
+    optimizer.step()
+    for name, weight in model.named_parameters():
+        factor = 1 - 0.5 * settings.learning_rate if weight.requires_grad else 1
+        assert_close(weight, factor * before[name])
 
 
 def test_resume_after_the_end_changes_nothing(tmp_path):

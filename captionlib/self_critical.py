@@ -1,0 +1,148 @@
+"""Self-critical training: the captions that a model writes, scored whole.
+
+Written by hand. Cross-entropy asks for the next word of somebody's caption; what is judged in the
+end is a caption of the model's own. So a second training lets it write several captions of an
+image, scores each as a whole by CIDEr-D, and makes those likelier that scored above the mean of
+the others. It begins where cross-entropy ends: a model that writes nonsense has nothing to choose
+between.
+
+Source: Rennie et al. 2017 (arXiv:1612.00563), section 3, for training on the score itself; Luo 2020
+(arXiv:2003.09971), section 3, for comparing with the other samples in place of the greedy caption.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+
+from captionlib.data import Vocabulary
+from captionlib.decoder import CaptionModel
+from captionlib.metrics import CiderD
+from captionlib.training import TrainConfig
+
+__all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]
+
+
+class SelfCriticalLoss(NamedTuple):
+    """What is minimised, and how the captions did."""
+
+    total: Tensor  # scalar: mean over words of -log-probability times the caption's advantage
+    nats: Tensor  # scalar: mean -log-probability of a word, in training mode
+    cider_d: Tensor  # scalar: mean score of the captions written, ×100
+
+
+def advantages(scores: np.ndarray) -> np.ndarray:
+    """How much each caption's score exceeds the mean of its image's others.
+
+    Args:
+        scores: (B, n) float, n >= 2 captions an image.
+
+    Returns:
+        (B, n) float64, each row's sum 0.
+    """
+    n = scores.shape[1]
+    return (scores - scores.mean(axis=1, keepdims=True)) * n / (n - 1)
+
+
+class SelfCritical:
+    """The objective of self-critical training, for `captionlib.training.train`.
+
+    The references are the training captions as the data set stores them, `<end>` included as a
+    word of its own: without it, to stop in the middle of a sentence would cost nothing.
+
+    Args:
+        captions, lengths: (I, n, T) and (I, n) int64, all training captions, as `FeatureDataset`
+            holds them; over these it is counted how rare an n-gram is.
+        vocabulary: of the model.
+        samples: captions written for each image of a batch.
+        max_words: longest caption.
+    """
+
+    def __init__(
+        self,
+        captions: Tensor,
+        lengths: Tensor,
+        vocabulary: Vocabulary,
+        *,
+        samples: int = 5,
+        max_words: int = 20,
+    ):
+        if samples < 2:
+            raise ValueError(f"samples must be at least 2, to be compared, got {samples}")
+        self.vocabulary, self.samples = vocabulary, samples
+        self.max_words = max_words
+        self._words = sorted(vocabulary.word_map, key=vocabulary.word_map.get)
+        corpus = zip(captions, lengths, strict=True)
+        self._cider = CiderD([self._references(*image) for image in corpus])
+
+    def _references(self, captions: Tensor, lengths: Tensor) -> list[list[str]]:
+        """Captions (n, T) as lists of words, from the first word to `<end>`."""
+        return [
+            [self._words[i] for i in caption[1:length]]
+            for caption, length in zip(captions.tolist(), lengths.tolist(), strict=True)
+        ]
+
+    def __call__(
+        self,
+        model: CaptionModel,
+        images: Tensor,
+        captions: Tensor,
+        lengths: Tensor,
+        config: TrainConfig,
+    ) -> tuple[SelfCriticalLoss, int]:
+        """The loss of one batch, and its number of words; arguments as for `teacher_forcing`."""
+        samples = self._write(model, images, config)  # B * samples lists of word ids
+        n = len(captions) // len(images)
+        pairs = zip(captions.split(n), lengths.split(n), strict=True)
+        cider = copy(self._cider)  # the rarities of the whole data set, the references of a batch
+        cider.references = [self._references(*pair) for pair in pairs]
+        numbers = np.repeat(np.arange(len(images)), self.samples)
+        written = [[self._words[i] for i in ids[1:]] for ids in samples]
+        scores = cider.scores(numbers, written)
+        gains = advantages(scores.reshape(-1, self.samples)).ravel() / 100
+
+        ids = [torch.tensor(ids) for ids in samples]
+        written_lengths = torch.tensor([len(sample) for sample in ids])
+        padded = pad_sequence(ids, batch_first=True).to(images.device)  # <pad> is 0
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            output = model(images, padded, written_lengths)
+        log_probs = output.logits.data.float().log_softmax(dim=1)
+        taken = log_probs.gather(1, output.targets.data[:, None]).squeeze(1)  # (words,)
+        weights = torch.as_tensor(gains, dtype=torch.float32)[:, None].expand(-1, padded.shape[1])
+        weights = pack_padded_sequence(
+            weights[:, 1:], written_lengths - 1, batch_first=True, enforce_sorted=False
+        ).data.to(images.device)
+        loss = SelfCriticalLoss(
+            -(weights * taken).mean(), -taken.detach().mean(), torch.tensor(scores.mean())
+        )
+        return loss, len(taken)
+
+    @torch.no_grad()
+    def _write(self, model: CaptionModel, images: Tensor, config: TrainConfig) -> list[list[int]]:
+        """Captions drawn from the model in eval mode: ids from <start> to <end>."""
+        model.eval()
+        v = self.vocabulary
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            grid = model.decoder.grid(model.encode(images))
+            state = model.decoder.init_state(grid).select(
+                torch.arange(len(images)).repeat_interleave(self.samples)
+            )
+            words = torch.full((len(images) * self.samples,), v.start)
+            ids, running = [words], torch.ones(len(words), dtype=torch.bool)
+            for _ in range(self.max_words + 1):
+                state, _ = model.decoder.step(words, state, grid)
+                logits = model.decoder.word_logits(state.hidden).float()
+                logits[:, [v.start, v.pad, v.unk]] = -torch.inf
+                words = logits.softmax(dim=1).multinomial(1).squeeze(1)
+                ids.append(words)
+                running &= words != v.end
+                if not running.any():
+                    break
+        model.train()
+        rows = torch.stack(ids, dim=1).tolist()
+        return [row[: row.index(v.end) + 1 if v.end in row else self.max_words + 1] for row in rows]

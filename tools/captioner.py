@@ -1,0 +1,154 @@
+"""The recipe of the captioner that ships: `python -m tools.captioner --help`.
+
+From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that may be stopped and
+given again: prepare, encode each image and its mirror image once, learn words by cross-entropy,
+then whole captions by self-critical training, choose a search setting on the validation split, and
+score. Only the train split teaches; only the validation split chooses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.data import image_file, load_references, prepare
+from captionlib.decoder import CaptionModel, ModelConfig
+from captionlib.encoder import Encoder, FeatureDataset, cache_features
+from captionlib.files import ASSETS, write_json
+from captionlib.metrics import intervals, score
+from captionlib.self_critical import SelfCritical
+from captionlib.training import TrainConfig, make_loader, train
+
+TO = ASSETS / "flickr8k"
+MODEL = ModelConfig(
+    backbone="tf_efficientnet_lite2",
+    image_size=288,
+    feature_dim=512,
+    attention_dim=256,
+    embed_dim=256,
+    decoder_dim=512,
+    dropout=0.5,
+    feature_dropout=0.3,
+)
+WORDS = {
+    "epochs": 12,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "schedule": "one_cycle",
+    "label_smoothing": 0.1,
+    "weight_decay": 0.1,
+    "averaging": 0.998,
+    "bf16": True,
+}
+CAPTIONS = {
+    "epochs": 6,
+    "batch_size": 64,
+    "learning_rate": 1e-4,
+    "schedule": "one_cycle",
+    "averaging": 0.99,
+    "bf16": True,
+}
+SEARCHES = [
+    SearchConfig(beam_size=beam, length_normalisation=power, max_words=30)
+    for beam, power in [(1, 0.0), (3, 0.0), (3, 0.7), (5, 0.0), (5, 0.7)]
+]
+
+
+@torch.inference_mode()
+def write_captions(model: CaptionModel, grids: torch.Tensor, search: SearchConfig) -> list:
+    """The words that `model` finds for each image's grid (I, P, D)."""
+    found = []
+    for batch in grids.split(50):
+        found += beam_search(model.decoder, model.encode(batch), model.vocabulary, search)
+    return [model.vocabulary.decode(hypothesis.word_ids) for hypothesis in found]
+
+
+def main() -> None:
+    """Every stage that is not done yet."""
+    parser = argparse.ArgumentParser(prog="python -m tools.captioner", description=__doc__)
+    parser.add_argument("--karpathy-json", required=True)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--to", type=Path, required=True, help="folder for everything on the way")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ship", action="store_true", help="put the model into the package")
+    args = parser.parse_args()
+
+    data, run = args.to / "data", args.to / f"seed{args.seed}"
+    if not data.exists():
+        prepare(args.karpathy_json, args.images, data)
+    encoder = Encoder(MODEL.backbone, grid_size=MODEL.grid_size, image_size=MODEL.image_size)
+    views = [
+        cache_features(
+            encoder,
+            image_file(data, "TRAIN"),
+            data / f"TRAIN_{'MIRRORED' if mirrored else 'FEATURES'}.hdf5",
+            batch_size=16,
+            bf16=True,
+            mirrored=mirrored,
+        )
+        for mirrored in (False, True)
+    ]
+    validation = cache_features(
+        encoder, image_file(data, "VAL"), data / "VAL_FEATURES.hdf5", batch_size=16
+    )
+    grids = torch.from_numpy(validation[:])
+    names, references = load_references(data, "VAL")
+    about = {"data": "flickr8k", "split": "val", "images": len(names)}
+
+    def validator(search: SearchConfig):
+        def evaluate(model: CaptionModel) -> dict:
+            scores = score(references, write_captions(model, grids, search))
+            print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
+            return scores | about | {"beam_size": search.beam_size}
+
+        return evaluate
+
+    dataset = FeatureDataset(data, "TRAIN", *views)
+    words = TrainConfig(**WORDS, seed=args.seed)
+    torch.manual_seed(args.seed)
+    model = CaptionModel(MODEL, dataset.vocabulary, encoder)
+    model.own_encoder = False  # unchanged, and in a package
+    loader = make_loader(dataset, words)
+    train(model, loader, validator(SearchConfig(1)), words, run / "words", resume=True)
+
+    captions = TrainConfig(**CAPTIONS, seed=args.seed)
+    model = CaptionModel.load(run / "words")
+    objective = SelfCritical(dataset.captions, dataset.lengths, dataset.vocabulary)
+    train(
+        model,
+        make_loader(dataset, captions),
+        validator(SearchConfig(3, max_words=30)),
+        captions,
+        run / "captions",
+        resume=True,
+        objective=objective,
+    )
+
+    for stage in ("words", "captions"):
+        model = CaptionModel.load(run / stage)
+        rows = []
+        for search in SEARCHES:
+            hypotheses = write_captions(model, grids, search)
+            rows.append({**asdict(search), **score(references, hypotheses)})
+            print(stage, json.dumps(rows[-1]), flush=True)
+        write_json(run / f"{stage}.json", rows, indent=1)
+
+    best = max(rows, key=lambda row: row["bleu4"] + row["cider_d"])
+    model.search = {name: best[name] for name in asdict(SEARCHES[0])}
+    hypotheses = write_captions(model, grids, SearchConfig(**model.search))
+    model.metrics |= {
+        "validation": score(references, hypotheses)
+        | about
+        | {"intervals": intervals(references, hypotheses)},
+        "recipe": {"seed": args.seed, "words": WORDS, "captions": CAPTIONS},
+    }
+    model.save(TO if args.ship else run / "model", half=True)
+
+
+if __name__ == "__main__":
+    main()
