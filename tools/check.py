@@ -1,8 +1,8 @@
 """Is everything in sync? `python -m tools.check` prints one line for each thing that is not.
 
 Modules against chapters, the two halves of every pair, stored outputs against their hashes, ruff,
-links, the table of results, and what every picture must have. It reads only; nothing is executed,
-no network is used.
+links, the table of results, the gallery, and what every picture must have. It reads only; nothing
+is executed, no network is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from markdown_it import MarkdownIt
 
-from tools import find_chapters, results
+from tools import find_chapters, gallery, results
 from tools.export import export
 from tools.notebooks import as_script, code_cells, hashes, read_script, tags, without_version
 
@@ -189,6 +189,11 @@ def check_results(root: Path) -> Iterator[str]:
         yield f"{book / 'results.md'}: differs from book/results/: run `python -m tools.results`"
 
 
+def check_gallery(root: Path) -> Iterator[str]:
+    """The gallery says what its captioner said, of the photographs it has, and each is judged."""
+    yield from gallery.problems(root / "book", root / "captionlib" / "assets" / "flickr8k")
+
+
 def check_style(root: Path) -> Iterator[str]:
     """Ruff has nothing to say, about code or layout; and chapters are as narrow as modules."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
@@ -214,6 +219,7 @@ CHECKS = (
     check_pictures,
     check_links,
     check_results,
+    check_gallery,
     check_style,
 )
 

@@ -1,0 +1,188 @@
+"""The gallery, book/gallery.md: `python -m tools.gallery [FOLDER]` captions its photographs anew.
+
+FOLDER is a captioner, or the name of a packaged one; without it, the one that comes with the
+package. In book/gallery/ lie the photographs, what is known of them (photographs.json, by hand) and
+the page's opening (opening.md, by hand). The captioner's part goes beside them: captions.json and a
+figure for each photograph. The page is made of all of these.
+
+What a person thinks of a caption is the photograph's "verdict" in photographs.json. "judged" is the
+caption it was written for: where the captioner now says something else, the tool clears the
+verdict, and `make check` asks for a new one. `python -m tools.gallery --page` writes the page
+alone, from what is stored, once the verdicts are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+BOOK = Path(__file__).parent.parent / "book"
+SHIPPED = Path(__file__).parent.parent / "captionlib" / "assets" / "flickr8k"
+WIDTH = 1000  # pixels of a figure, at most
+BYTES = 120_000  # of a figure, at most
+NOTE = "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read(path: Path):
+    """What a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, what) -> None:
+    """A JSON file that people can read and edit."""
+    text = json.dumps(what, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def figure_of(file: str) -> str:
+    """The name of a photograph's figure."""
+    return f"{Path(file).stem}-attention.jpg"
+
+
+def caption_all(gallery: Path, folder: str | None) -> None:
+    """Caption every photograph, draw its figure, and store what was said.
+
+    Args:
+        gallery: the folder with photographs.json; captions.json and the figures go there.
+        folder: the captioner, None for the one that comes with the package.
+    """
+    from captionlib.captioner import Captioner
+    from captionlib.files import package_folder
+
+    captioner = Captioner.from_pretrained(folder)
+    weights = package_folder(SHIPPED if folder is None else folder) / "model.safetensors"
+    photographs = read(gallery / "photographs.json")
+    said = {}
+    for photograph in photographs:
+        path = gallery / photograph["file"]
+        caption = captioner.caption(path)
+        (gallery / figure_of(path.name)).write_bytes(_figure(path, caption))
+        said[path.name] = {
+            "text": caption.text,
+            "log_prob": round(caption.log_prob, 2),
+            "finished": caption.finished,
+            "photograph": digest(path),
+        }
+        if photograph["judged"] != caption.text:
+            photograph["judged"], photograph["verdict"] = caption.text, ""
+        print(f"{path.name}: {caption.text}")
+    write(gallery / "photographs.json", photographs)
+    model = {"name": Path(folder).name if folder else SHIPPED.name, "weights": digest(weights)}
+    write(gallery / "captions.json", {"model": model, "captions": said})
+
+
+def _figure(path: Path, caption) -> bytes:
+    """The attention of a caption as a small JPEG on white."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    from captionlib.visualize import show_attention
+
+    figure, drawn = show_attention(path, caption), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150, facecolor="white")
+    plt.close(figure)
+    image = Image.open(drawn).convert("RGB")
+    image.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+    for quality in range(88, 30, -4):
+        stored = io.BytesIO()
+        image.save(stored, "JPEG", quality=quality, optimize=True, progressive=True)
+        if stored.tell() <= BYTES:
+            break
+    return stored.getvalue()
+
+
+def render(gallery: Path) -> str:
+    """The page, from the folder alone: no captioner is asked."""
+    stored = read(gallery / "captions.json")
+    lines = [NOTE, "", (gallery / "opening.md").read_text(encoding="utf-8").strip(), ""]
+    for photograph in read(gallery / "photographs.json"):
+        lines += _entry(photograph, stored["captions"][photograph["file"]])
+    name = stored["model"]["name"]
+    lines += [
+        f"The captions are those of the captioner `{name}`, with its own search settings.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _entry(photograph: dict, said: dict) -> list[str]:
+    """One photograph: figure, caption, judgement, source."""
+    text = said["text"] + ("" if said["finished"] else " … (unfinished)")
+    package, licence = photograph["source"].split("; ")
+    verdict = photograph["verdict"] or "Not judged yet."
+    return [
+        f"## {photograph['title']}",
+        "",
+        f"```{{figure}} gallery/{figure_of(photograph['file'])}",
+        f":alt: A photograph: {photograph['shows']}. Beside it, once for each word of the caption "
+        f'"{text}", the same photograph, lit where the captioner looked and dark elsewhere.',
+        "```",
+        "",
+        f"> {text}",
+        "",
+        f"Log-probability {_signed(said['log_prob'])}. {verdict}",
+        "",
+        f"*Photograph: {photograph['author']}, "
+        f"[{photograph['licence']}]({photograph['licence_url']}). "
+        f"From [{package}]({photograph['source_url']}); {licence}. "
+        f"Changes: {photograph['changes']}.*",
+        "",
+    ]
+
+
+def _signed(number: float) -> str:
+    return f"{number:.1f}".replace("-", "\u2212")
+
+
+def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
+    """What on the page is not what its folder, or the captioner of the package, says."""
+    page, gallery = book / "gallery.md", book / "gallery"
+    if not page.exists():  # not made yet
+        return
+    again = "run `python -m tools.gallery`"
+    if not (gallery / "captions.json").exists():
+        yield f"{page}: nothing is stored that it could be made of: {again}"
+        return
+    stored = read(gallery / "captions.json")
+    weights = shipped / "model.safetensors"
+    if weights.exists() and stored["model"]["weights"] != digest(weights):
+        yield f"{page}: its captions are not those of {shipped}: {again}"
+    complete = True
+    for photograph in read(gallery / "photographs.json"):
+        path, said = gallery / photograph["file"], stored["captions"].get(photograph["file"])
+        if said is None or not path.exists() or said["photograph"] != digest(path):
+            yield f"{path}: is not the photograph that was captioned: {again}"
+            complete = False
+        elif not (gallery / figure_of(path.name)).exists():
+            yield f"{path}: has no figure: {again}"
+        elif photograph["judged"] != said["text"] or not photograph["verdict"]:
+            yield f"{path}: its caption has no verdict: write one into photographs.json"
+    if complete and page.read_text(encoding="utf-8") != render(gallery):
+        yield f"{page}: differs from book/gallery/: run `python -m tools.gallery --page`"
+
+
+def main(argv: list[str], book: Path = BOOK) -> int:
+    """Caption, unless `--page` says that what is stored will do, and write the page."""
+    if len(argv) > 1 or (argv and argv[0].startswith("-") and argv != ["--page"]):
+        print(__doc__)
+        return 2
+    if argv != ["--page"]:
+        caption_all(book / "gallery", *(argv or [None]))
+    (book / "gallery.md").write_text(render(book / "gallery"), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
