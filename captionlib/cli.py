@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from unicodedata import category
 
 from captionlib.arguments import (
     MODEL_OPTIONS,
@@ -76,9 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(message: str) -> None:
     """One line on stderr, whatever a file is called."""
-    line = "captionlib: " + message.replace("\r", "\\r").replace("\n", "\\n")
+    line = "captionlib: " + _one_line(message)
     if sys.stderr is not None:
         print(line.encode(errors="backslashreplace").decode(errors="replace"), file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    """`text` with what would break the line, or command a terminal, written out: \\n, \\x1b."""
+    return "".join(
+        c.encode("unicode_escape").decode() if category(c) in ("Cc", "Zl", "Zp") else c
+        for c in text
+    )
 
 
 def _bar() -> bool:
@@ -407,8 +416,7 @@ def _save_figure(image: str, caption, to: Path) -> None:
 def _printable(line: str) -> str:
     """`line` as this terminal's encoding can show it, in one line."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    line = line.replace("\r", "\\r").replace("\n", "\\n")
-    return line.encode(encoding, errors="backslashreplace").decode(encoding)
+    return _one_line(line).encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 _COMMANDS = {

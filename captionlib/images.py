@@ -6,6 +6,7 @@ Written by hand, and without torch, so that the processes that decode images sta
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -35,7 +36,11 @@ __all__ = [
 ]
 
 IMAGE_SIZE = 256
-MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb: 0.5 GB as RGB
+MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb: 0.7 GB in its memory
+BAND = 2**20  # pixels that are converted at a time: what a large image needs beside itself
+
+# Pillow logs some damage. Without a handler Python would print that on stderr, beside our own line.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # What each EXIF orientation asks for, so that the picture stands as its photographer saw it.
 UPRIGHT = {
@@ -73,12 +78,17 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
     """As `read_image`, at the image's own size: upright, 8-bit RGB, transparency over white."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; name an image in it")
-        if not path.exists():
-            raise InputError(f"{path}: no such file; check its name and folder")
-        if not path.is_file():
-            raise InputError(f"{path}: is not a file; give an image file")
+        try:
+            if path.is_dir():
+                raise InputError(f"{path}: is a folder; name an image in it")
+            if not path.exists():
+                raise InputError(f"{path}: no such file; check its name and folder")
+            if not path.is_file():
+                raise InputError(f"{path}: is not a file; give an image file")
+        except OSError as error:  # a name too long, a folder that may not be searched
+            raise InputError(
+                f"{path}: can't be opened ({error.strerror}); check its name"
+            ) from None
         return _decode(path, str(path))
     if isinstance(source, Image.Image) or hasattr(source, "read"):
         return _decode(source, name or str(getattr(source, "filename", "") or "the image"))
@@ -89,13 +99,15 @@ def _decode(source, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size and damage are judged below, in one line
+            # Also of an image inside another one, which Pillow measures only as it decodes it.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
                 return _to_rgb(source, name)
             with Image.open(source) as image:
                 return _to_rgb(image, name)
     except InputError:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name) from None
     except Image.UnidentifiedImageError:
         raise InputError(
@@ -123,21 +135,45 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise InputError(f"{name}: is an EPS drawing; save it as PNG first")
     image.load()
     turn = UPRIGHT.get(_orientation(image))
+    if image.mode != "RGB" or image.has_transparency_data:
+        image = _in_bands(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _in_bands(image: Image.Image) -> Image.Image:
+    """Convert to RGB some rows at a time: an image of any mode costs itself, its RGB, and no more.
+
+    A conversion looks at one pixel alone, so that the result is the same as at once.
+    """
+    convert = _converter(image)
+    page, rows = Image.new("RGB", image.size), max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        page.paste(convert(image.crop(box)), box)
+    return page
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """How a part of this image becomes RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_grey(np.asarray(image), image.mode))
+        top = _deepest(image)
+        return lambda part: Image.fromarray(_to_grey(np.asarray(part), top))
+    if image.has_transparency_data:
+        return _over_white
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+        return lambda part: ImageCms.applyTransform(part, transform)
+    return lambda part: part.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")  # undo premultiplied alpha
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        page = Image.new("RGB", image.size, "white")
-        page.paste(image, mask=image.getchannel("A"))
-        image = page
-    elif image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
-    return image if turn is None else image.transpose(turn)
+    image = image.convert("RGBA")
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, mask=image.getchannel("A"))
+    return page
 
 
 def _orientation(image: Image.Image) -> int:
@@ -147,39 +183,61 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_grey(values: np.ndarray, mode: str) -> np.ndarray:
+def _deepest(image: Image.Image) -> float:
+    """The value that stands for white in an image of deep grey."""
+    if image.mode.startswith("I"):  # integers are 16-bit, however dark
+        return 65535.0 if image.mode != "I" else max(65535.0, float(image.getextrema()[1]))
+    # Floats carry no range, so it is read off the picture.
+    rows = max(1, BAND // image.width)
+    tops = range(0, image.height, rows)
+    parts = (image.crop((0, t, image.width, min(t + rows, image.height))) for t in tops)
+    peak = max(float(np.nan_to_num(np.asarray(p), posinf=0.0, neginf=0.0).max()) for p in parts)
+    return next((top for top in (1.0, 255.0, 65535.0) if peak <= top), peak)
+
+
+def _to_grey(values: np.ndarray, top: float) -> np.ndarray:
     """Bring deep grey values to uint8: convert("RGB") would cut off everything above 255."""
     values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0).clip(min=0)
-    # Integers are 16-bit, however dark; floats carry no range, so it is read off the picture.
-    tops = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
-    peak = values.max()
-    top = next((top for top in tops if peak <= top), peak)
     return np.rint(values * (255 / top)).astype(np.uint8)
 
 
 def _from_array(source, name: str) -> Image.Image:
-    array = np.asarray(source)
+    try:
+        array = np.asarray(source)
+    except Exception as error:  # ragged lists, a tensor on a GPU
+        about = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{name}: is no array ({about}); give numbers of one shape") from None
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
         raise InputError(
-            f"{name}: has shape {np.shape(source)}; give (height, width) or (height, width, 3)"
+            f"{name}: has shape {np.shape(array)}; give (height, width) or (height, width, 3)"
         )
-    if array.dtype == bool:
-        array = array * np.uint8(255)
-    elif array.dtype == np.uint16:
-        array = np.rint(array / 257).astype(np.uint8)
-    elif array.dtype.kind == "f":
-        if array.size and not (array.min() >= 0 and array.max() <= 1):
-            raise InputError(f"{name}: holds floats outside [0, 1]; give uint8 or rescale it")
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
+    if array.dtype not in (bool, np.uint8, np.uint16) and array.dtype.kind != "f":
         raise InputError(f"{name}: holds {array.dtype}; give uint8, or floats in [0, 1]")
     if array.size == 0:
         raise InputError(f"{name}: has no pixels; give an image")
-    return _decode(Image.fromarray(np.ascontiguousarray(array)), name)
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise _too_large(name)
+    rows = max(1, BAND // array.shape[1])
+    pixels = np.empty(array.shape, np.uint8)
+    for top in range(0, len(array), rows):
+        pixels[top : top + rows] = _to_bytes(array[top : top + rows], name)
+    return _decode(Image.fromarray(pixels), name)
+
+
+def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == bool:
+        return array * np.uint8(255)
+    if array.dtype == np.uint16:
+        return np.rint(array / 257)
+    if array.dtype == np.uint8:
+        return array
+    if not (array.min() >= 0 and array.max() <= 1):
+        raise InputError(f"{name}: holds floats outside [0, 1]; give uint8 or rescale it")
+    return np.rint(array * 255)
 
 
 def try_images(paths: list[str | Path]) -> list[np.ndarray | InputError]:
