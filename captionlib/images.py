@@ -15,7 +15,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
@@ -133,11 +133,33 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise InputError(f"{name}: has no pixels; replace it or leave it out")
     if image.format == "EPS":  # Pillow would start Ghostscript on it
         raise InputError(f"{name}: is an EPS drawing; save it as PNG first")
-    image.load()
+    with _hushed() if image.format == "TIFF" else nullcontext():
+        image.load()
     turn = UPRIGHT.get(_orientation(image))
     if image.mode != "RGB" or image.has_transparency_data:
         image = _in_bands(image)
     return image if turn is None else image.transpose(turn)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep libtiff, which no handler reaches, from printing on stderr beside our own line."""
+    with _hushing:
+        try:
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # there is no stderr
+            yield
+            return
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+
+_hushing = threading.Lock()  # stderr is the whole process's
 
 
 def _in_bands(image: Image.Image) -> Image.Image:
