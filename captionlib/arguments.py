@@ -201,6 +201,7 @@ def _add_evaluate(commands) -> None:
     _add_data_set(parser)
     parser.add_argument("--split", help="train, val or test", required=True, choices=SPLITS)
     _add_searching(parser)
+    _switch(parser, "--meteor", "score METEOR too (needs Java and pycocoevalcap, takes a while)")
     _path(parser, "--save-results", "write scores, settings and versions to a JSON file", "F")
     _path(parser, "--save-captions", "write each image's words to a JSON file", "F")
 

@@ -294,11 +294,14 @@ def _batches(items: Sequence, size: int, *, unit: str) -> Iterator[Sequence]:
 
 def _evaluate(args) -> int:
     from captionlib.karpathy import read_karpathy
+    from captionlib.meteor import meteor_command
     from captionlib.metrics import intervals, score
 
     for path in (args.save_results, args.save_captions):
         if path is not None and Path(path).is_dir():
             raise InputError(f"{path}: is a folder; name a file to write")
+    if args.meteor:
+        meteor_command()  # is it there? Said now, and not after an hour of captions
     records = read_karpathy(args.karpathy_json, args.images, args.split)
     captioner = _captioner(args)
     hypotheses = []
@@ -311,6 +314,8 @@ def _evaluate(args) -> int:
         "images": len(records),
         "intervals": intervals(references, hypotheses),
     }
+    if args.meteor:
+        result["meteor"], result["intervals"]["meteor"] = _meteor(references, hypotheses)
     if args.save_captions is not None:
         names = [record.filename for record in records]
         write_json(args.save_captions, dict(zip(names, hypotheses, strict=True)), indent=1)
@@ -325,6 +330,16 @@ def _evaluate(args) -> int:
             )
         print(f"{'images':<8} {result['images']:6d}")
     return 0
+
+
+def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:
+    """METEOR and its interval, from one run of its program."""
+    from captionlib.meteor import meteor_of, meteor_statistics
+    from captionlib.metrics import percentile_interval, resampled_sums
+
+    statistics = meteor_statistics(references, hypotheses)
+    bounds = percentile_interval(meteor_of(resampled_sums(statistics)))
+    return float(meteor_of(statistics.sum(axis=0))), bounds.tolist()
 
 
 def _save_results(args, captioner, dataset: str, result: dict) -> None:

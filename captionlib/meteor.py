@@ -67,16 +67,15 @@ def meteor_statistics(
         (0 where everything matches in one), matched words of both.
 
     Raises:
-        InputError: if Java or `pycocoevalcap` is not there, or the program fails.
-        ValueError: if a word holds a space or `|||`, by which the program tells words and captions
-            apart.
+        InputError: if Java or `pycocoevalcap` is not there, if the program fails, or if a word
+            holds a space or `|||`, by which the program tells words and captions apart.
     """
     command = meteor_command()
     lines = []
     for image, (captions, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
         for word in (word for caption in (*captions, hypothesis) for word in caption):
             if word.split() != [word] or "|||" in word:
-                raise ValueError(f"image {image}: METEOR can't read {word!r} as one word")
+                raise InputError(f"image {image}: METEOR can't read {word!r} as one word")
         lines.append(
             " ||| ".join(["SCORE", *(" ".join(words) for words in (*captions, hypothesis))])
         )

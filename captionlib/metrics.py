@@ -7,11 +7,15 @@ generates it: edit the chapter, not this file, then run `make export`.
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from captionlib.meteor import meteor_of, meteor_statistics
+
 __all__ = [
     "CiderD",
+    "Difference",
     "FIGURES",
     "Words",
     "bleu",
@@ -25,7 +29,11 @@ __all__ = [
     "image_statistics",
     "intervals",
     "longest_common_subsequence",
+    "meteor",
     "ngram_counts",
+    "paired_bootstrap",
+    "percentile_interval",
+    "resampled_sums",
     "rouge_l_scores",
     "score",
 ]
@@ -284,6 +292,22 @@ def cider_d_scores(
     return CiderD(references, sigma=sigma).scores(range(len(references)), hypotheses)
 
 
+def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> float:
+    """METEOR of a corpus, ×100, from the Java program in `pycocoevalcap`, which starts slowly.
+
+    It is `meteor_of` on the sum of `meteor_statistics`: `resampled_sums` of these gives intervals.
+    Arguments as for `bleu_statistics`.
+
+    Raises:
+        InputError: as `meteor_statistics`: above all if Java or `pycocoevalcap` is not there.
+        ValueError: as `check_captions`.
+
+    Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
+    """
+    check_captions(references, hypotheses)
+    return float(meteor_of(meteor_statistics(references, hypotheses).sum(axis=0)))
+
+
 FIGURES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")
 
 
@@ -320,6 +344,41 @@ def score(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) ->
     return dict(zip(FIGURES, values.tolist(), strict=True))
 
 
+def resampled_sums(statistics: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Sums of what I images add to a corpus, over I of them drawn with replacement, many times.
+
+    Args:
+        statistics: (I, C), a row an image.
+        resamples: how often to draw.
+        seed: the same one draws the same images, whatever the statistics: so systems can be
+            compared in pairs.
+
+    Returns:
+        (resamples, C) float64.
+
+    Source: Koehn 2004 (aclanthology.org/W04-3250), section 3.
+    """
+    images = len(statistics)
+    rng = np.random.default_rng(seed)
+    sums = [
+        np.bincount(rng.integers(images, size=images), minlength=images) @ statistics
+        for _ in range(resamples)
+    ]
+    return np.array(sums)
+
+
+def percentile_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """The bounds of the middle `confidence` of `values` (resamples, ...): (2, ...), low and high.
+
+    Raises:
+        ValueError: if `confidence` is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    tail = 50 * (1 - confidence)
+    return np.percentile(values, [tail, 100 - tail], axis=0)
+
+
 def intervals(
     references: Sequence[Sequence[Words]],
     hypotheses: Sequence[Words],
@@ -330,17 +389,52 @@ def intervals(
 ) -> dict[str, list[float]]:
     """Percentile bootstrap over images: for each of `FIGURES`, [low, high], ×100.
 
-    CIDEr-D's rarities stay those of the whole corpus. Arguments and errors as for `score`.
-
-    Source: Koehn 2004 (aclanthology.org/W04-3250), section 3, for BLEU.
+    CIDEr-D's rarities stay those of the whole corpus. Arguments as for `resampled_sums`, errors as
+    for `score` and `percentile_interval`.
     """
     statistics = image_statistics(references, hypotheses)
-    images = len(statistics)
-    rng = np.random.default_rng(seed)
-    sums = [
-        np.bincount(rng.integers(images, size=images), minlength=images) @ statistics
-        for _ in range(resamples)
-    ]
-    tail = 50 * (1 - confidence)
-    bounds = np.percentile(figures_of(np.array(sums), images), [tail, 100 - tail], axis=0)
+    sums = resampled_sums(statistics, resamples=resamples, seed=seed)
+    bounds = percentile_interval(figures_of(sums, len(statistics)), confidence)
     return dict(zip(FIGURES, bounds.T.tolist(), strict=True))
+
+
+class Difference(NamedTuple):
+    """How two systems differ in one figure, ×100."""
+
+    difference: float  # second minus first, on the images given
+    interval: list[float]  # [low, high] of the difference over the resamples
+    second_better: float  # share of resamples, 0 to 1, in which the second is above the first
+
+
+def paired_bootstrap(
+    references: Sequence[Sequence[Words]],
+    first: Sequence[Words],
+    second: Sequence[Words],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Difference]:
+    """Compare the captions of two systems: for each of `FIGURES`, their `Difference`.
+
+    Args:
+        references: for each of I images, its captions, each a list of words.
+        first, second: for each image, the caption of either system, a list of words.
+        resamples, seed, confidence: as for `intervals`.
+
+    Raises:
+        ValueError: as `score` and `percentile_interval`.
+
+    Source: Koehn 2004 (aclanthology.org/W04-3250), section 4.
+    """
+    images, whole, drawn = len(references), [], []
+    for hypotheses in (first, second):
+        statistics = image_statistics(references, hypotheses)
+        whole.append(figures_of(statistics.sum(axis=0), images))
+        sums = resampled_sums(statistics, resamples=resamples, seed=seed)
+        drawn.append(figures_of(sums, images))
+    differences = drawn[1] - drawn[0]
+    bounds = percentile_interval(differences, confidence).T.tolist()
+    better = (differences > 0).mean(axis=0).tolist()
+    rows = zip((whole[1] - whole[0]).tolist(), bounds, better, strict=True)
+    return {name: Difference(*row) for name, row in zip(FIGURES, rows, strict=True)}

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +116,33 @@ def test_caption_goes_on_after_bad_files_and_keeps_the_order(world, images, tmp_
 
 
 # -------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluate_scores_meteor_where_it_is_asked_for(evaluate_words, monkeypatch):
+    from captionlib import meteor
+
+    rows = np.zeros((5, meteor.COLUMNS))  # what the Java program counts: here every image alike
+    rows[:, :6], rows[:, 20:] = [4, 4, 0, 0, 2, 2], [1, 2, 2]
+    monkeypatch.setattr(meteor, "meteor_command", lambda: [])
+    monkeypatch.setattr(meteor, "meteor_statistics", lambda references, hypotheses: rows)
+    status, printed, _ = call(*evaluate_words, "--json", "--meteor")
+    assert status == 0
+    result = json.loads(printed)
+    assert list(result) == [*SCORES, "images", "intervals", "meteor"]
+    assert result["meteor"] == pytest.approx(float(meteor.meteor_of(rows[0])))
+    assert result["intervals"]["meteor"] == pytest.approx([result["meteor"]] * 2)
+    status, printed, _ = call(*evaluate_words, "--meteor")
+    assert status == 0 and re.search(r"^meteor +\d", printed, re.MULTILINE)
+
+
+def test_evaluate_says_at_once_that_meteor_needs_java(evaluate_words, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(
+        "captionlib.captioner.Captioner.caption_batch", lambda *_: pytest.fail("captions first")
+    )
+    status, printed, said = call(*evaluate_words, "--meteor")
+    assert (status, printed) == (2, "")
+    assert said.count("\n") == 1 and "install a Java runtime" in said
 
 
 def test_evaluate_captions_each_image_once_against_untouched_references(

@@ -16,6 +16,10 @@ from captionlib.metrics import (
     cider_d_scores,
     intervals,
     longest_common_subsequence,
+    meteor,
+    paired_bootstrap,
+    percentile_interval,
+    resampled_sums,
     rouge_l_scores,
     score,
 )
@@ -108,7 +112,41 @@ def test_equals_pycocoevalcap_on_degenerate_captions(case):
         assert_equal_figures(*DEGENERATE[case])
 
 
-def flickr8k(images=None):
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["one reference", "twenty references", "long", "wide vocabulary"])
+def test_equals_pycocoevalcap_on_corpora_of_every_shape(kind, seed):
+    rng = Random(seed)
+    sizes = {"one reference": 1, "twenty references": 20}
+    words = [f"w{int(20 * rng.paretovariate(1))}" for _ in range(3000)]  # few common, many rare
+    if kind == "wide vocabulary":
+        words = [f"w{i}" for i in range(3000)]
+    longest = 60 if kind == "long" else 14
+
+    def caption(shortest=0):
+        return rng.choices(words, k=rng.randint(shortest, longest))
+
+    references = [[caption() for _ in range(sizes.get(kind, 5))] for _ in range(25)]
+    hypotheses = [damaged(rng.choice(captions), i, rng) for i, captions in enumerate(references)]
+    assert_equal_figures(references, hypotheses)
+
+
+def damaged(words, number, rng):
+    """`words` as they are, or with one of six things wrong, in turn."""
+    cut = rng.randint(0, len(words))
+    wrong = [
+        lambda: words,
+        lambda: [*words[:cut], *words[cut + 1 :]],
+        lambda: [*words[:cut], *words[:cut], *words],
+        lambda: words[::-1],
+        lambda: ["never-seen" if rng.random() < 0.3 else word for word in words],
+        lambda: words[:1] * 7,
+        lambda: [],
+    ]
+    return list(wrong[number % len(wrong)]())
+
+
+def flickr8k_references():
+    """All captions of Flickr8k's 1,000 validation images."""
     folder = os.environ.get("FLICKR8K_DIR")
     if not folder:
         pytest.skip("set FLICKR8K_DIR to the folder of dataset_flickr8k.json")
@@ -117,21 +155,26 @@ def flickr8k(images=None):
         [sentence["tokens"] for sentence in record["sentences"]]
         for record in records
         if record["split"] == "val"
-    ][:images]
-    # A person's caption of this image, or of the next, stands for the machine's.
-    rng = Random(0)
-    captions = [
-        rng.choice(references[(i + rng.randint(0, 1)) % len(references)])
-        for i in range(len(references))
     ]
-    others = [
-        [c for c in group if c is not h] for group, h in zip(references, captions, strict=True)
-    ]
-    return others, captions
+    assert len(references) == 1000
+    return references
 
 
-def test_equals_pycocoevalcap_on_real_captions():
-    assert_equal_figures(*flickr8k())
+def test_equals_pycocoevalcap_on_a_thousand_images_each_person_against_the_others():
+    references = flickr8k_references()
+    left = [i % len(captions) for i, captions in enumerate(references)]
+    hypotheses = [captions[k] for captions, k in zip(references, left, strict=True)]
+    others = [c[:k] + c[k + 1 :] for c, k in zip(references, left, strict=True)]
+    assert_equal_figures(others, hypotheses)
+
+
+def test_equals_pycocoevalcap_on_a_thousand_images_with_damaged_captions():
+    """Words missing, repeated, turned round, never seen; captions empty or of another image."""
+    references, rng = flickr8k_references(), Random(0)
+    hypotheses = [
+        damaged(rng.choice(references[(i + rng.randint(0, 1)) % 1000]), i, rng) for i in range(1000)
+    ]
+    assert_equal_figures(references, hypotheses)
 
 
 def test_a_thousand_images_score_in_two_seconds():
@@ -281,6 +324,104 @@ def test_one_image_has_an_interval_of_no_width():
     assert low == high == pytest.approx(score(references, hypotheses)["bleu4"])
 
 
+# ------------------------------------------------------------------------------- paired bootstrap
+
+
+def two_systems(seed, images=40):
+    """References, and two systems' captions of the same images."""
+    references, first = random_captions(seed, images=images, shortest=4)
+    return references, first, random_captions(seed + 100, images=images, shortest=4)[1]
+
+
+def test_a_system_does_not_differ_from_itself():
+    references, first, _ = two_systems(0)
+    compared = paired_bootstrap(references, first, list(first))
+    assert list(compared) == list(FIGURES)
+    for difference, interval, better in compared.values():
+        assert difference == 0 and interval == [0, 0] and better == 0
+
+
+def test_the_difference_is_that_of_the_scores():
+    references, first, second = two_systems(1)
+    before, after = score(references, first), score(references, second)
+    for name, row in paired_bootstrap(references, first, second, resamples=10).items():
+        assert row.difference == pytest.approx(after[name] - before[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_turned_round_the_difference_is_negated(seed):
+    references, first, second = two_systems(seed)
+    there = paired_bootstrap(references, first, second, resamples=200)
+    back = paired_bootstrap(references, second, first, resamples=200)
+    for name in FIGURES:
+        assert back[name].difference == -there[name].difference
+        low, high = there[name].interval
+        assert back[name].interval == pytest.approx([-high, -low], abs=1e-9)
+        assert 0 <= there[name].second_better + back[name].second_better <= 1  # less where equal
+
+
+def test_paired_bootstrap_equals_one_that_scores_every_resample():
+    references, first, second = two_systems(2, images=12)
+    rng, differences = np.random.default_rng(7), []
+    for _ in range(50):
+        drawn = rng.integers(12, size=12)
+        some = [references[i] for i in drawn]
+        after = bleu(some, [second[i] for i in drawn])
+        before = bleu(some, [first[i] for i in drawn])
+        differences.append([after[name] - before[name] for name in FIGURES[:4]])
+    found = paired_bootstrap(references, first, second, resamples=50, seed=7, confidence=0.9)
+    for name, values in zip(FIGURES, np.transpose(differences), strict=False):
+        assert found[name].interval == pytest.approx(np.percentile(values, [5, 95]), abs=1e-9)
+        assert found[name].second_better == np.mean(values > 0)
+
+
+def test_paired_bootstrap_repeats_with_the_seed():
+    systems = two_systems(3)
+    assert paired_bootstrap(*systems, seed=3) == paired_bootstrap(*systems, seed=3)
+    assert paired_bootstrap(*systems, seed=3) != paired_bootstrap(*systems, seed=4)
+
+
+def test_a_pair_knows_more_than_two_margins():
+    """Every tenth caption gets a word wrong: the margins overlap, the difference is certain."""
+    references, first, _ = two_systems(4, images=200)
+    second = [["wrong", *words[1:]] if i % 10 == 0 else words for i, words in enumerate(first)]
+    low, _ = intervals(references, first)["rouge_l"]
+    _, high = intervals(references, second)["rouge_l"]
+    compared = paired_bootstrap(references, first, second)["rouge_l"]
+    assert low < high
+    assert compared.interval[1] < 0 and compared.second_better == 0
+
+
+def test_about_nine_in_ten_intervals_of_90_percent_hold_the_truth():
+    """Samples of a population whose mean is known: the interval covers it about as often as said.
+
+    A mean stands for a figure; ROUGE-L and CIDEr-D are means over images.
+    """
+    rng, held = np.random.default_rng(0), []
+    population = rng.exponential(size=100_000)
+    for seed in range(200):
+        sample = rng.choice(population, size=60)[:, None]
+        means = resampled_sums(sample, resamples=300, seed=seed)[:, 0] / 60
+        low, high = percentile_interval(means, 0.9)
+        held.append(low < population.mean() < high)
+    assert 0.83 < np.mean(held) < 0.95
+
+
+def test_the_same_seed_draws_the_same_images_for_any_statistics():
+    rng = np.random.default_rng(0)
+    statistics = rng.normal(size=(30, 4))
+    together = resampled_sums(statistics, resamples=20, seed=5)
+    assert together.shape == (20, 4)
+    alone = resampled_sums(statistics[:, 2:3], resamples=20, seed=5)
+    assert alone[:, 0] == pytest.approx(together[:, 2])
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95, -0.1])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        percentile_interval(np.arange(10), confidence)
+
+
 GOOD = ([[["a", "dog"]], [["a", "cat"]]], [["a", "dog"], ["a", "cat"]])
 BAD = {
     "fewer hypotheses": (GOOD[0], GOOD[1][:1], "references for 2 images, but 1 hypotheses"),
@@ -296,12 +437,21 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("function", [score, bleu, intervals])
+@pytest.mark.parametrize("function", [score, bleu, intervals, meteor])
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_not_a_caption_is_refused(function, case):
     references, hypotheses, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         function(references, hypotheses)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_not_a_caption_is_refused_of_either_system(case):
+    references, hypotheses, message = BAD[case]
+    good = GOOD[1] if references == GOOD[0] else hypotheses
+    for pair in ((good, hypotheses), (hypotheses, good)):
+        with pytest.raises(ValueError, match=message):
+            paired_bootstrap(references, *pair)
 
 
 def test_tuples_are_captions_too():
