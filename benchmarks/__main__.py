@@ -1,5 +1,6 @@
 """`make bench`: every benchmark in turn."""
 
-from benchmarks import decoder
+from benchmarks import decoder, scoring
 
 decoder.main()
+scoring.main()

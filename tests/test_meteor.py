@@ -70,7 +70,7 @@ def test_equals_pycocoevalcap(pairs, name):
     assert meteor_of(statistics.sum(axis=0)) == pytest.approx(100 * whole, abs=1e-6)
 
 
-def test_words_that_mean_the_same_earn_something(pairs):
+def test_report_74_meteor_sees_words_that_mean_the_same(pairs):
     """What BLEU can't see: a stem, a synonym."""
     statistics = meteor_statistics(
         [[["a", "dog", "is", "running"]]] * 3,

@@ -317,6 +317,65 @@ def test_a_changed_figure_on_the_page_is_noticed(tmp_path):
     assert results.stale(tmp_path)
 
 
+def audited() -> dict:
+    rows = {name: {"bleu4": 1.0, "difference": 0.0, "interval": [0, 0]} for name in results.HABITS}
+    rows["end"] = {"bleu4": 22.5, "difference": 3.456, "interval": [2.5, 4.5]}
+    rows["cut"] = {"bleu4": 18.5, "difference": -0.504, "interval": [-1.25, -0.001]}
+    counts = {
+        "images": 1000,
+        "references": 5,
+        "reference_words": 50_000,
+        "unknown_reference_words": 1000,
+        "unknown_words_written": 17,
+        "captions_with_unknown": 15,
+        "unfinished": 0,
+        "vocabulary": 2500,
+        "new_words": 223,
+        "new_reference_words": 400,
+        "new_words_placed": 123,
+    }
+    audit = {
+        "baseline": {"bleu4": 19.01, "interval": [17.7, 20.2]},
+        "habits": rows,
+        "repeated_as_images": [18.5, 19.6],
+        "counts": counts,
+    }
+    data = {"dataset": "flickr8k", "split": "val", "counted": ["train", "val"], "min_word_freq": 5}
+    return stored(1, 19.01) | {"data": data, "audit": audit}
+
+
+def test_an_audit_is_tabled_in_its_chapter(tmp_path):
+    book = tmp_path / "book"
+    (book / "results").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    chapter = tmp_path / results.CHAPTER
+    empty = f"# before\n#\n{results.HABITS_BEGIN}\n{results.HABITS_END}\n# after\n"
+    chapter.write_text(empty)
+    page = results.replace(f"{results.BEGIN}\n{results.END}", results.render(book / "results"))
+    (book / "results.md").write_text(page)
+    assert not results.stale(book)  # no audit yet, and nothing said
+    content = audited()
+    del content["result"]
+    (book / "results" / "habits.json").write_text(json.dumps(content))
+    assert results.stale(book) == [chapter]  # and the page of results goes without it
+    script = results.pages(book)[chapter]
+    assert script.startswith("# before") and script.endswith("# after\n")
+    assert all(line.startswith("#") for line in script.splitlines())
+    said = script.replace("\u2060", "")
+    assert "BLEU-4 of 19.01" in said and "Flickr8k, validation split, 1,000 images" in said
+    assert "| `<end>` stays, on both sides | +3.46 | +2.50 to +4.50 |" in said
+    assert "| cut at the true length | \u22120.50 | \u22121.25 to 0.00 |" in said
+    for label in results.HABITS.values():
+        assert said.count(f"| {label} |") == 1
+    assert "1,000 of 50,000 (2.0%)" in said and "400 of 50,000 (0.8%)" in said
+    assert "train and validation captions" in said and "would read 18.5–19.6" in said
+    assert "seed 7" in said and "torch 2.9.1" in said
+    chapter.write_text(script)
+    assert not results.stale(book)
+    chapter.write_text(script.replace("+3.46", "+8.46"))
+    assert results.stale(book) == [chapter]
+
+
 def test_a_page_that_lost_its_markers_is_an_error():
     with pytest.raises(ValueError, match=re.escape("once each")):
         results.replace("no markers", "text")

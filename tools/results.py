@@ -1,7 +1,8 @@
 """The tables of book/results.md, from stored results: `python -m tools.results [--check]`.
 
 A result is a JSON file in book/results/ that `captionlib evaluate --save-results` wrote. A file
-NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time.
+NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time. habits.json,
+which `tools.audit` wrote, goes into chapter 07, between markers of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,18 @@ from pathlib import Path
 
 BOOK = Path(__file__).parent.parent / "book"
 BEGIN, END = "<!-- results: written by tools.results -->", "<!-- results: end -->"
+CHAPTER = Path("notebooks", "07_bleu.py")  # beside the book's folder
+HABITS_BEGIN, HABITS_END = "# <!-- habits: written by tools.results -->", "# <!-- habits: end -->"
+HABITS = {
+    "unk": "`<unk>` matches `<unk>`",
+    "end": "`<end>` stays, on both sides",
+    "cut": "cut at the true length",
+    "teacher_forcing": "teacher forcing",
+    "repeated": "every image once a reference",
+    "all": "all of these: the original's validation",
+    "vocabulary": "a vocabulary that saw these captions, used by an oracle",
+    "unk_vocabulary": "`<unk>` matches, with that vocabulary",
+}
 SCORES = {
     "bleu1": "BLEU-1",
     "bleu2": "BLEU-2",
@@ -29,6 +42,8 @@ def read_results(folder: Path) -> dict[tuple, list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
+        if "result" not in stored:  # habits.json
+            continue
         same = json.dumps([stored["model"], stored["training"]], sort_keys=True)
         key = (stored["data"]["dataset"], stored["data"]["split"], same)
         groups.setdefault(key, []).append(stored)
@@ -117,31 +132,105 @@ def render(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def replace(page: str, text: str) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign, and none where it rounds to nothing."""
+    text = f"{value:+.2f}".replace("-", "\u2212")
+    return "0.00" if text.strip("+\u2212") == "0.00" else text
+
+
+def habits(stored: dict, logs: list[Path]) -> list[str]:
+    """What chapter 07 says of an audit: the table, and what it was measured on and with."""
+    data, audit = stored["data"], stored["audit"]
+    baseline, counts, rows = audit["baseline"], audit["counts"], audit["habits"]
+    joiner = "\u2060"
+
+    def share(part: str) -> str:
+        whole = counts["reference_words"]
+        return f"{counts[part]:,} of {whole:,} ({counts[part] / whole:.1%})"
+
+    name = NAMES.get(data["dataset"], data["dataset"])
+    lines = [
+        f"On {name}, {SPLITS[data['split']]} split, {counts['images']:,} images with "
+        f"{counts['references']} references each, greedy captions have a BLEU-4 of "
+        f"{baseline['bleu4']:.2f} with none of the habits (95 % interval "
+        f"{_interval(baseline['interval'])}). Each habit alone moves it by:",
+        "",
+    ]
+    cells = []
+    for key, label in HABITS.items():
+        low, high = map(signed, rows[key]["interval"])
+        moved = signed(rows[key]["difference"])
+        cells.append([label, moved, f"{low}{joiner} to {joiner}{high}"])
+    lines += table(["habit", "BLEU-4", "95 % interval, in pairs"], cells)
+    counted = " and ".join(SPLITS[split] for split in data["counted"])
+    lines += [
+        "",
+        f"- `<unk>`: the model's vocabulary has {counts['vocabulary']:,} entries and lacks "
+        f"{share('unknown_reference_words')} of the references' words. It wrote `<unk>` "
+        f"{counts['unknown_words_written']:,} times, in {counts['captions_with_unknown']:,} "
+        "captions.",
+        f"- Every image once a reference: with the copies taken for images of their own, the "
+        f"interval of {_interval(baseline['interval'])} would read "
+        f"{_interval(audit['repeated_as_images'])}.",
+        f"- The vocabulary: counted over {counted} captions, from {data['min_word_freq']} "
+        f"occurrences up, it has {counts['new_words']:,} words more, and "
+        f"{share('new_reference_words')} of the references' words are among them. The captioner "
+        "was not trained again with them. Instead an oracle who sees the references put them into "
+        f"the finished captions wherever that gains most, {counts['new_words_placed']:,} times: "
+        "close to the most that these captions can gain by swapping words, not what a model trained "
+        "with them would write.",
+        *provenance(stored, logs),
+    ]
+    return lines
+
+
+def render_habits(folder: Path) -> str:
+    """The text between the markers in chapter 07, as comment lines; nothing without an audit."""
+    path = folder / "habits.json"
+    if not path.exists():
+        return ""
+    lines = habits(json.loads(path.read_text(encoding="utf-8")), sorted(folder.glob("*.jsonl")))
+    return "".join(f"# {line}".rstrip() + "\n" for line in ["", *lines, ""])
+
+
+def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """`page` with `text` between its markers, which must be there once each."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"book/results.md must hold {BEGIN} and {END}, once each")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}"
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"the page must hold {begin} and {end}, once each")
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
 
 
-def stale(book: Path = BOOK) -> bool:
-    """Does the page differ from what its stored results say?"""
-    page = (book / "results.md").read_text(encoding="utf-8")
-    return replace(page, render(book / "results")) != page
+def pages(book: Path) -> dict[Path, str]:
+    """Each page that holds generated tables, as it should be."""
+    path, chapter = book / "results.md", book.parent / CHAPTER
+    wanted = {path: replace(path.read_text(encoding="utf-8"), render(book / "results"))}
+    if chapter.exists():
+        script = chapter.read_text(encoding="utf-8")
+        text = render_habits(book / "results")
+        wanted[chapter] = replace(script, text, HABITS_BEGIN, HABITS_END)
+    return wanted
+
+
+def stale(book: Path = BOOK) -> list[Path]:
+    """The pages that differ from what the stored results say."""
+    return [p for p, text in pages(book).items() if p.read_text(encoding="utf-8") != text]
 
 
 def main(argv: list[str]) -> int:
     if argv not in ([], ["--check"]):
         print(__doc__)
         return 2
+    behind = stale()
     if argv:
-        if stale():
-            print("book/results.md: not what book/results/ says; run python -m tools.results")
-        return int(stale())
-    path = BOOK / "results.md"
-    page = path.read_text(encoding="utf-8")
-    path.write_text(replace(page, render(BOOK / "results")), encoding="utf-8")
+        for path in behind:
+            print(f"{path}: not what book/results/ says; run python -m tools.results")
+        return int(bool(behind))
+    wanted = pages(BOOK)
+    for path in behind:
+        path.write_text(wanted[path], encoding="utf-8")
+        if path.suffix == ".py":
+            print(f"{path}: carry it over with python -m tools.notebooks --sync {CHAPTER}")
     return 0
 
 

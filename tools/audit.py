@@ -1,0 +1,271 @@
+"""How far each habit of the original tutorial moves BLEU-4: `python -m tools.audit --help`.
+
+Chapter 07 defines the habits, in its cell `with_habits`, and tries them on the toy captioner. This
+tool measures them, cell and all, on a captioner and a data set of one's own, in one pass over the
+images, and adds what takes a data set with rare words: a vocabulary counted over all splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_packed_sequence
+from tqdm import tqdm
+
+from benchmarks import from_chapter
+from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.data import Vocabulary
+from captionlib.decoder import CaptionModel, versions
+from captionlib.files import InputError, read_json, write_json
+from captionlib.images import read_image
+from captionlib.karpathy import SPLITS, read_karpathy
+from captionlib.metrics import (
+    bleu_of,
+    bleu_statistics,
+    ngram_counts,
+    percentile_interval,
+    resampled_sums,
+)
+
+TO = Path(__file__).parent.parent / "book" / "results" / "habits.json"
+SEED, RESAMPLES = 0, 1000
+KEYS = ("none", "unk", "end", "cut", "teacher_forcing", "repeated", "all")  # as the chapter's cell
+CHAPTER = from_chapter("07_bleu", "def until_end", "def with_habits")
+
+
+@torch.inference_mode()
+def write_and_repeat(
+    model: CaptionModel, paths: Sequence[Path], references: list, batch_size: int = 32
+) -> tuple[list, list]:
+    """Greedy captions of the images, and what teacher forcing makes of each reference.
+
+    Returns:
+        for each image, its words, "<end>" included if it was reached; and for each image and
+        reference the likeliest token at each step after the true ones, `<end>`'s step included.
+    """
+    model.eval()
+    words, search = model.vocabulary, SearchConfig(beam_size=1, max_words=50)
+    written, forced = [], []
+    for start in tqdm(range(0, len(paths), batch_size), unit=" batches", disable=None):
+        batch = references[start : start + batch_size]
+        pixels = np.stack([read_image(path) for path in paths[start : start + batch_size]])
+        encoder_out = model.encode(torch.from_numpy(pixels))
+        for best in beam_search(model.decoder, encoder_out, words, search):
+            written.append(words.decode(best.word_ids) + ["<end>"] * best.finished)
+        flat = [caption for captions in batch for caption in captions]
+        longest = max(map(len, flat))
+        lengths = torch.tensor([len(caption) + 2 for caption in flat])
+        targets = torch.tensor([words.encode(caption, longest) for caption in flat])
+        out = model.decoder(encoder_out, targets, lengths)
+        guesses, _ = pad_packed_sequence(
+            out.targets._replace(data=out.logits.data.argmax(dim=1)), batch_first=True
+        )
+        rows = [
+            [words.words[i] for i in row[: n - 1]]
+            for row, n in zip(guesses.tolist(), lengths.tolist(), strict=True)
+        ]
+        each = len(rows) // len(batch)
+        forced += [rows[i : i + each] for i in range(0, len(rows), each)]
+    return written, forced
+
+
+def counted_everywhere(
+    captions: dict[str, list], vocabulary: Vocabulary, min_word_freq: int
+) -> set[str]:
+    """Words that a count over all splits lets in, and the model's count over TRAIN did not.
+
+    Raises:
+        InputError: if the model's vocabulary is not that of these captions.
+    """
+    ours = set(Vocabulary.build(captions["TRAIN"], min_word_freq).words)
+    if ours != set(vocabulary.words):
+        raise InputError(
+            f"the model's vocabulary has {len(vocabulary):,} entries, and the training captions "
+            f"with --min-word-freq {min_word_freq} give {len(ours):,}, not the same; name its data"
+        )
+    everything = (caption for split in captions.values() for caption in split)
+    return set(Vocabulary.build(everything, min_word_freq).words) - ours
+
+
+def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
+    """`hypotheses` with words of `new` put wherever that gains most.
+
+    The oracle sees the references. In each caption, again and again, it replaces that word by that
+    new word of the image's references which adds most to the matches (an order of n-grams counts by
+    the share it adds, as in BLEU-4's geometric mean), until nothing is gained.
+    """
+    whole = bleu_statistics(references, hypotheses).sum(axis=0)[:4]
+    found = []
+    for captions, hypothesis in zip(references, hypotheses, strict=True):
+        candidates = sorted({word for caption in captions for word in caption} & new)
+        most: Counter = Counter()
+        for caption in captions:
+            most |= ngram_counts(caption)
+
+        def matches(words, most=most):
+            matched = np.zeros(4)
+            for ngram, count in (ngram_counts(words) & most).items():
+                matched[len(ngram) - 1] += count
+            return (matched / np.maximum(whole, 1)).sum()
+
+        best, value = list(hypothesis), matches(hypothesis)
+        while candidates:
+            tries = [
+                [*best[:i], word, *best[i + 1 :]] for i in range(len(best)) for word in candidates
+            ]
+            values = [matches(words) for words in tries]
+            if not tries or max(values) <= value + 1e-12:
+                break
+            value = max(values)
+            best = tries[values.index(value)]
+        found.append(best)
+    return found
+
+
+def by_image(references: list, hypotheses: list, images: int) -> np.ndarray:
+    """BLEU's nine counts of each image, all its rows added up: (images, 9)."""
+    return bleu_statistics(references, hypotheses).reshape(images, -1, 9).sum(axis=1)
+
+
+def measure(references: list, written: list, forced: list, known: set[str], new: set[str]) -> dict:
+    """BLEU-4 with no habit and with each, differences in pairs, and the counts behind them.
+
+    Args:
+        references: for each of I images, n captions.
+        written, forced: as `write_and_repeat` returns them.
+        known: the model's words, special tokens included.
+        new: what a vocabulary counted over all splits has besides.
+    """
+    images, each = len(references), len(references[0])
+    habits = dict(
+        zip(KEYS, CHAPTER["with_habits"](references, written, forced, known).values(), strict=True)
+    )
+    free = habits["none"][1]
+    wider = CHAPTER["with_habits"](references, written, forced, known | new)
+    habits["vocabulary"] = (references, with_oracle(references, free, new))
+    habits["unk_vocabulary"] = list(wider.values())[KEYS.index("unk")]
+    statistics = {name: by_image(*pair, images) for name, pair in habits.items()}
+    drawn = {
+        name: bleu_of(resampled_sums(rows, resamples=RESAMPLES, seed=SEED))[:, 3]
+        for name, rows in statistics.items()
+    }
+    bleu4 = {name: float(bleu_of(rows.sum(axis=0))[3]) for name, rows in statistics.items()}
+    result = {
+        name: {
+            "bleu4": bleu4[name],
+            "difference": bleu4[name] - bleu4["none"],
+            "interval": percentile_interval(drawn[name] - drawn["none"]).tolist(),
+        }
+        for name in habits
+        if name != "none"
+    }
+    # The copies of an image, taken for images of their own.
+    copies = np.repeat(statistics["none"], each, axis=0)
+    naive = bleu_of(resampled_sums(copies, resamples=RESAMPLES, seed=SEED))[:, 3]
+    tokens = Counter(word for captions in references for words in captions for word in words)
+    changed = zip(free, habits["vocabulary"][1], strict=True)
+    return {
+        "baseline": {
+            "bleu4": bleu4["none"],
+            "interval": percentile_interval(drawn["none"]).tolist(),
+        },
+        "habits": result,
+        "repeated_as_images": percentile_interval(naive).tolist(),
+        "counts": {
+            "images": images,
+            "references": each,
+            "reference_words": sum(tokens.values()),
+            "unknown_reference_words": sum(n for w, n in tokens.items() if w not in known),
+            "unknown_words_written": sum(words.count("<unk>") for words in free),
+            "captions_with_unknown": sum("<unk>" in words for words in free),
+            "unfinished": sum("<end>" not in words for words in written),
+            "vocabulary": len(known),
+            "new_words": len(new),
+            "new_reference_words": sum(n for w, n in tokens.items() if w in new),
+            "new_words_placed": sum(
+                a != b for old, now in changed for a, b in zip(old, now, strict=True)
+            ),
+        },
+    }
+
+
+def frequency(model: CaptionModel, given: int | None) -> int:
+    """The count from which a word was kept: as given, or as the name of the model's data says."""
+    named = re.search(r"_(\d+)_min_word_freq", str(model.metrics))
+    if given is None and named is None:
+        raise InputError("the model does not say how its words were counted; give --min-word-freq")
+    return given or int(named.group(1))
+
+
+def split_captions(karpathy_json: str | Path) -> dict[str, list]:
+    """All captions of the JSON by split, TRAIN, VAL and TEST; images are not looked for."""
+    captions: dict[str, list] = {"TRAIN": []}
+    for entry in read_json(karpathy_json)["images"]:
+        split = captions.setdefault(SPLITS[entry["split"]], [])
+        split += [sentence["tokens"] for sentence in entry["sentences"]]
+    return captions
+
+
+def same_number(references: Iterable[Sequence]) -> list[list[list[str]]]:
+    """References cut to the number that every image has: teacher forcing wants equal numbers."""
+    references = list(references)
+    least = min(map(len, references))
+    return [[list(words) for words in captions[:least]] for captions in references]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--model", required=True, help='a folder that training wrote, or "toy"')
+    parser.add_argument("--karpathy-json", required=True)
+    parser.add_argument("--images", required=True, help="folder of the images")
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--limit", type=int, help="only so many images")
+    parser.add_argument("--min-word-freq", type=int, help="as the model's data was prepared")
+    parser.add_argument("--to", default=TO, help=f"JSON file to write ({TO.name})")
+    args = parser.parse_args(argv)
+    try:
+        records = read_karpathy(args.karpathy_json, args.images, args.split)[: args.limit]
+        model = CaptionModel.load(args.model)
+        captions = split_captions(args.karpathy_json)
+        freq = frequency(model, args.min_word_freq)
+        new = counted_everywhere(captions, model.vocabulary, freq)
+        references = same_number(record.captions for record in records)
+        found = write_and_repeat(model, [record.path for record in records], references)
+    except InputError as error:
+        print(f"tools.audit: {error}", file=sys.stderr)
+        return 2
+    result = measure(references, *found, set(model.vocabulary.words), new)
+    assert all(math.isfinite(row["bleu4"]) for row in result["habits"].values())
+    stored = {
+        "data": {
+            "dataset": records[0].dataset,
+            "split": args.split,
+            "counted": sorted(name.lower() for name, rows in captions.items() if rows),
+            "min_word_freq": freq,
+        },
+        "audit": result,
+        "search": {"beam_size": 1},
+        "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "confidence": 0.95},
+        "model": asdict(model.config),
+        "training": model.metrics,
+        "versions": versions(),
+    }
+    write_json(args.to, stored, indent=1)
+    print(f"{args.to}: BLEU-4 {result['baseline']['bleu4']:.2f} with no habit")
+    for name, row in result["habits"].items():
+        low, high = row["interval"]
+        print(f"  {name:<16} {row['difference']:+7.3f}   between {low:+7.3f} and {high:+7.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
