@@ -243,17 +243,20 @@ class CiderD:
         images = [int(image) for image in images]
         if len(images) != len(hypotheses):
             raise ValueError(f"{len(images)} image numbers, but {len(hypotheses)} hypotheses")
-        for image, hypothesis in zip(images, hypotheses, strict=True):
+        rows_of: dict[int, list[int]] = {}
+        for row, (image, hypothesis) in enumerate(zip(images, hypotheses, strict=True)):
             if not 0 <= image < len(self.references):
                 raise ValueError(f"image {image}: there are {len(self.references)} of them, from 0")
             check_caption(hypothesis, image)
-        theirs = {i: [self._vector(words) for words in self.references[i]] for i in set(images)}
-        scores = []
-        for image, hypothesis in zip(images, hypotheses, strict=True):
-            ours = self._vector(hypothesis)
-            similarities = [self._similarity(ours, reference) for reference in theirs[image]]
-            scores.append(10 * sum(similarities) / len(similarities))
-        return 100 * np.array(scores)
+            rows_of.setdefault(image, []).append(row)
+        scores = np.zeros(len(images))
+        for image, rows in rows_of.items():
+            references = [self._vector(words) for words in self.references[image]]
+            for row in rows:
+                ours = self._vector(hypotheses[row])
+                similarities = [self._similarity(ours, reference) for reference in references]
+                scores[row] = 10 * sum(similarities) / len(similarities)
+        return 100 * scores
 
     def _vector(self, words: Words) -> tuple[dict, list[float], int]:
         """Weight of each n-gram, length of the vector for n = 1 to 4, and of the caption."""

@@ -98,9 +98,9 @@ for n in range(1, 5):
 plt.show()
 
 # %% [markdown]
-# **You will build** BLEU-1 to BLEU-4 by hand, ROUGE-L and CIDEr-D beside them, and one `score` with
-# its margin of error. **You need** the [toy captioner](05_training.ipynb) and
-# [beam search](06_beam_search.ipynb) for the last part.
+# **You will build** BLEU-1 to BLEU-4 by hand, ROUGE-L and CIDEr-D beside them, one `score` with its
+# margin of error, and a fair comparison of two systems. **You need** the
+# [toy captioner](05_training.ipynb) and [beam search](06_beam_search.ipynb) for the last part.
 # **It takes** {chapter-time}`07_bleu` to run.
 #
 # ## Counting what matches
@@ -529,17 +529,20 @@ class CiderD:
         images = [int(image) for image in images]
         if len(images) != len(hypotheses):
             raise ValueError(f"{len(images)} image numbers, but {len(hypotheses)} hypotheses")
-        for image, hypothesis in zip(images, hypotheses, strict=True):
+        rows_of: dict[int, list[int]] = {}
+        for row, (image, hypothesis) in enumerate(zip(images, hypotheses, strict=True)):
             if not 0 <= image < len(self.references):
                 raise ValueError(f"image {image}: there are {len(self.references)} of them, from 0")
             check_caption(hypothesis, image)
-        theirs = {i: [self._vector(words) for words in self.references[i]] for i in set(images)}
-        scores = []
-        for image, hypothesis in zip(images, hypotheses, strict=True):
-            ours = self._vector(hypothesis)
-            similarities = [self._similarity(ours, reference) for reference in theirs[image]]
-            scores.append(10 * sum(similarities) / len(similarities))
-        return 100 * np.array(scores)
+            rows_of.setdefault(image, []).append(row)
+        scores = np.zeros(len(images))
+        for image, rows in rows_of.items():
+            references = [self._vector(words) for words in self.references[image]]
+            for row in rows:
+                ours = self._vector(hypotheses[row])
+                similarities = [self._similarity(ours, reference) for reference in references]
+                scores[row] = 10 * sum(similarities) / len(similarities)
+        return 100 * scores
 
     def _vector(self, words: Words) -> tuple[dict, list[float], int]:
         """Weight of each n-gram, length of the vector for n = 1 to 4, and of the caption."""
@@ -1083,7 +1086,8 @@ assert bleu([people], [right.split()]) == bleu([people], [wrong.split()])
 #   are the same.
 # - A figure has a margin: `intervals` gives it. Two systems are compared on the same images, in
 #   pairs: `paired_bootstrap`.
-# - Judge free-running captions. Teacher-forced BLEU is a different quantity.
+# - Judge free-running captions. Teacher-forced BLEU is a different quantity, and every other habit
+#   of scoring moves the figure, or its margin, too.
 #
 # ## Exercises
 #

@@ -177,8 +177,8 @@ def habits(stored: dict, logs: list[Path]) -> list[str]:
         f"{share('new_reference_words')} of the references' words are among them. The captioner "
         "was not trained again with them. Instead an oracle who sees the references put them into "
         f"the finished captions wherever that gains most, {counts['new_words_placed']:,} times: "
-        "close to the most that these captions can gain by swapping words, not what a model trained "
-        "with them would write.",
+        "close to the most that these captions can gain by swapping words, and not what a model "
+        "trained with them would write.",
         *provenance(stored, logs),
     ]
     return lines
