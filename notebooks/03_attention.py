@@ -262,12 +262,27 @@ class Attention(nn.Module):
         if projected is None:
             projected = self.project(encoder_out)
         wanted = self.decoder_att(hidden).view(B, k, 1, -1)
-        # In place: at 14x14 this is the largest tensor of a step, and one copy of it is enough.
-        relevance = (projected.unsqueeze(1) + wanted).relu_()  # (B, k, P, A)
-        scores = self.full_att(relevance).squeeze(3)  # (B, k, P)
+        scores = self._scores(projected.unsqueeze(1), wanted).squeeze(3)  # (B, k, P)
         alpha = scores.float().softmax(dim=2)  # float32 even under autocast: sums stay 1
         context = torch.bmm(alpha.to(encoder_out.dtype), encoder_out)  # (B, k, D)
         return context.view(B * k, D), alpha.view(B * k, P)
+
+    def _scores(self, projected: Tensor, wanted: Tensor) -> Tensor:
+        """Equation 4, unnormalised: (B, 1, P, A) and (B, k, 1, A) to (B, k, P, 1)."""
+        # (B, k, P, A) would be the largest tensor of a step. Training needs it whole, in one copy.
+        if torch.is_grad_enabled() or projected.device.type != "cpu":
+            return self.full_att((projected + wanted).relu_())
+        # A search doesn't. A few images at a time, always in the same place, it stays in the cache.
+        P, A = projected.shape[2:]
+        k = wanted.shape[1]
+        images = max(1, 2**19 // (k * P * A))
+        dtype = torch.result_type(projected, wanted)
+        place = projected.new_empty(min(images, len(projected)), k, P, A, dtype=dtype)
+        scores = [
+            self.full_att(torch.add(some, states, out=place[: len(some)]).relu_())
+            for some, states in zip(projected.split(images), wanted.split(images), strict=True)
+        ]
+        return torch.cat(scores)
 
 
 # %% [markdown]

@@ -86,3 +86,14 @@ def test_weights_sum_to_one_under_bfloat16(layer, encoder_out):
 def test_states_must_come_in_equal_numbers_an_image(layer, encoder_out, rows):
     with pytest.raises(ValueError, match=f"multiple of 3 states, got {rows}"):
         layer(encoder_out, hidden(rows))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_inference_in_blocks_gives_what_training_gives(k):
+    """Large enough for several blocks of images, the last of them smaller than the others."""
+    torch.manual_seed(0)
+    layer = Attention(4, 6, 2000)
+    encoder_out, hidden = torch.randn(5, 60, 4), torch.randn(5 * k, 6)
+    expected = layer(encoder_out, hidden)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(encoder_out, hidden), expected)
