@@ -560,12 +560,27 @@ def next_log_probs(logits: Sequence[Tensor]) -> Tensor:
 
 # %% [markdown]
 # Around it goes all that has to do with tensors from step to step: grids and states. An image that
-# is done leaves the batch. Copying the grids of all others to close the gap would cost more than
-# the step itself, so the last image's grid moves into the gap.
+# is done leaves the batch. To close the gap by copying the grids of all others would take much of a
+# step's time, so the last image's grid moves into the gap.
+#
+# Under autocast, weights and grids are cast to `bfloat16` once, before the loop. Autocast itself
+# would do it again at every step: in inference mode it remembers nothing.
 
 # %%
 #| export
+import copy
+
 from captionlib.decoder import DecoderWithAttention, Grid
+
+
+def as_autocast_wants(decoder: DecoderWithAttention, encoder_out: Tensor) -> tuple:
+    """Both in autocast's dtype where it is on; the encodings always in a copy of their own."""
+    device, dtype = encoder_out.device.type, encoder_out.dtype
+    if dtype == torch.float32 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        # What deepcopy finds in its memo, it takes instead of a copy: the weights, cast.
+        decoder = copy.deepcopy(decoder, {id(p): p.to(dtype) for p in decoder.parameters()})
+    return decoder, encoder_out.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 class Ensemble:
@@ -577,16 +592,12 @@ class Ensemble:
     """
 
     def __init__(self, decoders: Sequence[DecoderWithAttention], encoder_outs: Sequence[Tensor]):
-        self.decoders, self.device = decoders, encoder_outs[0].device
-        dtypes = [each.dtype for each in encoder_outs]
-        if torch.is_autocast_enabled(self.device.type):  # cast once, and not at every step
-            dtypes = [torch.get_autocast_dtype(self.device.type)] * len(dtypes)
-        self.grids = [
-            decoder.grid(each.to(dtype, copy=True, memory_format=torch.contiguous_format))
-            for decoder, each, dtype in zip(decoders, encoder_outs, dtypes, strict=True)
-        ]
+        self.device = encoder_outs[0].device
+        pairs = [as_autocast_wants(*pair) for pair in zip(decoders, encoder_outs, strict=True)]
+        self.decoders = [decoder for decoder, _ in pairs]
+        self.grids = [decoder.grid(own) for decoder, own in pairs]
         self.states = [
-            decoder.init_state(grid) for decoder, grid in zip(decoders, self.grids, strict=True)
+            pair[0].init_state(grid) for pair, grid in zip(pairs, self.grids, strict=True)
         ]
 
     def step(self, words: list[int]) -> tuple[Tensor, Tensor]:
