@@ -21,7 +21,7 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
     """
     notebook = jupytext.read(ROOT / "notebooks" / f"{chapter}.py")
     namespace: dict = {}
-    exec("import torch\nfrom torch import nn", namespace)
+    exec("import math\nimport torch\nfrom torch import nn", namespace)
     for definition in definitions:
         found = [
             cell.source

@@ -3,12 +3,17 @@
 The naive search of chapter 06 against the exported one, in float32 and under bfloat16 autocast, and
 against the time that the search's matrix products alone take; at the original tutorial's sizes and
 at those of the captioner that comes with the package. The decoders are random, but know when to
-stop: their captions are about as long as real ones. Both searches must find the same captions.
+stop, so that captions are about as long as real ones. In float32 both must find the same captions,
+but for those that tie. Peak memory comes on top of weights and encodings.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
+
 import torch
+from torch import Tensor
 
 from benchmarks import best_seconds, from_chapter
 from captionlib.beam_search import SearchConfig, beam_search
@@ -16,30 +21,165 @@ from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 
 IMAGES = 32
-SIZES = {  # name: positions, encoder_dim, words
-    "original": (14 * 14, 2048, 9490),
-    "shipped, 1280": (9 * 9, 1280, 2550),
-    "shipped, 512": (9 * 9, 512, 2550),
+STATE = 512  # of the LSTM, the attention layer and the word vectors
+SIZES = {  # positions, encoder_dim, words
+    "the original's sizes": (14 * 14, 2048, 9490),
+    "the shipped captioner's, encoder_dim 1280": (9 * 9, 1280, 2550),
+    "the shipped captioner's, encoder_dim 512": (9 * 9, 512, 2550),
 }
+CONFIG = SearchConfig(beam_size=5)
 
 
-def make_decoder(encoder_dim: int, vocabulary: Vocabulary) -> DecoderWithAttention:
-    """A random decoder, sure of its words as a trained one is.
+def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
+    """A random decoder, as sure of its words as a trained one, and encodings.
 
-    Its first unit counts the words, from a number that depends on the image, and makes `<end>`
+    Its first unit counts the words, from a number that the image brings along, and makes `<end>`
     likelier each time.
     """
+    P, D, V = SIZES[sizes]
+    vocabulary = Vocabulary.build([[f"w{i}" for i in range(V - 4)]], min_word_freq=1)
     torch.manual_seed(0)
-    decoder = DecoderWithAttention(512, 512, 512, len(vocabulary), encoder_dim).eval()
+    encoder_out = torch.randn(IMAGES, P, D).add_(torch.randn(IMAGES, 1, D)).relu_()
+    encoder_out[:, :, 0] = torch.rand(IMAGES, 1)
+    decoder = DecoderWithAttention(STATE, STATE, STATE, V, D).eval()
     cell, fc = decoder.decode_step, decoder.fc
     with torch.no_grad():
         fc.weight.mul_(12)
         decoder.embedding.weight.mul_(20)
-        decoder.init_c.weight[0] *= 2
-        decoder.init_c.bias[0] = -1
+        decoder.init_c.weight[0] = 0
+        decoder.init_c.weight[0, 0], decoder.init_c.bias[0] = 1, -1.2
         for weight in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh):
-            weight.view(4, 512, -1)[:, 0] = 0
-        cell.bias_hh.view(4, 512)[:, 0] = torch.tensor([9, 9, 0.1, 9])  # each step adds tanh(0.1)
-        fc.weight[vocabulary.end, 0] = 60
-        fc.bias[vocabulary.end] = 0
-    return decoder
+            weight.view(4, STATE, -1)[:, 0] = 0
+        cell.bias_hh.view(4, STATE)[:, 0] = torch.tensor([9, 9, 0.1, 9])  # each step adds tanh(0.1)
+        fc.weight[vocabulary.end, 0] = 50
+    return decoder, encoder_out, vocabulary
+
+
+def naive_search():
+    """The chapter's, over a batch: (log-probability, words, alphas) of each image."""
+    one = from_chapter("06_beam_search", "def naive_search")["naive_search"]
+
+    def search(decoder, encoder_out, vocabulary):
+        return [one(decoder, grid, vocabulary, CONFIG.beam_size) for grid in encoder_out]
+
+    return search
+
+
+def batched_search(decoder, encoder_out, vocabulary):
+    return beam_search(decoder, encoder_out, vocabulary, CONFIG)
+
+
+def bf16_search(decoder, encoder_out, vocabulary):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return beam_search(decoder, encoder_out, vocabulary, CONFIG)
+
+
+def products(decoder, encoder_out, vocabulary):
+    """A function that does the matrix products of one search, and nothing else."""
+    B, P, D = encoder_out.shape
+    V, H, k = len(vocabulary), STATE, CONFIG.beam_size
+    calls, step = [], decoder.step
+
+    def spy(words, state, grid):
+        calls.append((len(grid.encoder_out), len(words)))
+        return step(words, state, grid)
+
+    decoder.step = spy
+    batched_search(decoder, encoder_out, vocabulary)
+    del decoder.step
+    shapes = {"words": (H, V), "gate": (H, D), "attention": (H, H), "LSTM": (H, 4 * H)}
+    weights = {name: torch.randn(shape[::-1]).T for name, shape in shapes.items()}
+    inputs, hidden = torch.randn(B * k, H + D), torch.randn(B * k, H)
+    from_inputs, project = torch.randn(4 * H, H + D).T, torch.randn(H, D).T
+    first = torch.randn(2 * H, D).T
+    relevance, score, alpha = torch.randn(k * P, H), torch.randn(H, 1), torch.randn(B, k, P)
+
+    def run():
+        encoder_out.view(B * P, D) @ project
+        encoder_out[:, 0] @ first
+        for images, rows in calls:
+            for weight in weights.values():
+                hidden[:rows] @ weight
+            inputs[:rows] @ from_inputs
+            for _ in range(images):
+                relevance[: rows // images * P] @ score
+            alpha[:images, : rows // images].bmm(encoder_out[:images])
+
+    return run
+
+
+def _highest() -> int:
+    """The most memory that this process has had at once, in bytes."""
+    with open("/proc/self/status") as status:  # getrusage would count the parent's, too
+        (line,) = (line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _peak(sizes: str, name: str, answers) -> None:
+    case = make_case(sizes)
+    searches = {"naive": naive_search(), "batched": batched_search, "bf16": bf16_search}
+    before = _highest()
+    searches[name](*case)
+    answers.put(_highest() - before)
+
+
+def peak_megabytes(sizes: str, name: str) -> float:
+    """How much the memory of a fresh process grows by one search, at its peak. Linux only."""
+    if not sys.platform.startswith("linux"):
+        return float("nan")
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_peak, args=(sizes, name, answers))
+    process.start()
+    process.join()
+    return answers.get(timeout=60) / 1e6
+
+
+def check_same(naive: list, found: list) -> int:
+    """Every caption is the naive search's, or ties with it; the number of those that tie."""
+    ties = 0
+    for (log_prob, words, _), hypothesis in zip(naive, found, strict=True):
+        assert abs(log_prob - hypothesis.log_prob) < 1e-4 * max(1, abs(log_prob)), "not the same"
+        ties += words != hypothesis.word_ids
+    return ties
+
+
+def compare(sizes: str, rounds: int = 3) -> dict[str, float]:
+    """Time one size, print it, and return the ratios."""
+    case, naive = make_case(sizes), naive_search()
+    ties = check_same(naive(*case), found := batched_search(*case))
+    words = sum(len(hypothesis.word_ids) for hypothesis in found) / IMAGES
+    seconds = best_seconds(
+        {
+            "naive": lambda: naive(*case),
+            "batched": lambda: batched_search(*case),
+            "bf16": lambda: bf16_search(*case),
+            "products": products(*case),
+        },
+        rounds,
+    )
+    P, D, V = SIZES[sizes]
+    print(
+        f"beam search, {IMAGES} images at {sizes}: {P}x{D} grid, {V} words, {words:.1f} a caption"
+    )
+    for name in ("naive", "batched", "bf16"):
+        memory = peak_megabytes(sizes, name)
+        ratio = seconds["naive"] / seconds[name]
+        print(f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times {memory:6.0f} MB")
+    share = seconds["products"] / seconds["batched"]
+    print(f"  the float32 products alone take {100 * share:.0f} % of the batched search's time")
+    print(f"  same captions in float32, {ties} of them tied with another")
+    return {
+        "batched_vs_naive": seconds["naive"] / seconds["batched"],
+        "bf16_vs_naive": seconds["naive"] / seconds["bf16"],
+        "products_share": share,
+    }
+
+
+def main() -> dict[str, dict[str, float]]:
+    """Compare all sizes."""
+    return {sizes: compare(sizes) for sizes in SIZES}
+
+
+if __name__ == "__main__":
+    main()
