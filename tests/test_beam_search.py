@@ -4,7 +4,15 @@ import math
 import pytest
 import torch
 
-from captionlib.beam_search import SearchConfig, beam_search, best_candidates
+from captionlib.beam_search import (
+    SearchConfig,
+    beam_search,
+    beam_search_all,
+    best_candidates,
+    draw,
+    next_log_probs,
+    repeats,
+)
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 
@@ -394,9 +402,464 @@ def test_scores_that_are_not_numbers_are_reported():
     assert decoder.training
 
 
+# ------------------------------------------------------------------------------ what may be said
+
+OPTIONS = {
+    "plain": SearchConfig(max_words=7),
+    "normalised": SearchConfig(max_words=7, length_normalisation=1.0),
+    "long": SearchConfig(max_words=7, min_words=5),
+    "no <unk>": SearchConfig(max_words=7, forbid_unk=True),
+    "no repeats": SearchConfig(max_words=7, no_repeat=2),
+    "groups": SearchConfig(beam_size=6, max_words=7, groups=3),
+    "groups of one": SearchConfig(beam_size=4, max_words=7, groups=4, diversity=2.0),
+    "sampled": SearchConfig(1, max_words=7, sample=True),
+    "sampled, few": SearchConfig(1, max_words=7, sample=True, top_k=3, top_p=0.9, temperature=0.7),
+    "all at once": SearchConfig(4, 7, 0.5, 3, True, 1, 2, 1.5),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batched_equals_one_at_a_time_with_every_option(option, dtype):
+    vocabulary, config = make_vocabulary(12), OPTIONS[option]
+    decoder, encodings = make_decoder(vocabulary, dtype=dtype), make_encodings(9, dtype=dtype)
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    captions = 3 if config.sample else config.beam_size
+    batched = beam_search_all(decoder, encodings, vocabulary, config, captions, generators[0])
+    assert len({len(hypothesis.word_ids) for found in batched for hypothesis in found}) > 1
+    for encoding, together in zip(encodings, batched, strict=True):
+        (alone,) = beam_search_all(
+            decoder, encoding.unsqueeze(0), vocabulary, config, captions, generators[1]
+        )
+        assert [h.word_ids for h in alone] == [h.word_ids for h in together]
+        for one, other in zip(alone, together, strict=True):
+            assert one.finished == other.finished
+            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+            torch.testing.assert_close(one.alphas, other.alphas)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_caption_comes_with_the_models_log_probability_and_alphas(option):
+    vocabulary, config = make_vocabulary(12), OPTIONS[option]
+    decoder, encodings = make_decoder(vocabulary), make_encodings(5)
+    before = encodings.clone()
+    for encoding, found in zip(
+        encodings, beam_search_all(decoder, encodings, vocabulary, config, 1), strict=True
+    ):
+        for hypothesis in found:
+            log_probs, alphas = forced(decoder, encoding, hypothesis.word_ids, vocabulary)
+            words = len(hypothesis.word_ids)
+            counted = log_probs if hypothesis.finished else log_probs[:words]
+            assert hypothesis.log_prob == pytest.approx(float(counted.sum()), abs=1e-5)
+            torch.testing.assert_close(hypothesis.alphas, alphas[:words].float())
+    assert torch.equal(encodings, before)  # grids move about, but not the caller's
+
+
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    "wrong", [{"beam_size": 0}, {"max_words": 0}, {"length_normalisation": -0.5}]
+    "options",
+    [
+        {"no_repeat": 1},
+        {"no_repeat": 2},
+        {"min_words": 2},
+        {"forbid_unk": True},
+        {"no_repeat": 2, "min_words": 3, "forbid_unk": True, "length_normalisation": 1.0},
+    ],
+)
+def test_a_wide_beam_finds_the_best_that_is_allowed(options, seed):
+    vocabulary = make_vocabulary(2)
+    decoder, encodings = make_decoder(vocabulary, seed), make_encodings(3, seed)
+    config = SearchConfig(beam_size=200, max_words=4, **options)
+
+    def allowed(words):
+        n = config.no_repeat
+        runs = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
+        return (
+            len(words) >= config.min_words
+            and len(set(runs)) == len(runs)
+            and not (config.forbid_unk and vocabulary.unk in words)
+        )
+
+    for encoding, found in zip(
+        encodings, beam_search_all(decoder, encodings, vocabulary, config, 4), strict=True
+    ):
+        scores = {}
+        for words in filter(allowed, sequences(vocabulary, longest=4)):
+            total = float(forced(decoder, encoding, words, vocabulary)[0].sum())
+            scores[words] = total / (len(words) + 1) ** config.length_normalisation
+        best = sorted(scores, key=scores.get, reverse=True)[:4]
+        assert [tuple(hypothesis.word_ids) for hypothesis in found] == best
+
+
+def test_unk_is_never_said_where_it_is_forbidden():
+    vocabulary = make_vocabulary(6)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(5)
+    with torch.no_grad():
+        decoder.fc.bias[vocabulary.unk] = 20.0
+    for forbidden in (False, True):
+        for settings in ({}, {"beam_size": 1, "sample": True}, {"beam_size": 4, "groups": 2}):
+            config = SearchConfig(**settings, max_words=6, forbid_unk=forbidden)
+            found = beam_search(decoder, encodings, vocabulary, config)
+            assert any(vocabulary.unk in h.word_ids for h in found) is not forbidden
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("sample", [False, True])
+def test_no_run_of_words_comes_twice(n, sample):
+    vocabulary = make_vocabulary(6)
+    decoder, encodings = make_decoder(vocabulary, end=-math.inf), make_encodings(6)
+    beam_size = 1 if sample else 4
+
+    def repeated(found):
+        runs = [
+            [tuple(h.word_ids[i : i + n]) for i in range(len(h.word_ids) - n + 1)] for h in found
+        ]
+        return any(len(set(each)) < len(each) for each in runs)
+
+    config = SearchConfig(beam_size, max_words=20, sample=sample)
+    assert repeated(beam_search(decoder, encodings, vocabulary, config))
+    config = SearchConfig(beam_size, max_words=20, sample=sample, no_repeat=n)
+    assert not repeated(beam_search(decoder, encodings, vocabulary, config))
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_caption_that_may_say_nothing_more_comes_back_unfinished(sample):
+    """Each of the three words once, no <end>: then nothing is left, long before `max_words`."""
+    vocabulary = make_vocabulary(2)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(3)
+    config = SearchConfig(1 if sample else 3, 20, min_words=10, no_repeat=1, sample=sample)
+    for hypothesis in beam_search(decoder, encodings, vocabulary, config):
+        assert not hypothesis.finished and len(set(hypothesis.word_ids)) == 3
+        assert hypothesis.alphas.shape == (3, P) and math.isfinite(hypothesis.log_prob)
+
+
+def test_repeats_by_hand():
+    assert repeats((7, 1, 2, 1), 2) == {2}
+    assert repeats((7, 1, 2, 1, 2), 3) == {1}
+    assert repeats((7, 1, 1, 1), 2) == {1}
+    assert repeats((7, 1, 2), 3) == repeats((7,), 2) == set()
+    assert repeats((7, 1, 2), 1) == {7, 1, 2}
+
+
+# ------------------------------------------------------------------------------ several captions
+
+
+def test_the_first_of_several_is_the_one():
+    vocabulary = make_vocabulary(10)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(8)
+    one = beam_search(decoder, encodings, vocabulary)
+    several = beam_search_all(decoder, encodings, vocabulary, SearchConfig(), 5)
+    assert [h.word_ids for h in one] == [found[0].word_ids for found in several]
+    for found in several:
+        assert len({tuple(h.word_ids) for h in found}) == len(found) == 5
+        ended = [h.log_prob for h in found if h.finished]
+        assert ended == sorted(ended, reverse=True) and all(h.finished for h in found[: len(ended)])
+
+
+def test_an_unfinished_caption_is_not_said_again():
+    """One word at most: with it, "w0" ends, and must not come back as a beginning, too."""
+    vocabulary = make_vocabulary(1)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(4)
+    config = SearchConfig(beam_size=20, max_words=1)
+    for found in beam_search_all(decoder, encodings, vocabulary, config, 20):
+        assert len(found) == 3 and all(h.finished for h in found)
+
+
+def diverse_search(decoder, encoding, vocabulary, config):
+    """Diverse beam search from its definition: the captions of each group, no early stop."""
+    size = config.beam_size // config.groups
+    live, finished = [[(0.0, ())] for _ in range(config.groups)], [[] for _ in range(config.groups)]
+    for length in range(config.max_words + 1):
+        taken = []
+        for g in range(config.groups):
+            candidates = []
+            for total, words in live[g]:
+                caption = torch.tensor([[vocabulary.start, *words, vocabulary.end]])
+                with torch.no_grad():
+                    out = decoder(encoding.unsqueeze(0), caption, torch.tensor([len(words) + 2]))
+                for word, value in enumerate(out.logits.data[-1].log_softmax(0).tolist()):
+                    if word not in (vocabulary.pad, vocabulary.start):
+                        rank = total + value - config.diversity * taken.count(word)
+                        candidates.append((rank, total + value, (*words, word)))
+            candidates.sort(key=lambda candidate: -candidate[0])
+            kept = [candidate[1:] for candidate in candidates[: size - len(finished[g])]]
+            taken += [words[-1] for _, words in kept]
+            finished[g] += [(t, words) for t, words in kept if words[-1] == vocabulary.end]
+            if length < config.max_words:
+                live[g] = [(t, words) for t, words in kept if words[-1] != vocabulary.end]
+            best = max((t for t, _ in finished[g]), default=-math.inf)
+            live[g] = [caption for caption in live[g] if caption[0] > best]  # the stop of a group
+    return [
+        max(ended)[1][:-1] if ended else max(going)[1]
+        for ended, going in zip(finished, live, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("diversity", [0.3, 2.0, 50.0])
+@pytest.mark.parametrize("beam_size, groups", [(2, 2), (4, 2), (6, 3), (5, 5)])
+def test_groups_are_diverse_beam_search(beam_size, groups, diversity):
+    vocabulary = make_vocabulary(5)
+    decoder, encodings = make_decoder(vocabulary, end=3.0), make_encodings(6)
+    config = SearchConfig(beam_size, max_words=5, groups=groups, diversity=diversity)
+    for encoding, found in zip(
+        encodings, beam_search_all(decoder, encodings, vocabulary, config, groups), strict=True
+    ):
+        expected = diverse_search(decoder, encoding, vocabulary, config)
+        assert sorted(tuple(h.word_ids) for h in found) == sorted(expected)
+
+
+def test_groups_that_do_not_mind_each_other_find_the_same():
+    vocabulary = make_vocabulary(10)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(8)
+    plain = beam_search_all(decoder, encodings, vocabulary, SearchConfig(beam_size=2), 2)
+    config = SearchConfig(beam_size=6, groups=3, diversity=0.0)
+    for first, found in zip(
+        plain, beam_search_all(decoder, encodings, vocabulary, config, 6), strict=True
+    ):
+        ids = [h.word_ids for h in found]
+        assert ids == [ids[0]] * 3 + [ids[3]] * 3
+        assert [ids[0], ids[3]] == [h.word_ids for h in first]
+    config = SearchConfig(beam_size=2, groups=1, diversity=9.0)  # one group has none to avoid
+    again = beam_search_all(decoder, encodings, vocabulary, config, 2)
+    assert [[h.word_ids for h in f] for f in again] == [[h.word_ids for h in f] for f in plain]
+
+
+def test_groups_that_avoid_each_other_begin_differently():
+    vocabulary = make_vocabulary(10)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(8)
+    config = SearchConfig(beam_size=4, groups=4, diversity=1000.0, min_words=1)
+    for found in beam_search_all(decoder, encodings, vocabulary, config, 4):
+        assert len({h.word_ids[0] for h in found}) == 4
+
+
+# --------------------------------------------------------------------------------------- sampling
+
+
+def test_captions_are_drawn_as_often_as_they_are_likely():
+    vocabulary = make_vocabulary(2)
+    decoder, encodings = make_decoder(vocabulary, 1), make_encodings(1)
+    with torch.no_grad():
+        decoder.fc.weight.div_(6)  # less sure of itself
+    config, draws = SearchConfig(1, max_words=2, sample=True), 4000
+    generator = torch.Generator().manual_seed(0)
+    (found,) = beam_search_all(decoder, encodings, vocabulary, config, draws, generator)
+    assert len(found) == draws
+    # <start> and <pad> are never drawn, so captions share out what the model leaves to the others.
+    seen = {}
+    for hypothesis in found:
+        seen.setdefault((*hypothesis.word_ids, hypothesis.finished), []).append(hypothesis)
+    total = 0.0
+    for same in seen.values():
+        words = same[0].word_ids
+        expected = 1.0
+        for length in range(len(words) + same[0].finished):
+            p = distribution(decoder, encodings[0], words[:length], vocabulary)
+            expected *= p[(*words, vocabulary.end)[length]]
+        if not same[0].finished:
+            expected *= 1 - distribution(decoder, encodings[0], words, vocabulary)[vocabulary.end]
+        total += expected
+        error = math.sqrt(expected * (1 - expected) / draws)
+        assert abs(len(same) / draws - expected) < 4 * error + 1e-3
+    assert len(seen) > 4 and total == pytest.approx(1, abs=0.01)
+
+
+def distribution(decoder, encoding, words, vocabulary):
+    """Of the next word, <start> and <pad> left out."""
+    caption = torch.tensor([[vocabulary.start, *words, vocabulary.end]])
+    with torch.no_grad():
+        out = decoder(encoding.unsqueeze(0), caption, torch.tensor([len(words) + 2]))
+    logits = out.logits.data[-1]
+    logits[[vocabulary.start, vocabulary.pad]] = -math.inf
+    return logits.softmax(0).tolist()
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 1}, {"temperature": 1e-3}, {"top_p": 1e-6}])
+def test_a_draw_without_a_choice_is_greedy(settings):
+    vocabulary = make_vocabulary(9)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(6)
+    config = SearchConfig(1, sample=True, **settings)
+    greedy = beam_search(decoder, encodings, vocabulary, SearchConfig(1))
+    for found, best in zip(
+        beam_search_all(decoder, encodings, vocabulary, config, 3), greedy, strict=True
+    ):
+        assert [h.word_ids for h in found] == [best.word_ids] * 3
+        assert found[0].log_prob == pytest.approx(best.log_prob)  # whatever the temperature
+
+
+def test_a_seed_fixes_the_draws():
+    vocabulary = make_vocabulary(9)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(6)
+    with torch.no_grad():
+        decoder.fc.weight.div_(4)
+    config = SearchConfig(1, sample=True, max_words=10)
+
+    def ids(seed):
+        generator = torch.Generator().manual_seed(seed)
+        found = beam_search_all(decoder, encodings, vocabulary, config, 4, generator)
+        return [[h.word_ids for h in captions] for captions in found]
+
+    first = ids(0)
+    assert first == ids(0) != ids(1)
+    assert all(len({tuple(words) for words in captions}) > 1 for captions in first)
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("top_k", [0, 1, 4])
+def test_a_nucleus_is_the_fewest_words_that_are_likely_enough(top_k, top_p):
+    generator = torch.Generator().manual_seed(0)
+    config = SearchConfig(1, sample=True, top_k=top_k, top_p=top_p)
+    numbers = torch.cat([torch.arange(0, 1, 1 / 4000), torch.tensor([1 - 2**-24])])
+    for _ in range(5):
+        p = (2 * torch.randn(8, generator=generator)).softmax(0)
+        order = p.argsort(descending=True).tolist()[: top_k or None]
+        likely, nucleus, mass = sum(p[word] for word in order), [], 0.0
+        for word in order:
+            if mass < top_p:
+                nucleus.append(word)
+                mass += p[word] / likely
+        drawn = draw(p.log().expand(len(numbers), -1), numbers, config)
+        assert set(drawn.tolist()) <= set(nucleus)
+        shares = drawn.bincount(minlength=8) / len(numbers)
+        for word in nucleus:
+            expected = float(p[word] / likely / mass)
+                assert float(shares[word]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_what_is_forbidden_is_never_drawn():
+    log_probs = torch.tensor([[-math.inf, 0.3, -math.inf, 0.7, -math.inf]]).log_softmax(1)
+    numbers = torch.tensor([0.0, 0.25, 0.5, 0.999, 1 - 2**-24])
+    for settings in ({}, {"temperature": 9.0}, {"top_k": 4}, {"top_p": 0.99}):
+        config = SearchConfig(1, sample=True, **settings)
+        assert set(draw(log_probs.expand(5, -1), numbers, config).tolist()) == {1, 3}
+
+
+# -------------------------------------------------------------------------------------- ensembles
+
+
+def test_a_decoder_twice_is_the_decoder():
+    vocabulary = make_vocabulary(10)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(6)
+    single = beam_search(decoder, encodings, vocabulary)
+    for encoder_out in (encodings, [encodings, encodings]):
+        double = beam_search([decoder, decoder], encoder_out, vocabulary)
+        for one, other in zip(single, double, strict=True):
+            assert (one.word_ids, one.finished) == (other.word_ids, other.finished)
+            assert one.log_prob == pytest.approx(other.log_prob)
+            torch.testing.assert_close(one.alphas, other.alphas)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_ensemble_averages_probabilities(seed):
+    vocabulary = make_vocabulary(2)
+    decoders = [make_decoder(vocabulary, seed), make_decoder(vocabulary, seed + 10)]
+    grids = [
+        make_encodings(3, seed),
+        make_encodings(3, seed + 10).repeat(1, 2, 1),
+    ]  # 6 and 12 cells
+    config = SearchConfig(beam_size=200, max_words=3)
+    found = beam_search(decoders, grids, vocabulary, config)
+    for i, hypothesis in enumerate(found):
+        scores = {}
+        for words in sequences(vocabulary, longest=3):
+            p = [
+                forced(decoder, grid[i], words, vocabulary)[0].exp()
+                for decoder, grid in zip(decoders, grids, strict=True)
+            ]
+            scores[words] = float(((p[0] + p[1]) / 2).log().sum())
+        best = max(scores, key=scores.get)
+        assert tuple(hypothesis.word_ids) == best
+        assert hypothesis.log_prob == pytest.approx(scores[best], abs=1e-6)
+        alphas = forced(decoders[0], grids[0][i], best, vocabulary)[1][: len(best)]
+        torch.testing.assert_close(hypothesis.alphas, alphas.float())
+
+
+def test_an_ensemble_needs_parts_that_fit():
+    vocabulary, other = make_vocabulary(5), make_vocabulary(6)
+    pair, encodings = [make_decoder(vocabulary), make_decoder(other)], make_encodings(2)
+    with pytest.raises(ValueError, match="one vocabulary, got 9, 10 words"):
+        beam_search(pair, encodings, vocabulary)
+    for wrong in ([encodings], [encodings, make_encodings(3)]):
+        with pytest.raises(ValueError, match="expected encodings for each of 2 decoders"):
+            beam_search(pair, wrong, vocabulary)
+    logits = torch.randn(3, 5)
+    torch.testing.assert_close(next_log_probs([logits]), logits.log_softmax(1))
+
+
+# --------------------------------------------------------------------------------------- the cost
+
+
+def test_beams_that_have_finished_cost_nothing():
+    """Rows are laid out for live captions; only to fill up to the fullest image are there more."""
+    vocabulary = make_vocabulary(30)
+    for config, captions in (
+        (SearchConfig(beam_size=4), 1),
+        (SearchConfig(beam_size=4, groups=2), 2),
+        (SearchConfig(1, sample=True), 4),
+    ):
+        spy = Spy(make_decoder(vocabulary))
+        found = beam_search_all(spy, make_encodings(12), vocabulary, config, captions)
+        longest = max(len(h.word_ids) for captions in found for h in captions)
+        images = [images for images, _ in spy.calls]
+        assert images == sorted(images, reverse=True) and images[-1] < 12
+        assert all(rows % images == 0 and rows <= 4 * images for images, rows in spy.calls)
+        assert spy.calls[-1][1] <= spy.calls[1][1] / 4
+        assert config.beam_size > 1 or len(spy.calls) == longest + 1
+
+
+def test_under_autocast_the_weights_are_cast_once_and_stay_what_they_were():
+    vocabulary = make_vocabulary(20)
+    decoder = make_decoder(vocabulary, dtype=torch.float32)
+    encodings = make_encodings(6, dtype=torch.float32)
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        beam_search(decoder, encodings, vocabulary)
+        with torch.profiler.profile() as profile:
+            beam_search(decoder, encodings, vocabulary)
+    for name, value in decoder.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, before[name])
+    casts = sum(event.count for event in profile.key_averages() if event.key == "aten::_to_copy")
+    steps = sum(event.count for event in profile.key_averages() if event.key == "aten::topk")
+    assert casts < 30 + 3 * steps  # with every weight at every step: 16 a step
+
+
+# ----------------------------------------------------------------------------------- the settings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beam_size": 0},
+        {"max_words": 0},
+        {"length_normalisation": -0.5},
+        {"length_normalisation": math.nan},
+        {"min_words": -1},
+        {"min_words": 51},
+        {"no_repeat": -1},
+        {"groups": 0},
+        {"groups": 2},
+        {"diversity": -1.0},
+        {"temperature": 0.0, "sample": True, "beam_size": 1},
+        {"temperature": 0.5},
+        {"top_k": -1},
+        {"top_k": 5},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_p": 0.9},
+        {"beam_size": 5, "sample": True},
+    ],
 )
 def test_settings_are_checked(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(ValueError, match=next(iter(wrong))) as error:
         SearchConfig(**wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_the_number_of_captions_is_checked():
+    vocabulary = make_vocabulary(3)
+    decoder, encodings = make_decoder(vocabulary), make_encodings(2)
+    for config, captions in ((SearchConfig(), 0), (SearchConfig(), 6), (SearchConfig(1), 2)):
+        with pytest.raises(ValueError, match="captions must be at least 1 and at most"):
+            beam_search_all(decoder, encodings, vocabulary, config, captions)
+    with pytest.raises(ValueError, match="captions must be at least 1, got 0"):
+        beam_search_all(decoder, encodings, vocabulary, SearchConfig(1, sample=True), 0)
+    assert beam_search_all(decoder, make_encodings(0), vocabulary, SearchConfig(), 5) == []
