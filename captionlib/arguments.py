@@ -49,6 +49,15 @@ SEARCH_OPTIONS = {
     "beam_size": (5, int, "hypotheses kept when the trained model captions"),
     "length_normalisation": (0.0, float, "exponent of the length that a score is divided by"),
     "max_words": (50, int, "longest caption"),
+    "min_words": (0, int, "shortest caption"),
+    "forbid_unk": (False, None, "never say <unk>"),
+    "no_repeat": (0, int, "never say a run of so many words twice; 0: repeat at will"),
+    "groups": (1, int, "diverse search: split the beam into so many"),
+    "diversity": (0.5, float, "nats off a word for each earlier group that has just taken it"),
+    "sample": (False, None, "draw words instead of searching; wants --beam-size 1"),
+    "temperature": (1.0, float, "sampling: below 1 bolder, above 1 wilder"),
+    "top_k": (0, int, "sampling: only from so many likeliest words; 0: all"),
+    "top_p": (1.0, float, "sampling: only from the fewest words with this probability"),
 }
 
 

@@ -28,6 +28,8 @@ from captionlib.files import InputError, read_json, recover_folder, write_json
 
 __all__ = ["main"]
 
+PLAIN = {"groups": 1, "sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
 # What the user can put right: the operating system's own words, and the status of bad input.
 _USERS_TO_MEND = (
     FileNotFoundError,
@@ -174,7 +176,8 @@ def _train(args) -> int:
     loader = make_loader(
         FeatureDataset(args.data, "TRAIN", grids["TRAIN"]), config, num_workers=args.workers
     )
-    validation_search = replace(search, beam_size=about["beam_size"])
+    # Plainly searched, so that epochs differ by the model alone and any beam will do.
+    validation_search = replace(search, **PLAIN | {"beam_size": about["beam_size"]})
     evaluate = _validator(grids["VAL"], references, validation_search, about, device)
     history = train(
         model, loader, evaluate, config, folder, resume=args.resume, device=device, progress=_bar()
@@ -265,6 +268,13 @@ def _captioner(args):
     from captionlib.captioner import Captioner
 
     captioner = Captioner.from_pretrained(args.model)
+    if args.beam_size is not None:
+        try:
+            replace(captioner.search, beam_size=args.beam_size)
+        except ValueError as error:
+            raise InputError(
+                f"--beam-size {args.beam_size}: not with this model; {error}"
+            ) from None
     captioner.model.to(_device(args.device))
     return captioner
 

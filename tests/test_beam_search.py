@@ -722,7 +722,7 @@ def test_a_nucleus_is_the_fewest_words_that_are_likely_enough(top_k, top_p):
         shares = drawn.bincount(minlength=8) / len(numbers)
         for word in nucleus:
             expected = float(p[word] / likely / mass)
-                assert float(shares[word]) == pytest.approx(expected, abs=1e-3)
+            assert float(shares[word]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_is_forbidden_is_never_drawn():

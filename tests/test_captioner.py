@@ -181,6 +181,18 @@ def test_settings_come_with_the_model_and_beam_size_changes_one(scenes, monkeypa
         captioner.caption(scenes[0], beam_size=0)
 
 
+def test_settings_of_old_models_still_do_and_new_ones_reach_the_search(scenes):
+    model = CaptionModel.load("toy")
+    vocabulary = model.vocabulary
+    with torch.no_grad():
+        model.decoder.fc.bias[vocabulary.unk] = 30.0
+    model.search = {"beam_size": 3, "max_words": 30}
+    assert Captioner(model).search == SearchConfig(beam_size=3, max_words=30)
+    assert "<unk>" in Captioner(model).caption(scenes[0]).words
+    model.search["forbid_unk"] = True
+    assert "<unk>" not in Captioner(model).caption(scenes[0]).words
+
+
 @pytest.mark.parametrize("search", [{"beams": 3}, {"beam_size": 0}, {"beam_size": "wide"}])
 def test_settings_that_are_no_use_are_said(search, tmp_path):
     model = CaptionModel.load("toy")

@@ -5,11 +5,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,11 @@ def evaluate_words(world) -> list:
 
 def test_road_leaves_a_model_and_its_history(world):
     model = world / "model"
+    from captionlib.beam_search import SearchConfig
+
     config = read_json(model / "best" / "config.json")
-    assert config["search"] == {"beam_size": 2, "max_words": 8, "length_normalisation": 0.0}
+    given = {"beam_size": 2, "max_words": 8}
+    assert config["search"] == asdict(SearchConfig(**given))
     training = config["metrics"]["training"]
     assert training["split"] == "VAL" and training["images"] == 4 and training["seed"] == 0
     assert training["data"] == "scenes_5_cap_per_img_1_min_word_freq"
@@ -224,6 +228,18 @@ def test_beam_size_is_the_beam_alone(world, images, monkeypatch):
     assert [(config.beam_size, config.max_words) for config in seen] == [(2, 8), (4, 8)]
 
 
+def test_a_beam_that_the_models_search_rules_out_is_said(world, images, tmp_path):
+    stored = shutil.copytree(world / "model" / "best", tmp_path / "grouped") / "config.json"
+    config = read_json(stored)
+    config["search"] |= {"beam_size": 4, "groups": 2}
+    stored.write_text(json.dumps(config))
+    words = ["caption", images[0], "--model", tmp_path / "grouped"]
+    assert call(*words)[0] == call(*words, "--beam-size", "2")[0] == 0
+    status, out, err = call(*words, "--beam-size", "3")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--beam-size 3" in err and "groups must divide" in err
+
+
 def test_figure_is_a_file_for_one_image_and_a_folder_for_several(world, images, tmp_path):
     model = ["--model", world / "model"]
     assert call("caption", images[0], *model, "--save-figure", tmp_path / "seen.png")[0] == 0
@@ -305,12 +321,10 @@ def test_defaults_in_the_help_are_those_of_the_classes():
     for kind, options in (
         (ModelConfig, arguments.MODEL_OPTIONS),
         (TrainConfig, arguments.TRAIN_OPTIONS),
+        (SearchConfig, arguments.SEARCH_OPTIONS),
     ):
         defaults = {field.name: field.default for field in fields(kind)}
         assert {name: option[0] for name, option in options.items()} == defaults
-    search = {field.name: field.default for field in fields(SearchConfig)}
-    for name, option in arguments.SEARCH_OPTIONS.items():
-        assert option[0] == search[name]
     data = DataConfig()
     help_text = help_of("prepare")
     assert f"per image ({data.captions_per_image})" in help_text
