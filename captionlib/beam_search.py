@@ -313,7 +313,7 @@ def forbid(
 
 
 def draw(log_probs: Tensor, numbers: Tensor, config: SearchConfig) -> Tensor:
-    """A word for each row, drawn with the config's `temperature`, `top_k` and `top_p`, in this order.
+    """A word for each row, drawn with `temperature`, `top_k` and `top_p`, applied in this order.
 
     Args:
         log_probs: (N, V) float; minus infinity is never drawn, unless a row holds nothing else.

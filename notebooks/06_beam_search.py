@@ -709,7 +709,7 @@ def forbid(
 # %%
 #| export
 def draw(log_probs: Tensor, numbers: Tensor, config: SearchConfig) -> Tensor:
-    """A word for each row, drawn with the config's `temperature`, `top_k` and `top_p`, in this order.
+    """A word for each row, drawn with `temperature`, `top_k` and `top_p`, applied in this order.
 
     Args:
         log_probs: (N, V) float; minus infinity is never drawn, unless a row holds nothing else.
@@ -1151,8 +1151,6 @@ assert mean_words[0] < mean_words[-1]
 # `max_words` and returns its best beginning, with its attention weights, and says so.
 
 # %% tags=["nbval-ignore-output"]
-import copy
-
 endless = copy.deepcopy(decoder)
 endless.fc.bias.data[vocabulary.end] = -math.inf
 (hypothesis,) = beam_search(endless, encoder_out[:1], vocabulary, SearchConfig(max_words=15))
@@ -1162,6 +1160,83 @@ print("finished:", hypothesis.finished, " alphas:", tuple(hypothesis.alphas.shap
 # %%
 assert not hypothesis.finished
 assert len(hypothesis.word_ids) == len(hypothesis.alphas) == 15
+
+# %% [markdown]
+# ## Other things to ask for
+#
+# A **shortest length** is another way to longer captions, and a blunter one: it forces words where
+# normalisation weighs them. Here no caption may have fewer than ten. And no two words in a row may
+# come twice, which in the toy world hurts, since most captions name a thing with *a* before it.
+
+# %% tags=["nbval-ignore-output"]
+for settings in ({}, {"min_words": 10}, {"no_repeat": 2, "min_words": 10}):
+    hypothesis = beam_search(decoder, encoder_out[:1], vocabulary, SearchConfig(**settings))[0]
+    text = " ".join(vocabulary.decode(hypothesis.word_ids))
+    print(f"{hypothesis.log_prob:6.2f} nats  {text}")
+    words = hypothesis.word_ids
+    assert len(words) >= settings.get("min_words", 0)
+    pairs = list(zip(words, words[1:], strict=False))
+    assert "no_repeat" not in settings or len(set(pairs)) == len(pairs)
+
+# %% [markdown]
+# What else would the model say of the same scene? Here are four captions each: the best four of a
+# beam, the best of four groups that avoid each other, and four draws.
+
+# %% tags=["nbval-ignore-output"]
+ways = {
+    "beam": SearchConfig(beam_size=4),
+    "groups": SearchConfig(beam_size=4, groups=4, diversity=1.0),
+    "samples": SearchConfig(beam_size=1, sample=True),
+}
+several = {}
+for way, config in ways.items():
+    generator = torch.Generator().manual_seed(0)
+    several[way] = beam_search_all(decoder, encoder_out, vocabulary, config, 4, generator)
+    print(way)
+    for hypothesis in several[way][0]:
+        text = " ".join(vocabulary.decode(hypothesis.word_ids))
+        print(f"{hypothesis.log_prob:8.2f} nats  {text}")
+
+# %% [markdown]
+# Over all 64 scenes: how likely are the four captions, and how many different first words have
+# they?
+
+# %% tags=["nbval-ignore-output"]
+likely, first_words = {}, {}
+for way, found in several.items():
+    total = sum(hypothesis.log_prob for captions in found for hypothesis in captions)
+    likely[way] = total / (4 * len(found))
+    first_words[way] = sum(len({h.word_ids[0] for h in captions}) for captions in found) / len(
+        found
+    )
+    print(f"{way:<8} {likely[way]:7.2f} nats {first_words[way]:5.2f} first words")
+
+# %%
+assert likely["beam"] > likely["groups"] and likely["beam"] > likely["samples"]
+assert first_words["groups"] > first_words["beam"]
+
+# %% [markdown]
+# The beam's captions are the likeliest, the groups' the most varied for their likelihood. Samples
+# are what the model believes, doubts included: over many draws, each caption comes as often as it
+# is likely. That is why training by reward draws its captions.
+#
+# We have only one decoder, so the ensemble here is of it and a copy that forgot a little: noise was
+# added to its weights. Together they find captions that both believe in.
+
+# %%
+import copy
+
+forgetful = copy.deepcopy(decoder)
+torch.manual_seed(0)
+with torch.no_grad():
+    for parameter in forgetful.parameters():
+        parameter += 0.2 * parameter.std(correction=0) * torch.randn_like(parameter)
+
+ensemble = beam_search([decoder, forgetful], encoder_out, vocabulary)
+twice = beam_search([decoder, decoder], encoder_out, vocabulary)
+for one, two in zip(by_width[5], twice, strict=True):
+    assert abs(one.log_prob - two.log_prob) < 1e-3
+assert any(one.word_ids != two.word_ids for one, two in zip(by_width[5], ensemble, strict=True))
 
 # %% [markdown]
 # ## What we changed
@@ -1184,6 +1259,8 @@ assert len(hypothesis.word_ids) == len(hypothesis.alphas) == 15
 # - Log-probabilities add up and only fall, so a search may stop as soon as no live caption can
 #   win.
 # - All beams of all images are rows of one batch. Images share nothing but the matrix products.
+# - Greedy search, sampling, diverse groups and ensembles are settings of one loop: what may be said,
+#   how the next word is chosen, and whose probabilities count.
 # - A caption always comes back, with its log-probability, its attention weights, and whether
 #   it is finished.
 #
@@ -1193,9 +1270,9 @@ assert len(hypothesis.word_ids) == len(hypothesis.alphas) == 15
 #    beam of two doesn't, but a beam of three does.
 # 2. Show with the table that under length normalisation with $a = 1$ the search may not stop as
 #    soon as a finished caption beats the raw sum of all live ones.
-# 3. Print, for one scene, the five best finished captions instead of the best. What would
-#    `Beam` have to keep?
+# 3. Find a value of `diversity` at which the groups' captions are hardly likelier than samples.
+#    What has become of them?
 # 4. Measure how the time of `beam_search` grows with the beam, at 1, 5, 25. Why is it less than
 #    proportional?
-# 5. Replace `best_candidates` by sampling: draw the next word from its distribution. How much lower
-#    are the captions' log-probabilities, and which read better?
+# 5. Draw 100 captions of one scene and take the one with the highest log-probability. How often
+#    is it the beam's, and what does it cost?

@@ -469,7 +469,7 @@ def test_every_caption_comes_with_the_models_log_probability_and_alphas(option):
 def test_a_wide_beam_finds_the_best_that_is_allowed(options, seed):
     vocabulary = make_vocabulary(2)
     decoder, encodings = make_decoder(vocabulary, seed), make_encodings(3, seed)
-    config = SearchConfig(beam_size=200, max_words=4, **options)
+    config = SearchConfig(beam_size=500, max_words=4, **options)
 
     def allowed(words):
         n = config.no_repeat
