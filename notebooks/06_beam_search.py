@@ -76,7 +76,7 @@ plt.show()
 
 # %% [markdown]
 # **You will build** beam search, first with a pencil, then in plain lists for one image, then for
-# a whole batch at once. **You need** the decoder's `step` from [chapter 04](04_decoder.ipynb).
+# a whole batch at once, with more to ask for. **You need** the decoder's `step` from [chapter 04](04_decoder.ipynb).
 # **It takes** {chapter-time}`06_beam_search` to run.
 #
 # ## Five words and a pencil
@@ -1165,8 +1165,9 @@ assert len(hypothesis.word_ids) == len(hypothesis.alphas) == 15
 # ## Other things to ask for
 #
 # A **shortest length** is another way to longer captions, and a blunter one: it forces words where
-# normalisation weighs them. Here no caption may have fewer than ten. And no two words in a row may
-# come twice, which in the toy world hurts, since most captions name a thing with *a* before it.
+# normalisation weighs them. Here no caption may have fewer than ten. A model that has said all it
+# knows fills up with what it has said before, unless that is forbidden: in the last caption no two
+# words in a row come twice.
 
 # %% tags=["nbval-ignore-output"]
 for settings in ({}, {"min_words": 10}, {"no_repeat": 2, "min_words": 10}):
@@ -1180,13 +1181,14 @@ for settings in ({}, {"min_words": 10}, {"no_repeat": 2, "min_words": 10}):
 
 # %% [markdown]
 # What else would the model say of the same scene? Here are four captions each: the best four of a
-# beam, the best of four groups that avoid each other, and four draws.
+# beam, the best of four groups that avoid each other, four draws, and four draws from the nucleus.
 
 # %% tags=["nbval-ignore-output"]
 ways = {
     "beam": SearchConfig(beam_size=4),
-    "groups": SearchConfig(beam_size=4, groups=4, diversity=1.0),
+    "groups": SearchConfig(beam_size=4, groups=4, diversity=3.0),
     "samples": SearchConfig(beam_size=1, sample=True),
+    "nucleus": SearchConfig(beam_size=1, sample=True, top_p=0.8),
 }
 several = {}
 for way, config in ways.items():
@@ -1212,13 +1214,14 @@ for way, found in several.items():
     print(f"{way:<8} {likely[way]:7.2f} nats {first_words[way]:5.2f} first words")
 
 # %%
-assert likely["beam"] > likely["groups"] and likely["beam"] > likely["samples"]
+assert likely["beam"] > likely["groups"] > likely["samples"] < likely["nucleus"]
 assert first_words["groups"] > first_words["beam"]
 
 # %% [markdown]
-# The beam's captions are the likeliest, the groups' the most varied for their likelihood. Samples
-# are what the model believes, doubts included: over many draws, each caption comes as often as it
-# is likely. That is why training by reward draws its captions.
+# The beam's captions are the likeliest and hardly differ. The groups begin in more ways, at a price.
+# Samples are what the model believes, doubts included: over many draws, each caption comes as often
+# as it is likely, and one unlucky word can lead anywhere. That is what training by reward wants; a
+# reader is better served by the nucleus.
 #
 # We have only one decoder, so the ensemble here is of it and a copy that forgot a little: noise was
 # added to its weights. Together they find captions that both believe in.
