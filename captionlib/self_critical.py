@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
+from captionlib.beam_search import SearchConfig, beam_search_all
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel
 from captionlib.metrics import CiderD
@@ -75,7 +76,7 @@ class SelfCritical:
         if samples < 2:
             raise ValueError(f"samples must be at least 2, to be compared, got {samples}")
         self.vocabulary, self.samples = vocabulary, samples
-        self.max_words = max_words
+        self.search = SearchConfig(1, max_words=max_words, sample=True, forbid_unk=True)
         self._words = sorted(vocabulary.word_map, key=vocabulary.word_map.get)
         corpus = zip(captions, lengths, strict=True)
         self._cider = CiderD([self._references(*image) for image in corpus])
@@ -124,25 +125,16 @@ class SelfCritical:
 
     @torch.no_grad()
     def _write(self, model: CaptionModel, images: Tensor, config: TrainConfig) -> list[list[int]]:
-        """Captions drawn from the model in eval mode: ids from <start> to <end>."""
-        model.eval()
+        """Captions drawn from the model in eval mode: ids from `<start>` to `<end>`."""
         v = self.vocabulary
+        model.eval()
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            grid = model.decoder.grid(model.encode(images))
-            state = model.decoder.init_state(grid).select(
-                torch.arange(len(images)).repeat_interleave(self.samples)
+            found = beam_search_all(
+                model.decoder, model.encode(images), v, self.search, captions=self.samples
             )
-            words = torch.full((len(images) * self.samples,), v.start)
-            ids, running = [words], torch.ones(len(words), dtype=torch.bool)
-            for _ in range(self.max_words + 1):
-                state, _ = model.decoder.step(words, state, grid)
-                logits = model.decoder.word_logits(state.hidden).float()
-                logits[:, [v.start, v.pad, v.unk]] = -torch.inf
-                words = logits.softmax(dim=1).multinomial(1).squeeze(1)
-                ids.append(words)
-                running &= words != v.end
-                if not running.any():
-                    break
         model.train()
-        rows = torch.stack(ids, dim=1).tolist()
-        return [row[: row.index(v.end) + 1 if v.end in row else self.max_words + 1] for row in rows]
+        return [
+            [v.start, *hypothesis.word_ids, *([v.end] if hypothesis.finished else [])]
+            for of_image in found
+            for hypothesis in of_image
+        ]
