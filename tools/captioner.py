@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from captionlib.beam_search import SearchConfig, beam_search
-from captionlib.data import image_file, load_references, prepare
+from captionlib.data import find_base, image_file, load_references, prepare
 from captionlib.decoder import CaptionModel, ModelConfig
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
 from captionlib.files import ASSETS, write_json
@@ -25,6 +25,7 @@ from captionlib.self_critical import SelfCritical
 from captionlib.training import TrainConfig, make_loader, train
 
 TO = ASSETS / "flickr8k"
+CARD = "README.md"  # the model card
 MODEL = ModelConfig(
     backbone="tf_efficientnet_lite2",
     image_size=288,
@@ -68,15 +69,19 @@ def write_captions(model: CaptionModel, grids: torch.Tensor, search: SearchConfi
     return [model.vocabulary.decode(hypothesis.word_ids) for hypothesis in found]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Every stage that is not done yet."""
-    parser = argparse.ArgumentParser(prog="python -m tools.captioner", description=__doc__)
-    parser.add_argument("--karpathy-json", required=True)
-    parser.add_argument("--images", required=True)
-    parser.add_argument("--to", type=Path, required=True, help="folder for everything on the way")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.captioner",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--karpathy-json", required=True, metavar="F", help="Flickr8k's splits")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="for all on the way")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order, views, samples (0)")
     parser.add_argument("--ship", action="store_true", help="put the model into the package")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     data, run = args.to / "data", args.to / f"seed{args.seed}"
     if not data.exists():
@@ -95,7 +100,7 @@ def main() -> None:
     )
     grids = torch.from_numpy(validation[:])
     names, references = load_references(data, "VAL")
-    about = {"data": "flickr8k", "split": "val", "images": len(names)}
+    about = {"data": find_base(data), "split": "VAL", "images": len(names)}
 
     def validator(search: SearchConfig):
         def evaluate(model: CaptionModel) -> dict:
@@ -141,11 +146,15 @@ def main() -> None:
     hypotheses = write_captions(model, grids, SearchConfig(**model.search))
     model.metrics |= {
         "validation": score(references, hypotheses)
-        | about
-        | {"intervals": intervals(references, hypotheses)},
+        | {"intervals": intervals(references, hypotheses)}
+        | about,
         "recipe": {"seed": args.seed, "words": WORDS, "captions": CAPTIONS},
     }
-    model.save(TO if args.ship else run / "model", half=True)
+    to = TO if args.ship else run / "model"
+    card = (to / CARD).read_bytes() if (to / CARD).exists() else None
+    model.save(to, half=True)
+    if card is not None:  # written by people; `save` makes the folder anew
+        (to / CARD).write_bytes(card)
 
 
 if __name__ == "__main__":

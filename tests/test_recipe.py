@@ -1,0 +1,54 @@
+"""The recipe of the shipped captioner runs from images to a model, and can be stopped between."""
+
+import json
+
+import pytest
+
+from captionlib import Captioner
+from captionlib.decoder import ModelConfig
+from captionlib.scenes import write_scenes
+from tools import captioner
+
+SMALL = ModelConfig(image_size=64, feature_dim=8, attention_dim=8, embed_dim=8, decoder_dim=8)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    return write_scenes(folder, train=12, val=4, test=0), folder / "images"
+
+
+def cook(monkeypatch, scenes, to, epochs):
+    monkeypatch.setattr(captioner, "MODEL", SMALL)
+    monkeypatch.setattr(captioner, "TO", to / "shipped")
+    for name in ("WORDS", "CAPTIONS"):
+        small = getattr(captioner, name) | {"epochs": epochs, "batch_size": 4}
+        monkeypatch.setattr(captioner, name, small)
+    where = ["--karpathy-json", str(scenes[0]), "--images", str(scenes[1]), "--to", str(to)]
+    captioner.main([*where, "--ship"])
+
+
+def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, tmp_path):
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "README.md").write_text("the card")
+    cook(monkeypatch, scenes, tmp_path, epochs=1)
+    shipped = tmp_path / "shipped"
+    assert (shipped / "README.md").read_text() == "the card"
+    model = Captioner.from_pretrained(shipped)
+    assert model.caption(next(scenes[1].iterdir())).alphas.shape[1:] == (2, 2)
+    stored = json.loads((shipped / "config.json").read_text())
+    assert stored["search"]["forbid_unk"] and stored["metrics"]["validation"]["images"] == 4
+    assert stored["metrics"]["recipe"]["seed"] == 0
+    rows = json.loads((tmp_path / "seed0" / "captions.json").read_text())
+    best = max(row["bleu4"] + row["cider_d"] for row in rows)
+    chosen = stored["metrics"]["validation"]
+    assert chosen["bleu4"] + chosen["cider_d"] == best
+
+    # Given again, it trains nothing anew.
+    logs = sorted(tmp_path.glob("seed0/*/log.jsonl"))
+    assert [log.parent.name for log in logs] == ["captions", "words"]
+    before = [log.stat().st_mtime_ns for log in logs]
+    weights = (shipped / "model.safetensors").read_bytes()
+    cook(monkeypatch, scenes, tmp_path, epochs=1)
+    assert [log.stat().st_mtime_ns for log in logs] == before
+    assert (shipped / "model.safetensors").read_bytes() == weights
