@@ -1,7 +1,7 @@
 """`make bench`: every benchmark in turn."""
 
-from benchmarks import decoder, scoring, search
+from benchmarks import decoder, photo, scoring, search
 
 if __name__ == "__main__":  # the memory of a search is measured in processes that import this
-    for benchmark in (decoder, search, scoring):
+    for benchmark in (decoder, search, scoring, photo):
         benchmark.main()

@@ -33,8 +33,8 @@ class SelfCriticalLoss(NamedTuple):
     """What is minimised, and how the captions did."""
 
     total: Tensor  # scalar: mean over words of -log-probability times the caption's advantage
-    nats: Tensor  # scalar: mean -log-probability of a word, in training mode
-    cider_d: Tensor  # scalar: mean score of the captions written, ×100
+    nats: Tensor  # scalar: mean -log-probability of a word
+    reward: Tensor  # scalar: mean CIDEr-D of the captions written, ×100
 
 
 def advantages(scores: np.ndarray) -> np.ndarray:
@@ -96,7 +96,11 @@ class SelfCritical:
         lengths: Tensor,
         config: TrainConfig,
     ) -> tuple[SelfCriticalLoss, int]:
-        """The loss of one batch, and its number of words; arguments as for `teacher_forcing`."""
+        """The loss of one batch, and its number of words; arguments as for `teacher_forcing`.
+
+        Dropout is off: a caption is judged by the network that wrote it.
+        """
+        model.eval()
         samples = self._write(model, images, config)  # B * samples lists of word ids
         n = len(captions) // len(images)
         pairs = zip(captions.split(n), lengths.split(n), strict=True)
@@ -112,7 +116,12 @@ class SelfCritical:
         padded = pad_sequence(ids, batch_first=True).to(images.device)  # <pad> is 0
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             output = model(images, padded, written_lengths)
-        log_probs = output.logits.data.float().log_softmax(dim=1)
+        logits = output.logits.data.float()
+        # What is never drawn must not gain: all that is pushed down would flow there, unpunished.
+        v = self.vocabulary
+        never = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+        never[[v.start, v.pad, v.unk]] = True
+        log_probs = logits.masked_fill(never, -torch.inf).log_softmax(dim=1)
         taken = log_probs.gather(1, output.targets.data[:, None]).squeeze(1)  # (words,)
         weights = torch.as_tensor(gains, dtype=torch.float32)[:, None].expand(-1, padded.shape[1])
         weights = pack_padded_sequence(
@@ -125,14 +134,12 @@ class SelfCritical:
 
     @torch.no_grad()
     def _write(self, model: CaptionModel, images: Tensor, config: TrainConfig) -> list[list[int]]:
-        """Captions drawn from the model in eval mode: ids from `<start>` to `<end>`."""
+        """Captions drawn from the model: ids from `<start>` to `<end>`."""
         v = self.vocabulary
-        model.eval()
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             found = beam_search_all(
                 model.decoder, model.encode(images), v, self.search, captions=self.samples
             )
-        model.train()
         return [
             [v.start, *hypothesis.word_ids, *([v.end] if hypothesis.finished else [])]
             for of_image in found

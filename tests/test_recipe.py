@@ -21,6 +21,8 @@ def scenes(tmp_path_factory):
 def cook(monkeypatch, scenes, to, epochs):
     monkeypatch.setattr(captioner, "MODEL", SMALL)
     monkeypatch.setattr(captioner, "TO", to / "shipped")
+    (to / "scores").mkdir(exist_ok=True)
+    monkeypatch.setattr(captioner, "SCORES", to / "scores")
     for name in ("WORDS", "CAPTIONS"):
         small = getattr(captioner, name) | {"epochs": epochs, "batch_size": 4}
         monkeypatch.setattr(captioner, name, small)
@@ -39,10 +41,14 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, 
     stored = json.loads((shipped / "config.json").read_text())
     assert stored["search"]["forbid_unk"] and stored["metrics"]["validation"]["images"] == 4
     assert stored["metrics"]["recipe"]["seed"] == 0
-    rows = json.loads((tmp_path / "seed0" / "captions.json").read_text())
+    scores = json.loads((tmp_path / "scores" / "seed0.json").read_text())
+    assert scores["stages"].keys() == {"words", "captions"} and scores["images"] == 4
+    rows = scores["stages"]["captions"]["scores"]
     best = max(row["bleu4"] + row["cider_d"] for row in rows)
-    chosen = stored["metrics"]["validation"]
-    assert chosen["bleu4"] + chosen["cider_d"] == best
+    chosen = scores["chosen"]
+    assert chosen == stored["search"] and any(
+        chosen.items() <= row.items() and row["bleu4"] + row["cider_d"] == best for row in rows
+    )
 
     # Given again, it trains nothing anew.
     logs = sorted(tmp_path.glob("seed0/*/log.jsonl"))

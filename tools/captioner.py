@@ -15,17 +15,19 @@ from pathlib import Path
 
 import torch
 
+from captionlib import cli
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import find_base, image_file, load_references, prepare
-from captionlib.decoder import CaptionModel, ModelConfig
+from captionlib.decoder import CaptionModel, ModelConfig, versions
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
-from captionlib.files import ASSETS, write_json
-from captionlib.metrics import intervals, score
+from captionlib.files import ASSETS, read_json, write_json
+from captionlib.metrics import score
 from captionlib.self_critical import SelfCritical
 from captionlib.training import TrainConfig, make_loader, train
 
 TO = ASSETS / "flickr8k"
 CARD = "README.md"  # the model card
+SCORES = Path(__file__).parent.parent / "book" / "results" / "recipe"
 MODEL = ModelConfig(
     backbone="tf_efficientnet_lite2",
     image_size=288,
@@ -47,7 +49,7 @@ WORDS = {
     "bf16": True,
 }
 CAPTIONS = {
-    "epochs": 8,
+    "epochs": 6,
     "batch_size": 64,
     "learning_rate": 2e-4,
     "schedule": "one_cycle",
@@ -132,29 +134,43 @@ def main(argv: list[str] | None = None) -> None:
         objective=objective,
     )
 
+    stages = {}
     for stage in ("words", "captions"):
         model = CaptionModel.load(run / stage)
         rows = []
         for search in SEARCHES:
-            hypotheses = write_captions(model, grids, search)
-            rows.append({**asdict(search), **score(references, hypotheses)})
+            rows.append(
+                {**asdict(search), **score(references, write_captions(model, grids, search))}
+            )
             print(stage, json.dumps(rows[-1]), flush=True)
-        write_json(run / f"{stage}.json", rows, indent=1)
+        log = (run / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        seconds = sum(json.loads(row)["train_seconds"] for row in log)
+        stages[stage] = {"scores": rows, "epochs": len(log), "train_seconds": round(seconds)}
 
     best = max(rows, key=lambda row: row["bleu4"] + row["cider_d"])
     model.search = {name: best[name] for name in asdict(SEARCHES[0])}
-    hypotheses = write_captions(model, grids, SearchConfig(**model.search))
-    model.metrics |= {
-        "validation": score(references, hypotheses)
-        | {"intervals": intervals(references, hypotheses)}
-        | about,
-        "recipe": {"seed": args.seed, "words": WORDS, "captions": CAPTIONS},
-    }
+    model.metrics["recipe"] = {"seed": args.seed, "words": WORDS, "captions": CAPTIONS}
+    stored = {"seed": args.seed, **about, "stages": stages, "chosen": model.search}
+    write_json(SCORES / f"seed{args.seed}.json", stored | {"versions": versions()}, indent=1)
     to = TO if args.ship else run / "model"
-    card = (to / CARD).read_bytes() if (to / CARD).exists() else None
-    model.save(to, half=True)
-    if card is not None:  # written by people; `save` makes the folder anew
-        (to / CARD).write_bytes(card)
+    keep(model, to)
+
+    # What the card says is what `captionlib evaluate` says of the files as they are.
+    evaluate = ["evaluate", "--karpathy-json", args.karpathy_json, "--images", args.images]
+    where = ["--split", "val", "--model", str(to), "--save-results", str(run / "result.json")]
+    if cli.main([*evaluate, *where]):
+        raise SystemExit(1)
+    model.metrics["validation"] = read_json(run / "result.json")["result"] | about
+    keep(model, to)
+
+
+def keep(model: CaptionModel, folder: Path) -> None:
+    """Save in half precision; the model card, which people write, stays."""
+    card = folder / CARD
+    text = card.read_bytes() if card.exists() else None
+    model.save(folder, half=True)
+    if text is not None:
+        card.write_bytes(text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A result is a JSON file in book/results/ that `captionlib evaluate --save-results` wrote. A file
 NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time. habits.json,
-which `tools.audit` wrote, goes into chapter 07, between markers of its own.
+which `tools.audit` wrote, goes into chapter 07, and recipe/, which `tools.captioner` fills, into
+book/captioner.md, each between markers of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 BOOK = Path(__file__).parent.parent / "book"
 BEGIN, END = "<!-- results: written by tools.results -->", "<!-- results: end -->"
 CHAPTER = Path("notebooks", "07_bleu.py")  # beside the book's folder
 HABITS_BEGIN, HABITS_END = "# <!-- habits: written by tools.results -->", "# <!-- habits: end -->"
+RECIPE_BEGIN, RECIPE_END = "<!-- recipe: written by tools.results -->", "<!-- recipe: end -->"
 HABITS = {
     "unk": "`<unk>` matches `<unk>`",
     "end": "`<end>` stays, on both sides",
@@ -56,6 +60,12 @@ def _normalisation(stored: dict) -> float:
     return stored["search"].get("length_normalisation", 0.0)
 
 
+def _beam(search: dict) -> str:
+    beam, power = search["beam_size"], search.get("length_normalisation", 0.0)
+    # A beam of one has nothing to choose between, so the power makes no difference to it.
+    return f"{beam}, length to {power:g}" if power and beam > 1 else f"{beam}"
+
+
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """A markdown table, numbers to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
@@ -67,12 +77,9 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
     first = rows[0]
     data, result = first["data"], first["result"]
     title = f"{NAMES.get(data['dataset'], data['dataset'])}, {SPLITS[data['split']]} split"
-    lines = [f"## {title}, {result['images']:,} images", ""]
-    beams = []
-    for row in rows:
-        beam, power = row["search"]["beam_size"], _normalisation(row)
-        # A beam of one has nothing to choose between, so the power makes no difference to it.
-        beams.append(f"{beam}, length to {power:g}" if power and beam > 1 else f"{beam}")
+    backbone = first["model"]["backbone"].removeprefix("tf_").replace("_", "-")
+    lines = [f"## {title}, {result['images']:,} images, {backbone}", ""]
+    beams = [_beam(row["search"]) for row in rows]
     points = [
         [beam, *(f"{row['result'][name]:.2f}" for name in SCORES)]
         for beam, row in zip(beams, rows, strict=True)
@@ -193,6 +200,52 @@ def render_habits(folder: Path) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in ["", *lines, ""])
 
 
+def recipe(seeds: list[dict]) -> list[str]:
+    """What each stage of the shipped captioner's recipe gave, and how far seeds differ."""
+    first = seeds[0]
+    minutes = {name: stage["train_seconds"] / 60 for name, stage in first["stages"].items()}
+    epochs = {name: stage["epochs"] for name, stage in first["stages"].items()}
+    words, captions = (first["stages"][name]["scores"] for name in ("words", "captions"))
+    split = SPLITS[first["split"].lower()]
+    lines = [
+        f"Seed {first['seed']}, {split} split, {first['images']:,} images; "
+        f"{epochs['words']} epochs on words, {minutes['words']:.0f} minutes, and "
+        f"{epochs['captions']} on captions, {minutes['captions']:.0f} minutes:",
+        "",
+        *table(
+            ["beam", "BLEU-4, words", "CIDEr-D, words", "BLEU-4, captions", "CIDEr-D, captions"],
+            [
+                [_beam(b), *(f"{row[name]:.2f}" for row in (b, a) for name in ("bleu4", "cider_d"))]
+                for b, a in zip(words, captions, strict=True)
+            ],
+        ),
+    ]
+    if len(seeds) > 1:
+        search = first["chosen"]
+        rows = {seed["seed"]: _chosen(seed, search) for seed in seeds}
+        figures = np.array(list(rows.values()))
+        cells = [[str(seed), *(f"{value:.2f}" for value in row)] for seed, row in rows.items()]
+        cells.append(["mean", *(f"{value:.2f}" for value in figures.mean(axis=0))])
+        deviations = figures.std(axis=0, ddof=1)
+        cells.append(["standard deviation", *(f"{value:.2f}" for value in deviations)])
+        lines += ["", f"The whole recipe with other seeds, at beam {_beam(search)}:", ""]
+        lines += table(["seed", "BLEU-4", "CIDEr-D"], cells)
+    return lines
+
+
+def _chosen(seed: dict, search: dict) -> list[float]:
+    rows = seed["stages"]["captions"]["scores"]
+    row = next(row for row in rows if search.items() <= row.items())
+    return [row["bleu4"], row["cider_d"]]
+
+
+def render_recipe(folder: Path) -> str:
+    """The text between the markers in book/captioner.md."""
+    paths = sorted(folder.glob("recipe/seed*.json"))
+    seeds = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return "\n".join(["", *recipe(seeds), ""]) if seeds else ""
+
+
 def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """`page` with `text` between its markers, which must be there once each."""
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
@@ -205,6 +258,10 @@ def pages(book: Path) -> dict[Path, str]:
     """Each page that holds generated tables, as it should be."""
     path, chapter = book / "results.md", book.parent / CHAPTER
     wanted = {path: replace(path.read_text(encoding="utf-8"), render(book / "results"))}
+    card = book / "captioner.md"
+    if card.exists():
+        text = render_recipe(book / "results")
+        wanted[card] = replace(card.read_text(encoding="utf-8"), text, RECIPE_BEGIN, RECIPE_END)
     if chapter.exists():
         script = chapter.read_text(encoding="utf-8")
         text = render_habits(book / "results")

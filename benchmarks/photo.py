@@ -1,0 +1,40 @@
+"""The shipped captioner: loaded after imports, and one photograph, from file to sentence."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks import best_seconds
+from captionlib.captioner import Captioner
+from captionlib.files import ASSETS
+from captionlib.images import read_image
+
+
+def main() -> dict[str, float]:
+    """Time loading, a caption, and the parts of one; print them and return the seconds."""
+    photograph = ASSETS / "photograph.jpg"
+    captioner = Captioner.from_pretrained()
+    model, pixels = captioner.model, torch.from_numpy(read_image(photograph))[None]
+
+    @torch.inference_mode()
+    def encode():
+        return model.encode(pixels)
+
+    seconds = best_seconds(
+        {
+            "load": Captioner.from_pretrained,
+            "caption": lambda: captioner.caption(photograph),
+            "read": lambda: read_image(photograph),
+            "encode": encode,
+        }
+    )
+    seconds["search"] = seconds["caption"] - seconds["read"] - seconds["encode"]
+    print(f"the shipped captioner, {torch.get_num_threads()} threads")
+    print(f"  loaded in {seconds['load']:.2f} s after imports")
+    parts = ", ".join(f"{name} {1000 * seconds[name]:.0f}" for name in ("read", "encode", "search"))
+    print(f"  a photograph takes {1000 * seconds['caption']:.0f} ms: {parts}")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
