@@ -692,8 +692,8 @@ def forbid(
 # ### The likeliest word, or a drawn one
 #
 # So far the search always wants what is likeliest. To see what else a model has to say, draw from
-# its distribution: that is **sampling**. Training by reward, which comes in a later chapter, needs
-# it, too.
+# its distribution: that is **sampling**. Training by reward needs it, too: so
+# [the captioner that ships](../book/captioner.md) was finished.
 #
 # Three knobs keep the draw from wandering into the long tail of unlikely words. A **temperature**
 # $\tau$ divides the logits before the softmax, $p_i \propto \exp(z_i / \tau)$: the colder, the

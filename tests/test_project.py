@@ -93,7 +93,10 @@ def test_make_has_every_target():
 
 
 def test_both_licences_are_there(project):
-    assert project["license"] == "MIT"
+    # The code; the sprites and the photograph inside the package have licences of their own.
+    assert project["license"] == "MIT AND OFL-1.1 AND CC-BY-SA-4.0"
+    assert (ROOT / "captionlib/assets/sprites/OFL.txt").exists()
+    assert "CC BY-SA 4.0" in read("captionlib/assets/photograph.md")
     assert "Permission is hereby granted, free of charge" in read("LICENSE")
     prose = read("LICENSE-prose")
     assert "Attribution 4.0 International" in prose and "Section 8 -- Interpretation." in prose

@@ -2,8 +2,8 @@
 
 From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that may be stopped and
 given again: prepare, encode each image and its mirror image once, learn words by cross-entropy,
-then whole captions by self-critical training, choose a search setting on the validation split, and
-score. Only the train split teaches; only the validation split chooses.
+then whole captions by self-critical training, choose stage and search setting on the validation
+split, and score. Only the train split teaches; only the validation split chooses.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CAPTIONS = {
 }
 SEARCHES = [
     SearchConfig(beam, max_words=30, length_normalisation=power, forbid_unk=True)
-    for beam, power in [(1, 0.0), (3, 0.0), (3, 0.7), (5, 0.0), (5, 0.7)]
+    for beam, power in [(1, 0.0), (3, 0.0), (3, 0.7), (5, 0.0), (5, 0.7), (5, 1.0)]
 ]
 
 
@@ -134,23 +134,25 @@ def main(argv: list[str] | None = None) -> None:
         objective=objective,
     )
 
-    stages = {}
+    stages, best = {}, {}
     for stage in ("words", "captions"):
         model = CaptionModel.load(run / stage)
         rows = []
         for search in SEARCHES:
-            rows.append(
-                {**asdict(search), **score(references, write_captions(model, grids, search))}
-            )
+            scores = score(references, write_captions(model, grids, search))
+            rows.append(asdict(search) | scores)
             print(stage, json.dumps(rows[-1]), flush=True)
+            total = scores["bleu4"] + scores["cider_d"]
+            if total > best.get("total", 0):
+                best = {"total": total, "stage": stage, "search": asdict(search)}
         log = (run / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
         seconds = sum(json.loads(row)["train_seconds"] for row in log)
         stages[stage] = {"scores": rows, "epochs": len(log), "train_seconds": round(seconds)}
 
-    best = max(rows, key=lambda row: row["bleu4"] + row["cider_d"])
-    model.search = {name: best[name] for name in asdict(SEARCHES[0])}
+    model = CaptionModel.load(run / best["stage"])
+    model.search = best["search"]
     model.metrics["recipe"] = {"seed": args.seed, "words": WORDS, "captions": CAPTIONS}
-    stored = {"seed": args.seed, **about, "stages": stages, "chosen": model.search}
+    stored = {"seed": args.seed, **about, "stages": stages, "chosen": best}
     write_json(SCORES / f"seed{args.seed}.json", stored | {"versions": versions()}, indent=1)
     to = TO if args.ship else run / "model"
     keep(model, to)

@@ -221,20 +221,20 @@ def recipe(seeds: list[dict]) -> list[str]:
         ),
     ]
     if len(seeds) > 1:
-        search = first["chosen"]
-        rows = {seed["seed"]: _chosen(seed, search) for seed in seeds}
+        chosen = first["chosen"]
+        rows = {seed["seed"]: _chosen(seed, **chosen) for seed in seeds}
         figures = np.array(list(rows.values()))
         cells = [[str(seed), *(f"{value:.2f}" for value in row)] for seed, row in rows.items()]
         cells.append(["mean", *(f"{value:.2f}" for value in figures.mean(axis=0))])
         deviations = figures.std(axis=0, ddof=1)
         cells.append(["standard deviation", *(f"{value:.2f}" for value in deviations)])
-        lines += ["", f"The whole recipe with other seeds, at beam {_beam(search)}:", ""]
+        lines += ["", f"The whole recipe with other seeds, at beam {_beam(chosen['search'])}:", ""]
         lines += table(["seed", "BLEU-4", "CIDEr-D"], cells)
     return lines
 
 
-def _chosen(seed: dict, search: dict) -> list[float]:
-    rows = seed["stages"]["captions"]["scores"]
+def _chosen(seed: dict, stage: str, search: dict, **_) -> list[float]:
+    rows = seed["stages"][stage]["scores"]
     row = next(row for row in rows if search.items() <= row.items())
     return [row["bleu4"], row["cider_d"]]
 
