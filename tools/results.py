@@ -106,7 +106,9 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
     grid = model["grid_size"]
     lines = [
         f"- Model: `{model['backbone']}`, "
+        + (f"images of {size}×{size}, " if (size := model.get("image_size")) else "")
         + (f"grid {grid}×{grid}, " if grid else "its own grid, ")
+        + (f"vectors shortened to {short}, " if (short := model.get("feature_dim")) else "")
         + f"embedding {model['embed_dim']}, decoder {model['decoder_dim']}, "
         f"attention {model['attention_dim']}."
     ]
