@@ -24,8 +24,7 @@ IMAGES = 32
 STATE = 512  # of the LSTM, the attention layer and the word vectors
 SIZES = {  # positions, encoder_dim, words
     "the original's sizes": (14 * 14, 2048, 9490),
-    "the shipped captioner's, encoder_dim 1280": (9 * 9, 1280, 2550),
-    "the shipped captioner's, encoder_dim 512": (9 * 9, 512, 2550),
+    "the shipped captioner's sizes": (9 * 9, 512, 2539),
 }
 CONFIG = SearchConfig(beam_size=5)
 
