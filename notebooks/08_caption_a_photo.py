@@ -39,7 +39,7 @@ photograph = ASSETS / "photograph.jpg"
 caption = Captioner.from_pretrained().caption(photograph)
 print(caption.text)
 
-# %% mystnb={"figure": {"caption": "A photograph that the captioner has never seen, and where it looked at each word. The brightest place of each map is white.", "name": "fig-photo-attention"}, "image": {"alt": "A black dog between the trees of a wood, on leaves and a little snow. Then the same photograph once for each word of the caption, lit where the captioner looked and dark elsewhere."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A photograph that the captioner has never seen, and where it looked at each word: dark where it did not.", "name": "fig-photo-attention"}, "image": {"alt": "A black dog between the trees of a wood, on leaves and a little snow. Then the same photograph once for each word of the caption, lit where the captioner looked and dark elsewhere."}} tags=["hide-input"]
 import math
 
 import matplotlib.pyplot as plt
