@@ -128,8 +128,10 @@ def test_no_path_of_one_machine_is_committed():
 
 
 def test_no_file_is_large_and_no_flickr_photograph_is_here():
+    shipped = ROOT / "captionlib/assets/flickr8k/model.safetensors"
     for path in tracked():
-        assert path.stat().st_size < 5 << 20, f"{path} is large"
+        most = 25_000_000 if path == shipped else 5 << 20
+        assert path.stat().st_size < most, f"{path} is large"
         assert not re.search(r"\d{7,10}_[0-9a-f]{10}\.jpe?g$", path.name)
         assert path.name != "dataset_flickr8k.json"
 
