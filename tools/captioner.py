@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
         objective=objective,
     )
 
-    stages, best = {}, {}
+    stages, best = {}, {"total": -1.0}
     for stage in ("words", "captions"):
         model = CaptionModel.load(run / stage)
         rows = []
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
             rows.append(asdict(search) | scores)
             print(stage, json.dumps(rows[-1]), flush=True)
             total = scores["bleu4"] + scores["cider_d"]
-            if total > best.get("total", 0):
+            if total > best["total"]:
                 best = {"total": total, "stage": stage, "search": asdict(search)}
         log = (run / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
         seconds = sum(json.loads(row)["train_seconds"] for row in log)
