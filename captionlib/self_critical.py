@@ -77,14 +77,13 @@ class SelfCritical:
             raise ValueError(f"samples must be at least 2, to be compared, got {samples}")
         self.vocabulary, self.samples = vocabulary, samples
         self.search = SearchConfig(1, max_words=max_words, sample=True, forbid_unk=True)
-        self._words = sorted(vocabulary.word_map, key=vocabulary.word_map.get)
         corpus = zip(captions, lengths, strict=True)
         self._cider = CiderD([self._references(*image) for image in corpus])
 
     def _references(self, captions: Tensor, lengths: Tensor) -> list[list[str]]:
         """Captions (n, T) as lists of words, from the first word to `<end>`."""
         return [
-            [self._words[i] for i in caption[1:length]]
+            [self.vocabulary.words[i] for i in caption[1:length]]
             for caption, length in zip(captions.tolist(), lengths.tolist(), strict=True)
         ]
 
@@ -107,7 +106,7 @@ class SelfCritical:
         cider = copy(self._cider)  # the rarities of the whole data set, the references of a batch
         cider.references = [self._references(*pair) for pair in pairs]
         numbers = np.repeat(np.arange(len(images)), self.samples)
-        written = [[self._words[i] for i in ids[1:]] for ids in samples]
+        written = [[self.vocabulary.words[i] for i in ids[1:]] for ids in samples]
         scores = cider.scores(numbers, written)
         gains = advantages(scores.reshape(-1, self.samples)).ravel() / 100
 

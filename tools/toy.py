@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import SearchConfig
 from captionlib.data import DataConfig, image_file, load_references, prepare
 from captionlib.decoder import CaptionModel, ModelConfig
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
@@ -18,6 +18,7 @@ from captionlib.files import ASSETS
 from captionlib.metrics import score
 from captionlib.scenes import write_scenes
 from captionlib.training import TrainConfig, make_loader, train
+from tools.captioner import write_captions
 
 TO = ASSETS / "toy"
 SCENES = {"train": 3000, "val": 200, "test": 0, "seed": 0}
@@ -28,15 +29,6 @@ TRAINING = TrainConfig(
     epochs=16, batch_size=32, learning_rate=4e-3, schedule="one_cycle", label_smoothing=0.05
 )
 SEARCH = {"beam_size": 3, "max_words": 30}
-
-
-def write_captions(model: CaptionModel, features: torch.Tensor, **search) -> list[list[str]]:
-    """The words that `model` finds for each image's features (I, P, D)."""
-    found = []
-    for batch in features.float().split(100):
-        config = SearchConfig(**search)
-        found += beam_search(model.decoder, batch, model.vocabulary, config)
-    return [model.vocabulary.decode(hypothesis.word_ids) for hypothesis in found]
 
 
 def main() -> None:
@@ -54,7 +46,7 @@ def main() -> None:
         validation = torch.from_numpy(features[:])
 
         def evaluate(model: CaptionModel) -> dict[str, float]:
-            return score(references, write_captions(model, validation, beam_size=1))
+            return score(references, write_captions(model, validation, SearchConfig(beam_size=1)))
 
         data = FeatureDataset(work / "data", "TRAIN", train_features)
         torch.manual_seed(TRAINING.seed)
@@ -65,7 +57,7 @@ def main() -> None:
 
         best = CaptionModel.load(work / "run")
         best.search = SEARCH
-        scores = score(references, write_captions(best, validation, **SEARCH))
+        scores = score(references, write_captions(best, validation, SearchConfig(**SEARCH)))
         best.metrics |= {"validation": scores | {"data": "scenes", "split": "val"} | SCENES}
         best.save(TO, half=True)
         size = sum(file.stat().st_size for file in TO.iterdir())
