@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captionlib {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_scenes, _add_prepare, _add_train, _add_evaluate, _add_caption):
+    for add in (_add_scenes, _add_prepare, _add_train, _add_evaluate, _add_caption, _add_convert):
         add(commands)
     return parser
 
@@ -222,3 +222,15 @@ def _add_caption(commands) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, any format")
     _add_searching(parser)
     _path(parser, "--save-figure", "draw where it looked: a file, or for several a folder", "F")
+
+
+def _add_convert(commands) -> None:
+    about = "make a captioner of a checkpoint of the original tutorial, running nothing in it"
+    example = (
+        "captionlib convert BEST_checkpoint_coco_5_cap_per_img_5_min_word_freq.pth.tar "
+        "--word-map WORDMAP_coco_5_cap_per_img_5_min_word_freq.json --to model"
+    )
+    parser = _command(commands, "convert", about, example)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what its train.py saved")
+    _path(parser, "--word-map", "the word map that it was trained with", "F", required=True)
+    _path(parser, "--to", "folder to write, for --model and --start-from", required=True)

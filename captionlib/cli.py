@@ -1,4 +1,4 @@
-"""The `captionlib` command: scenes, prepare, train, evaluate and caption.
+"""The `captionlib` command: scenes, prepare, train, evaluate, caption and convert.
 
 Written by hand. Exit status 0; 2 for bad input or usage, with one line on stderr that names the
 file and the cure; 1 for anything else, with one line too (`CAPTIONLIB_DEBUG=1` adds the traceback);
@@ -444,12 +444,24 @@ def _printable(line: str) -> str:
     return _one_line(line).encode(encoding, errors="backslashreplace").decode(encoding)
 
 
+# ----------------------------------------------------------------------------------------- convert
+
+
+def _convert(args) -> int:
+    from captionlib.convert import convert
+
+    model = convert(args.checkpoint, args.word_map, args.to)
+    print(f"{args.to}: {model.config.backbone} and {len(model.vocabulary)} words")
+    return 0
+
+
 _COMMANDS = {
     "scenes": _scenes,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,
     "caption": _caption,
+    "convert": _convert,
 }
 
 if __name__ == "__main__":

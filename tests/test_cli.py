@@ -20,7 +20,7 @@ from PIL import Image
 from captionlib import arguments, cli
 from captionlib.files import read_json
 
-COMMANDS = ["scenes", "prepare", "train", "evaluate", "caption"]
+COMMANDS = ["scenes", "prepare", "train", "evaluate", "caption", "convert"]
 SCORES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"]
 
 
@@ -429,6 +429,12 @@ MISTAKES = [
         "--save-results {empty}",
         "is a folder",
     ),
+    ("convert {text}", "--word-map"),
+    ("convert {gone} --word-map {word_map} --to {gone}", "is no file"),
+    ("convert {empty} --word-map {word_map} --to {gone}", "is no file"),
+    ("convert {text} --word-map {word_map} --to {gone}", "is no checkpoint, or damaged"),
+    ("convert {text} --word-map {list} --to {gone}", "list.json"),
+    ("convert {text} --word-map {word_map} --to {model}", "holds a training"),
 ]
 
 
@@ -439,6 +445,7 @@ def test_a_mistake_is_one_line_and_status_2(world, images, odd, words, named):
         "data": world / "prepared",
         "images": world / "toy" / "images",
         "json": world / "toy" / "dataset_scenes.json",
+        "word_map": world / "model" / "best" / "vocabulary.json",
         "image": images[0],
     }
     status, out, err = call(*words.format(**places).split())
