@@ -8,11 +8,21 @@ from __future__ import annotations
 import argparse
 
 from captionlib import __version__
-from captionlib.files import InputError
+from captionlib.files import ASSETS, InputError
 
-__all__ = ["MODEL_OPTIONS", "SEARCH_OPTIONS", "SPLITS", "TRAIN_OPTIONS", "given", "make_parser"]
+__all__ = [
+    "MODEL_OPTIONS",
+    "RECIPES",
+    "SEARCH_OPTIONS",
+    "SPLITS",
+    "TRAIN_OPTIONS",
+    "VIEW_OPTIONS",
+    "given",
+    "make_parser",
+]
 
 SPLITS = ("train", "val", "test")
+RECIPES = dict(sorted((path.stem, path) for path in (ASSETS / "recipes").glob("*.json")))
 
 # The fields of the configuration classes that can be set, with their defaults for the help: the
 # classes themselves would cost an import of torch. A test holds the two equal.
@@ -44,6 +54,10 @@ TRAIN_OPTIONS = {
     "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
     "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
     "seed": (0, int, "of weights, order and dropout"),
+}
+VIEW_OPTIONS = {
+    "cache_features": (True, None, "encode images once, while the encoder is frozen (yes)"),
+    "mirrored": (False, None, "show half of the training images left and right exchanged"),
 }
 SEARCH_OPTIONS = {
     "beam_size": (5, int, "hypotheses kept when the trained model captions"),
@@ -78,8 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
 def given(args: argparse.Namespace, *names: str) -> dict:
     """Those of the options `names` that were given: the others keep their classes' defaults."""
     values = {name: getattr(args, name) for name in names}
-    absent = (None, False)  # an option, a switch; by identity, for 0 == False
-    return {name: v for name, v in values.items() if not any(v is a for a in absent)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,6 +122,11 @@ def _count(parser, flag: str, about: str, low: int = 1, default: int | None = No
 
 def _switch(parser, flag: str, about: str) -> None:
     parser.add_argument(flag, help=about, action="store_true")
+
+
+def _either(parser, flag: str, about: str) -> None:
+    """A switch of a configuration, with its --no- form: what is not given is None."""
+    parser.add_argument(flag, help=about, action=argparse.BooleanOptionalAction, default=None)
 
 
 def _at_least(low: int):
@@ -160,10 +178,14 @@ def _add_prepare(commands) -> None:
 
 
 def _add_train(commands) -> None:
-    about = "train a captioner on prepared data; the best so far is in DIR/best"
-    example = "captionlib train --data prepared --to model --epochs 10 --schedule one_cycle"
+    about = "train a captioner; the best so far is in DIR/best"
+    example = "captionlib train --recipe toy --to model"
     parser = _command(commands, "train", about, example)
-    _path(parser, "--data", "folder that prepare wrote", required=True)
+    names = ", ".join(RECIPES)
+    _path(parser, "--recipe", f"settings and stages: {names}, or a JSON file", "R")
+    _path(parser, "--data", "folder that prepare wrote (what it prepares itself, in --to)")
+    _path(parser, "--karpathy-json", "to prepare: the splits and the captions", "F")
+    _path(parser, "--images", "to prepare: folder of the images")
     _path(parser, "--to", "folder to write: best, last, log, curve", required=True)
     _switch(parser, "--resume", "go on where --to stopped, with its settings")
     _path(parser, "--start-from", "begin with the weights of this captioner (none)")
@@ -173,14 +195,14 @@ def _add_train(commands) -> None:
     _add_device(parser)
     for title, options in (
         ("model", MODEL_OPTIONS),
-        ("training", TRAIN_OPTIONS),
+        ("training, every stage of it", TRAIN_OPTIONS | VIEW_OPTIONS),
         ("search, stored with the model", SEARCH_OPTIONS),
     ):
         group = parser.add_argument_group(title)
         for name, (default, kind, about) in options.items():
             flag = "--" + name.replace("_", "-")
             if kind is None:
-                _switch(group, flag, about)
+                _either(group, flag, about)
             else:
                 about = about if default is None else f"{about} ({default})"
                 group.add_argument(flag, help=about, type=kind, metavar=kind.__name__.upper())

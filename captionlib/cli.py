@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 import warnings
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -113,27 +114,89 @@ def _scenes(args) -> int:
 
 
 def _prepare(args) -> int:
+    settings = given(args, "captions_per_image", "min_word_freq", "max_len", "seed")
+    options = given(args, "skip_bad", "workers")
+    _prepare_data((args.karpathy_json, args.images), args.to, settings, **options)
+    return 0
+
+
+def _prepare_data(source: tuple, to: str | Path, settings: dict, **options) -> None:
+    """Prepare a Karpathy JSON and its images; `settings` are those of `DataConfig`."""
     from captionlib.data import DataConfig, prepare
 
-    config = DataConfig(**given(args, "captions_per_image", "min_word_freq", "max_len", "seed"))
-    done = prepare(
-        args.karpathy_json,
-        args.images,
-        args.to,
-        config,
-        **given(args, "skip_bad", "workers"),
-        progress=_bar(),
-    )
+    settings = {name: value for name, value in settings.items() if name != "dataset"}
+    done = prepare(*source, to, DataConfig(**settings), **options, progress=_bar())
     for line in done.skipped:
         _say(f"skipped {line}")
-    print(Path(args.to) / done.base)
-    return 0
+    print(Path(to) / done.base)
 
 
 # ------------------------------------------------------------------------------------------ train
 
 
 def _train(args) -> int:
+    from captionlib.beam_search import SearchConfig
+    from captionlib.decoder import ModelConfig
+    from captionlib.recipes import find_recipe
+    from captionlib.training import TrainConfig
+
+    recipe = find_recipe(args)
+    runs = recipe.runs(args)
+    begun = False
+    for run in runs:  # what would stop a later stage is said now, and not after hours
+        stored = _stored_run(Path(run.to), run.resume)
+        begun = begun or bool(stored)
+        _configure(TrainConfig, stored, run, TRAIN_OPTIONS)
+        _configure(SearchConfig, stored, run, SEARCH_OPTIONS)
+        _configure(ModelConfig, stored, run, MODEL_OPTIONS)
+    data = _training_data(args, recipe)
+    if not begun:
+        recipe.keep(args.to)
+    for run in runs:
+        if run is runs[-1] or not _is_finished(Path(run.to)):
+            _train_stage(Namespace(**vars(run) | {"data": data}))
+    return 0
+
+
+def _training_data(args, recipe) -> str | Path:
+    """The prepared data: those that were named, those of before, or those prepared now."""
+    from captionlib.data import find_base
+    from captionlib.scenes import write_scenes
+
+    to, source = Path(args.to) / "data", (args.karpathy_json, args.images)
+    if args.data is not None:
+        if any(source):
+            raise InputError(f"{args.data}: is prepared; leave out --karpathy-json and --images")
+        find_base(args.data)  # is it?
+        return args.data
+    if any(to.glob("WORDMAP_*.json")):
+        return to
+    if recipe.scenes and not any(source):
+        json_path = write_scenes(Path(args.to) / "scenes", **recipe.scenes, progress=_bar())
+        source = json_path, json_path.parent / "images"
+    if None in source:
+        name = recipe.data.get("dataset")
+        fetch = f" (see captionlib download {name})" if name else ""
+        raise InputError(
+            f"--data: give it, or --karpathy-json and --images{fetch}, or --recipe toy, which "
+            "draws its own"
+        )
+    _prepare_data(source, to, recipe.data)
+    return to
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the training in `folder` has nothing left to do."""
+    from captionlib.training import TrainConfig, stale_epochs
+
+    if not _stored_run(folder, resume=True):
+        return False
+    training = read_json(folder / "last" / "training.json")
+    config, history = TrainConfig(**training["config"]), training["history"]
+    return len(history) >= config.epochs or stale_epochs(history) >= config.patience
+
+
+def _train_stage(args) -> None:
     import torch
 
     from captionlib.beam_search import SearchConfig
@@ -143,9 +206,7 @@ def _train(args) -> int:
     from captionlib.training import TrainConfig, make_loader, train
 
     folder = Path(args.to)
-    stored = _stored_run(folder)
-    if stored and not args.resume:  # said now, and not after an hour of encoding
-        raise InputError(f"{folder}: holds a training already; --resume it or name another folder")
+    stored = _stored_run(folder, args.resume)
     config = _configure(TrainConfig, stored, args, TRAIN_OPTIONS)
     search = _configure(SearchConfig, stored, args, SEARCH_OPTIONS)
     about = {"data": find_base(args.data), "split": "VAL"} | stored.get("validation", {})
@@ -173,8 +234,11 @@ def _train(args) -> int:
     grids = {
         split: _images_or_features(args, model, split, config, device) for split in ("TRAIN", "VAL")
     }
+    views = [grids["TRAIN"]]
+    if args.mirrored:
+        views.append(_images_or_features(args, model, "TRAIN", config, device, mirrored=True))
     loader = make_loader(
-        FeatureDataset(args.data, "TRAIN", grids["TRAIN"]), config, num_workers=args.workers
+        FeatureDataset(args.data, "TRAIN", *views), config, num_workers=args.workers
     )
     # Plainly searched, so that epochs differ by the model alone and any beam will do.
     validation_search = replace(search, **PLAIN | {"beam_size": about["beam_size"]})
@@ -184,7 +248,6 @@ def _train(args) -> int:
     )
     best = max(history, key=lambda epoch: epoch["bleu4"])
     print(f"{folder / 'best'}: epoch {best['epoch']}, BLEU-4 {best['bleu4']:.2f}")
-    return 0
 
 
 def _configure(kind: type, stored: dict, args, options: dict):
@@ -195,12 +258,14 @@ def _configure(kind: type, stored: dict, args, options: dict):
         raise InputError(f"{error}; captionlib train --help lists the options") from None
 
 
-def _stored_run(folder: Path) -> dict:
+def _stored_run(folder: Path, resume: bool) -> dict:
     """The settings of the training in `folder`, {} where there is none yet."""
     last = folder / "last"
     recover_folder(last)
     if not last.exists():
         return {}
+    if not resume:
+        raise InputError(f"{folder}: holds a training already; --resume it or name another folder")
     model, training = read_json(last / "config.json"), read_json(last / "training.json")
     try:
         validation = {key: training["history"][-1][key] for key in ("data", "split", "beam_size")}
@@ -226,18 +291,33 @@ def _start_from(args, vocabulary):
     return model
 
 
-def _images_or_features(args, model, split: str, config, device):
+def _images_or_features(args, model, split: str, config, device, *, mirrored: bool = False):
     """A split's images, one at a time: as pixels if the encoder learns, else encoded beforehand."""
     from captionlib.data import ImageDataset, image_file
     from captionlib.encoder import cache_features
 
     images = image_file(args.data, split)
-    if config.fine_tune_encoder:
-        return ImageDataset(images)
+    if config.fine_tune_encoder or args.cache_features is False:
+        return _Mirrored(ImageDataset(images)) if mirrored else ImageDataset(images)
     encoder = model.encoder
-    name = f"{split}_FEATURES_{encoder.backbone}_{encoder.grid_size or 'own'}.hdf5"
+    kind = "MIRRORED" if mirrored else "FEATURES"
+    name = f"{split}_{kind}_{encoder.backbone}_{encoder.grid_size or 'own'}.hdf5"
     to = Path(args.features or args.data) / name.replace("/", "_")
-    return cache_features(encoder, images, to, device=device, bf16=config.bf16, progress=_bar())
+    about = {"device": device, "bf16": config.bf16, "mirrored": mirrored, "progress": _bar()}
+    return cache_features(encoder, images, to, **about)
+
+
+class _Mirrored:
+    """Images (3, height, width), left and right exchanged."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return self.images[i].flip(2)
 
 
 def _validator(images, references: list, search, about: dict, device):
