@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from trees import coco_tree
 
 from benchmarks import from_chapter
@@ -21,6 +22,7 @@ from captionlib.encoder import Encoder
 from captionlib.files import InputError, read_json
 from captionlib.recipes import Recipe, read_recipe
 from captionlib.training import TrainConfig
+from tools import toy
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"image_size": 64, "attention_dim": 8, "embed_dim": 8, "decoder_dim": 8}
@@ -250,6 +252,18 @@ def test_a_coco_shaped_run_takes_both_stages(name, tmp_path):
     assert not all(packaged[key].equal(tuned[key]) for key in packaged)
     status, out, _ = call("caption", *(images / "val2014").iterdir(), "--model", to, "--json")
     assert status == 0 and len(out.splitlines()) == 3
+
+
+def test_make_toy_keeps_what_the_recipe_made(monkeypatch, tmp_path):
+    (tmp_path / "toy.json").write_text(json.dumps(TINY | {"stages": TINY["stages"][:1]}))
+    monkeypatch.setitem(RECIPES, "toy", tmp_path / "toy.json")
+    monkeypatch.setattr(toy, "TO", tmp_path / "toy")
+    toy.main()
+    model = CaptionModel.load(tmp_path / "toy")
+    made = model.metrics["validation"]
+    assert made.items() >= (TINY["scenes"] | {"images": 3, "data": "scenes"}).items()
+    assert model.metrics["training"]["epoch"] in (1, 2) and model.search["max_words"] == 6
+    assert load_file(tmp_path / "toy" / "model.safetensors")["decoder.fc.bias"].dtype.itemsize == 2
 
 
 def test_what_a_recipe_needs_is_said(tmp_path):
