@@ -23,9 +23,9 @@ def cook(monkeypatch, scenes, to, epochs):
     monkeypatch.setattr(captioner, "TO", to / "shipped")
     (to / "scores").mkdir(exist_ok=True)
     monkeypatch.setattr(captioner, "SCORES", to / "scores")
-    for name in ("WORDS", "CAPTIONS"):
-        small = getattr(captioner, name) | {"epochs": epochs, "batch_size": 4}
-        monkeypatch.setattr(captioner, name, small)
+    small = {"epochs": epochs, "batch_size": 4}
+    stages = {name: settings | small for name, settings in captioner.STAGES.items()}
+    monkeypatch.setattr(captioner, "STAGES", stages)
     where = ["--karpathy-json", str(scenes[0]), "--images", str(scenes[1]), "--to", str(to)]
     captioner.main([*where, "--ship"])
 
@@ -42,7 +42,7 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, 
     assert stored["search"]["forbid_unk"] and stored["metrics"]["validation"]["images"] == 4
     assert stored["metrics"]["recipe"]["seed"] == 0
     scores = json.loads((tmp_path / "scores" / "seed0.json").read_text())
-    assert scores["stages"].keys() == {"words", "captions"} and scores["images"] == 4
+    assert scores["stages"].keys() == {"decoder", "encoder"} and scores["images"] == 4
     rows = [row for stage in scores["stages"].values() for row in stage["scores"]]
     chosen = scores["chosen"]
     assert chosen["search"] == stored["search"]
@@ -50,7 +50,7 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, 
 
     # Given again, it trains nothing anew.
     logs = sorted(tmp_path.glob("seed0/*/log.jsonl"))
-    assert [log.parent.name for log in logs] == ["captions", "words"]
+    assert [log.parent.name for log in logs] == ["decoder", "encoder"]
     before = [log.stat().st_mtime_ns for log in logs]
     weights = (shipped / "model.safetensors").read_bytes()
     cook(monkeypatch, scenes, tmp_path, epochs=1)

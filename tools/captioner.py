@@ -1,9 +1,9 @@
 """The recipe of the captioner that ships: `python -m tools.captioner --help`.
 
 From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that may be stopped and
-given again: prepare, encode each image and its mirror image once, learn words by cross-entropy,
-then whole captions by self-critical training, choose stage and search setting on the validation
-split, and score. Only the train split teaches; only the validation split chooses.
+given again: prepare; take four views of each image through the encoder's first stages once; teach
+the decoder alone, then the decoder with the encoder's last stages; choose stage and search setting
+on the validation split; score. Only the train split teaches; only the validation split chooses.
 """
 
 from __future__ import annotations
@@ -13,52 +13,41 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import h5py
 import torch
+from safetensors.torch import load_file
+from torch.nn.functional import interpolate
 
 from captionlib import cli
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import find_base, image_file, load_references, prepare
 from captionlib.decoder import CaptionModel, ModelConfig, versions
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
-from captionlib.files import ASSETS, read_json, write_json
+from captionlib.files import ASSETS, atomic_file, read_json, write_json
+from captionlib.fine_tuning import HalfEncoded, first_stages, free_last_stages
 from captionlib.metrics import score
-from captionlib.self_critical import SelfCritical
+from captionlib.recipes import read_recipe
 from captionlib.training import TrainConfig, make_loader, train
 
 TO = ASSETS / "flickr8k"
 CARD = "README.md"  # the model card
 SCORES = Path(__file__).parent.parent / "book" / "results" / "recipe"
-MODEL = ModelConfig(
-    backbone="tf_efficientnet_lite2",
-    image_size=288,
-    feature_dim=512,
-    attention_dim=256,
-    embed_dim=256,
-    decoder_dim=512,
-    dropout=0.5,
-    feature_dropout=0.3,
-)
-WORDS = {
-    "epochs": 12,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "schedule": "one_cycle",
-    "label_smoothing": 0.1,
-    "weight_decay": 0.1,
-    "averaging": 0.998,
-    "bf16": True,
-}
-CAPTIONS = {
+LAST = 3  # stages of the encoder that learn: two rows of blocks and the head, three quarters of it
+RECIPE = read_recipe("flickr8k")
+MODEL = ModelConfig(**RECIPE.model)
+ENCODER = RECIPE.stages[0] | {
     "epochs": 6,
-    "batch_size": 64,
-    "learning_rate": 2e-4,
-    "schedule": "one_cycle",
-    "averaging": 0.99,
-    "bf16": True,
+    "learning_rate": 6e-4,
+    "encoder_learning_rate": 3e-4,
+    "averaging": 0.995,
 }
+STAGES = {"decoder": RECIPE.stages[0], "encoder": ENCODER}
+CROPS = "TRAIN_CROPS.hdf5"
+SEARCH = SearchConfig(5, max_words=30, length_normalisation=0.7, forbid_unk=True, no_repeat=3)
 SEARCHES = [
-    SearchConfig(beam, max_words=30, length_normalisation=power, forbid_unk=True)
-    for beam, power in [(1, 0.0), (3, 0.0), (3, 0.7), (5, 0.0), (5, 0.7), (5, 1.0)]
+    SearchConfig(beam, max_words=30, length_normalisation=power, forbid_unk=True, no_repeat=n)
+    for beam, power, n in [(1, 0.0, 0), (3, 0.0, 0), (3, 0.7, 0), (5, 0.0, 0), (5, 0.7, 0)]
+    + [(3, 0.7, 3), (5, 0.7, 3), (5, 1.0, 3), (7, 0.7, 3), (7, 1.0, 3)]
 ]
 
 
@@ -69,6 +58,38 @@ def write_captions(model: CaptionModel, grids: torch.Tensor, search: SearchConfi
     for batch in grids.split(50):
         found += beam_search(model.decoder, model.encode(batch), model.vocabulary, search)
     return [model.vocabulary.decode(hypothesis.word_ids) for hypothesis in found]
+
+
+def averaged(folder: Path) -> HalfEncoded:
+    """A trained model with its weights' average, as it was when the training ended.
+
+    Where the learning rate falls to nothing the end is the place to stop: no epoch is chosen.
+    """
+    model = HalfEncoded.load(folder / "last")
+    weights = load_file(folder / "last" / "average.safetensors")
+    del weights["updates"]
+    model.load_state_dict(weights, strict=False)
+    model.last = LAST
+    return model
+
+
+def write_crops(image_file: Path, to: Path, seed: int = 0) -> Path:
+    """An HDF5 file like `image_file`, of images cropped at random, a side 84 to 97 % as long."""
+    if to.exists():
+        return to
+    generator = torch.Generator().manual_seed(seed)
+    with h5py.File(image_file) as source, atomic_file(to) as path, h5py.File(path, "w") as file:
+        images = source["images"]
+        file.attrs.update(source.attrs)
+        crops = file.create_dataset("images", images.shape, "uint8")
+        for i, image in enumerate(map(torch.from_numpy, images)):
+            share, top, left = torch.rand(3, generator=generator).tolist()
+            side = int(image.shape[1] * (0.84 + 0.13 * share))
+            top, left = (int(place * (image.shape[1] - side + 1)) for place in (top, left))
+            crop = image[None, :, top : top + side, left : left + side].float()
+            size = image.shape[1:]
+            crops[i] = interpolate(crop, size, mode="bilinear", align_corners=False)[0].round()
+    return to
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,54 +110,40 @@ def main(argv: list[str] | None = None) -> None:
     if not data.exists():
         prepare(args.karpathy_json, args.images, data)
     encoder = Encoder(MODEL.backbone, grid_size=MODEL.grid_size, image_size=MODEL.image_size)
+    first = first_stages(encoder, LAST)
+    photographs = image_file(data, "TRAIN")
     views = []
-    for mirrored in (False, True):
-        name = f"TRAIN_{'MIRRORED' if mirrored else 'FEATURES'}.hdf5"
-        images = image_file(data, "TRAIN")
-        view = cache_features(
-            encoder, images, data / name, batch_size=16, bf16=True, mirrored=mirrored
-        )
-        views.append(torch.from_numpy(view[:]))  # in memory, 1.2 GB each: drawn in any order
-    validation = cache_features(
-        encoder, image_file(data, "VAL"), data / "VAL_FEATURES.hdf5", batch_size=16
-    )
+    for kind, images in [("", photographs), ("CROPS_", write_crops(photographs, data / CROPS))]:
+        for mirrored in (False, True):
+            to = data / f"TRAIN_{kind}{'MIRRORED' if mirrored else 'PLAIN'}.hdf5"
+            view = cache_features(first, images, to, batch_size=16, bf16=True, mirrored=mirrored)
+            views.append(torch.from_numpy(view[:]))  # in memory, 0.5 GB each: drawn in any order
+    validation = cache_features(first, image_file(data, "VAL"), data / "VAL.hdf5", batch_size=16)
     grids = torch.from_numpy(validation[:])
     names, references = load_references(data, "VAL")
     about = {"data": find_base(data), "split": "VAL", "images": len(names)}
 
-    def validator(search: SearchConfig):
-        def evaluate(model: CaptionModel) -> dict:
-            scores = score(references, write_captions(model, grids, search))
-            print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
-            return scores | about | {"beam_size": search.beam_size}
-
-        return evaluate
+    def evaluate(model: CaptionModel) -> dict:
+        scores = score(references, write_captions(model, grids, SEARCH))
+        print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
+        return scores | about | {"beam_size": SEARCH.beam_size}
 
     dataset = FeatureDataset(data, "TRAIN", *views)
-    words = TrainConfig(**WORDS, seed=args.seed)
-    torch.manual_seed(args.seed)
-    model = CaptionModel(MODEL, dataset.vocabulary, encoder)
-    model.own_encoder = False  # unchanged, and in a package
-    loader = make_loader(dataset, words)
-    greedy = SearchConfig(1, max_words=30, forbid_unk=True)
-    train(model, loader, validator(greedy), words, run / "words", resume=True)
-
-    captions = TrainConfig(**CAPTIONS, seed=args.seed)
-    model = CaptionModel.load(run / "words")
-    objective = SelfCritical(dataset.captions, dataset.lengths, dataset.vocabulary)
-    train(
-        model,
-        make_loader(dataset, captions),
-        validator(SearchConfig(3, max_words=30, forbid_unk=True)),
-        captions,
-        run / "captions",
-        resume=True,
-        objective=objective,
-    )
+    for stage, settings in STAGES.items():
+        config = TrainConfig(**settings, seed=args.seed)
+        torch.manual_seed(args.seed)
+        if stage == "decoder":
+            model = HalfEncoded(MODEL, dataset.vocabulary, encoder)
+            model.own_encoder = False  # unchanged so far, and in a package
+        else:
+            model = averaged(run / "decoder")
+            free_last_stages(model, LAST)
+        model.last = LAST
+        train(model, make_loader(dataset, config), evaluate, config, run / stage, resume=True)
 
     stages, best = {}, {"total": -1.0}
-    for stage in ("words", "captions"):
-        model = CaptionModel.load(run / stage)
+    for stage in STAGES:
+        model = averaged(run / stage)
         rows = []
         for search in SEARCHES:
             scores = score(references, write_captions(model, grids, search))
@@ -149,9 +156,9 @@ def main(argv: list[str] | None = None) -> None:
         seconds = sum(json.loads(row)["train_seconds"] for row in log)
         stages[stage] = {"scores": rows, "epochs": len(log), "train_seconds": round(seconds)}
 
-    model = CaptionModel.load(run / best["stage"])
+    model = averaged(run / best["stage"])
     model.search = best["search"]
-    model.metrics["recipe"] = {"seed": args.seed, "words": WORDS, "captions": CAPTIONS}
+    model.metrics["recipe"] = {"seed": args.seed, **STAGES}
     stored = {"seed": args.seed, **about, "stages": stages, "chosen": best}
     write_json(SCORES / f"seed{args.seed}.json", stored | {"versions": versions()}, indent=1)
     to = TO if args.ship else run / "model"
