@@ -46,7 +46,7 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, 
     rows = [row for stage in scores["stages"].values() for row in stage["scores"]]
     chosen = scores["chosen"]
     assert chosen["search"] == stored["search"]
-    assert chosen["total"] == max(row["bleu4"] + row["cider_d"] for row in rows)
+    assert chosen["product"] == max(row["bleu4"] * row["cider_d"] for row in rows)
 
     # Given again, it trains nothing anew.
     logs = sorted(tmp_path.glob("seed0/*/log.jsonl"))

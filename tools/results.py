@@ -63,7 +63,9 @@ def _normalisation(stored: dict) -> float:
 def _beam(search: dict) -> str:
     beam, power = search["beam_size"], search.get("length_normalisation", 0.0)
     # A beam of one has nothing to choose between, so the power makes no difference to it.
-    return f"{beam}, length to {power:g}" if power and beam > 1 else f"{beam}"
+    length = f", length to {power:g}" if power and beam > 1 else ""
+    block = f", no {n} words twice" if (n := search.get("no_repeat")) else ""
+    return f"{beam}{length}{block}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -202,23 +204,23 @@ def render_habits(folder: Path) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in ["", *lines, ""])
 
 
-def recipe(seeds: list[dict]) -> list[str]:
+def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
     """What each stage of the shipped captioner's recipe gave, and how far seeds differ."""
     first = seeds[0]
     minutes = {name: stage["train_seconds"] / 60 for name, stage in first["stages"].items()}
     epochs = {name: stage["epochs"] for name, stage in first["stages"].items()}
-    words, captions = (first["stages"][name]["scores"] for name in ("words", "captions"))
+    alone, together = (first["stages"][name]["scores"] for name in ("decoder", "encoder"))
     split = SPLITS[first["split"].lower()]
     lines = [
         f"Seed {first['seed']}, {split} split, {first['images']:,} images; "
-        f"{epochs['words']} epochs on words, {minutes['words']:.0f} minutes, and "
-        f"{epochs['captions']} on captions, {minutes['captions']:.0f} minutes:",
+        f"{epochs['decoder']} epochs of the decoder alone, {minutes['decoder']:.0f} minutes, and "
+        f"{epochs['encoder']} with the encoder's last stages, {minutes['encoder']:.0f} minutes:",
         "",
         *table(
-            ["beam", "BLEU-4, words", "CIDEr-D, words", "BLEU-4, captions", "CIDEr-D, captions"],
+            ["beam", "BLEU-4, decoder", "CIDEr-D, decoder", "BLEU-4, both", "CIDEr-D, both"],
             [
                 [_beam(b), *(f"{row[name]:.2f}" for row in (b, a) for name in ("bleu4", "cider_d"))]
-                for b, a in zip(words, captions, strict=True)
+                for b, a in zip(alone, together, strict=True)
             ],
         ),
     ]
@@ -232,6 +234,13 @@ def recipe(seeds: list[dict]) -> list[str]:
         cells.append(["standard deviation", *(f"{value:.2f}" for value in deviations)])
         lines += ["", f"The whole recipe with other seeds, at beam {_beam(chosen['search'])}:", ""]
         lines += table(["seed", "BLEU-4", "CIDEr-D"], cells)
+    if tricks:
+        lines += ["", tricks["about"], ""]
+        cells = [
+            [row["changed"], f"{row['bleu4']:.2f}", f"{row['cider_d']:.2f}"]
+            for row in tricks["rows"]
+        ]
+        lines += table(["changed", "BLEU-4", "CIDEr-D"], cells)
     return lines
 
 
@@ -245,7 +254,9 @@ def render_recipe(folder: Path) -> str:
     """The text between the markers in book/captioner.md."""
     paths = sorted(folder.glob("recipe/seed*.json"))
     seeds = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return "\n".join(["", *recipe(seeds), ""]) if seeds else ""
+    path = folder / "recipe" / "tricks.json"
+    tricks = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return "\n".join(["", *recipe(seeds, tricks), ""]) if seeds else ""
 
 
 def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
