@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from captionlib import __version__
-from captionlib.files import ASSETS, InputError
+from captionlib.files import ASSETS, InputError, read_json
 
 __all__ = [
     "MODEL_OPTIONS",
@@ -84,7 +84,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captionlib {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_scenes, _add_prepare, _add_train, _add_evaluate, _add_caption, _add_convert):
+    for add in (
+        _add_scenes,
+        _add_download,
+        _add_prepare,
+        _add_train,
+        _add_evaluate,
+        _add_caption,
+        _add_convert,
+    ):
         add(commands)
     return parser
 
@@ -153,6 +161,24 @@ def _add_scenes(commands) -> None:
     _count(parser, "--val", "validation images (200)", low=0)
     _count(parser, "--test", "test images (200)", low=0)
     parser.add_argument("--seed", help="the same seed, the same scenes (0)", type=int, metavar="S")
+
+
+def _add_download(commands) -> None:
+    about = "fetch a data set, check it and unpack it; stopped and called again, it goes on"
+    example = (
+        "captionlib download flickr8k --to flickr8k\n"
+        "  captionlib download flickr30k --to flickr30k --archive flickr30k-images.tar.gz\n"
+        "  captionlib download coco --to coco --archive train2014.zip --archive val2014.zip"
+    )
+    parser = _command(commands, "download", about, example)
+    sets = read_json(ASSETS / "data_sets.json")["sets"]
+    size = {name: sum(part["bytes"] for part in one["archives"]) for name, one in sets.items()}
+    sizes = ", ".join(f"{name} ({size[name] / 1e9:.1f} GB)" for name in sets)
+    parser.add_argument("data_set", metavar="NAME", choices=sets, help=sizes)
+    _path(parser, "--to", "folder to write: Karpathy's JSON, the photographs", required=True)
+    about = "what was fetched by hand, under its own name; once for each file (none)"
+    parser.add_argument("--archive", help=about, metavar="F", action="append", default=[])
+    _switch(parser, "--keep-archives", "leave archives in downloads after they were unpacked")
 
 
 def _add_data_set(parser) -> None:

@@ -1,4 +1,4 @@
-"""The `captionlib` command: scenes, prepare, train, evaluate, caption and convert.
+"""The `captionlib` command: scenes, download, prepare, train, evaluate, caption and convert.
 
 Written by hand. Exit status 0; 2 for bad input or usage, with one line on stderr that names the
 file and the cure; 1 for anything else, with one line too (`CAPTIONLIB_DEBUG=1` adds the traceback);
@@ -25,7 +25,7 @@ from captionlib.arguments import (
     given,
     make_parser,
 )
-from captionlib.files import InputError, read_json, recover_folder, write_json
+from captionlib.files import BadItem, InputError, read_json, recover_folder, write_json
 
 __all__ = ["main"]
 
@@ -110,6 +110,27 @@ def _scenes(args) -> int:
     return 0
 
 
+# --------------------------------------------------------------------------------------- download
+
+
+def _download(args) -> int:
+    from captionlib.download import download
+    from captionlib.fetch import DownloadError
+
+    options = {"keep_archives": args.keep_archives, "progress": _bar()}
+    try:
+        done = download(args.data_set, args.to, args.archive, **options)
+    except DownloadError as error:  # a server's fault: one line, but not the status of bad input
+        _say(str(error))
+        return 1
+    for line in done.notes:
+        _say(line)
+    print(
+        f"captionlib prepare --karpathy-json {done.karpathy_json} --images {done.images} --to ..."
+    )
+    return 0
+
+
 # ---------------------------------------------------------------------------------------- prepare
 
 
@@ -125,7 +146,10 @@ def _prepare_data(source: tuple, to: str | Path, settings: dict, **options) -> N
     from captionlib.data import DataConfig, prepare
 
     settings = {name: value for name, value in settings.items() if name != "dataset"}
-    done = prepare(*source, to, DataConfig(**settings), **options, progress=_bar())
+    try:
+        done = prepare(*source, to, DataConfig(**settings), **options, progress=_bar())
+    except BadItem as error:
+        raise InputError(f"{error}; captionlib prepare --skip-bad does without it") from None
     for line in done.skipped:
         _say(f"skipped {line}")
     print(Path(to) / done.base)
@@ -537,6 +561,7 @@ def _convert(args) -> int:
 
 _COMMANDS = {
     "scenes": _scenes,
+    "download": _download,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from captionlib.files import InputError
+from captionlib.files import BadItem, InputError
 
 __all__ = [
     "IMAGE_SIZE",
@@ -263,13 +263,13 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def try_images(paths: list[str | Path]) -> list[np.ndarray | InputError]:
-    """`read_image` of each path; a bad one gives its error in its place."""
+    """`read_image` of each path; a bad one gives its error, a `BadItem`, in its place."""
     results: list[np.ndarray | InputError] = []
     for path in paths:
         try:
             results.append(read_image(path))
         except InputError as error:
-            results.append(error)
+            results.append(BadItem(str(error)))
     return results
 
 

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from captionlib.files import InputError, read_json
+from captionlib.files import BadItem, InputError, read_json
 
-__all__ = ["SPLITS", "Record", "read_karpathy"]
+__all__ = ["SPLITS", "Record", "listed_images", "read_karpathy"]
 
 # COCO's `restval`, the part of its validation images that is neither val nor test, is trained on.
 SPLITS = {"train": "TRAIN", "restval": "TRAIN", "val": "VAL", "test": "TEST"}
@@ -48,7 +48,7 @@ def read_karpathy(
 
     Raises:
         InputError: if the file is not Karpathy's, the folder is not there, no image is left, or
-            `skipped` is None and anything is wrong with an image or a caption.
+            (`BadItem`) `skipped` is None and anything is wrong with an image or a caption.
     """
     json_path, root = Path(karpathy_json), Path(images)
     dataset, entries = _entries(json_path)
@@ -75,13 +75,26 @@ def read_karpathy(
         )
     if problems and skipped is None:
         more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
-        raise InputError(problems[0] + more)
+        raise BadItem(problems[0] + more)
     if not records:
         names = ", ".join(sorted(wanted)).lower()
         raise InputError(f"{json_path}: lists no usable image for {names}; check the file")
     if skipped is not None:
         skipped.extend(problems)
     return records
+
+
+def listed_images(karpathy_json: str | Path) -> list[str]:
+    """The names of all images that the JSON lists, below the image folder; none is looked for.
+
+    Raises:
+        InputError: if the file is not Karpathy's, or a name leads out of the image folder.
+    """
+    dataset, entries = _entries(Path(karpathy_json))
+    reader = _Reader(Path(karpathy_json), Path(), dataset)
+    for number, entry in enumerate(entries):
+        reader.split(number, entry)  # is it an image at all?
+    return [reader.filename(entry) for entry in entries]
 
 
 def _wanted(splits) -> set[str]:
@@ -158,7 +171,7 @@ class _Reader:
         return SPLITS[entry["split"]]
 
     def record(self, number: int, entry: dict, split: str, problems: list[str]) -> Record:
-        filename = self._filename(entry)
+        filename = self.filename(entry)
         if filename in self.seen:
             raise InputError(f"{self._place(entry)} is listed twice; list each image once")
         self.seen.add(filename)
@@ -176,7 +189,7 @@ class _Reader:
             )
         return Record(self.dataset, split, filename, path, self._captions(entry, problems))
 
-    def _filename(self, entry: dict) -> str:
+    def filename(self, entry: dict) -> str:
         folder = entry.get("filepath", "")
         if not isinstance(folder, str) or not entry["filename"]:
             raise InputError(f'{self._place(entry)}: "filepath" or "filename" is wrong; {CURE}')

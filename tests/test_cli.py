@@ -20,7 +20,7 @@ from PIL import Image
 from captionlib import arguments, cli
 from captionlib.files import read_json
 
-COMMANDS = ["scenes", "prepare", "train", "evaluate", "caption", "convert"]
+COMMANDS = ["scenes", "download", "prepare", "train", "evaluate", "caption", "convert"]
 SCORES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"]
 
 
@@ -350,9 +350,9 @@ def help_of(*command) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_help_has_an_example_that_parses(command):
-    example = help_of(command).split("example: captionlib ")[1].split()
-    assert example[0] == command
-    arguments.make_parser().parse_args(example)
+    for example in help_of(command).split("example: captionlib ")[1].split(" captionlib "):
+        assert example.split()[0] == command
+        arguments.make_parser().parse_args(example.split())
 
 
 def test_help_does_not_wait_for_torch():
@@ -386,7 +386,12 @@ def odd(tmp_path) -> dict:
 MISTAKES = [
     ("", "COMMAND"),
     ("nonsense", "nonsense"),
-    ("download flickr8k --to {gone}", "download"),
+    ("download", "NAME"),
+    ("download imagenet --to {gone}", "flickr30k"),
+    ("download flickr8k", "--to"),
+    ("download flickr8k --to {text}", "text.jpg"),
+    ("download flickr30k --to {gone}", "https://forms.illinois.edu"),
+    ("download flickr30k --to {gone} --archive {gone}", "no such file"),
     ("caption", "IMAGE"),
     ("caption x.png --bogus", "--bogus"),
     ("caption {image} --model {model} --beam-size 0", "--beam-size"),

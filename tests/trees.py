@@ -60,9 +60,9 @@ def flickr_tree(
     )
 
 
-def coco_tree(folder: Path) -> tuple[Path, Path]:
+def coco_tree(folder: Path, copies: int = 1) -> tuple[Path, Path]:
     """A tree like COCO's: two folders, `filepath`, and a split called restval."""
-    places = [
+    places = copies * [
         ("train2014", "train", "zebra"),
         ("val2014", "restval", "giraffe"),
         ("val2014", "val", "otter"),

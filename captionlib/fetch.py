@@ -1,0 +1,251 @@
+"""Fetch one large file over HTTP: resumed, checked, and from the next address where one fails.
+
+Written by hand. Pooch checks a file against its checksum and moves it into place only then; its own
+downloader starts every file over, so the one here goes on where the last try stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+from captionlib.files import InputError, read_json, require_free_space, write_json
+
+__all__ = ["DownloadError", "Patience", "checksum_of", "fetch"]
+
+CHUNK = 2**16  # bytes: what a connection that breaks off can cost
+PASSING = (408, 425, 429)  # answers below 500 that another try may mend
+
+
+class DownloadError(RuntimeError):
+    """A file could not be had, through no fault of the user: one line saying why, and the cure."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to bear with a server."""
+
+    tries: int = 5  # in a row at one address, without anything new arriving
+    timeout: float = 30.0  # seconds of silence after which a connection is given up
+    pause: float = 1.0  # seconds before the second try; each further one waits twice as long
+
+
+def fetch(
+    addresses: Sequence[str],
+    to: str | Path,
+    *,
+    checksum: str | None = None,
+    patience: Patience | None = None,
+    progress: bool = True,
+) -> str:
+    """Fetch a file from the first address that has it; what is there and right is left alone.
+
+    Stopped at any moment and called again, it goes on where it stopped: what has arrived waits
+    beside `to`, with ".part" after its name.
+
+    Args:
+        addresses: of the same file, tried in this order.
+        to: the file to write.
+        checksum: such as "md5:0a1b...", which the file must have; None where nobody knows it.
+        patience: with each address.
+        progress: show a bar on stderr.
+
+    Returns:
+        The address that it came from, "" where nothing had to be fetched.
+
+    Raises:
+        DownloadError: if no address has the file.
+        InputError: if the disk is too full for it.
+    """
+    to, reasons = Path(to), []
+    if to.is_file() and (checksum is None or checksum_of(to, checksum) == checksum):
+        return ""
+    for address in addresses:
+        get = _Resuming(to, checksum is not None, progress, patience or Patience())
+        try:
+            reason = _fetch_from(address, get, to, checksum)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+                raise InputError(f"{to}: the disk is full; make room and run again") from None
+            raise
+        if reason is None:
+            return address
+        reasons.append(f"{address} {reason}")
+    raise DownloadError(
+        f"{to.name}: no address has it ({'; '.join(reasons)}); try again later, or fetch it by "
+        "hand and give it with --archive"
+    )
+
+
+def checksum_of(path: str | Path, like: str = "sha256:") -> str:
+    """A file's checksum, by the method that `like` begins with: "md5:..." or "sha256:..."."""
+    method = like.partition(":")[0]
+    return f"{method}:{pooch.file_hash(str(path), alg=method)}"
+
+
+def _fetch_from(address: str, get: _Resuming, to: Path, checksum: str | None) -> str | None:
+    """Fetch from one address, trying again while that may help: None, or why it did not work."""
+    patience, reason = get.patience, None
+    furthest, failures, mixed = get.arrived(), 0, False
+    while failures < patience.tries:
+        if failures:
+            time.sleep(patience.pause * 2 ** (failures - 1))
+        try:
+            with _quiet_pooch():
+                pooch.retrieve(address, checksum, to.name, to.parent, downloader=get)
+            get.forget()
+            return None
+        except requests.RequestException as error:
+            reason = _why(error, patience.timeout)
+            status = getattr(error.response, "status_code", 500)
+            if status < 500 and status not in PASSING:
+                return reason
+        except InputError:
+            raise
+        except ValueError:  # pooch's word for a checksum that differs
+            get.forget()
+            reason = "has another file: its checksum differs"
+            if mixed or not get.resumed:
+                return reason
+            # Two tries were joined that don't belong together: once more, from zero.
+            mixed, furthest = True, 0
+        if get.arrived() > furthest:
+            furthest, failures = get.arrived(), 0
+        failures += 1
+    return f"{reason}, {patience.tries} times"
+
+
+def _why(error: requests.RequestException, timeout: float) -> str:
+    """What an address does, in words that follow it."""
+    if error.response is not None:
+        return f"answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
+        return f"is silent for {timeout:g} seconds"
+    if isinstance(error, requests.ConnectionError) and "Max retries" in str(error):
+        return "can't be reached"
+    return "is no address" if isinstance(error, ValueError) else "breaks off"
+
+
+class _BrokenOff(requests.RequestException):
+    """An answer that is not the rest of the file, or not all of it."""
+
+
+class _Resuming:
+    """What pooch calls to fetch an address: it asks the server only for what has not arrived."""
+
+    def __init__(self, to: Path, checked: bool, progress: bool, patience: Patience):
+        self.part, self.notes = to.with_name(to.name + ".part"), to.with_name(to.name + ".json")
+        self.checked, self.progress, self.patience = checked, progress, patience
+        self.resumed = False
+
+    def arrived(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def forget(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+
+    def __call__(self, url: str, output_file: str, _pooch=None) -> None:
+        notes = self._read_notes()
+        self.resumed = self.arrived() > 0 and self.arrived() == notes.get("bytes")
+        if not self.resumed:
+            self._request(url, notes)
+        # Linked, not moved: killed while the checksum is computed, the part is still there.
+        os.unlink(output_file)
+        try:
+            os.link(self.part, output_file)
+        except OSError:
+            os.replace(self.part, output_file)
+
+    def _read_notes(self) -> dict:
+        try:
+            notes = read_json(self.notes)
+        except InputError:
+            notes = None
+        return notes if isinstance(notes, dict) else {}
+
+    def _request(self, url: str, notes: dict) -> None:
+        start = self._may_resume(url, notes)
+        headers = {"Accept-Encoding": "identity"}  # a range counts the file's own bytes
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if url == notes.get("address"):
+                headers["If-Range"] = notes["version"]  # else the whole of a file that has changed
+        with requests.get(
+            url, headers=headers, stream=True, timeout=self.patience.timeout
+        ) as response:
+            if response.status_code == 416:  # what has arrived is no beginning of this file
+                self.forget()
+                raise _BrokenOff
+            response.raise_for_status()
+            if response.status_code == 206 and not _goes_on(response, start, url, notes):
+                self.forget()
+                raise _BrokenOff
+            if response.status_code != 206:
+                start = 0  # the server sends all of it, whatever it was asked
+            self.resumed, total = start > 0, _size(response)
+            if total is not None:
+                require_free_space(self.part.parent, total - start)
+            self._write(response, url, start, total)
+        if total is not None and self.arrived() != total:
+            raise _BrokenOff
+
+    def _may_resume(self, url: str, notes: dict) -> int:
+        """The byte to go on from: none where the joined halves could differ and nobody notice."""
+        same = url == notes.get("address") and notes.get("version")
+        elsewhere = self.checked and notes.get("bytes") and url != notes.get("address")
+        return self.arrived() if same or elsewhere else 0
+
+    def _write(self, response, url: str, start: int, total: int | None) -> None:
+        notes = {"address": url, "version": _version(response), "bytes": total}
+        with open(self.part, "ab") as file:
+            file.truncate(start)
+            write_json(self.notes, notes)
+            bar = {"unit": "B", "unit_scale": True, "disable": not self.progress}
+            with tqdm(desc=self.part.stem, total=total, initial=start, **bar) as shown:
+                for chunk in response.iter_content(CHUNK):
+                    file.write(chunk)
+                    shown.update(len(chunk))
+
+
+def _size(response) -> int | None:
+    """The whole file's bytes, as the server states them; None if it doesn't."""
+    stated = response.headers.get("Content-Length", "")
+    if response.status_code == 206:
+        stated = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return int(stated) if stated.isdecimal() else None
+
+
+def _version(response) -> str | None:
+    """What names this state of the file: a strong ETag, or the time of its last change."""
+    etag = response.headers.get("ETag", "W/")
+    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+
+
+def _goes_on(response, start: int, url: str, notes: dict) -> bool:
+    """Whether an answer of status 206 is the rest of what has arrived."""
+    place = response.headers.get("Content-Range", "")
+    same = url != notes["address"] or _version(response) == notes["version"]
+    return place.startswith(f"bytes {start}-") and _size(response) == notes["bytes"] and same
+
+
+@contextmanager
+def _quiet_pooch() -> Iterator[None]:
+    """Pooch announces each file on stderr, and advice where it was given no checksum."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
