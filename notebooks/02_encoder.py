@@ -116,7 +116,7 @@ plt.show()
 # 101 layers deep, from torchvision, and so does our `Encoder` unless you say otherwise. The paper
 # {cite}`xu2015` borrowed a VGG network {cite}`simonyan2015` and left it as it was. In this chapter
 # we need weights that no download can fail to bring, so whenever the *content* of a grid matters
-# we use EfficientNet-Lite0 {cite}`tan2019`: 13 MB, installed with the book.
+# we use EfficientNet-Lite0 {cite}`tan2019`: 19 MB, installed with the book.
 #
 # Here it is, whole, as it came out of training. Show it a few drawings and ask what it sees.
 

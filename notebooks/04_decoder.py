@@ -60,7 +60,7 @@ axes.text(6.3, 3.25, "new hidden and cell, (B, H) each", ha="center", color="#2f
 plt.show()
 
 # %% [markdown]
-# **You will build** the decoder, slow and plain and then about five times as fast, and put it
+# **You will build** the decoder, slow and plain and then four or five times as fast, and put it
 # together with the encoder into a model that can be saved and loaded. **You need** the
 # [attention layer](03_attention.ipynb) and an idea of what an LSTM is.
 # **It takes** {chapter-time}`04_decoder` to run.

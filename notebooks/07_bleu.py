@@ -595,7 +595,7 @@ for words in ["a dog runs on the green grass", "a dog", "grass green the on runs
 # beside BLEU: 18.93 for soft attention on Flickr8k, where BLEU-4 is 19.5 {cite}`xu2015`. It matches
 # stems and synonyms too, so a *puppy* may stand for a *dog*.
 #
-# That takes dictionaries. The common scorer brings its own, 60 MB, and is a Java program
+# That takes dictionaries. The common scorer brings its own, 68 MB, and is a Java program
 # {cite}`denkowski2014`. `meteor` asks it where Java is installed, and says so where it is not; the
 # original tutorial left METEOR out, and `score` does too. How to start a program and read its
 # answers is not our subject, so that part lives in a module written by hand.

@@ -1,8 +1,8 @@
 """Is everything in sync? `python -m tools.check` prints one line for each thing that is not.
 
 Modules against chapters, the two halves of every pair, stored outputs against their hashes, ruff,
-links, the table of results, the gallery, and what every picture must have. It reads only; nothing
-is executed, no network is used.
+links, the tables of results, measured figures in the prose, the gallery, and what every picture
+must have. It reads only; nothing is executed, no network is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from markdown_it import MarkdownIt
 
-from tools import find_chapters, gallery, results
+from tools import find_chapters, gallery, measured, results
 from tools.export import export
 from tools.notebooks import as_script, code_cells, hashes, read_script, tags, without_version
 
@@ -189,6 +189,13 @@ def check_results(root: Path) -> Iterator[str]:
         yield f"{page}: differs from book/results/: run `python -m tools.results`"
 
 
+def check_figures(root: Path) -> Iterator[str]:
+    """Every measured figure in the prose rests on an output, a stored result or a named source."""
+    problems, counts = measured.check(root)
+    yield from problems
+    print(measured.summary(counts))
+
+
 def check_gallery(root: Path) -> Iterator[str]:
     """The gallery says what its captioner said, of the photographs it has, and each is judged."""
     yield from gallery.problems(root / "book", root / "captionlib" / "assets" / "flickr8k")
@@ -219,6 +226,7 @@ CHECKS = (
     check_pictures,
     check_links,
     check_results,
+    check_figures,
     check_gallery,
     check_style,
 )

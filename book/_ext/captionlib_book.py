@@ -1,4 +1,7 @@
-"""Sphinx helper for this book: the role {chapter-time}`NN_name`, a chapter's measured run time.
+"""Sphinx helpers for this book. Two roles print what was measured and stored:
+
+{chapter-time}`NN_name` is a chapter's run time, and {measured}`FILE KEY FORMAT` a figure of any
+stored file, as tools/measured.py describes, which checks all of them without building the book.
 
 It also takes sphinx-thebe off the pages. Jupyter Book loads it for live cells, which this book does
 not have, and its script names a remote address twice, which is an error in every page's console.
@@ -7,9 +10,14 @@ not have, and its script names a remote address twice, which is an error in ever
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from docutils import nodes
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tools.measured import stored  # noqa: E402
 
 
 def spoken(seconds: float) -> str:
@@ -38,6 +46,18 @@ def chapter_time(name, rawtext, text, lineno, inliner, options=None, content=Non
     return [nodes.inline(rawtext, said, classes=["chapter-time"])], []
 
 
+def measured(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The role that prints one figure of a stored file."""
+    env = inliner.document.settings.env
+    env.note_reread()  # a page is cheap to read again, and its figures are in other files
+    try:
+        said = stored(text, Path(env.srcdir))
+    except ValueError as error:
+        problem = inliner.reporter.error(str(error), line=lineno)
+        return [inliner.problematic(rawtext, rawtext, problem)], [problem]
+    return [nodes.inline(rawtext, said, classes=["measured"])], []
+
+
 def silence_thebe(app, config):
     """Disconnect what writes sphinx-thebe's scripts into pages."""
     for event in ("env-before-read-docs", "env-updated", "html-page-context", "doctree-resolved"):
@@ -48,4 +68,5 @@ def silence_thebe(app, config):
 def setup(app):
     app.connect("config-inited", silence_thebe)
     app.add_role("chapter-time", chapter_time)
+    app.add_role("measured", measured)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
