@@ -98,16 +98,15 @@ FACTS = {
         "word vectors",
         "fine-tuned",
     ],
-    "running.md": [
+    "data.md": [
         "13 GB train, 6 GB validation",
         "82,783 \\+ 30,504",
         "6,000",
         "29,000",
         "restval",
-        "train2014",
-        "val2014",
         "CC BY 4.0",
     ],
+    "running.md": ["train2014", "val2014"],
     "results.md": ["23.25", "24.29", "29.98", "32.95", "33.17", "19.5", "21.3", "24.3", "25.0"],
     "welcome.md": ["convolutional and recurrent", "PyTorch", "where is it looking"],
 }
