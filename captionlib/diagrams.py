@@ -1,7 +1,7 @@
 """The book's visual language: one colour for each kind of thing, and boxes and arrows to draw it.
 
 Written by hand. Image things are blue, words orange, the decoder's state green, attention purple.
-The four differ in lightness too, so that they can be told apart in grey.
+Every box and arrow also says in words what it is, so that a picture can be read in grey.
 """
 
 from __future__ import annotations

@@ -219,6 +219,18 @@ FAULTS = {
         lambda: [replace(p, "page.md#a-heading", "page.md#gone") for p in (SCRIPT, STORED)],
         "00_sums.ipynb: the link ../book/page.md#gone page.md has no heading",
     ),
+    "a label that is linked with its page": (  # GitHub would find it, and the book would not
+        lambda: replace(PAGE, "[up](#label)", "[up](page.md#label)"),
+        "book/page.md: the link page.md#label page.md has no heading",
+    ),
+    "a citation of nothing": (
+        lambda: replace(PAGE, "Two rings", "{cite:t}`xu2015`"),
+        "book/page.md: 'xu2015' is not in book/references.bib",
+    ),
+    "a term that nobody explains": (
+        lambda: replace(PAGE, "Two rings", "{term}`sums <sum>`"),
+        "book/page.md: 'sum' is not in book/glossary.md",
+    ),
     "an address that is none": (
         lambda: replace(PAGE, "https://arxiv.org", "https://arxiv"),
         "is not a well-formed address",

@@ -1,8 +1,8 @@
 """Is everything in sync? `python -m tools.check` prints one line for each thing that is not.
 
 Modules against chapters, the two halves of every pair, stored outputs against their hashes, ruff,
-links, the tables of results, measured figures in the prose, the gallery, and what every picture
-must have. It reads only; nothing is executed, no network is used.
+links, citations and terms, the tables of results, measured figures in the prose, the gallery, and
+what every picture must have. It reads only; nothing is executed, no network is used.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ DIRECTIVE = re.compile(
     r"^\s*(?:`{3,}|:{3,})\{(?:figure|image)\}\s*(\S+)(.*?)^\s*(?:```|:::)", re.M | re.S
 )
 LINE = 100  # columns
+ROLE = re.compile(r"\{(cite|term)(?::\w+)?\}`([^`]+)`")
 TARGET = re.compile(r"^\(([\w-]+)\)=", re.MULTILINE)
 
 
@@ -123,10 +124,9 @@ def parse(text: str) -> list:
     return [t for token in tokens for t in (token, *(token.children or []))]
 
 
-def anchors(path: Path) -> set[str]:
-    """What a link into a page may name: its headings, as GitHub and MyST spell them, and labels."""
-    text = prose(path)
-    tokens, found = parse(text), set(TARGET.findall(text))
+def headings(path: Path) -> set[str]:
+    """The headings of a page, as GitHub and MyST spell them in links."""
+    tokens, found = parse(prose(path)), set()
     for opening, heading in zip(tokens, tokens[1:], strict=False):
         if opening.type == "heading_open":
             words = "".join(
@@ -153,8 +153,9 @@ def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
         return "leads nowhere"
     if parts.fragment and target.suffix in (".md", ".ipynb"):
         in_book = not parts.path and page.parent.name in ("book", "notebooks")
-        if parts.fragment not in anchors(target) | (labels if in_book else set()):
-            return f"{target.name} has no heading or label of that name"
+        known = headings(target) | (labels if in_book else set())  # a label is linked by itself
+        if parts.fragment not in known:
+            return f"{target.name} has no heading of that name, nor the book such a label"
     return None
 
 
@@ -180,6 +181,28 @@ def check_links(root: Path) -> Iterator[str]:
         for link in dict.fromkeys(links):
             if problem := link_problem(page, link, labels):
                 yield f"{page}: the link {link} {problem}"
+
+
+def glossary(root: Path) -> set[str]:
+    """The words that the glossary explains."""
+    path = root / "book" / "glossary.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    bodies = re.findall(r"^```\{glossary\}\n(.*?)^```", text, re.M | re.S)
+    return {x for body in bodies for x in body.splitlines() if x and not x.startswith((" ", ":"))}
+
+
+def check_roles(root: Path) -> Iterator[str]:
+    """What is cited is in the bibliography, and terms are in the glossary."""
+    bibliography = root / "book" / "references.bib"
+    text = bibliography.read_text(encoding="utf-8") if bibliography.exists() else ""
+    known = {"cite": set(re.findall(r"^@\w+\{(\w+),", text, re.M)), "term": glossary(root)}
+    where = {"cite": "book/references.bib", "term": "book/glossary.md"}
+    for page in [*sorted(root.glob("book/*.md")), *sorted(root.glob("notebooks/*.ipynb"))]:
+        for role, said in ROLE.findall(prose(page)):
+            for name in said.split(",") if role == "cite" else [said]:
+                name = re.sub(r".*<(.*)>$", r"\1", " ".join(name.split()))
+                if name not in known[role]:
+                    yield f"{page}: '{name}' is not in {where[role]}"
 
 
 def check_results(root: Path) -> Iterator[str]:
@@ -225,6 +248,7 @@ CHECKS = (
     check_outputs,
     check_pictures,
     check_links,
+    check_roles,
     check_results,
     check_figures,
     check_gallery,

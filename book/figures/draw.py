@@ -1,13 +1,15 @@
 """Draw the pictures of the book's pages: `python book/figures/draw.py` writes each one beside it.
 
 Same code, same bytes: no date goes in, ids are salted with the figure's own name, and letters are
-stored as outlines so that every browser shows the same picture. The first picture of the book is
-the packaged toy captioner's own work: draw it again after `make toy`.
+stored as outlines so that every browser shows the same picture. On a dark page the same file shows
+in other colours: each is a variable, which a style sheet inside the file sets anew there. The first
+picture of the book is the packaged toy captioner's own work: draw it again after `make toy`.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,8 +24,27 @@ from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
 from captionlib.diagrams import PALETTE, TINT, arrow, box, canvas
+from captionlib.metrics import bleu_statistics, ngram_counts
 
 HERE = Path(__file__).parent
+# What each colour of a picture is called, and what it is on a dark page.
+LIGHT = PALETTE | {f"{kind}-tint": colour for kind, colour in TINT.items()}
+LIGHT |= {"ground": "#ffffff", "ink": "#1a1a1a", "left-out": "#b02a2a"}
+DARK = {
+    "image": "#7db3ee",
+    "word": "#f0a94b",
+    "state": "#6cc795",
+    "attention": "#d79be6",
+    "plain": "#b8b8b8",
+    "image-tint": "#1b3350",
+    "word-tint": "#4b3516",
+    "state-tint": "#173f2b",
+    "attention-tint": "#3f2450",
+    "plain-tint": "#2c2f33",
+    "ground": "#121212",
+    "ink": "#ececec",
+    "left-out": "#ff8a80",
+}
 WORDS = ("<start>", "a", "dog", "beside")
 # The maps of the small pictures are drawn by hand, (column, row, spread) on a 14 x 14 grid.
 GAZES = ((7, 8, 6.0), (4, 9, 2.2), (6.5, 9, 3.0), (10, 10, 2.0))
@@ -279,6 +300,150 @@ def attention_step() -> Axes:
     return axes
 
 
+def cell(axes: Axes, x, y, text, kind="word", *, width=0.4, height=0.36, strong=False) -> None:
+    """One square of a tensor, centred on (x, y); `strong` can be told apart without colour."""
+    axes.add_patch(
+        Rectangle(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            facecolor=TINT[kind],
+            edgecolor=PALETTE[kind],
+            lw=2 if strong else 1,
+        )
+    )
+    axes.text(x, y, text, ha="center", va="center", color="#1a1a1a", fontsize=9)
+
+
+def packed_batches() -> Axes:
+    """Five captions as a padded batch, sorted, and packed: the real tokens only."""
+    axes = canvas(9, 5.0)
+    lengths = dict(zip("abcde", (4, 6, 3, 2, 5), strict=True))
+    steps, side = max(lengths.values()), 0.42
+
+    def batch(left, top, captions):
+        for row, name in enumerate(captions):
+            for step in range(steps):
+                here = step < lengths[name]
+                place = left + side * (step + 0.5), top - side * (row + 0.5)
+                cell(axes, *place, f"{name}{step + 1}" if here else "", "word" if here else "plain")
+        return left + side * steps / 2
+
+    label(axes, batch(0.3, 4.35, "abcde"), 4.62, "padded  (N, T) = (5, 6)", "word", fontsize=10)
+    label(axes, 1.56, 1.98, "grey: <pad>", "plain")
+    order = sorted(lengths, key=lengths.get, reverse=True)
+    arrow(axes, (3.05, 3.3), (4.75, 3.3), text="sort by length,\nlongest first")
+    label(axes, batch(5.0, 4.35, order), 4.62, "sorted  (5, 6)", "word", fontsize=10)
+    sizes = [sum(length > step for length in lengths.values()) for step in range(steps)]
+    for step, size in enumerate(sizes):
+        label(axes, 5.0 + side * (step + 0.5), 2.06, str(size), "state", fontsize=10)
+    label(axes, 7.68, 2.06, "still running", "state", ha="left")
+    arrow(axes, (6.26, 1.86), (6.26, 1.3), text="")
+    label(axes, 6.4, 1.58, "read down the columns", "plain", ha="left")
+    x = 0.3
+    for step, size in enumerate(sizes):
+        for name in order[:size]:
+            cell(axes, x + side / 2, 0.95, f"{name}{step + 1}")
+            x += side
+        line(axes, [(x - side * size + 0.04, 0.66), (x - 0.04, 0.66)], "state")
+        label(axes, x - side * size / 2, 0.5, str(size), "state", fontsize=10)
+    label(axes, 0.3, 1.4, "packed:  data (20,)", "word", fontsize=10, ha="left")
+    label(axes, 0.3, 0.2, "batch_sizes (6,)", "state", fontsize=10, ha="left")
+    return axes
+
+
+# A beam of three: (caption, log-probability), kept ones first, then those that fall away.
+BEAM = (
+    ((("a", -0.8), ("two", -1.2), ("the", -2.0)), (("dogs", -2.7),)),
+    ((("two dogs", -1.6), ("a dog", -1.7), ("a brown", -2.1)),
+     (("the dog", -2.8), ("two people", -3.1))),
+    ((("two dogs run", -2.1), ("a brown dog", -2.4), ("a dog runs", -2.7)),
+     (("a dog on", -3.0), ("two dogs play", -3.2))),
+    ((("two dogs run <end>", -2.5), ("a brown dog runs", -3.1), ("a dog runs <end>", -3.2)), ()),
+)  # fmt: skip
+
+
+def beam_tree() -> Axes:
+    """A beam of three, from <start> to the winner, with the shapes of each step."""
+    axes = canvas(9, 4.9)
+    axes.set_ylim(-0.15, 4.75)
+    places = {"": (0.5, 2.6)}
+    box(axes, *places[""], 0.8, 0.42, "<start>", "word", size=9)
+    for step, (kept, lost) in enumerate(BEAM):
+        x = 1.95 + 1.98 * step
+        label(axes, x + 0.05, 4.55, f"step {step + 1}", "plain", fontsize=10)
+        for rank, (caption, score) in enumerate((*kept, *lost)):
+            last, (before, _, word) = step == len(BEAM) - 1, caption.rpartition(" ")
+            y = 4.0 - 0.78 * rank
+            places[caption] = x, y
+            live = rank < len(kept)
+            kind = ("state" if word == "<end>" else "word") if live else "plain"
+            start = places[before]
+            half = 0.4 if not before else 0.46
+            arrow(axes, (start[0] + half, start[1]), (x - 0.5, y), kind=kind)
+            box(axes, x, y, 0.92, 0.42, word, kind, size=9.5)
+            if caption == "two dogs run <end>":
+                box(axes, x, y, 1.02, 0.52, "", kind)
+                box(axes, x, y, 0.92, 0.42, word, kind, size=9.5)
+            say = ("", ", wins", ", can only fall", ", greedy's")[last * (rank + 1)]
+            label(
+                axes,
+                x,
+                y - (0.33 if rank or not last else 0.37),
+                f"{score:.1f}{say}".replace("-", "−"),
+                kind,
+            )
+            if not live:
+                axes.plot([x - 0.4, x + 0.4], [y - 0.14, y + 0.14], color="#b02a2a", linewidth=1.3)
+        shape = f"({1 if step == 0 else 3}, V)"
+        label(axes, x + 0.05, 0.12, f"scores {shape}\nkeep the best 3", "word", va="center")
+    return axes
+
+
+HYPOTHESIS = "a dog runs on the green grass"
+REFERENCES = (
+    "a brown dog is running on the grass",
+    "a dog runs across a green field",
+    "the dog is playing on the green grass outside",
+)  # of chapter 07
+
+
+def bleu_matching() -> Axes:
+    """Which runs of words a caption shares with three references, and what BLEU makes of it."""
+    axes = canvas(9, 4.1)
+    words, references = HYPOTHESIS.split(), [text.split() for text in REFERENCES]
+    label(axes, 0.2, 3.85, "hypothesis", "word", ha="left", fontsize=10)
+    for i, word in enumerate(words):
+        cell(axes, 0.55 + 0.7 * i, 3.5, word, width=0.66, strong=True)
+    label(axes, 0.2, 3.02, "references", "plain", ha="left", fontsize=10)
+    runs = ngram_counts(words)
+    for row, reference in enumerate(references):
+        y = 2.65 - 0.85 * row
+        shared = [n for n in range(1, 5) for i in range(len(reference) - n + 1)
+                  if tuple(reference[i : i + n]) in runs]  # fmt: skip
+        longest = max(shared)
+        for i, word in enumerate(reference):
+            kind = "word" if word in words else "plain"
+            cell(axes, 0.55 + 0.7 * i, y, word, kind, width=0.66, strong=word in words)
+        for i in range(len(reference) - longest + 1):
+            if tuple(reference[i : i + longest]) in runs:
+                left, right = 0.25 + 0.7 * i, 0.85 + 0.7 * (i + longest - 1)
+                line(axes, [(left, y - 0.25), (left, y - 0.31), (right, y - 0.31),
+                            (right, y - 0.25)], "word")  # fmt: skip
+                label(axes, (left + right) / 2, y - 0.43, f"shared: {longest} in a row", "word")
+    row = bleu_statistics([references], [words])[0].astype(int).tolist()
+    axes.plot([6.85, 6.85], [0.35, 3.95], color=PALETTE["plain"], linewidth=0.6)
+    for n in range(4):
+        y = 3.75 - 0.42 * n
+        label(axes, 7.0, y, f"{n + 1} in a row", "plain", ha="left", fontsize=9.5)
+        label(axes, 8.85, y, f"{row[n]} of {row[4 + n]}", "word", ha="right", fontsize=9.5)
+    label(axes, 7.0, 1.92, f"{row[4]} words, closest\nreference {row[8]}: no penalty", "plain",
+          ha="left", va="center")  # fmt: skip
+    label(axes, 7.0, 1.1, "counts of one image (9,):\n4 shared, 4 in all, 1 length\n"
+          "a corpus adds up (I, 9)", "state", ha="left", va="center")  # fmt: skip
+    return axes
+
+
 def chapter_map() -> Axes:
     """The eleven chapters, the module each one leaves, and what hands over to what."""
     axes = canvas(9, 4.6)
@@ -342,20 +507,42 @@ FIGURES = {
     "decoder-plain": decoder_plain,
     "decoder-attention": decoder_attention,
     "attention-step": attention_step,
+    "packed-batches": packed_batches,
+    "beam-tree": beam_tree,
+    "bleu-matching": bleu_matching,
     "chapter-map": chapter_map,
 }
 
 
+def with_themes(svg: str) -> str:
+    """A drawn picture whose colours are variables, which a dark page sets anew."""
+    for name, colour in LIGHT.items():
+        kinds = (
+            "fill" if name == "ground" else "fill|stroke"
+        )  # white lines stay: they lie on photos
+        svg = re.sub(rf"\b({kinds}): {colour}\b", rf"\1: var(--{name}, {colour})", svg)
+    dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
+    style = f"<style>@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>"
+    return re.sub(r"(<svg\b[^>]*>)", rf"\1\n {style}", svg, count=1)
+
+
+def svg(name: str) -> str:
+    """The text of a figure's file."""
+    settings = {"svg.hashsalt": name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
+    with plt.rc_context(settings):
+        figure = FIGURES[name]().figure
+        # Smaller paper under the same drawing: letters come out larger on a narrow page.
+        figure.set_size_inches(0.8 * figure.get_size_inches())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return with_themes(file.getvalue())
+
+
 def main(folder: Path = HERE) -> None:
     """Write every figure into `folder`."""
-    for name, draw in FIGURES.items():
-        settings = {"svg.hashsalt": name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
-        with plt.rc_context(settings):
-            figure = draw().figure
-            # Smaller paper under the same drawing: letters come out larger on a narrow page.
-            figure.set_size_inches(0.8 * figure.get_size_inches())
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-            plt.close(figure)
+    for name in FIGURES:
+        (folder / f"{name}.svg").write_text(svg(name), encoding="utf-8")
     print("first-look:", first_look(folder))
 
 
