@@ -434,12 +434,48 @@ plt.show()
 #
 # ## Exercises
 #
-# 1. In the 2×2 example, multiply `wish` by ten, then by a tenth. What happens to `alpha`? What is
-#    the limit at each end?
-# 2. Add the same number to all four scores. Why does `alpha` not change? What does that say about
-#    the bias of `full_att`?
-# 3. Replace ReLU by tanh in `NaiveAttention` and repeat the search game. Does it find the
-#    pixel sooner or later?
-# 4. Scaled dot-product attention scores with $q^\top k / \sqrt{A}$. Write it with the two linear
-#    layers you have. Which tensor of size $(B, P, A)$ is no longer needed at each step?
-# 5. Hide the wanted thing in *two* pixels. Where do the weights go, and is the context still right?
+# Each cell has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. The hints come one at a time, and the solution stands under them.
+#
+# ### 03.1 A softmax that survives large scores
+#
+# Write the softmax over the pixels of each image, with nothing but `exp`, sums and maxima. Scores
+# of a thousand must do it no harm.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def softmax(scores):  # (B, P)
+    return ...  # (B, P), each row adds up to 1
+
+
+check("03.1", softmax)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The formula stands in "Four pixels and a pencil". With `keepdim=True` a sum over the pixels keeps
+# the shape (B, 1), and divides (B, P) row by row.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Take a number away from all scores of an image, and both halves of the fraction shrink by the
+# same factor. Which number makes the largest exponent 0?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def softmax(scores):
+#     raised = (scores - scores.amax(dim=1, keepdim=True)).exp()
+#     return raised / raised.sum(dim=1, keepdim=True)
+# ```
+#
+# With its own maximum taken away, each image's largest exponent is 0. The largest weight's `exp` is
+# then 1, so the sum is never 0 and nothing overflows.
+#
+# </details>
