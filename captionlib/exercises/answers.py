@@ -41,6 +41,8 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     copies = [_copy(argument) for argument in arguments]
     try:
         result = answer(*copies, **named)
+    except (NotYet, Wrong):  # from something that the checker handed in
+        raise
     except Exception as error:
         if isinstance(error, NotImplementedError) or "ellipsis" in str(error):
             raise NotYet from None
