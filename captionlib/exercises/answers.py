@@ -192,7 +192,7 @@ def quantity(
     expected: float,
     known: Iterable[tuple[float, str]] = (),
     what: str = "the answer",
-    tolerance: float = 1e-3,
+    tolerance: float = 5e-3,
     whole: bool = False,
 ) -> float:
     """One number that the reader worked out; a message never gives away what it should be.
@@ -202,7 +202,7 @@ def quantity(
         expected: what it should be.
         known: what typical mistakes give, each with what to say about it.
         what: its name in a message.
-        tolerance: relative.
+        tolerance: relative; by default three digits will do.
         whole: whether it has to be a whole number.
     """
     value = number(value, what, whole)
@@ -236,6 +236,9 @@ def _line(error: Exception) -> str:
 
 def _difference(got: object, expected: object, tolerance: float) -> str:
     """Where two results first differ, in words."""
+    got, expected = (
+        torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in (got, expected)
+    )
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor) or got.shape != expected.shape:
             return f"it is {describe(got)}, and {describe(expected)} was expected"
