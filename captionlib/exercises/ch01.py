@@ -191,8 +191,8 @@ def exercise_4(image_of, captions_of) -> str:
             raise Wrong(f"image_of should give a whole number, and gives {describe(each)}")
     if any(isinstance(each, float) for each in got):
         raise Wrong(
-            f"image_of(1, 3) is {got[1]:.3g}, a float, which can't be an image's number: a single / "
-            "divides with decimals, // leaves them off"
+            f"image_of(1, 3) is {got[1]:.3g}, a float, and no image has that number: a "
+            "single / divides with decimals, // leaves them off"
         )
     compare(
         got,
