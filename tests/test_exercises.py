@@ -5,6 +5,8 @@ wrong, as edits of the solution or as whole answers, each with words that the me
 """
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ import torch
 from captionlib.exercises import judge
 from tools import find_chapters
 from tools.exercises import exercises
-from tools.export import ruff
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = find_chapters(ROOT)
@@ -59,7 +60,14 @@ def test_the_folded_solution_passes(number, capsys):
     exercise = EXERCISES[number]
     status, message = said(number, exercise.cell(exercise.solution), capsys)
     assert status == "right", message
-    assert ruff(exercise.solution, "format") == exercise.solution
+
+
+def test_solutions_are_formatted_as_all_code_is(tmp_path):
+    for number, exercise in EXERCISES.items():
+        (tmp_path / f"{number}.py").write_text(exercise.solution)
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--config=line-length=100"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @every_exercise
