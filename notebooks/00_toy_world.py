@@ -1043,14 +1043,204 @@ assert 100 * corpus_bleu(references, liar) < 0.5 * expert_bleu4
 #
 # ## Exercises
 #
-# 1. Cut every list of `TEMPLATES` and `PLACES` down to its first entry. Guess the generator's BLEU-4
-#    before you measure it. Why does `scene_with_captions` now hang, and what would you do about it?
-# 2. Score the generator against one reference only, then two, up to five. What does the curve say
-#    about comparing scores between data sets with different numbers of captions?
-# 3. Give the cars colours: turn the hue of the car's sprite (`Image.convert("HSV")`), add the colour
-#    to `Thing` and to the noun phrase. Which words will a model find harder, colours or names?
-# 4. Let a small thing stand *in front of* a big one, partly hiding it, and add templates for *in front
-#    of* and *behind*. What should the hidden thing's box in `objects_scenes.json` be?
-# 5. Real captioners learn habits from habits. Let dogs stand only ever on grass in the training
-#    split, and anywhere in the validation split. What do you expect chapter 05's model to say of a
-#    dog on the beach?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
+# it is right. Hints and solution are folded under it.
+#
+# ### 00.1 Paste through a mask
+#
+# Do by hand what `paste(dog, mask=dog)` did: where alpha is 255 the sticker shows, where it is 0 the
+# sheet, and in between the two mix in proportion. All three arrays hold `uint8`, and so should the
+# result.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def paste(sheet, sticker, alpha):  # (height, width, 3), (height, width, 3), (height, width)
+    return ...  # (height, width, 3) uint8
+
+
+check("00.1", paste)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# For one pixel and one colour: `share * sticker + (1 - share) * sheet`. What is `share`, if alpha goes
+# from 0 to 255?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A `uint8` has no room for 2 × 200: it starts again at zero. Make floats first, and `uint8` last. And
+# give alpha a third axis, `alpha[..., None]`, so that it meets all three colours.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def paste(sheet, sticker, alpha):
+#     share = alpha[..., None] / 255  # (height, width, 1) float64
+#     mixed = share * sticker + (1 - share) * sheet
+#     return mixed.round().astype(np.uint8)
+# ```
+#
+# Dividing by 255 makes floats, so nothing overflows; rounding before the cast keeps the picture from
+# getting darker by half a step.
+#
+# </details>
+#
+# ### 00.2 Mirror the answer sheet
+#
+# A mirrored picture is a second picture for nothing, if its answers are mirrored too. Give the box and
+# the caption that belong to the mirror image. A box is (x0, y0, x1, y1), where x1 and y1 lie *just
+# outside* the object.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def mirror(box, tokens, width):  # (x0, y0, x1, y1), a list of words, the picture's width
+    return ..., ...  # the new box, the new tokens
+
+
+check("00.2", mirror)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Draw a box that begins at the left edge, x0 = 0, and is 3 pixels wide, in a picture of 10 pixels.
+# Where does it begin and end in the mirror?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The old right edge becomes the new left edge. As for the words: what happens to *left of* if you
+# first turn every *left* into *right*, and then every *right* into *left*?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mirror(box, tokens, width):
+#     x0, y0, x1, y1 = box
+#     other = {"left": "right", "right": "left"}
+#     return (width - x1, y0, width - x0, y1), [other.get(token, token) for token in tokens]
+# ```
+#
+# Since x1 lies just outside, no 1 has to be added or taken away. A dictionary looks at each word once,
+# so nothing is turned and turned back.
+#
+# </details>
+#
+# ### 00.3 A generator for each scene
+#
+# Make the random generator that scene number `index` of a split gets. It may depend on the three
+# arguments and on nothing else, and no two scenes may share one.
+
+# %% tags=["exercise"]
+from random import Random
+
+from captionlib.exercises import check
+
+
+def generator(seed, split, index):  # 0, "train", 17
+    return ...  # a Random
+
+
+check("00.3", generator)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `Random(x)` takes one seed, a number or a string. How do you put three things into one string, so
+# that no other three make the same one?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `seed + index` won't do: 0 + 1 is 1 + 0. Neither will `hash("train")`, which is another number in
+# every process.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def generator(seed, split, index):
+#     return Random(f"{seed} {split} {index}")
+# ```
+#
+# Python seeds with the SHA-512 of a string, so the same three arguments give the same numbers on every
+# machine, and different ones have nothing to do with each other.
+#
+# </details>
+#
+# ### 00.4 Five different captions, or as many as there are
+#
+# Cut every list of `TEMPLATES` and `PLACES` down to one entry, and `scene_with_captions` may hang: it
+# goes on asking for a fifth caption that doesn't exist. Write a loop that gives up. Call `draw()`, which
+# returns a caption, at most `tries` times; collect captions that are new, in the order in which they
+# came; stop as soon as there are `wanted` of them.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def distinct(draw, wanted, tries):
+    return ...  # a list of at most `wanted` captions
+
+
+check("00.4", distinct)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# A `for` loop over `range(tries)` can't hang. What are the two reasons to leave it?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A set forgets the order. With at most five captions, `if caption not in captions` is fast enough.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def distinct(draw, wanted, tries):
+#     captions = []
+#     for _ in range(tries):
+#         if len(captions) == wanted:
+#             break
+#         caption = draw()
+#         if caption not in captions:
+#             captions.append(caption)
+#     return captions
+# ```
+#
+# Looking at the length *before* drawing leaves the generator untouched once there are enough: the
+# next thing drawn from it doesn't depend on a caption that nobody wanted.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Score the generator against one reference only, then two, up to five. What does the curve say about
+#   comparing scores between data sets with different numbers of captions?
+# - Give the cars colours: turn the hue of the car's sprite (`Image.convert("HSV")`), add the colour to
+#   `Thing` and to the noun phrase. Which words will a model find harder, colours or names?
+# - Real captioners learn habits from habits. Let dogs stand only ever on grass in the training split,
+#   and anywhere in the validation split. What do you expect chapter 05's model to say of a dog on the
+#   beach?

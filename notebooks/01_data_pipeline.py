@@ -1025,16 +1025,238 @@ workplace.cleanup()
 #
 # ## Exercises
 #
-# 1. Encode `a dog runs after a ball` by hand with the word map of this chapter. Which words become
-#    `<unk>`, and what does `decode` give back?
-# 2. How does the number of words kept fall as `min_word_freq` goes from 1 to 20? Plot it, and
-#    beside it the share of all *occurrences* that become `<unk>`. Why do the two curves look so
-#    different?
-# 3. Replace the squeeze by a centre crop in `naive_read`. On how many toy scenes would an object
-#    that a caption names be cut off, if the pictures were twice as wide as high? (The boxes are in
-#    `objects_scenes.json`.)
-# 4. Store the captions of COCO's training images, 5 × 113,287 of them, as int64 (N, 52). How much
-#    memory is that, and how much would `int16` take? Is a vocabulary of 9,490 words small enough
-#    for it?
-# 5. Kill `prepare` while it runs (interrupt the kernel) and look into its target folder. Then let
-#    it finish. At which moment would it hurt most to pull the plug, and what would you find?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
+# it is right. Hints and solution are folded under it.
+#
+# ### 01.1 A caption becomes numbers
+#
+# Encode a caption: `<start>`, its words, `<end>`, and `<pad>` up to `max_len + 2` ids. A word that the
+# map lacks becomes `<unk>`, and of a caption with more than `max_len` words the first `max_len` stay.
+# Give its length too, without the padding.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def encode(tokens, word_map, max_len):
+    return ..., ...  # max_len + 2 ids; how many of them are no padding
+
+
+check("01.1", encode)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Cut first. If you add `<start>` and `<end>` and cut then, a long caption loses its `<end>`, and a model
+# never learns to stop.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `word_map.get(token, word_map["<unk>"])` looks a word up and has an answer for those that aren't there.
+# The length is best read off before the padding comes.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def encode(tokens, word_map, max_len):
+#     ids = [word_map.get(token, word_map["<unk>"]) for token in tokens[:max_len]]
+#     ids = [word_map["<start>"], *ids, word_map["<end>"]]
+#     return ids + [word_map["<pad>"]] * (max_len + 2 - len(ids)), len(ids)
+# ```
+#
+# Every list has `max_len + 2` ids, so a batch of them is a rectangle; and every caption has its `<end>`,
+# even one that was cut.
+#
+# </details>
+#
+# ### 01.2 Normalise, once
+#
+# Bring stored pixels to the scale that ImageNet's networks expect: to [0, 1] first, then minus the mean
+# and divided by the standard deviation *of each colour*. The pixels are `uint8`, channels first.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+mean = np.array([0.485, 0.456, 0.406])
+std = np.array([0.229, 0.224, 0.225])
+
+
+def normalise(pixels):  # (3, height, width) uint8
+    return ...  # (3, height, width) floats
+
+
+check("01.2", normalise)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# NumPy lines shapes up from the *last* axis. Which axis of the pixels does an array of shape (3,) meet?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `mean.reshape(3, 1, 1)` has one number for each channel and meets rows and columns with its ones.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def normalise(pixels):
+#     return (pixels / 255 - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+# ```
+#
+# Dividing a `uint8` array gives floats, so no further conversion is needed. Without the `reshape` you
+# get an error for most pictures, and for one that is three pixels wide a wrong picture instead.
+#
+# </details>
+#
+# ### 01.3 Which words does the model know?
+#
+# Build the word map of a data set in Karpathy's format. A word is kept that occurs at least
+# `min_word_freq` times in the captions of `train` and `restval`. Give `<pad>` the id 0, and every kept
+# word, `<unk>`, `<start>` and `<end>` an id of its own, without a gap, in any order.
+
+# %% tags=["exercise"]
+from collections import Counter
+
+from captionlib.exercises import check
+
+
+def build(images, min_word_freq):  # the "images" of Karpathy's JSON, a number
+    return ...  # a dictionary: word to id
+
+
+check("01.3", build)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# An image is a dictionary; `image["split"]` names its split, and `sentence["tokens"]` of each
+# `image["sentences"]` is a list of words. A `Counter` takes such a list with `update`.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Put the words to keep into one list behind `<pad>`, the three other special ones too, and number it
+# with `enumerate`: that leaves no gap and starts at 0.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def build(images, min_word_freq):
+#     counts = Counter()
+#     for image in images:
+#         if image["split"] in ("train", "restval"):
+#             for sentence in image["sentences"]:
+#                 counts.update(sentence["tokens"])
+#     kept = [word for word, count in counts.items() if count >= min_word_freq]
+#     return {word: i for i, word in enumerate(["<pad>", *kept, "<unk>", "<start>", "<end>"])}
+# ```
+#
+# The validation and test captions have no say: their words are part of what is tested.
+#
+# </details>
+#
+# ### 01.4 Whose caption is it?
+#
+# With $n$ captions for each image, all captions stand in one list, those of image 0 first. Which image
+# does caption $i$ belong to, and which captions belong to image $j$? This is all the index that the
+# files have.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def image_of(i, n):
+    return ...  # a whole number
+
+
+def captions_of(j, n):
+    return ...  # a list of n whole numbers
+
+
+check("01.4", image_of, captions_of)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Write down the first seven captions for $n = 3$, and under each the number of its image. Which kind of
+# division is that?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def image_of(i, n):
+#     return i // n
+#
+#
+# def captions_of(j, n):
+#     return list(range(j * n, (j + 1) * n))
+# ```
+#
+# The two undo each other: `image_of` of every number in `captions_of(j, n)` is `j`.
+#
+# </details>
+#
+# ### 01.5 How much memory do captions take?
+#
+# COCO has 113,287 images to train on, with five captions each, padded for 50 words at most. How many
+# megabytes (of a million bytes) are they as `int64`? How many as `int16`, whose numbers go to 32,767
+# and would do for a vocabulary of 9,490 words? Write down the sums, not only the results.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+as_int64 = ...  # megabytes
+as_int16 = ...  # megabytes
+
+check("01.5", as_int64, as_int16)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Rows times columns times bytes. How many columns does a caption of 50 words have, and how many bytes
+# are 64 bits?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# numbers = 5 * 113_287 * (50 + 2)
+# as_int64 = numbers * 8 / 1e6
+# as_int16 = numbers * 2 / 1e6
+# ```
+#
+# About as much as a thousand images of 256×256 pixels. So captions may wait in memory, while images
+# have to wait on disk.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - How does the number of words kept fall as `min_word_freq` goes from 1 to 20? Plot it, and beside it
+#   the share of all *occurrences* that become `<unk>`. Why do the two curves look so different?
+# - Replace the squeeze by a centre crop in `naive_read`. On how many toy scenes would an object that a
+#   caption names be cut off, if the pictures were twice as wide as high? (The boxes are in
+#   `objects_scenes.json`.)
+# - Kill `prepare` while it runs (interrupt the kernel) and look into its target folder. Then let it
+#   finish. At which moment would it hurt most to pull the plug, and what would you find?

@@ -1061,13 +1061,225 @@ for name, cells, channels in [
 #
 # ## Exercises
 #
-# 1. What is the native grid of a 448×448 image? Predict it, then feed one to an
-#    `Encoder(..., grid_size=None)`. For which image size does `grid_size=14` change nothing?
-# 2. At which depth does the kite appear? Repeat the comparison of cells with the maps of block 2
-#    and block 4 in place of the last ones. What does a cell resemble there?
-# 3. Mirror an image left to right. Is its grid the mirrored grid? Measure the difference, and
-#    explain where it comes from.
-# 4. Build the paper's encoder, on the `meta` device: `vision.torchvision.models.vgg19().features`
-#    without its last pooling layer, for an image of 224×224. What are P and D?
-# 5. Why does the fingerprint hold a hash of the image file, and not its time of change? Find a
-#    case in which each of the two would be wrong.
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
+# it is right. Hints and solution are folded under it.
+#
+# ### 02.1 How far does a cell see?
+#
+# A cell of the last map is computed from a window of the image, its **receptive field**. Given the
+# layers as pairs (kernel, stride), the one next to the image first, how many pixels wide is that window?
+# One layer of kernel 3 sees 3 pixels. Behind it, a second one of kernel 3 sees 5 if the first has
+# stride 1, and more if the first skips pixels.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def receptive_field(layers):  # [(kernel, stride), ...]
+    return ...  # pixels
+
+
+check("02.1", receptive_field)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Walk through the layers with two numbers: how wide the window is (at first one pixel), and how far
+# apart, *in pixels of the image*, two neighbours of the current map are (at first one pixel).
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A kernel of 3 reaches over two steps between neighbours. So the window grows by `kernel - 1` times the
+# distance between them; after that the layer's stride makes the distance larger for those that follow.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def receptive_field(layers):
+#     width, apart = 1, 1
+#     for kernel, stride in layers:
+#         width += (kernel - 1) * apart
+#         apart *= stride
+#     return width
+# ```
+#
+# The distances multiply, so the windows of deep layers grow fast: in a ResNet-101 they are wider than
+# the image. That is why a cell of the grid knows more than its own 32×32 pixels.
+#
+# </details>
+#
+# ### 02.2 Grids in your head
+#
+# Without running an encoder: how many annotation vectors does `grid_size=None` give for an image of
+# 256×384? And for which side of a square image does `grid_size=14` leave the network's own grid as it is?
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+vectors = ...
+side = ...  # pixels
+
+check("02.2", vectors, side)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# The image is halved five times on its way: what is 256 divided by 2 five times? Then the other way
+# round: which number gives 14?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# vectors = (256 // 32) * (384 // 32)
+# side = 14 * 32
+# ```
+#
+# At 448 pixels a 14×14 grid is a real one, and four times the work of 224.
+#
+# </details>
+#
+# ### 02.3 From maps to annotation vectors
+#
+# A convolutional network gives maps, (B, D, height, width); attention wants a list of vectors, (B, P, D),
+# row by row through the grid. Turn one into the other.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def annotation_vectors(maps):  # (B, D, height, width)
+    return ...  # (B, P, D), P = height * width
+
+
+check("02.3", annotation_vectors)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `view` and `reshape` only regroup the numbers in the order in which they lie, and never change that
+# order. Two axes have to change places here, and only `transpose` or `permute` can do that.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `flatten(2)` joins the last two axes: (B, D, P). What is left to do?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def annotation_vectors(maps):
+#     return maps.flatten(2).transpose(1, 2)
+# ```
+#
+# With `reshape(B, P, D)` the shape is right as well, and each "vector" is made of neighbouring pixels of
+# one channel. A model trained on those runs, learns a little, and never looks at the right place.
+#
+# </details>
+#
+# ### 02.4 Frozen, and still
+#
+# Freeze a network for good: no parameter asks for a gradient, and forward passes leave every buffer as
+# it is. Give the network back.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def freeze(network):  # an nn.Module with batch normalisation
+    return ...  # the network
+
+
+check("02.4", freeze)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Two switches have nothing to do with each other: one for gradients, which every parameter has, and one
+# for the mode, which decides whether batch normalisation goes on measuring.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `requires_grad_` with an underscore is a method that reaches all parameters of a module. And which mode
+# do you set for testing?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def freeze(network):
+#     network.requires_grad_(False)
+#     return network.eval()
+# ```
+#
+# Both are needed. And the second lasts only until somebody calls `train()` on the model around it, which
+# is why `Encoder` overrides that method.
+#
+# </details>
+#
+# ### 02.5 The paper's encoder
+#
+# The paper cut a VGG-19 before its last pooling layer. On the `meta` device, build
+# `vision.torchvision.models.vgg19().features` without its last layer and send an image of 224×224 through it.
+# How many annotation vectors are there, and how long is each?
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib import vision
+from captionlib.exercises import check
+
+with torch.device("meta"):
+    image = torch.zeros(1, 3, 224, 224)
+    # build it here
+
+P, D = ..., ...
+
+check("02.5", P, D)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `features` is an `nn.Sequential`, so `features[:-1]` is one without the last layer. The result has the
+# shape (1, D, height, width).
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# with torch.device("meta"):
+#     features = vision.torchvision.models.vgg19().features[:-1]
+#     _, D, height, width = features(image).shape
+# P = height * width
+# ```
+#
+# 196 places with 512 numbers each. Four halvings leave a finer grid than a ResNet's five, and vectors a
+# quarter as long.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - At which depth does the kite appear? Repeat the comparison of cells with the maps of block 2 and
+#   block 4 in place of the last ones. What does a cell resemble there?
+# - Mirror an image left to right. Is its grid the mirrored grid? Measure the difference, and explain
+#   where it comes from.
+# - Why does the fingerprint hold a hash of the image file, and not its time of change? Find a case in
+#   which each of the two would be wrong.

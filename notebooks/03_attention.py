@@ -434,12 +434,237 @@ plt.show()
 #
 # ## Exercises
 #
-# 1. In the 2×2 example, multiply `wish` by ten, then by a tenth. What happens to `alpha`? What is
-#    the limit at each end?
-# 2. Add the same number to all four scores. Why does `alpha` not change? What does that say about
-#    the bias of `full_att`?
-# 3. Replace ReLU by tanh in `NaiveAttention` and repeat the search game. Does it find the
-#    pixel sooner or later?
-# 4. Scaled dot-product attention scores with $q^\top k / \sqrt{A}$. Write it with the two linear
-#    layers you have. Which tensor of size $(B, P, A)$ is no longer needed at each step?
-# 5. Hide the wanted thing in *two* pixels. Where do the weights go, and is the context still right?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
+# it is right. Hints and solution are folded under it.
+#
+# ### 03.1 A softmax that survives large scores
+#
+# Write the softmax over the pixels of each image, with nothing but `exp`, sums and maxima. Scores
+# of a thousand must do it no harm.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def softmax(scores):  # (B, P)
+    return ...  # (B, P), each row adds up to 1
+
+
+check("03.1", softmax)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The formula stands in "Four pixels and a pencil". With `keepdim=True` a sum over the pixels keeps
+# the shape (B, 1), and divides (B, P) row by row.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Take a number away from all scores of an image, and both halves of the fraction shrink by the
+# same factor. Which number makes the largest exponent 0?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def softmax(scores):
+#     raised = (scores - scores.amax(dim=1, keepdim=True)).exp()
+#     return raised / raised.sum(dim=1, keepdim=True)
+# ```
+#
+# With its own maximum taken away, each image's largest exponent is 0, and its `exp` is 1. So nothing
+# overflows, and the sum is never 0.
+#
+# </details>
+#
+# ### 03.2 Places where there is nothing to see
+#
+# Replace the pixels by the words of a sentence, and attention meets padding. Write a softmax in which
+# places that aren't `real` get the weight 0, and the others add up to 1 as ever.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def masked_softmax(scores, real):  # (B, P) floats; (B, P) bool, at least one True in each row
+    return ...  # (B, P)
+
+
+check("03.2", masked_softmax)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Setting a score to 0 doesn't do it: exp(0) is 1, so the place still gets its share. Which score has an
+# exponential of 0?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `scores.masked_fill(condition, value)` gives a new tensor with the value wherever the condition is True.
+# `~real` is the opposite of `real`.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def masked_softmax(scores, real):
+#     return scores.masked_fill(~real, float("-inf")).softmax(dim=1)
+# ```
+#
+# Masked *before* the softmax, a place takes part in no sum. Weights set to 0 after it leave a hole, and
+# the rest no longer adds up to 1.
+#
+# </details>
+#
+# ### 03.3 Five states, one grid
+#
+# Average each image's annotation vectors under the weights of its `k` states. Row $r$ of `alpha` belongs
+# to image $r // k$, and no copy of the grid should be made.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def contexts(alpha, encoder_out):  # (B * k, P), (B, P, D)
+    return ...  # (B * k, D)
+
+
+check("03.3", contexts)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Give `alpha` the shape (B, k, P) first. Then image `b` has a matrix of k rows and P columns, and another
+# of P rows and D columns.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `torch.bmm` multiplies such pairs of matrices, and so does `@`. Afterwards the first two axes are joined
+# again.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def contexts(alpha, encoder_out):
+#     B, P, D = encoder_out.shape
+#     return (alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)
+# ```
+#
+# A weighted sum over pixels *is* a matrix product, for all states of an image at once. Had the rows been
+# ordered the other way, image after image and then again, a `view` could not have sorted them.
+#
+# </details>
+#
+# ### 03.4 Scaled dot products
+#
+# Transformers score with a dot product: a query $q$ from the state, a key $k_p$ from each pixel,
+# $e_p = q \cdot k_p / \sqrt A$. The weights are the softmax of that, and the context is the average of
+# the *values*, which may be other vectors than the keys.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def attend(query, keys, values):  # (B, A), (B, P, A), (B, P, D)
+    return ..., ...  # context (B, D), alpha (B, P)
+
+
+check("03.4", attend)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The scores are (B, P): multiply `keys` with `query.unsqueeze(1)`, number by number, and sum over the axis
+# that both share.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `torch.einsum("ba,bpa->bp", query, keys)` says the same in letters: a is summed, b and p stay. Which A
+# is it that you take the root of?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def attend(query, keys, values):
+#     scores = torch.einsum("ba,bpa->bp", query, keys) / keys.shape[2] ** 0.5
+#     alpha = scores.softmax(dim=1)
+#     return torch.einsum("bp,bpd->bd", alpha, values), alpha
+# ```
+#
+# A sum of $A$ products of unit variance has the variance $A$; the root brings it back to 1, so the softmax
+# starts soft however long the vectors are. Here no tensor of size (B, P, A) is made anew at each step: the
+# keys are, and stay, the image's.
+#
+# </details>
+#
+# ### 03.5 Hard attention
+#
+# Look at one pixel only, drawn at random: pixel $p$ with the probability $\alpha_p$, for each image anew.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def look(alpha, encoder_out):  # (B, P), (B, P, D)
+    return ...  # (B, D), for each image one of its vectors
+
+
+check("03.5", look)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `torch.multinomial(alpha, 1)` draws one number for each row, with the row as probabilities, and gives
+# (B, 1).
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Row `b` of the result is `encoder_out[b, place[b]]`. With `torch.arange(B)` for the rows, one pair of
+# index lists picks them all.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def look(alpha, encoder_out):
+#     place = torch.multinomial(alpha, 1).squeeze(1)  # (B,)
+#     return encoder_out[torch.arange(len(place)), place]
+# ```
+#
+# On average over many draws this is the context of soft attention. But a draw has no gradient with respect
+# to `alpha`: that is what the [questions page](../book/faq.md) has to tell.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - In the 2×2 example, multiply `wish` by ten, then by a tenth. What is the limit of `alpha` at each end?
+# - Replace ReLU by tanh in `NaiveAttention` and repeat the search game. Does it find the pixel sooner
+#   or later?
+# - Hide the wanted thing in *two* pixels. Where do the weights go, and is the context still right?

@@ -992,12 +992,224 @@ print("grid", tuple(model.encode(images).shape), "  logits", tuple(after.logits.
 #
 # ## Exercises
 #
-# 1. Print `targets.sorted_indices` for lengths of your own and check by hand that
-#    `pad_packed_sequence` undoes it.
-# 2. The word's half of the LSTM's input product does not depend on the state either. Move it out of
-#    the loop. How much faster is a training step? Why does `step` then no longer serve search?
-# 3. Replace the vector gate by the paper's scalar (`nn.Linear(decoder_dim, 1)`). How many
-#    parameters do you save at the original's sizes?
-# 4. The paper's equation 7 scores words from $E y_{t-1} + L_h h_t + L_z z_t$ instead of from $h_t$
-#    alone. Write `word_logits` that way. What must `step` return now?
-# 5. Train nothing, but set `f_beta.bias` to −20. What does the decoder see of the picture?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
+# it is right. Hints and solution are folded under it.
+#
+# ### 04.1 What goes in, what should come out
+#
+# Teacher forcing needs three things from a batch of captions: the words that go in at each step, the
+# words that should come out, and the number of steps of each caption. Step $t$ reads word $t$ and should
+# say word $t + 1$. Nothing follows `<end>`.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def teach(
+    captions, caption_lengths
+):  # (B, T) with <start>, <end>, <pad>; (B,) counting the first two
+    return ..., ..., ...  # inputs (B, T - 1), targets (B, T - 1), decode_lengths (B,)
+
+
+check("04.1", teach)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Write `<start> a dog <end>` on one line and, below it, what should be said after each word. How are the
+# two lines shifted?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `captions[:, :-1]` leaves the last column out, `captions[:, 1:]` the first.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def teach(captions, caption_lengths):
+#     return captions[:, :-1], captions[:, 1:], caption_lengths - 1
+# ```
+#
+# A caption of $n$ words with its `<start>` and `<end>` has $n + 2$ tokens and $n + 1$ steps. Forget the
+# shift, and the model learns quickly and perfectly to repeat the word it has just read.
+#
+# </details>
+#
+# ### 04.2 How many are still running?
+#
+# From the lengths of the captions in a batch, `<start>` and `<end>` included, work out the effective
+# batch size of each step.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def effective_batch_sizes(caption_lengths):  # a list of whole numbers, in any order
+    return ...  # a list, one number for each step
+
+
+check("04.2", effective_batch_sizes)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# A caption of length 4 takes three steps: 0, 1 and 2. For which `t` is it running?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Count in a sum: `sum(length > t for length in decode_lengths)`. How many steps does the longest take?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def effective_batch_sizes(caption_lengths):
+#     decode_lengths = [length - 1 for length in caption_lengths]
+#     return [sum(length > t for length in decode_lengths) for t in range(max(decode_lengths))]
+# ```
+#
+# Their sum is the number of tokens that are predicted, and the length of a packed sequence's `data`.
+#
+# </details>
+#
+# ### 04.3 What does the vector gate cost?
+#
+# The gate is `nn.Linear(decoder_dim, encoder_dim)`; the paper's has a single output. At the original's
+# sizes, H = 512 and D = 2048, how many parameters does the paper's gate save?
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+saved = ...  # a whole number
+
+check("04.3", saved)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# A linear layer has a weight for each pair of an input and an output, and a bias for each output.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# vector = 512 * 2048 + 2048
+# scalar = 512 * 1 + 1
+# saved = vector - scalar
+# ```
+#
+# About a million, as many as a whole embedding of 2,000 words.
+#
+# </details>
+#
+# ### 04.4 One matrix for reading and for saying
+#
+# With E = H, the embedding (V, E) and the weight of `fc` (V, H) have the same shape. *Weight tying* makes
+# them the same parameter: a word that was read teaches the model how to say it. Tie `fc` to the
+# embedding, whose values are to be kept, and give `fc` back.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def tie(embedding, fc):  # nn.Embedding(V, E), nn.Linear(E, V)
+    return ...  # fc
+
+
+check("04.4", tie)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Copied numbers are equal until the first step of the optimizer. Both modules have to hold one and the
+# same `nn.Parameter`.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A parameter of a module is an attribute like any other, and can be assigned.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def tie(embedding, fc):
+#     fc.weight = embedding.weight
+#     return fc
+# ```
+#
+# The gradient of the one parameter is the sum of both uses, and `model.parameters()` lists it once, so
+# the optimizer moves it once.
+#
+# </details>
+#
+# ### 04.5 Let it speak
+#
+# Now without the true words. `step(word, state)` takes the last word and the state, and gives logits
+# (V,) and a new state; at the start there is no state yet, so it takes `None`. Begin with the id `start`,
+# choose the likeliest word each time, and stop at `end`, or after `most` words.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def speak(step, start, end, most):
+    return ...  # a list of ids, without start and end
+
+
+check("04.5", speak)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Two things are carried from one turn of the loop to the next. Which?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `int(logits.argmax())` is the likeliest word. Ask whether it is `end` before you append it.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def speak(step, start, end, most):
+#     word, state, words = start, None, []
+#     while len(words) < most:
+#         logits, state = step(word, state)
+#         word = int(logits.argmax())
+#         if word == end:
+#             break
+#         words.append(word)
+#     return words
+# ```
+#
+# That is greedy search. In training the next input comes from the caption, here from the model itself;
+# everything else is the same `step`.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - The word's half of the LSTM's input product does not depend on the state either. Move it out of the
+#   loop. How much faster is a training step? Why does `step` then no longer serve search?
+# - The paper's equation 7 scores words from $E y_{t-1} + L_h h_t + L_z z_t$ instead of from $h_t$ alone.
+#   Write `word_logits` that way. What must `step` return now?
+# - Train nothing, but set `f_beta.bias` to −20. What does the decoder see of the picture?

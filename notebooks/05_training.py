@@ -948,12 +948,233 @@ work.cleanup()
 #
 # ## Exercises
 #
-# 1. Set `alpha_c` to 0 and to 10. How do `penalty` and BLEU-4 move? Draw `alphas.sum(1)` of one
-#    caption in both cases.
-# 2. Print the nats a token of the *validation* captions after each epoch. Does their minimum fall
-#    together with the best BLEU-4? The paper's authors saw the two part company.
-# 3. Feed the model its own last word with probability $p$ during training (scheduled sampling,
-#    {cite}`bengio2015`). Which line of the decoder's `forward` must change?
-# 4. Remove `loader.generator.manual_seed` from `train`. Which assertion of this chapter fails, and
-#    why only that one?
-# 5. With `epochs=3`, what BLEU-4 do 300 scenes give? And 600? What would more data buy?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
+# it is right. Hints and solution are folded under it.
+#
+# ### 05.1 The loss of a padded batch
+#
+# Without packed sequences the padding must be kept out of the loss by hand. Compute the mean
+# cross-entropy, in nats a token, over the real steps of a padded batch: caption $i$ has
+# `decode_lengths[i]` of them, and each token counts the same.
+
+# %% tags=["exercise"]
+import torch
+from torch.nn import functional as F
+
+from captionlib.exercises import check
+
+
+def padded_loss(logits, targets, decode_lengths):  # (B, T, V), (B, T), (B,)
+    return ...  # nats a token
+
+
+check("05.1", padded_loss)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `F.cross_entropy(..., reduction="none")` gives the surprise at every place, padding included. It wants
+# the classes on axis 1: `logits.flatten(0, 1)` and `targets.flatten()` bring them there.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `torch.arange(T)` compared with `decode_lengths.unsqueeze(1)` tells for each place whether it is real.
+# What do you divide the sum of the real ones by?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def padded_loss(logits, targets, decode_lengths):
+#     surprise = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+#     real = torch.arange(targets.shape[1]) < decode_lengths.unsqueeze(1)  # (B, T)
+#     return surprise[real.flatten()].mean()
+# ```
+#
+# Averaged over padding too, the loss would be smaller for a batch with one long caption, without anything
+# having been learnt. Averaged caption by caption, the words of short captions would count for more.
+#
+# </details>
+#
+# ### 05.2 Looking everywhere once
+#
+# Compute the doubly stochastic penalty: how far is each pixel's attention, summed over the steps, from 1?
+# Square that, and take the mean over captions and pixels.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def penalty(alphas):  # (B, steps, P), zero past a caption's end
+    return ...  # one number
+
+
+check("05.2", penalty)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Over which axis do the weights add up to 1 already, whatever the model does? A penalty on that sum would
+# always be 0.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def penalty(alphas):
+#     return (1 - alphas.sum(dim=1)).square().mean()
+# ```
+#
+# Summed over steps, (B, P) is left: how long each pixel was looked at. The paper sums over the pixels where
+# this takes the mean, which makes its penalty about P times as large.
+#
+# </details>
+#
+# ### 05.3 One length for all gradients
+#
+# When the gradients of all parameters *together*, as one long vector, are longer than `max_norm`, shorten
+# them to that length, all by the same factor. Otherwise leave them as they are.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def clip(gradients, max_norm):  # a list of tensors of any shapes
+    return ...  # a list of new tensors
+
+
+check("05.3", clip)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The length of a vector is the root of the sum of its squares; and the squares of all tensors go into one
+# sum.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The factor is `max_norm / length`, but never more than 1.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def clip(gradients, max_norm):
+#     length = torch.sqrt(sum(gradient.square().sum() for gradient in gradients))
+#     factor = min(1.0, max_norm / length)
+#     return [gradient * factor for gradient in gradients]
+# ```
+#
+# One factor keeps the direction of the step. Clipping each tensor, or each number, would turn it.
+#
+# </details>
+#
+# ### 05.4 When is the rate cut?
+#
+# The plateau schedule cuts the rate each time that `decay_after` epochs have gone by without a BLEU-4
+# better than every one before; as good is not better. After a cut, and after a better score, the count
+# begins again. Given the scores of the epochs so far, how often has the rate been cut?
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def cuts(scores, decay_after):
+    return ...  # a whole number
+
+
+check("05.4", cuts)
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Go through the scores and keep three things: the best so far, how many epochs have passed since it or
+# the last cut, and the number of cuts.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cuts(scores, decay_after):
+#     best, stale, cut = float("-inf"), 0, 0
+#     for score in scores:
+#         if score > best:
+#             best, stale = score, 0
+#         else:
+#             stale += 1
+#             if stale == decay_after:
+#                 cut, stale = cut + 1, 0
+#     return cut
+# ```
+#
+# With scores of 5, 4, 6, the third is better than all before, and the count begins anew, although the
+# second was a step back. Compared with the epoch before only, a score that goes up and down would never
+# be stale.
+#
+# </details>
+#
+# ### 05.5 A little less teaching
+#
+# Scheduled sampling {cite}`bengio2015` sometimes feeds the model its own last word. Mix the two: each
+# caption of the batch gets its own word with the probability `p`, by a coin of its own, and the true word
+# otherwise.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def next_input(true_words, own_words, p):  # (B,), (B,), a number from 0 to 1
+    return ...  # (B,)
+
+
+check("05.5", next_input)
+
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `torch.rand(B)` are B numbers between 0 and 1. How often is one of them smaller than p?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `torch.where(condition, a, b)` takes from `a` where the condition holds, and from `b` elsewhere.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def next_input(true_words, own_words, p):
+#     own = torch.rand(len(true_words)) < p
+#     return torch.where(own, own_words, true_words)
+# ```
+#
+# `rand` never gives 1, so `p = 1` always takes the model's own word and `p = 0` never does.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Set `alpha_c` to 0 and to 10. How do `penalty` and BLEU-4 move? Draw `alphas.sum(1)` of one caption in
+#   both cases.
+# - Print the nats a token of the *validation* captions after each epoch. Does their minimum fall together
+#   with the best BLEU-4? The paper's authors saw the two part company.
+# - With `epochs=3`, what BLEU-4 do 300 scenes give? And 600? What would more data buy?

@@ -1,0 +1,246 @@
+"""Chapter 03, attention."""
+
+import torch
+
+from captionlib.exercises.answers import Wrong, call, compare, describe, tensor
+
+
+def exercise_1(softmax) -> str:
+    """A softmax that survives large scores."""
+    small = torch.tensor([[1.0, 2.0, 3.0, 0.0], [0.0, 0.5, -1.0, 2.0], [0.3, 0.3, 0.3, 0.3]])
+    alpha = tensor(call(softmax, small), (3, 4), "alpha")
+    if torch.allclose(alpha.sum(dim=0), torch.ones(4)):
+        raise Wrong(
+            "each column adds up to 1, so the images of the batch share one look; the weights of "
+            "one image, a row, should"
+        )
+    if torch.allclose(alpha.sum(), torch.tensor(1.0)):
+        raise Wrong("the whole batch adds up to 1; each image, a row, should for itself")
+    compare(
+        alpha,
+        small.softmax(dim=1),
+        [
+            (small.exp(), "the weights are exp(scores), not yet divided by their sum"),
+            (
+                (small - small.amax(1, keepdim=True)).exp(),
+                "each row's largest weight is 1; divide by the row's sum",
+            ),
+            (small / small.sum(1, keepdim=True), "the scores are divided, but where is exp?"),
+        ],
+        what="alpha",
+    )
+    large = torch.tensor([[1000.0, 1001.0, 990.0, 0.0], [-1000.0, -1001.0, -1000.0, -1001.0]])
+    alpha = call(softmax, large)
+    if alpha[0].isnan().any():
+        raise Wrong(
+            "small scores are fine, but of [1000, 1001, 990, 0] it makes nan: exp(1000) is "
+            "infinite. Which number could you take away from all of them first?"
+        )
+    if not torch.allclose(alpha.sum(dim=1), torch.ones(2), atol=1e-3):
+        raise Wrong(
+            "one image has scores near 1000, another near -1000, and the second gets no weights: "
+            "exp(-2000) is 0. Take away each image's own maximum, not the batch's"
+        )
+    compare(alpha, large.softmax(dim=1), what="alpha for large scores", tolerance=1e-3)
+    return (
+        "large scores and small ones, each image for itself. Adding the same number to all scores "
+        "changes nothing, which is why the bias of full_att can't matter either."
+    )
+
+
+def exercise_2(masked_softmax) -> str:
+    """Places where there is nothing to see."""
+    scores = torch.tensor([[2.0, 1.0, 0.5, -1.0], [0.3, -0.2, 4.0, 3.0], [1.0, 2.0, 3.0, 4.0]])
+    real = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]).bool()
+    alpha = call(masked_softmax, scores, real)
+    if isinstance(alpha, torch.Tensor) and alpha.isnan().any():
+        raise Wrong(
+            "some weights are nan: the row without padding has nothing left, so the mask is upside "
+            "down, or minus infinity was multiplied by 0"
+        )
+    alpha = tensor(alpha, (3, 4), "alpha")
+    loose, hole = scores.softmax(dim=1), scores.softmax(dim=1) * real
+    compare(
+        alpha,
+        scores.masked_fill(~real, -1e30).softmax(dim=1),
+        [
+            (loose, "the padding still gets its weight: `real` has made no difference"),
+            (
+                hole,
+                "the padding gets no weight, but the rest no longer adds up to 1: mask the scores, "
+                "before the softmax",
+            ),
+            (
+                (scores * real).softmax(dim=1),
+                "a score of 0 is not a weight of 0: exp(0) is 1. Which score has an exponential of "
+                "nothing?",
+            ),
+            (
+                (scores * real).softmax(dim=1) * real,
+                "the padding's scores of 0 are in the sum, although their weights were taken out",
+            ),
+            (
+                scores.masked_fill(~real, -1e30).softmax(dim=0),
+                "the sum runs over the images; the places of one image should add up to 1",
+            ),
+            (
+                scores.masked_fill(~real, scores.min()).softmax(dim=1),
+                "the lowest score of all is still a score: padding gets a little weight",
+            ),
+        ],
+        what="alpha",
+    )
+    return "nothing on the padding, and 1 in all."
+
+
+def exercise_3(contexts) -> str:
+    """Five states, one grid."""
+    B, k, P, D = 2, 3, 4, 5
+    encoder_out, alpha = torch.randn(B, P, D), torch.randn(B * k, P).softmax(dim=1)
+    image = torch.arange(B * k) // k
+
+    def of(alpha, image):
+        return torch.stack([(alpha[r, :, None] * encoder_out[image[r]]).sum(0) for r in range(6)])
+
+    known = {
+        (B, k, D): "the states still have an axis of their own: join it with the images",
+        (B * k, P, D): "the vectors are weighted, but not yet added up over the pixels",
+        (B * k, P): "this adds up over the channels; the pixels should go",
+        (B, D): "one context for each image, where each of its three states should have its own",
+    }
+    got = tensor(call(contexts, alpha, encoder_out), (B * k, D), "the result", known=known)
+    right = of(alpha, image)
+    compare(
+        got,
+        right,
+        [
+            (
+                of(alpha, torch.arange(B * k) % B),
+                "each row was given image r % B. The copies are in the order 0, 1, 0, 1, ..., and "
+                "the rows in the order 0, 0, 0, 1, 1, 1",
+            ),
+            (
+                of(alpha.view(k, B, P).transpose(0, 1).reshape(B * k, P), image),
+                "(k, B, P) was taken for (B, k, P): the three rows of an image stand together",
+            ),
+            (
+                right / P,
+                "each context is a quarter of what it should be: the weights add up to 1 already, "
+                "so take the sum over pixels and not the mean",
+            ),
+            (
+                of(torch.full_like(alpha, 1 / P), image),
+                "this is the plain average: the weights are not used",
+            ),
+            (
+                of(alpha, torch.zeros(B * k, dtype=torch.int64)),
+                "all rows look at image 0",
+            ),
+        ],
+        otherwise="these are not the averages of image r // k under the weights of row r",
+    )
+    return "each state over its own image, and the grid stands in memory once."
+
+
+def exercise_4(attend) -> str:
+    """Scaled dot products."""
+    B, P, A, D = 2, 3, 16, 4
+    query, keys, values = 2 * torch.randn(B, A), torch.randn(B, P, A), torch.randn(B, P, D)
+    result = call(attend, query, keys, values)
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise Wrong(f"context and alpha should come back, and this is {describe(result)}")
+    swapped = {(B, P): "alpha came first; the order is context, alpha"}
+    context = tensor(result[0], (B, D), "the context", known=swapped)
+    alpha = tensor(result[1], (B, P), "alpha")
+    products = (keys * query[:, None]).sum(2)
+    compare(
+        alpha,
+        (products / 4).softmax(dim=1),
+        [
+            (products.softmax(dim=1), "the dot products are not scaled"),
+            (
+                (products / A).softmax(dim=1),
+                "divided by A; its square root is enough, for a sum of A products grows like the "
+                "root of A",
+            ),
+            ((products / P**0.5).softmax(dim=1), "this is the root of P; A is the vectors' length"),
+            ((products / D**0.5).softmax(dim=1), "this is the root of D; A is the keys' length"),
+            ((products * 4).softmax(dim=1), "multiplied by the root of A, not divided"),
+            ((products / 4).softmax(dim=0), "the softmax runs over the images, not the pixels"),
+            (products / 4, "these are the scores; the softmax is missing"),
+        ],
+        what="alpha",
+    )
+    right = (alpha[:, :, None] * values).sum(1)
+    compare(
+        context,
+        right,
+        [
+            (
+                right / P,
+                "the context is the mean of weighted values; the weights add up to 1 already",
+            ),
+            (values.mean(1), "the context is the plain average of the values"),
+        ],
+        what="the context",
+    )
+    same = call(attend, query, keys, keys)[0]
+    compare(same, (alpha[:, :, None] * keys).sum(1), what="the context where values are the keys")
+    return "the same three moves, score, softmax and average, with one product for a score."
+
+
+def exercise_5(look) -> str:
+    """Hard attention."""
+    n = 1000
+    alpha = torch.tensor([[0.1, 0.2, 0.7, 0.0], [0.6, 0.1, 0.0, 0.3]]).repeat_interleave(n, 0)
+    places = torch.arange(4.0).repeat(2 * n, 1)
+    encoder_out = torch.stack([torch.arange(2.0 * n)[:, None].expand(-1, 4), places], dim=2)
+    known = {
+        (2 * n, 1, 2): "an axis of length 1 is left over, where the pixels were",
+        (2 * n,): "these seem to be places; their vectors are asked for",
+        (2 * n, 1): "these seem to be places; their vectors are asked for",
+        (
+            2 * n,
+            2 * n,
+            2,
+        ): "each image got the places of all images: index rows and places in pairs",
+    }
+    got = tensor(call(look, alpha, encoder_out), (2 * n, 2), "the result", known=known)
+    soft = (alpha[:, :, None] * encoder_out).sum(1)
+    if torch.allclose(got, soft, rtol=1e-4, atol=1e-3):
+        raise Wrong("this is the average, so soft attention; here one vector is to be drawn")
+    if not torch.equal(got[:, 0], encoder_out[:, 0, 0]):
+        raise Wrong("some rows come from another image")
+    drawn = got[:, 1].round().long()
+    if not torch.allclose(got[:, 1], drawn.float()) or drawn.min() < 0 or drawn.max() > 3:
+        raise Wrong("the result is none of the image's vectors")
+    shares = torch.stack([drawn[:n].bincount(minlength=4), drawn[n:].bincount(minlength=4)]) / n
+
+    def near(other):
+        return (shares - other).abs().max() < 0.05
+
+    if (shares == 1).any(dim=1).all():
+        if torch.equal(drawn, alpha.argmax(dim=1)):
+            raise Wrong(
+                "it always looks at the pixel with the largest weight; the others should have "
+                "their chance, too"
+            )
+        raise Wrong("one draw served the whole batch: all images look at the same pixel")
+    if near(torch.full((2, 4), 0.25)):
+        raise Wrong("all pixels are drawn equally often: the weights play no part")
+    if near(alpha[[0, n]].softmax(dim=1)):
+        raise Wrong(
+            "weights like [0.1, 0.2, 0.7, 0] are drawn as if they were scores, after another "
+            "softmax: they are probabilities already"
+        )
+    if near(alpha[[0, 0]]) or near(alpha[[n, n]]):
+        raise Wrong("every image is drawn with the weights of one and the same")
+    if not near(alpha[[0, n]]):
+        said = ", ".join(f"{share:.2f}" for share in shares[0].tolist())
+        raise Wrong(
+            f"for weights of 0.1, 0.2, 0.7 and 0 the four pixels were drawn with shares of {said}"
+        )
+    again = call(look, alpha, encoder_out)
+    if torch.equal(again, got):
+        raise Wrong("a second look draws just the same: do not set the seed inside")
+    return "one pixel for each image, as often as its weight says."

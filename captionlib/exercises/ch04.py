@@ -1,0 +1,218 @@
+"""Chapter 04, the decoder."""
+
+import torch
+from torch import nn
+
+from captionlib.exercises.answers import Wrong, call, compare, describe, number, quantity, tensor
+
+
+def exercise_1(teach) -> str:
+    """What goes in, what should come out."""
+    captions = torch.tensor([[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]])  # 5 starts, 6 ends
+    lengths = torch.tensor([5, 3])
+    result = call(teach, captions, lengths)
+    if not isinstance(result, (tuple, list)) or len(result) != 3:
+        raise Wrong(f"three things should come back, and this is {describe(result)}")
+    before, after = captions[:, :-1], captions[:, 1:]
+    known = {
+        (2, 6): "the inputs have as many columns as the captions, but the last word of a caption "
+        "is never an input",
+        (2, 4): "the inputs have lost <start> or one column too many: only the last one goes",
+    }
+    inputs = tensor(result[0], (2, 5), "the inputs", "int", known)
+    compare(
+        inputs,
+        before,
+        [(after, "the inputs begin with the first word; the first input is <start>")],
+        what="the inputs",
+    )
+    known = {
+        (2, 6): "the targets have as many columns as the captions, but <start> is never a target",
+        (2, 4): "the targets have lost a column too many: only <start> goes",
+    }
+    targets = tensor(result[1], (2, 5), "the targets", "int", known)
+    compare(
+        targets,
+        after,
+        [
+            (
+                before,
+                "each target is the word that was just read: the model would learn to repeat it. "
+                "The targets are one step ahead",
+            ),
+            (
+                torch.roll(captions, 1, 1)[:, :-1],
+                "the targets lag behind: each is the word before the one just read",
+            ),
+        ],
+        what="the targets",
+    )
+    steps = tensor(result[2], (2,), "decode_lengths", "int")
+    compare(
+        steps,
+        lengths - 1,
+        [
+            (lengths, "decode_lengths are the lengths as they were; after <end> nothing is said"),
+            (
+                lengths - 2,
+                "decode_lengths count the words alone; the step that says <end> is one more",
+            ),
+            (torch.tensor([5, 5]), "decode_lengths count the padding"),
+        ],
+        what="decode_lengths",
+    )
+    return "in: <start> and the words; out: the words and <end>."
+
+
+def exercise_2(effective_batch_sizes) -> str:
+    """How many are still running?"""
+    got = call(effective_batch_sizes, [9, 3, 5, 5])
+    if isinstance(got, torch.Tensor):
+        got = got.tolist()
+    if not isinstance(got, (list, tuple)):
+        raise Wrong(f"a list should come back, and this is {describe(got)}")
+    got = [number(each, "each batch size", whole=True) for each in got]
+    compare(
+        got,
+        [4, 4, 3, 3, 1, 1, 1, 1],
+        [
+            (
+                [4, 4, 4, 3, 3, 1, 1, 1, 1],
+                "there is one step too many: a caption of length 9, <start> and <end> included, "
+                "takes 8 steps",
+            ),
+            (
+                [4, 4, 4, 3, 3, 1, 1, 1],
+                "at step 2 a caption of two steps still counts: steps are 0, 1, ..., so it runs as "
+                "long as its length is more than t, not at least t",
+            ),
+            (
+                [4, 3, 3, 1, 1, 1, 1],
+                "the first step is missing, or <start> and <end> were both taken off: only one "
+                "token has no step, <end>",
+            ),
+            ([4, 4], "it stops when the first caption ends; the longest one decides"),
+            ([4] * 8, "all four are counted at each step, also those that have ended"),
+            ([8, 4, 4, 2], "these are the lengths; how many captions run at each step?"),
+            ([4, 4, 3, 3, 1, 1, 1, 1, 0], "at the last step nobody is running"),
+            ([0, 0, 1, 1, 3, 3, 3, 3], "these are the captions that have ended already"),
+        ],
+        what="the list for lengths 9, 3, 5, 5",
+    )
+    return "18 tokens in all, where a padded batch would compute 32."
+
+
+def exercise_3(saved) -> str:
+    """What does the vector gate cost?"""
+    H, D = 512, 2048
+    quantity(
+        saved,
+        (H + 1) * (D - 1),
+        [
+            (H * D, "that is the vector gate's weight alone: what of its bias, and of the scalar?"),
+            (H * D + D, "that is what the vector gate has; the scalar gate has a few, too"),
+            (H * (D - 1), "the weights are right; biases are parameters, too"),
+            (H * D + D - H, "the scalar gate has a bias as well"),
+            (H * D + D - 1, "the scalar gate has a weight for each of the 512 inputs"),
+            (H + 1, "that is what the scalar gate has; how much less is it than the vector gate?"),
+            (-(H + 1) * (D - 1), "the sign: the vector gate is the larger one"),
+        ],
+        what="the number",
+        tolerance=1e-9,
+        whole=True,
+    )
+    return "2,047 outputs less, each with 512 weights and a bias."
+
+
+def exercise_4(tie) -> str:
+    """One matrix for reading and for saying."""
+    embedding, fc = nn.Embedding(7, 3), nn.Linear(3, 7)
+    vectors, bias = embedding.weight.detach().clone(), fc.bias
+    result = call(tie, embedding, fc)
+    if not isinstance(result, nn.Linear):
+        raise Wrong(f"fc should come back, and this is {describe(result)}")
+    if result is not fc:
+        raise Wrong("another layer came back; the model holds the one that was given")
+    if fc.weight.shape != vectors.shape:
+        raise Wrong(
+            f"fc's weight is now {tuple(fc.weight.shape)}; it must stay {tuple(vectors.shape)}. "
+            "nn.Linear stores its weight as (out, in), so nothing needs turning round"
+        )
+    if not torch.equal(embedding.weight, vectors):
+        raise Wrong("the embedding's values are lost: they may be pretrained. Tie the other way")
+    if fc.weight is not embedding.weight:
+        if fc.weight.data_ptr() == embedding.weight.data_ptr():
+            raise Wrong(
+                "the numbers are in one place, but there are still two parameters: each collects a "
+                "gradient of its own, and the optimizer moves the numbers twice"
+            )
+        if torch.equal(fc.weight, vectors):
+            raise Wrong(
+                "that is a copy: equal today, and different after the first step of the optimizer"
+            )
+        raise Wrong("fc's weight is not the embedding's: fc scores with other numbers")
+    if fc.bias is not bias:
+        raise Wrong("fc's bias should stay as it was")
+    fc(embedding(torch.tensor([1, 2]))).sum().backward()
+    if embedding.weight.grad is None:
+        raise Wrong("the shared parameter gets no gradient")
+    return "one parameter, used twice; its gradient is the sum of both uses."
+
+
+def exercise_5(speak) -> str:
+    """Let it speak."""
+    START, END, story = 0, 1, [4, 2, 2, 5, 3]
+
+    class Step:
+        """Tells a story word by word, if it is given back its own state and its own words."""
+
+        def __init__(self, story):
+            self.story, self.calls, self.heard = story, 0, []
+
+        def __call__(self, word, state):
+            self.calls += 1
+            if self.calls > 200:
+                raise Wrong("a model that never says <end> keeps it talking for ever: count words")
+            if state is not None and not isinstance(state, tuple):
+                raise Wrong(f"the state that came back from step is passed on, not {state!r}")
+            self.heard.append(int(word))
+            place = 0 if state is None else state[0]
+            said = self.story[place] if place < len(self.story) else END
+            logits = torch.zeros(6)
+            logits[said] = 1.0
+            return logits, (place + 1,)
+
+    def run(story, most):
+        step = Step(story)
+        got = call(speak, step, START, END, most)
+        if not isinstance(got, (list, tuple)):
+            raise Wrong(f"a list of ids should come back, and this is {describe(got)}")
+        if len(got) > most:
+            raise Wrong(f"with most={most} it says {len(got)} words")
+        return [int(number(each, "each word", whole=True)) for each in got], step
+
+    got, step = run(story, 20)
+    compare(
+        got,
+        story,
+        [
+            ([*story, END], "<end> is in the caption: it is a sign to stop, not a word"),
+            ([START, *story], "<start> is in the caption, and nobody said it"),
+            ([START, *story, END], "<start> and <end> are in the caption; neither is a word"),
+            ([4] * 20, "it says its first word again and again: the new state is not passed on"),
+            (story[:-1], "the last word is missing"),
+        ],
+        what="what a model says that wants to say 4, 2, 2, 5, 3",
+    )
+    if step.heard == [START] * len(step.heard):
+        raise Wrong("it hears <start> at every step: what was said last must go in next")
+    compare(
+        step.heard,
+        [START, *story],
+        otherwise=f"step was given the words {step.heard}; it should hear <start>, then its own",
+    )
+    compare(run([2] * 300, 9)[0], [2] * 9, what="what a model says that never ends, with most=9")
+    compare(run(story, 2)[0], story[:2], what="what is said with most=2")
+    if run([], 5)[0]:
+        raise Wrong("a model that says <end> at once has said nothing")
+    return "it hears itself, and knows when to stop."

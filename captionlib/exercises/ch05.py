@@ -1,0 +1,300 @@
+"""Chapter 05, training."""
+
+import torch
+from torch.nn import functional as F
+
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    close,
+    compare,
+    describe,
+    number,
+    tensor,
+)
+
+
+def exercise_1(padded_loss) -> str:
+    """The loss of a padded batch."""
+    B, T, V = 3, 5, 7
+    logits, lengths = 2 * torch.randn(B, T, V), torch.tensor([5, 2, 3])
+    targets = torch.randint(1, V, (B, T))
+    real = torch.arange(T) < lengths[:, None]
+    targets[~real] = 0
+    logits[~real] *= 3  # nobody looks at what comes out there
+
+    def surprise(logits):
+        return -logits.log_softmax(2).gather(2, targets[:, :, None])[:, :, 0]  # (B, T)
+
+    got = call(padded_loss, logits, targets, lengths)
+    if isinstance(got, torch.Tensor) and got.numel() > 1:
+        raise Wrong(f"one number should come back, and this is {describe(got)}: take the mean")
+    got = number(got, "the loss")
+    each = surprise(logits)
+    right = each[real].mean().item()
+    axis = logits.log_softmax(1).gather(2, targets[:, :, None])[:, :, 0]
+    longer = torch.arange(T) < lengths[:, None] + 1
+    shorter = torch.arange(T) < lengths[:, None] - 1
+    compare(
+        got,
+        right,
+        [
+            (each.mean().item(), "the padding is in the mean: every place counts, real or not"),
+            (
+                (each * real).mean().item(),
+                "the sum leaves the padding out, but is divided by all places, padding included",
+            ),
+            (
+                ((each * real).sum(1) / lengths).mean().item(),
+                "a mean of means: each caption counts the same, so a word of a short one counts "
+                "for more. Divide once, by all real tokens",
+            ),
+            ((each * real).sum().item(), "that is the sum; divide it by the number of real tokens"),
+            ((each * real).sum().item() / B, "divided by the number of captions, not of tokens"),
+            (
+                surprise(logits.softmax(2))[real].mean().item(),
+                "there is a softmax too many: cross_entropy takes raw logits and has one inside",
+            ),
+            (-right, "the sign: surprise is minus the log-probability"),
+            (
+                -axis[real].mean().item(),
+                "the softmax runs over the steps; it belongs over words",
+            ),
+            (
+                F.cross_entropy(logits.transpose(1, 2), targets).item(),
+                "the padding is in the mean: every place counts, real or not",
+            ),
+            (
+                each[longer].mean().item(),
+                "one step too many for each caption: a length of 2 means the steps 0 and 1",
+            ),
+            (
+                each[shorter].mean().item(),
+                "one step too few for each caption: decode_lengths have left <start> out already",
+            ),
+            (right / 0.6931471805599453, "these are bits; nats want the natural logarithm"),
+        ],
+        otherwise="this is not the mean surprise over the real steps",
+        tolerance=1e-4,
+    )
+    return "each real token counts once, and padding not at all, as with packed sequences."
+
+
+def exercise_2(penalty) -> str:
+    """Looking everywhere once."""
+    alphas = (3 * torch.randn(2, 3, 4)).softmax(dim=2)
+    alphas[1, 2] = 0  # a shorter caption
+    got = call(penalty, alphas)
+    if isinstance(got, torch.Tensor) and got.numel() > 1:
+        raise Wrong(f"one number should come back, and this is {describe(got)}: take the mean")
+    got = number(got, "the penalty")
+    looked = alphas.sum(1)  # (2, 4)
+    right = (1 - looked).square()
+    compare(
+        got,
+        right.mean().item(),
+        [
+            (
+                (1 - alphas.sum(2)).square().mean().item(),
+                "this adds up over the pixels, where the sum is 1 anyway; add up over the steps",
+            ),
+            (right.sum().item(), "that is a sum over captions and pixels; the mean is asked for"),
+            (right.sum(1).mean().item(), "summed over the pixels, as in the paper; take the mean"),
+            ((1 - looked).mean().item(), "without the square, too much and too little cancel out"),
+            ((1 - looked).abs().mean().item(), "this is the distance; square it"),
+            (
+                (1 - alphas.mean(1)).square().mean().item(),
+                "this is the mean attention over the steps; their sum is what should be near 1",
+            ),
+            (
+                (1 - alphas).square().mean().item(),
+                "the attention is not yet added up over the steps",
+            ),
+            (
+                (1 - looked.mean(0)).square().mean().item(),
+                "the captions were averaged before squaring, so that two of them can make up for "
+                "each other; square first",
+            ),
+            ((1 - looked).mean().item() ** 2, "take the square before the mean, not after"),
+            (
+                looked.square().mean().item(),
+                "this pulls each pixel's sum to 0, not to 1",
+            ),
+        ],
+        otherwise="this is not the mean squared distance of each pixel's total attention from 1",
+    )
+    return "a pixel that was looked at once in all costs nothing."
+
+
+def exercise_3(clip) -> str:
+    """One length for all gradients."""
+    gradients = [torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([12.0]), torch.zeros(2, 1)]
+
+    def run(gradients, max_norm):
+        got = call(clip, gradients, max_norm)
+        if not isinstance(got, (list, tuple)):
+            raise Wrong(f"a list of tensors should come back, and this is {describe(got)}")
+        if len(got) != len(gradients):
+            raise Wrong(f"{len(gradients)} tensors went in, and {len(got)} came back")
+        return [
+            tensor(new, old.shape, f"tensor {i}")
+            for i, (new, old) in enumerate(zip(got, gradients, strict=True))
+        ]
+
+    got = run(gradients[:2], 3.25)  # of length 13
+    each = [gradient * min(1, 3.25 / gradient.norm()) for gradient in gradients[:2]]
+    compare(
+        got,
+        [gradient / 4 for gradient in gradients[:2]],
+        [
+            (
+                each,
+                "each tensor was clipped by itself; one length for all of them keeps the direction",
+            ),
+            (
+                [gradient.clamp(-3.25, 3.25) for gradient in gradients[:2]],
+                "each number was clipped; the length of all together is what counts",
+            ),
+            (gradients[:2], "gradients of length 13 were not shortened to 3.25"),
+            (
+                [gradient * 3.25 / 17 for gradient in gradients[:2]],
+                "the lengths were added up, 5 + 12; a length is the root of the sum of squares",
+            ),
+            (
+                [gradient * 3.25 / 19 for gradient in gradients[:2]],
+                "the numbers were added up, 3 + 4 + 12; a length is the root of the sum of squares",
+            ),
+            (
+                [gradient * 3.25 / 169 for gradient in gradients[:2]],
+                "the sum of squares is 169; the length is its root",
+            ),
+            (
+                [gradient / 13 for gradient in gradients[:2]],
+                "the length is 1 now, and should be max_norm",
+            ),
+            (
+                [gradient * 3.25 / 12 for gradient in gradients[:2]],
+                "the largest number was taken for the length",
+            ),
+        ],
+        otherwise="gradients of length 13, clipped to 3.25, should all be a quarter as long",
+    )
+    compare(
+        run(gradients, 20.0),
+        gradients,
+        [
+            (
+                [gradient * 20 / 13 for gradient in gradients],
+                "gradients shorter than max_norm were made longer; leave them alone",
+            )
+        ],
+        otherwise="gradients shorter than max_norm should stay as they are",
+    )
+    zeros = [torch.zeros(2), torch.zeros(3)]
+    compare(run(zeros, 1.0), zeros, what="what becomes of gradients that are all zero")
+    return "shorter where it must be, and always in the same direction."
+
+
+def exercise_4(cuts) -> str:
+    """When is the rate cut?"""
+
+    def run(scores, decay_after):
+        return number(call(cuts, scores, decay_after), "the number of cuts", whole=True)
+
+    run([5, 4, 4, 4], 3)  # is it a whole number at all?
+    if run([1, 2, 3, 4, 5, 6], 2):
+        raise Wrong("scores that only get better lead to a cut; it counts epochs without a better")
+    compare(
+        run([5, 4, 4, 4], 3),
+        1,
+        [(0, "after 5, 4, 4, 4 three epochs have gone by without a better one: that is one cut")],
+        what="the number of cuts after 5, 4, 4, 4 with decay_after=3",
+    )
+    compare(
+        run([5, 4, 4], 3),
+        0,
+        [
+            (
+                1,
+                "after 5, 4, 4 only two epochs have gone by without a better one; it takes three",
+            )
+        ],
+        what="the number of cuts after 5, 4, 4 with decay_after=3",
+    )
+    compare(
+        run([5, *[4] * 6], 3),
+        2,
+        [
+            (4, "after a cut the count begins again; this cuts in every stale epoch from then on"),
+            (
+                1,
+                "six epochs without a better one are two cuts for decay_after=3; this stops at one",
+            ),
+        ],
+        what="the number of cuts after 5 and six times 4 with decay_after=3",
+    )
+    compare(
+        run([5, 5, 5, 5], 3),
+        1,
+        [(0, "5, 5, 5, 5: as good is not better, so three epochs have brought nothing")],
+        what="the number of cuts after 5, 5, 5, 5 with decay_after=3",
+    )
+    compare(
+        run([5, 1, 2, 3], 3),
+        1,
+        [
+            (
+                0,
+                "in 5, 1, 2, 3 each is compared with the one before it; none of the last three is "
+                "better than 5",
+            )
+        ],
+        what="the number of cuts after 5, 1, 2, 3 with decay_after=3",
+    )
+    compare(
+        run([5, 4, 4, 6, 4, 4], 3),
+        0,
+        [(1, "in 5, 4, 4, 6, 4, 4 the 6 begins the count anew; there are never three in a row")],
+        what="the number of cuts after 5, 4, 4, 6, 4, 4 with decay_after=3",
+    )
+    compare(run([], 3), 0, what="the number of cuts before the first epoch")
+    return "the rate is 0.8 to this power, and needs no memory but the scores."
+
+
+def exercise_5(next_input) -> str:
+    """A little less teaching."""
+    n = 2000
+    true, own = torch.arange(n), torch.arange(n) + n
+
+    def share(p):
+        got = call(next_input, true, own, p)
+        got = tensor(got, (n,), "the result", "int")
+        taken = got == own
+        if not (taken | (got == true)).all():
+            at = int((~(taken | (got == true))).nonzero()[0])
+            raise Wrong(
+                f"caption {at} gets the word {int(got[at])}, which is neither its true word "
+                f"{int(true[at])} nor its own {int(own[at])}"
+            )
+        return taken.float().mean().item(), taken
+
+    low, first = share(0.2)
+    if low in (0.0, 1.0):
+        raise Wrong(
+            "one coin decides for the whole batch: either all captions get the true word, or none "
+            "does"
+            if len({share(0.5)[0] for _ in range(20)}) > 1
+            else f"with p = 0.2 the model's own word is {'always' if low else 'never'} taken"
+        )
+    if abs(low - 0.8) < 0.05:
+        raise Wrong("p is the share of the model's own words; here it is that of the true words")
+    if abs(low - 0.5) < 0.05:
+        raise Wrong("the coin is fair whatever p says: with p = 0.2 half of the words are its own")
+    if abs(low - 0.2) > 0.05:
+        raise Wrong(f"with p = 0.2 it takes {low:.0%} of the model's own words")
+    if torch.equal(share(0.2)[1], first):
+        raise Wrong("the same captions get their own word each time: draw anew at every step")
+    for p in (0.0, 1.0):
+        if not close(share(p)[0], p):
+            raise Wrong(f"with p = {p:.0f} it should be {'always' if p else 'never'} its own word")
+    return "a coin for each caption, thrown anew at each step."

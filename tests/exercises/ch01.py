@@ -1,0 +1,100 @@
+"""What readers get wrong in chapter 01, and what they should be told."""
+
+CUT = '[word_map["<start>"], *ids, word_map["<end>"]]'
+MISTAKES = {
+    "01.1": [
+        ("no start", {CUT: '[*ids, word_map["<end>"]]'}, "begins with <start>"),
+        ("no end", {CUT: '[word_map["<start>"], *ids]'}, "<end> is missing"),
+        ("unknown words left out", {
+            '[word_map.get(token, word_map["<unk>"]) for token in tokens[:max_len]]':
+            "[word_map[token] for token in tokens[:max_len] if token in word_map]"},
+         "should become <unk>"),
+        ("unknown words fail", {'word_map.get(token, word_map["<unk>"])': "word_map[token]"},
+         "KeyError: 'jumps'"),
+        ("too short", {"max_len + 2 - len(ids)": "max_len - len(ids)"}, "there are 5 ids"),
+        ("the length of the words", {"(max_len + 2 - len(ids)), len(ids)":
+                                     "(max_len + 2 - len(ids)), len(tokens)"}, "words alone"),
+        ("the length of the list", {", len(ids)": ", max_len + 2"}, "counts the padding"),
+        ("end after the padding", """
+def encode(tokens, word_map, max_len):
+    ids = [word_map["<start>"]]
+    ids += [word_map.get(token, word_map["<unk>"]) for token in tokens[:max_len]]
+    length = len(ids) + 1
+    ids += [word_map["<pad>"]] * (max_len + 1 - len(ids))
+    return ids + [word_map["<end>"]], length
+""", "<end> comes before the padding"),
+        ("cut too late", """
+def encode(tokens, word_map, max_len):
+    ids = [word_map.get(token, word_map["<unk>"]) for token in ["<start>", *tokens, "<end>"]]
+    ids = ids[:max_len + 2]
+    return ids + [word_map["<pad>"]] * (max_len + 2 - len(ids)), len(ids)
+""", "lost its <end>"),
+        ("never cut", {"tokens[:max_len]": "tokens"}, "has 8 ids"),
+        ("one list", {", len(ids)": ""}, "two things should come back"),
+    ],
+    "01.2": [
+        ("the wrong axis", {".reshape(3, 1, 1)": ""}, "lined up from the last axis"),
+        ("not scaled", {"pixels / 255": "pixels"}, "still went from 0 to 255"),
+        ("scaled twice", {"pixels / 255": "pixels / 255 / 255"}, "divided by 255 twice"),
+        ("no bracket", {"(pixels / 255 - mean.reshape(3, 1, 1)) /":
+                        "pixels / 255 - mean.reshape(3, 1, 1) /"}, "a bracket is missing"),
+        ("no std", {" / std.reshape(3, 1, 1)": ""}, "divide by std"),
+        ("variance", {"std.reshape(3, 1, 1)": "std.reshape(3, 1, 1) ** 2"}, "its root"),
+        ("floor division", {"pixels / 255": "pixels // 255"}, "leaves the decimals off"),
+        ("channels last", "def normalise(pixels):\n"
+         "    return (pixels.transpose(1, 2, 0) / 255 - mean) / std", "went to the end"),
+        ("uint8", "def normalise(pixels):\n    pixels = pixels.astype(np.uint8)\n"
+         "    return (pixels / 255 - mean.reshape(3, 1, 1)).astype(np.uint8)", "should be float"),
+    ],
+    "01.3": [
+        ("all splits", {'image["split"] in ("train", "restval")': "True"}, "must not know"),
+        ("no restval", {'("train", "restval")': '("train",)'}, "people train on"),
+        ("more than", {">=": ">"}, "at least is >="),
+        ("no threshold", {" if count >= min_word_freq": ""}, "occurs only once"),
+        ("no special tokens", {'["<pad>", *kept, "<unk>", "<start>", "<end>"]': "kept"},
+         "should have an id"),
+        ("padding last", {'["<pad>", *kept, "<unk>", "<start>", "<end>"]':
+                          '[*kept, "<unk>", "<start>", "<end>", "<pad>"]'}, "it must be 0"),
+        ("from one", {'enumerate(["<pad>", *kept, "<unk>", "<start>", "<end>"])}':
+                      'enumerate([*kept, "<unk>", "<start>", "<end>"], 2)} | {"<pad>": 0}'},
+         "there is a gap"),
+        ("ids shared", {"{word: i for": '{word: max(i - 1, 0) for'}, "share an id"),
+        ("captions counted", {'counts.update(sentence["tokens"])':
+                              'counts.update(set(sentence["tokens"]))'}, "count occurrences"),
+        ("a list", {"{word: i for i, word in": "[word for i, word in", '"<end>"])}': '"<end>"])]'},
+         "should be a dictionary"),
+    ],
+    "01.4": [
+        ("one slash", {"i // n": "i / n"}, "a single /"),
+        ("the remainder", {"i // n": "i % n"}, "not the remainder"),
+        ("the nearest", {"i // n": "round(i / n)"}, "rounds to the nearest"),
+        ("rounded up", {"i // n": "-(-i // n)"}, "rounds up"),
+        ("one too late", {"range(j * n, (j + 1) * n)": "range(j * n + 1, (j + 1) * n + 1)"},
+         "begins one too late"),
+        ("one too many", {"range(j * n, (j + 1) * n)": "range(j * n, (j + 1) * n + 1)"},
+         "gives n + 1"),
+        ("one too few", {"range(j * n, (j + 1) * n)": "range(j * n, (j + 1) * n - 1)"},
+         "leaves the last one out"),
+        ("from caption j", {"range(j * n, (j + 1) * n)": "range(j, j + n)"}, "begin at caption j"),
+    ],
+    "01.5": [
+        ("bits", {"* 8 /": "* 64 /"}, "int64 has 64 bits"),
+        ("no start and end", {"(50 + 2)": "50"}, "with <start> and <end>"),
+        ("one caption", {"5 * ": ""}, "an image has five captions"),
+        ("bytes", {"as_int64 = numbers * 8 / 1e6": "as_int64 = numbers * 8"}, "these are bytes"),
+        ("mebibytes", {"/ 1e6": "/ 2**20"}, "10**6"),
+        ("bits again", {"* 2 /": "* 16 /"}, "int16 has 16 bits"),
+        ("ids", {"* 8 /": "/"}, "counts the ids"),
+        ("a text", {"numbers * 2 / 1e6": "'59 MB'"}, "should be one number"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "01.2": [
+        "def normalise(pixels):\n    image = np.empty(pixels.shape, np.float32)\n"
+        "    for c in range(3):\n        image[c] = (pixels[c] / 255 - mean[c]) / std[c]\n"
+        "    return image"
+    ],
+    "01.4": [{"list(range(j * n, (j + 1) * n))": "[j * n + k for k in range(n)]"}],
+    "01.5": [{"numbers * 8 / 1e6": "236", "numbers * 2 / 1e6": "58.9"}],
+}

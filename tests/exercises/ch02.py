@@ -1,0 +1,81 @@
+"""What readers get wrong in chapter 02, and what they should be told."""
+
+MISTAKES = {
+    "02.1": [
+        ("strides forgotten", {"        apart *= stride\n": ""}, "reach twice as far"),
+        ("its own stride first", {"width += (kernel - 1) * apart\n        apart *= stride":
+                                  "apart *= stride\n        width += (kernel - 1) * apart"},
+         "counts for those behind it"),
+        ("kernel, not kernel - 1", {"(kernel - 1)": "kernel"}, "not 4"),
+        ("from nothing", {"width, apart = 1, 1": "width, apart = 0, 1"}, "not 2"),
+        ("only its own stride", {"* apart": "* stride", "        apart *= stride\n": ""},
+         "forgotten by the next"),
+        ("strides added", {"apart *= stride": "apart += stride - 1"}, "don't add up"),
+        ("only the last stride", {"apart *= stride": "apart = max(stride, apart)"},
+         "4 pixels apart"),
+        ("returned in the loop", {"    return width": "        return 1"}, "inside the loop"),
+    ],
+    "02.2": [
+        ("sixteen", {"// 32": "// 16"}, "not four"),
+        ("a square", {"384": "256"}, "a square image"),
+        ("rows plus columns", {") * (": ") + ("}, "their product"),
+        ("stretched", {"(256 // 32) * (384 // 32)": "196"}, "is the stretched grid"),
+        ("the paper's side", {"14 * 32": "224"}, "would be 7×7"),
+        ("cells for pixels", {"14 * 32": "14"}, "how many pixels"),
+        ("a guess", {"14 * 32": "300"}, "too small"),
+    ],
+    "02.3": [
+        ("reshape", {"maps.flatten(2).transpose(1, 2)":
+                     "maps.reshape(len(maps), -1, maps.shape[1])"}, "counts the numbers off"),
+        ("not transposed", {".transpose(1, 2)": ""}, "this is (B, D, P)"),
+        ("still a grid", {"maps.flatten(2).transpose(1, 2)": "maps.permute(0, 2, 3, 1)"},
+         "the grid is still a grid"),
+        ("down the columns", {"maps.flatten(2)": "maps.transpose(2, 3).flatten(2)"},
+         "down the columns"),
+        ("averaged", {"maps.flatten(2).transpose(1, 2)": "maps.mean(dim=(2, 3))"},
+         "has the shape (2, 5)"),
+    ],
+    "02.4": [
+        ("gradients alone", {".eval()": ""}, "have moved the buffer 1.running_mean"),
+        ("the mode alone", {"    network.requires_grad_(False)\n": ""},
+         "eval() sets the mode"),
+        ("an attribute", {"network.requires_grad_(False)": "network.requires_grad = False"},
+         "hangs a new attribute"),
+        ("a block without gradients", "import torch\n\n\ndef freeze(network):\n"
+         "    with torch.no_grad():\n        return network.train()", "as long as its block"),
+        ("convolutions alone", {"network.requires_grad_(False)":
+                                "network[0].requires_grad_(False)"}, "6 of 8 parameters"),
+        ("one layer's mode", {"return network.eval()": "network[1].eval()\n    return network"},
+         "have moved the buffer 4.running_mean"),
+        ("nothing measured", {"return network.eval()":
+                              "for i in (1, 4):\n        network[i].track_running_stats = False\n"
+                              "        network[i].running_mean, network[i].running_var = None, None"
+                              "\n    return network"}, "in training mode"),
+        ("no return", {"return network.eval()": "network.eval()"}, "returns nothing"),
+    ],
+    "02.5": [
+        ("the last pooling kept", {"[:-1]": ""}, "7×7"),
+        ("the side", {"height * width": "height"}, "the grid's side"),
+        ("two layers too many", {"[:-1]": "[:-10]"}, "28×28"),
+        ("swapped", {"P = height * width": "P, D = D, height * width"}, "P counts the places"),
+        ("the linear layers", {"P = height * width": "P = 196\nD = 4096"}, "linear layers"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "02.1": [
+        "def receptive_field(layers):\n    width = 1\n"
+        "    for kernel, stride in reversed(layers):\n"
+        "        width = stride * (width - 1) + kernel\n    return width"
+    ],
+    "02.3": [
+        {
+            "maps.flatten(2).transpose(1, 2)": "maps.permute(0, 2, 3, 1).reshape("
+            "maps.shape[0], -1, maps.shape[1])"
+        }
+    ],
+    "02.4": [
+        "def freeze(network):\n    for parameter in network.parameters():\n"
+        "        parameter.requires_grad = False\n    return network.train(False)"
+    ],
+}

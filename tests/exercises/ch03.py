@@ -1,0 +1,107 @@
+"""What readers get wrong in chapter 03, and what they should be told."""
+
+MISTAKES = {
+    "03.1": [
+        ("softmax over the batch", {"dim=1": "dim=0"}, "each column adds up to 1"),
+        ("the plain formula", {" - scores.amax(dim=1, keepdim=True)": ""}, "makes nan"),
+        (
+            "one maximum for the batch",
+            {"scores.amax(dim=1, keepdim=True)": "scores.max()"},
+            "each image's own maximum",
+        ),
+        ("not normalised", {"return raised / raised.sum(dim=1, keepdim=True)": "return raised"},
+         "each row's largest weight is 1"),
+        ("one sum for the batch", {"raised.sum(dim=1, keepdim=True)": "raised.sum()"},
+         "the whole batch adds up to 1"),
+        ("axis lost in the sum", {"raised.sum(dim=1, keepdim=True)": "raised.sum(dim=1)"},
+         "your code stops with RuntimeError"),
+    ],
+    "03.2": [
+        ("after the softmax", {'scores.masked_fill(~real, float("-inf")).softmax(dim=1)':
+                               "scores.softmax(dim=1) * real"}, "no longer adds up to 1"),
+        ("scores of zero", {'scores.masked_fill(~real, float("-inf"))': "(scores * real)"},
+         "a score of 0"),
+        ("filled with zero", {'float("-inf")': "0.0", ".softmax(dim=1)":
+                              ".softmax(dim=1) * real"}, "are in the sum"),
+        ("upside down", {"~real": "real"}, "upside down"),
+        ("no mask", {'.masked_fill(~real, float("-inf"))': ""}, "made no difference"),
+        ("over the batch", {"dim=1": "dim=0"}, "over the images"),
+        ("filled in place", {"masked_fill(": "masked_fill_("}, "in place"),
+    ],
+    "03.3": [
+        ("repeat", {"(alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)":
+                    "(alpha[:, :, None] * encoder_out.repeat(len(alpha) // B, 1, 1)).sum(dim=1)"},
+         "r % B"),
+        ("k first", {"alpha.view(B, -1, P) @ encoder_out":
+                     "alpha.view(-1, B, P).transpose(0, 1) @ encoder_out"}, "was taken for"),
+        ("the mean", {".reshape(-1, D)": ".reshape(-1, D) / P"}, "not the mean"),
+        ("not joined", {".reshape(-1, D)": ""}, "an axis of their own"),
+        ("the plain average", {"alpha.view(B, -1, P)": "alpha.view(B, -1, P).mul(0).add(1 / P)"},
+         "plain average"),
+        ("only for one state", {"(alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)":
+                                "(alpha[:, :, None] * encoder_out).sum(dim=1)"},
+         "your code stops with RuntimeError"),
+        ("no sum", {"(alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)":
+                    "alpha[:, :, None] * encoder_out.repeat_interleave(len(alpha) // B, 0)"},
+         "not yet added up"),
+    ],
+    "03.4": [
+        ("not scaled", {" / keys.shape[2] ** 0.5": ""}, "not scaled"),
+        ("by A", {" ** 0.5": ""}, "divided by A"),
+        ("the root of P", {"keys.shape[2]": "keys.shape[1]"}, "root of P"),
+        ("the root of D", {"keys.shape[2]": "values.shape[2]"}, "root of D"),
+        ("over the batch", {"dim=1": "dim=0"}, "over the images"),
+        ("swapped", {'torch.einsum("bp,bpd->bd", alpha, values), alpha':
+                     'alpha, torch.einsum("bp,bpd->bd", alpha, values)'}, "alpha came first"),
+        ("keys averaged", {'"bp,bpd->bd", alpha, values': '"bp,bpd->bd", alpha, keys'},
+         "the context has the shape (2, 16)"),
+        ("the context alone", {", values), alpha": ", values)"}, "should come back"),
+        ("no softmax", {".softmax(dim=1)": ""}, "the softmax is missing"),
+    ],
+    "03.5": [
+        ("the largest", {"torch.multinomial(alpha, 1).squeeze(1)": "alpha.argmax(dim=1)"},
+         "always looks"),
+        ("soft", {"encoder_out[torch.arange(len(place)), place]":
+                  "(alpha[:, :, None] * encoder_out).sum(dim=1)"}, "soft attention"),
+        ("equally", {"multinomial(alpha, 1)": "multinomial(torch.ones_like(alpha), 1)"},
+         "play no part"),
+        ("softmax again", {"multinomial(alpha, 1)": "multinomial(alpha.softmax(dim=1), 1)"},
+         "they are probabilities already"),
+        ("one draw for all", {"torch.multinomial(alpha, 1).squeeze(1)":
+                              "torch.multinomial(alpha[0], 1).expand(len(alpha))"},
+         "one draw served"),
+        ("the first image's weights", {"multinomial(alpha, 1)":
+                                       "multinomial(alpha[:1].expand_as(alpha), 1)"},
+         "one and the same"),
+        ("all pairs", {"encoder_out[torch.arange(len(place)), place]": "encoder_out[:, place]"},
+         "in pairs"),
+        ("places", {"encoder_out[torch.arange(len(place)), place]": "place.float()"},
+         "seem to be places"),
+        ("an axis left", {".squeeze(1)": "", "encoder_out[torch.arange(len(place)), place]":
+                          "encoder_out[torch.arange(len(place))[:, None], place]"}, "left over"),
+        ("seeded", {"    place =": "    torch.manual_seed(0)\n    place ="}, "set the seed"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "03.1": [
+        "def softmax(scores):\n    return scores.softmax(dim=-1)",
+        "def softmax(scores):\n    return (scores - scores.logsumexp(1, keepdim=True)).exp()",
+    ],
+    "03.2": [{'float("-inf")': "-1e9"}],
+    "03.3": [
+        "def contexts(alpha, encoder_out):\n"
+        "    grid = encoder_out.repeat_interleave(len(alpha) // len(encoder_out), dim=0)\n"
+        "    return (alpha.unsqueeze(2) * grid).sum(dim=1)"
+    ],
+    "03.4": [
+        "def attend(query, keys, values):\n    alpha = (keys @ query[:, :, None])[:, :, 0]\n"
+        "    alpha = (alpha / query.shape[1] ** 0.5).softmax(1)\n"
+        "    return (alpha[:, None] @ values)[:, 0], alpha"
+    ],
+    "03.5": [
+        "def look(alpha, encoder_out):\n"
+        "    place = torch.distributions.Categorical(probs=alpha).sample()\n"
+        "    return encoder_out.gather(1, place[:, None, None].expand(-1, 1, 2))[:, 0]"
+    ],
+}

@@ -1,0 +1,83 @@
+"""What readers get wrong in chapter 04, and what they should be told."""
+
+MISTAKES = {
+    "04.1": [
+        ("not shifted", {"captions[:, 1:]": "captions[:, :-1]"}, "learn to repeat it"),
+        ("the wrong way", {"captions[:, :-1], captions[:, 1:]":
+                           "captions[:, 1:], captions[:, :-1]"}, "the first input is <start>"),
+        ("lengths as they were", {" - 1\n": "\n"}, "after <end> nothing is said"),
+        ("words only", {"caption_lengths - 1": "caption_lengths - 2"}, "count the words alone"),
+        ("whole captions in", {"captions[:, :-1],": "captions,"}, "never an input"),
+        ("whole captions out", {"captions[:, 1:]": "captions"}, "<start> is never a target"),
+        ("start and end gone", {"captions[:, :-1]": "captions[:, 1:-1]"}, "have lost <start>"),
+        ("rows for columns", {"captions[:, :-1]": "captions[:-1]"}, "has the shape (1, 6)"),
+        ("the padded length", {"caption_lengths - 1":
+                               "0 * caption_lengths + captions.shape[1] - 1"}, "count the padding"),
+    ],
+    "04.2": [
+        ("start and end counted", {"length - 1 for": "length for"}, "one step too many"),
+        ("at least", {"length > t": "length >= t"}, "not at least t"),
+        ("both taken off", {"length - 1 for": "length - 2 for"}, "both taken off"),
+        ("until the first ends", {"max(": "min("}, "when the first caption ends"),
+        ("those that have ended", {"length > t": "length <= t"}, "have ended already"),
+        ("all", {"sum(length > t for length in decode_lengths)": "len(decode_lengths)"},
+         "also those that have ended"),
+        ("the lengths", {"[sum(length > t for length in decode_lengths) for t in "
+                         "range(max(decode_lengths))]": "sorted(decode_lengths, reverse=True)"},
+         "these are the lengths"),
+    ],
+    "04.3": [
+        ("no biases", {" + 2048": "", " * 1 + 1": ""}, "biases are parameters"),
+        ("the vector gate", {"vector - scalar": "vector"}, "the scalar gate has a few"),
+        ("the scalar's bias", {" * 1 + 1": ""}, "has a bias as well"),
+        ("one for the scalar", {"512 * 1 + 1": "1"}, "a weight for each of the 512"),
+        ("the product", {"vector - scalar": "512 * 2048"}, "weight alone"),
+        ("roughly", {"vector - scalar": "1_050_000"}, "too small"),
+    ],
+    "04.4": [
+        ("copied into", {"fc.weight = embedding.weight": "fc.weight.data.copy_(embedding.weight)"},
+         "that is a copy"),
+        ("the same memory", {"fc.weight = embedding.weight":
+                             "fc.weight.data = embedding.weight.data"}, "two parameters"),
+        ("the other way", {"fc.weight = embedding.weight": "embedding.weight = fc.weight"},
+         "values are lost"),
+        ("transposed", "from torch import nn\n\n\ndef tie(embedding, fc):\n"
+         "    fc.weight = nn.Parameter(embedding.weight.T)\n    return fc",
+         "nothing needs turning"),
+        ("a new layer", "from torch import nn\n\n\ndef tie(embedding, fc):\n"
+         "    new = nn.Linear(3, 7)\n    new.weight = embedding.weight\n    return new",
+         "another layer came back"),
+        ("not a parameter", {"embedding.weight": "embedding.weight.data"},
+         "your code stops with TypeError"),
+        ("nothing done", {"    fc.weight = embedding.weight\n": ""}, "scores with other numbers"),
+    ],
+    "04.5": [
+        ("end kept", {"        if word == end:\n            break\n        words.append(word)":
+                      "        words.append(word)\n        if word == end:\n            break"},
+         "a sign to stop"),
+        ("start kept", {"None, []": "None, [start]"}, "nobody said it"),
+        ("state not carried", {"logits, state = step": "logits, _ = step"}, "again and again"),
+        ("hears start", {"step(word, state)": "step(start, state)"}, "hears <start> at every step"),
+        ("no limit", {"while len(words) < most:": "while True:"}, "talking for ever"),
+        ("one too many", {"len(words) < most": "len(words) <= most"}, "says 10 words"),
+        ("the state for the logits", {"logits, state = step": "state, logits = step"},
+         "your code stops with AttributeError"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "04.2": [
+        "import torch\nfrom torch.nn.utils.rnn import pack_padded_sequence\n\n\n"
+        "def effective_batch_sizes(caption_lengths):\n"
+        "    lengths = torch.tensor(caption_lengths) - 1\n"
+        "    padded = torch.zeros(len(lengths), max(lengths))\n"
+        "    packed = pack_padded_sequence(padded, lengths, True, enforce_sorted=False)\n"
+        "    return packed.batch_sizes"
+    ],
+    "04.5": [
+        "def speak(step, start, end, most):\n    words, state = [start], None\n"
+        "    for _ in range(most):\n        logits, state = step(words[-1], state)\n"
+        "        words.append(int(logits.argmax()))\n        if words[-1] == end:\n"
+        "            return words[1:-1]\n    return words[1:]"
+    ],
+}

@@ -1,0 +1,111 @@
+"""What readers get wrong in chapter 05, and what they should be told."""
+
+MASK = "surprise[real.flatten()].mean()"
+MISTAKES = {
+    "05.1": [
+        ("padding counted", {"surprise[real.flatten()]": "surprise"}, "the padding is in the mean"),
+        ("divided by all places", {MASK: "(surprise * real.flatten()).mean()"},
+         "divided by all places"),
+        ("a mean of means", {MASK: "((surprise.view_as(targets) * real).sum(1) / decode_lengths)"
+                                   ".mean()"}, "a mean of means"),
+        ("the sum", {".mean()": ".sum()"}, "that is the sum"),
+        ("one step too many", {" < decode": " <= decode"}, "one step too many"),
+        ("one step too few", {"decode_lengths.unsqueeze(1)": "decode_lengths.unsqueeze(1) - 1"},
+         "one step too few"),
+        ("softmax twice", {"logits.flatten(0, 1)": "logits.flatten(0, 1).softmax(dim=1)"},
+         "a softmax too many"),
+        ("softmax over the steps", "def padded_loss(logits, targets, decode_lengths):\n"
+         "    log_probs = logits.log_softmax(dim=1)\n"
+         "    surprise = -log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)\n"
+         "    real = torch.arange(targets.shape[1]) < decode_lengths.unsqueeze(1)\n"
+         "    return surprise[real].mean()", "over the steps"),
+        ("classes last", {"logits.flatten(0, 1), targets.flatten()": "logits, targets"},
+         "your code stops with"),
+        ("per caption", {".mean()": ".sum() / len(targets)"}, "number of captions"),
+        ("no minus", {"return ": "return -"}, "the sign"),
+        ("no reduction", {".mean()": ""}, "one number should come back"),
+    ],
+    "05.2": [
+        ("over the pixels", {"dim=1": "dim=2"}, "where the sum is 1 anyway"),
+        ("the sum", {".mean()": ".sum()"}, "the mean is asked for"),
+        ("the paper's", {".mean()": ".sum(dim=1).mean()"}, "as in the paper"),
+        ("no square", {".square()": ""}, "cancel out"),
+        ("distance", {".square()": ".abs()"}, "square it"),
+        ("the mean over steps", {"sum(dim=1)": "mean(dim=1)"}, "mean attention over the steps"),
+        ("not summed", {".sum(dim=1)": ""}, "not yet added up"),
+        ("no one", {"1 - ": ""}, "to 0"),
+        ("squared last", {".square().mean()": ".mean().square()"}, "before the mean"),
+    ],
+    "05.3": [
+        ("each by itself", "def clip(gradients, max_norm):\n"
+         "    return [g * min(1, max_norm / (g.norm() + 1e-9)) for g in gradients]",
+         "each tensor was clipped"),
+        ("each number", "def clip(gradients, max_norm):\n"
+         "    return [g.clamp(-max_norm, max_norm) for g in gradients]", "each number was clipped"),
+        ("longer, too", {"min(1.0, max_norm / length)": "max_norm / length"}, "made longer"),
+        ("no root", {"torch.sqrt(sum(gradient.square().sum() for gradient in gradients))":
+                     "sum(gradient.square().sum() for gradient in gradients)"}, "is 169"),
+        ("lengths added", {"torch.sqrt(sum(gradient.square().sum() for gradient in gradients))":
+                           "sum(gradient.norm() for gradient in gradients)"}, "5 + 12"),
+        ("length one", {"max_norm / length": "1 / length"}, "should be max_norm"),
+        ("in place", {"gradient * factor for": "gradient.mul_(factor) for"}, "in place"),
+        ("nothing", {"gradient * factor": "gradient"}, "were not shortened"),
+        ("zeros", {"min(1.0, max_norm / length)":
+                   "max_norm / length if length > max_norm else length / length"}, "holds nan"),
+    ],
+    "05.4": [
+        ("never begins again", {"cut, stale = cut + 1, 0": "cut += 1", "==": ">="},
+         "in every stale epoch"),
+        ("once only", {"cut, stale = cut + 1, 0": "cut += 1"}, "this stops at one"),
+        ("as good is better", {"score > best": "score >= best"}, "as good is not better"),
+        ("the one before", {"            best, stale = score, 0\n        else:":
+                            "            stale = 0\n        else:",
+                            "    return cut": "        best = score\n    return cut"},
+         "compared with the one before"),
+        ("one too late", {"stale == decay_after": "stale > decay_after"}, "that is one cut"),
+        ("one too early", {"stale == decay_after": "stale == decay_after - 1"},
+         "it takes three"),
+        ("never anew", {"best, stale = score, 0": "best = score"}, "the 6 begins the count"),
+        ("every epoch", {"score > best": "score < best"}, "only get better"),
+        ("a factor", {"return cut": "return 0.8**cut"}, "should be a whole number"),
+    ],
+    "05.5": [
+        ("one coin", {"torch.rand(len(true_words))": "torch.rand(1)"}, "for the whole batch"),
+        ("the other way", {"< p": "> p"}, "share of the model's own"),
+        ("a fair coin", {"< p": "< 0.5"}, "the coin is fair"),
+        ("never", {"torch.rand(len(true_words)) < p": "torch.zeros(len(true_words)) > p"},
+         "is never taken"),
+        ("a mean of ids", {"torch.where(own, own_words, true_words)":
+                           "(p * own_words + (1 - p) * true_words).long()"}, "neither its true"),
+        ("normal numbers", {"torch.rand(": "torch.randn("}, "with p = 0.2 it takes"),
+        ("seeded", {"    own =": "    torch.manual_seed(0)\n    own ="}, "draw anew"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "05.1": [
+        "def padded_loss(logits, targets, decode_lengths):\n    total = 0\n"
+        "    for row, words, n in zip(logits, targets, decode_lengths):\n"
+        "        total += F.cross_entropy(row[:n], words[:n], reduction='sum')\n"
+        "    return total / decode_lengths.sum()",
+        "from torch.nn.utils.rnn import pack_padded_sequence\n\n\n"
+        "def padded_loss(logits, targets, decode_lengths):\n"
+        "    said, words = (pack_padded_sequence(x, decode_lengths, True, enforce_sorted=False)\n"
+        "                   for x in (logits, targets))\n"
+        "    return F.cross_entropy(said.data, words.data)",
+    ],
+    "05.3": [
+        "def clip(gradients, max_norm):\n"
+        "    length = torch.cat([g.flatten() for g in gradients]).norm()\n"
+        "    if length <= max_norm:\n        return gradients\n"
+        "    return [g * max_norm / length for g in gradients]"
+    ],
+    "05.4": [
+        "def cuts(scores, decay_after):\n    stale = [n - scores.index(max(scores[: n + 1]))\n"
+        "             for n in range(len(scores))]\n"
+        "    return sum(s > 0 and s % decay_after == 0 for s in stale)"
+    ],
+    "05.5": [
+        {"torch.rand(len(true_words)) < p": "torch.full((len(true_words),), p).bernoulli() > 0"}
+    ],
+}

@@ -1,0 +1,147 @@
+"""Every exercise is proven: the gap says not yet, the solution passes, mistakes are told apart.
+
+The solutions are the chapters' own, folded there. tests/exercises/chNN.py lists what readers get
+wrong, as edits of the solution or as whole answers, each with words that the message must have.
+"""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from captionlib.exercises import judge
+from tools import find_chapters
+from tools.exercises import exercises
+
+ROOT = Path(__file__).parent.parent
+CHAPTERS = find_chapters(ROOT)
+EXERCISES = {each.number: each for path in CHAPTERS for each in exercises(path)}
+MISTAKES, ALSO_RIGHT = {}, {}
+for _path in sorted((ROOT / "tests" / "exercises").glob("ch*.py")):
+    _names = runpy.run_path(str(_path))
+    MISTAKES |= _names["MISTAKES"]
+    ALSO_RIGHT |= _names.get("ALSO_RIGHT", {})
+
+every_exercise = pytest.mark.parametrize("number", EXERCISES)
+
+
+def said(number: str, cell: str, capsys) -> tuple[str, str]:
+    """Run a cell as Jupyter would, in a fresh namespace: the status that it prints, the message."""
+    capsys.readouterr()
+    exec(compile(cell, f"exercise {number}", "exec"), {"__name__": "__main__"})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1, f"one line was to be printed, not {lines}"
+    head, message = lines[0].split(": ", 1)
+    assert head.startswith(f"{number} ") and message
+    return head.removeprefix(f"{number} "), message
+
+
+def changed(exercise, change) -> str:
+    """The solution with some of its text replaced; or a whole answer, as it is."""
+    if isinstance(change, str):
+        return change
+    code = exercise.solution
+    for old, new in change.items():
+        assert old in code, f"{exercise.number}: the solution has no {old!r}"
+        code = code.replace(old, new)
+    return code
+
+
+@every_exercise
+def test_the_gap_says_not_yet(number, capsys):
+    assert said(number, EXERCISES[number].gap, capsys)[0] == "not yet"
+
+
+@every_exercise
+def test_the_folded_solution_passes(number, capsys):
+    exercise = EXERCISES[number]
+    status, message = said(number, exercise.cell(exercise.solution), capsys)
+    assert status == "right", message
+
+
+def test_solutions_are_formatted_as_all_code_is(tmp_path):
+    for number, exercise in EXERCISES.items():
+        (tmp_path / f"{number}.py").write_text(exercise.solution)
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--config=line-length=100"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@every_exercise
+def test_other_right_answers_pass(number, capsys):
+    exercise = EXERCISES[number]
+    for change in ALSO_RIGHT.get(number, ()):
+        status, message = said(number, exercise.cell(changed(exercise, change)), capsys)
+        assert status == "right", message
+
+
+@every_exercise
+def test_typical_mistakes_are_told_apart(number, capsys):
+    exercise = EXERCISES[number]
+    messages = {}
+    for name, change, words in MISTAKES[number]:
+        status, message = said(number, exercise.cell(changed(exercise, change)), capsys)
+        assert status == "not quite", f"{name}: {status}"
+        assert words in message, f"{name}: {message}"
+        assert message not in messages, f"{name} is told what {messages.get(message)} is told"
+        messages[message] = name
+    assert len(messages) >= 3
+
+
+ODD = {
+    "nothing": None,
+    "a number": 3,
+    "a text": "dog",
+    "an empty list": [],
+    "a function that raises": lambda *_, **__: 1 / 0,
+    "a function that returns nothing": lambda *_, **__: None,
+    "a function that returns a text": lambda *_, **__: "dog",
+    "a function that returns a number": lambda *_, **__: 0.5,
+    "a function that returns a tensor of no axes": lambda *_, **__: torch.tensor(0.5),
+    "a function that returns whole numbers": lambda *_, **__: torch.ones(2, 3).long(),
+    "a function that takes nothing": lambda: torch.ones(2),
+    "a class": dict,
+}
+
+
+@every_exercise
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
+def test_an_odd_answer_gets_a_clear_line(number, answer):
+    wanted = EXERCISES[number].gap.rsplit("check(", 1)[1].count(",")
+    status, message = judge(number, *[answer] * wanted)
+    assert status == "not quite"
+    assert "the checker can't read" not in message, message
+    assert "\n" not in message and len(message) < 400
+
+
+def test_every_exercise_has_mistakes_and_every_checker_an_exercise(capsys):
+    assert set(MISTAKES) == set(EXERCISES)
+    assert set(ALSO_RIGHT) <= set(EXERCISES)
+    for path in CHAPTERS:
+        chapter = path.stem[:2]
+        numbers = [number for number in EXERCISES if number.startswith(chapter)]
+        assert numbers == [f"{chapter}.{i + 1}" for i in range(len(numbers))]
+        assert judge(f"{chapter}.{len(numbers) + 1}", 1)[1].startswith("there is no exercise")
+        if path.stem[:2] == "03":
+            assert 1 <= len(numbers) <= 5
+    hints = sum(len(exercise.hints) for exercise in EXERCISES.values())
+    mistakes = sum(map(len, MISTAKES.values()))
+    with capsys.disabled():
+        print(f"\nexercises: {len(EXERCISES)}, hints: {hints}, mistakes tried: {mistakes}")
+
+
+def test_an_unknown_number_and_a_missing_answer_are_told():
+    assert judge("03.9", 1).message.startswith("there is no exercise")
+    assert judge("attention", 1).message.startswith("there is no exercise")
+    assert judge("03.1", 1, 2) == ("not quite", "check wants 1 answers, and got 2")
+
+
+def test_checking_leaves_the_readers_random_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    judge("03.1", lambda scores: scores * torch.rand(1))
+    assert torch.equal(torch.rand(3), expected)
