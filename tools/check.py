@@ -124,9 +124,9 @@ def parse(text: str) -> list:
 
 
 def anchors(path: Path) -> set[str]:
-    """What a link into a page may name: its headings, as GitHub and MyST spell them, and labels."""
+    """What a link into a page may name: its headings, as GitHub and MyST spell them."""
     text = prose(path)
-    tokens, found = parse(text), set(TARGET.findall(text))
+    tokens, found = parse(text), set()
     for opening, heading in zip(tokens, tokens[1:], strict=False):
         if opening.type == "heading_open":
             words = "".join(
