@@ -1,74 +1,64 @@
-"""The built site in headless Chromium, from disk: `make site-test`. Not part of `make test`."""
+"""The built site in headless Chromium, from disk: `make site-test`. Not part of `make test`.
+
+Every page is opened in both themes, narrow and wide, stretched to a large screen and printed.
+Whatever page is built is visited: none is listed here.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 import pytest
 import yaml
 
 from tools.book import remote_assets
+from tools.browser import chromium
 
 pytestmark = pytest.mark.site
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build/html"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-NO_BROWSER = """\
-No Chromium was found. Install it, then run `make site-test` again:
-  Debian, Ubuntu   sudo apt-get install chromium
-  Fedora           sudo dnf install chromium
-  anywhere         .venv/bin/python -m playwright install chromium
-or name one: CHROMIUM=/path/to/chrome make site-test"""
-# Quiet flags: without them Chromium looks for its maker's servers at every start.
-FLAGS = [
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+WIDTHS = (390, 1280)  # pages are loaded at these, in CSS pixels
+WIDEST = 1920
+PAPER = 718  # A4 between margins of a centimetre
+HEAVIEST = 1_500_000  # bytes of a page, and of all that it alone loads
+SHARED = ("_static", "mathjax")  # the same for every page
+# What axe-core finds and the theme, not this book, has to mend: rule -> selector.
+BELONGS_TO_THE_THEME: dict[str, str] = {}
 
 
 def pages() -> list[str]:
-    """Every page of the book, as its address below the site's folder."""
-    listed = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [listed["root"]]
-    files += [chapter["file"] for part in listed["parts"] for chapter in part["chapters"]]
-    return [*(f"{file}.html" for file in files), "search.html", "genindex.html"]
+    """Every page of the site, as its address below the site's folder."""
+    found = (path.relative_to(SITE) for path in SITE.rglob("*.html"))
+    return sorted(path.as_posix() for path in found if path.parts[0] not in SHARED)
 
 
 @pytest.fixture(scope="session")
 def browser():
-    from playwright.sync_api import sync_playwright
-
     if not (SITE / "index.html").exists():
         pytest.exit("There is no built site: run `make book` first.", 1)
-    with sync_playwright() as play:
-        own = play.chromium.executable_path
-        found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-        if not found and not os.path.exists(own):
-            pytest.exit(NO_BROWSER, 1)
-        as_root = hasattr(os, "geteuid") and os.geteuid() == 0
-        flags = FLAGS + ["--no-sandbox"] * as_root
-        browser = play.chromium.launch(executable_path=found or own, args=flags)
-        yield browser
-        browser.close()
+    try:
+        with chromium() as browser:
+            yield browser
+    except SystemExit as no_browser:
+        pytest.exit(str(no_browser), 1)
 
 
 class Visit:
     """A page opened in a window of its own, and what went wrong while it loaded."""
 
     def __init__(self, browser, address: str, theme: str = "light", width: int = 1280):
+        self.address = address
         self.problems: list[str] = []
+        self.loaded: set[str] = set()
         size = {"width": width, "height": 900}
-        self.context = browser.new_context(viewport=size, color_scheme=theme)
+        self.context = browser.new_context(
+            viewport=size, color_scheme=theme, reduced_motion="reduce"
+        )
         self.context.set_default_timeout(90_000)  # milliseconds; the machine may be busy
         self.page = self.context.new_page()
         self.page.on("console", self.hear)
@@ -76,18 +66,37 @@ class Visit:
         self.page.on("request", self.watch)
         self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url}"))
         self.page.goto(f"{SITE.as_uri()}/{address}", wait_until="load")
-        if address == "index.html":
-            return  # it only leads on
-        self.page.evaluate("() => window.MathJax?.startup?.promise")
-        self.page.evaluate("() => document.fonts.ready.then(() => true)")
+        if address != "index.html":  # that one only leads on
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until formulas are set, letters are there, and nothing moves."""
+        self.ask("() => window.MathJax?.startup?.promise")
+        self.ask("() => document.fonts.ready.then(() => true)")
+        self.ask(
+            """() => Promise.all(document.getAnimations()
+            .filter(a => a.effect.getComputedTiming().endTime < 5000)
+            .map(a => a.finished.catch(() => null))).then(() => true)"""
+        )
 
     def hear(self, message) -> None:
         if message.type == "error":
             self.problems.append(f"console: {message.text}")
 
     def watch(self, request) -> None:
-        if not request.url.startswith(("file:", "data:", "blob:", "about:")):
+        if request.url.startswith("file:"):
+            self.loaded.add(request.url.split("?")[0].split("#")[0])
+        elif not request.url.startswith(("data:", "blob:", "about:")):
             self.problems.append(f"remote: {request.url}")
+
+    def weight(self) -> int:
+        """Bytes of the page and what it loaded, without what all pages share."""
+        paths = [Path(url2pathname(urlsplit(url).path)) for url in self.loaded]
+        own = [path for path in paths if path.relative_to(SITE).parts[0] not in SHARED]
+        return sum(path.stat().st_size for path in own)
+
+    def resize(self, width: int) -> None:
+        self.page.set_viewport_size({"width": width, "height": 900})
 
     def ask(self, script: str):
         return self.page.evaluate(script)
@@ -102,12 +111,17 @@ class Visit:
 LOOK = """() => {
   const pictures = [...document.querySelectorAll('img')];
   const name = i => decodeURI(i.src.startsWith('data:') ? 'data:' : i.src).split('/').pop();
+  const saysNothing = i => {
+    const alt = i.alt.trim(), stem = name(i).replace(/\\.\\w+$/, '');
+    return alt.length < 5 || alt === stem || /\\.(png|svg|jpe?g|gif|webp)$/i.test(alt);
+  };
   const light = e => {
     const [r, g, b, a] = (getComputedStyle(e).backgroundColor.match(/[\\d.]+/g) || []).map(Number);
     return a === 0 ? null : (r + g + b) / 3;
   };
   return {
-    noAlt: pictures.filter(i => !i.alt.trim()).map(name),
+    pictures: pictures.length,
+    noAlt: pictures.filter(saysNothing).map(i => `${name(i)}: '${i.alt}'`),
     broken: pictures.filter(i => i.complete && i.naturalWidth === 0).map(name),
     sideways: document.documentElement.scrollWidth - window.innerWidth,
     badMath: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
@@ -119,29 +133,110 @@ LOOK = """() => {
       .filter(e => e.checkVisibility() && e.offsetWidth).length,
   };
 }"""
+SIDEWAYS = "() => document.documentElement.scrollWidth - window.innerWidth"
+# All tokens of a kind have one colour: one of each is enough, and axe-core is four times as fast.
+THIN = """() => {
+  const seen = new Set();
+  for (const token of document.querySelectorAll('.highlight pre span')) {
+    if (!token.className || seen.has(token.className)) token.replaceWith(...token.childNodes);
+    seen.add(token.className);
+  }
+}"""
+ON_PAPER = """() => {
+  const cut = e => e.scrollWidth > e.clientWidth + 1
+    || e.getBoundingClientRect().right > innerWidth;
+  const shown = e => e.checkVisibility() && e.offsetHeight > 0;
+  const article = document.querySelector('main');
+  const ink = getComputedStyle(document.querySelector('main p, main h1')).color;
+  return {
+    ink: Math.max(...ink.match(/[\\d.]+/g).slice(0, 3).map(Number)),
+    words: article.innerText.split(/\\s+/).length,
+    left: document.querySelector('main h1').getBoundingClientRect().left,
+    furniture: [...document.querySelectorAll(
+        '.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer')]
+      .filter(shown).map(e => e.className),
+    cut: [...article.querySelectorAll('pre, table, img, svg, mjx-container[display=true]')]
+      .filter(shown).filter(cut).map(e => `${e.tagName}: ${e.textContent.trim().slice(0, 40)}`),
+  };
+}"""
+
+
+def violations(visit: Visit) -> list[str]:
+    """What axe-core has to say about a page, one line for each element."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    visit.page.add_style_tag(content="* { transition: none !important }")  # no colour on its way
+    visit.settle()
+    visit.ask(THIN)
+    # Without `preload` it doesn't fetch the style sheets again, which a page on disk may not.
+    options = {"resultTypes": ["violations"], "preload": False}
+    found = Axe().run(visit.page, options=options).response["violations"]
+    return [
+        f"{rule['id']}: {rule['help']}: {node['html'][:200]}"
+        for rule in found
+        for node in rule["nodes"]
+        if BELONGS_TO_THE_THEME.get(rule["id"]) not in node["target"]
+    ]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("address", pages())
-def test_page(browser, address, theme):
-    for width in (390, 1280):
+@pytest.mark.parametrize("address", [page for page in pages() if page != "index.html"])
+def test_page(browser, tally, address, theme):
+    for width in WIDTHS:
         with Visit(browser, address, theme, width) as visit:
             seen = visit.ask(LOOK)
+            assert not seen["noAlt"], "pictures whose alt text says nothing"
+            assert not seen["broken"], "pictures that do not show"
+            assert seen["sideways"] <= 0, f"at width {width} the page scrolls sideways"
+            assert not seen["badMath"] and not seen["rawMath"]
+            assert (seen["page"] > 200) if theme == "light" else (seen["page"] < 60)
+            if theme == "dark":
+                assert not [frame for frame in seen["frames"] if frame and frame > 120]
+            if address != "search.html":
+                assert seen["searches"] == 1, f"{seen['searches']} search bars at width {width}"
+            if width == WIDTHS[-1]:
+                check_large_and_paper(visit)
+            found = violations(visit)
+            assert not found, f"axe-core, {theme}, {width} wide"
             assert not visit.problems
-        assert not seen["noAlt"], "pictures without alt text"
-        assert not seen["broken"], "pictures that do not show"
-        assert seen["sideways"] <= 0, f"at width {width} the page scrolls sideways"
-        assert not seen["badMath"] and not seen["rawMath"]
-        assert (seen["page"] > 200) if theme == "light" else (seen["page"] < 60)
-        if theme == "dark":
-            assert not [frame for frame in seen["frames"] if frame and frame > 120]
-        if address != "search.html":
-            assert seen["searches"] == 1, f"{seen['searches']} search bars at width {width}"
+            assert visit.weight() < HEAVIEST
+    tally(visits=len(WIDTHS), pictures_seen=seen["pictures"] * len(WIDTHS))
+
+
+def check_large_and_paper(visit: Visit) -> None:
+    """An open page fits the largest screen and a sheet of paper, and is left as it was."""
+    width = visit.page.viewport_size["width"]
+    visit.resize(WIDEST)
+    assert visit.ask(SIDEWAYS) <= 0, f"at width {WIDEST} the page scrolls sideways"
+    visit.page.emulate_media(media="print")
+    visit.resize(PAPER)
+    printed = visit.ask(ON_PAPER)
+    assert printed["words"] > 50 or "/" not in visit.address
+    assert 0 <= printed["left"] < 80, "something stands beside the text"
+    assert not printed["furniture"], "on paper nobody can click"
+    assert not printed["cut"], "does not fit the paper"
+    assert printed["ink"] < 90, "light letters on white paper"
+    visit.page.emulate_media(media="screen")
+    visit.resize(width)
+
+
+def test_every_listed_page_is_built():
+    def listed(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from [value] if key in ("root", "file") else listed(value)
+        elif isinstance(node, list):
+            for entry in node:
+                yield from listed(entry)
+
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    assert {f"{name}.html" for name in listed(contents)} <= set(pages())
 
 
 def test_the_front_door_leads_to_the_first_page(browser):
+    root = yaml.safe_load((ROOT / "_toc.yml").read_text())["root"]
     with Visit(browser, "index.html") as visit:
-        visit.page.wait_for_url(f"**/{pages()[0]}")
+        visit.page.wait_for_url(f"**/{root}.html")
 
 
 @pytest.mark.parametrize(
@@ -183,15 +278,23 @@ def test_a_chapter_opens_in_colab(browser):
     assert links.count(f"{target}/blob/main/notebooks/03_attention.ipynb") >= 2  # button, badge
 
 
-def test_the_button_changes_the_theme(browser):
+def theme(visit: Visit) -> str:
+    return visit.ask("() => document.documentElement.dataset.theme")
+
+
+def test_the_button_changes_the_theme_and_the_next_page_keeps_it(browser):
     with Visit(browser, "book/concepts.html") as visit:
-        before = visit.ask("() => document.documentElement.dataset.theme")
+        before = theme(visit)
         for _ in range(3):  # auto, light, dark, in an order of the theme's own
             visit.page.click("button.theme-switch-button:visible")
-            if visit.ask("() => document.documentElement.dataset.theme") != before:
+            if theme(visit) != before:
                 break
-        after = visit.ask("() => document.documentElement.dataset.theme")
-        assert {before, after} == {"light", "dark"}
+        chosen = theme(visit)
+        assert {before, chosen} == {"light", "dark"}
+        with visit.page.expect_navigation():
+            visit.page.click("a.right-next")
+        visit.settle()
+        assert theme(visit) == chosen
 
 
 class Page(HTMLParser):
@@ -214,7 +317,7 @@ def test_nothing_remote_is_loaded():
     assert remote_assets(SITE) == []
 
 
-def test_links_within_the_site_resolve():
+def test_links_within_the_site_resolve(tally):
     known = {path: Page(path) for path in SITE.rglob("*.html")}
     lost = []
     for path, page in known.items():
@@ -228,6 +331,7 @@ def test_links_within_the_site_resolve():
             elif parts.fragment and target in known:
                 if unquote(parts.fragment) not in known[target].names:
                     lost.append(f"{path.name}: {link}")
+            tally(links=1)
     assert not lost
 
 
