@@ -262,15 +262,13 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
     return np.rint(array * 255)
 
 
-def try_images(paths: list[str | Path]) -> list[np.ndarray | InputError]:
-    """`read_image` of each path; a bad one gives its error, a `BadItem`, in its place."""
-    results: list[np.ndarray | InputError] = []
+def try_images(paths: list[str | Path]) -> Iterator[np.ndarray | InputError]:
+    """`read_image` of each path in turn; a bad one gives its error, a `BadItem`, in its place."""
     for path in paths:
         try:
-            results.append(read_image(path))
+            yield read_image(path)
         except InputError as error:
-            results.append(BadItem(str(error)))
-    return results
+            yield BadItem(str(error))
 
 
 def usable_cores() -> int:

@@ -631,7 +631,7 @@ def write_images(
         for record in tqdm(records, path.name, disable=None if progress else True):
             image = next(decoded)
             if not isinstance(image, InputError):
-                images[len(kept)] = image
+                images.id.write_direct_chunk((len(kept), 0, 0, 0), image)  # spares HDF5's copies
                 kept.append(record)
             elif skipped is None:
                 raise image

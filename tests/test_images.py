@@ -210,7 +210,7 @@ def test_a_bad_file_is_one_line_that_names_it(picture, tmp_path, recwarn):
         message = str(caught.value)
         assert message.startswith(str(tmp_path / name)) and complaint in message, message
         assert ";" in message and "\n" not in message  # the cure follows
-    answers = try_images([tmp_path / name for name in cases])
+    answers = list(try_images([tmp_path / name for name in cases]))
     assert all(isinstance(answer, InputError) for answer in answers) and len(answers) == len(cases)
     assert not recwarn.list
 
@@ -233,7 +233,7 @@ def test_damage_anywhere_never_leaves_as_another_error(picture, tmp_path):
             for place in rng.integers(0, min(len(data), 600), 12):
                 data[place] = rng.integers(256)
             path.write_bytes(bytes(data[: rng.integers(1, len(data) + 1)]))
-            answer = try_images([path])[0]
+            (answer,) = try_images([path])
             assert isinstance(answer, InputError) or answer.shape == (3, 256, 256)
 
 
