@@ -50,8 +50,11 @@ TRAIN_OPTIONS = {
     "label_smoothing": (0.0, float, "share of each target spread over the vocabulary"),
     "weight_decay": (0.0, float, "AdamW's"),
     "averaging": (0.0, float, "judge and keep a running average of the weights, such as 0.998"),
+    "own_words": (0.0, float, "scheduled sampling: share of the model's own words fed at the end"),
+    "own_words_ramp": ("linear", str, "how that share climbs: or exponential, inverse_sigmoid"),
     "max_grad_norm": (5.0, float, "clip gradients to this length"),
     "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
+    "compile": (False, None, "fuse operations by torch.compile: slow to begin, then faster"),
     "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
     "seed": (0, int, "of weights, order and dropout"),
 }
@@ -152,6 +155,17 @@ def _at_least(low: int):
     return whole_number
 
 
+def _minutes(text: str) -> float:
+    """The type of a time that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of minutes, got {text!r}")
+    return value
+
+
 def _add_scenes(commands) -> None:
     about = "draw the toy world: images, captions, and where every object is"
     example = "captionlib scenes --to toy --train 300 --val 50 --test 50"
@@ -218,6 +232,8 @@ def _add_train(commands) -> None:
     _path(parser, "--features", "folder for the images that a frozen encoder encoded (--data)")
     _count(parser, "--workers", "processes that load images for a learning encoder (0)", 0, 0)
     _count(parser, "--validation-beam-size", "beam for choosing the best epoch (1: greedy)")
+    about = "within an epoch, write down where it stands after every so many minutes (15)"
+    parser.add_argument("--checkpoint-minutes", help=about, metavar="M", type=_minutes, default=15)
     _add_device(parser)
     for title, options in (
         ("model", MODEL_OPTIONS),

@@ -15,6 +15,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from unicodedata import category
 
@@ -159,6 +160,20 @@ def _prepare_data(source: tuple, to: str | Path, settings: dict, **options) -> N
 
 
 def _train(args) -> int:
+    from captionlib.processes import Processes
+
+    processes = Processes.join(args.device)
+    with processes.main_first():  # what it has drawn and prepared, the others find
+        recipe, runs, begun = _planned(args)
+        data = _training_data(args, recipe, begun)
+    for run in runs:
+        if run is runs[-1] or not _is_finished(Path(run.to)):
+            _train_stage(Namespace(**vars(run) | {"data": data}), processes)
+    return 0
+
+
+def _planned(args) -> tuple:
+    """The recipe, the options of each stage, and whether one has begun; mistakes are said now."""
     from captionlib.beam_search import SearchConfig
     from captionlib.decoder import ModelConfig
     from captionlib.recipes import find_recipe
@@ -173,17 +188,14 @@ def _train(args) -> int:
         _configure(TrainConfig, stored, run, TRAIN_OPTIONS)
         _configure(SearchConfig, stored, run, SEARCH_OPTIONS)
         _configure(ModelConfig, stored, run, MODEL_OPTIONS)
-    data = _training_data(args, recipe)
-    if not begun:
-        recipe.keep(args.to)
-    for run in runs:
-        if run is runs[-1] or not _is_finished(Path(run.to)):
-            _train_stage(Namespace(**vars(run) | {"data": data}))
-    return 0
+    return recipe, runs, begun
 
 
-def _training_data(args, recipe) -> str | Path:
-    """The prepared data: those that were named, those of before, or those prepared now."""
+def _training_data(args, recipe, begun: bool) -> str | Path:
+    """The prepared data: those that were named, those of before, or those prepared now.
+
+    Before the work the recipe is put into `--to`: killed at any moment, it is not forgotten.
+    """
     from captionlib.data import find_base
     from captionlib.scenes import write_scenes
 
@@ -192,50 +204,53 @@ def _training_data(args, recipe) -> str | Path:
         if any(source):
             raise InputError(f"{args.data}: is prepared; leave out --karpathy-json and --images")
         find_base(args.data)  # is it?
-        return args.data
-    if any(to.glob("WORDMAP_*.json")):
-        return to
-    if recipe.scenes and not any(source):
-        json_path = write_scenes(Path(args.to) / "scenes", **recipe.scenes, progress=_bar())
-        source = json_path, json_path.parent / "images"
-    if None in source:
+    there = args.data is not None or any(to.glob("WORDMAP_*.json"))
+    drawn = recipe.scenes and not any(source)
+    if not there and not drawn and None in source:
         name = recipe.data.get("dataset")
         fetch = f" (see captionlib download {name})" if name else ""
         raise InputError(
             f"--data: give it, or --karpathy-json and --images{fetch}, or --recipe toy, which "
             "draws its own"
         )
+    if not begun:
+        recipe.keep(args.to)
+    if there:
+        return args.data or to
+    if drawn:
+        json_path = write_scenes(Path(args.to) / "scenes", **recipe.scenes, progress=_bar())
+        source = json_path, json_path.parent / "images"
     _prepare_data(source, to, recipe.data)
     return to
 
 
 def _is_finished(folder: Path) -> bool:
     """Whether the training in `folder` has nothing left to do."""
-    from captionlib.training import TrainConfig, stale_epochs
+    from captionlib.training import TrainConfig, is_over
 
     if not _stored_run(folder, resume=True):
         return False
     training = read_json(folder / "last" / "training.json")
-    config, history = TrainConfig(**training["config"]), training["history"]
-    return len(history) >= config.epochs or stale_epochs(history) >= config.patience
+    return is_over(TrainConfig(**training["config"]), training["history"])
 
 
-def _train_stage(args) -> None:
+def _train_stage(args, processes) -> None:
     import torch
 
     from captionlib.beam_search import SearchConfig
     from captionlib.data import CaptionDataset, find_base, image_file, load_references
     from captionlib.decoder import CaptionModel, ModelConfig
     from captionlib.encoder import FeatureDataset
-    from captionlib.training import TrainConfig, make_loader, train
+    from captionlib.scheduled_sampling import scheduled_sampling
+    from captionlib.training import TrainConfig, make_loader, teacher_forcing, train
 
     folder = Path(args.to)
     stored = _stored_run(folder, args.resume)
     config = _configure(TrainConfig, stored, args, TRAIN_OPTIONS)
     search = _configure(SearchConfig, stored, args, SEARCH_OPTIONS)
-    about = {"data": find_base(args.data), "split": "VAL"} | stored.get("validation", {})
-    about["beam_size"] = args.validation_beam_size or about.get("beam_size", 1)
-    device = _device(args.device)
+    about = {"data": find_base(args.data), "split": "VAL"}
+    about["beam_size"] = args.validation_beam_size
+    device = processes.device or _device(args.device)
     vocabulary = CaptionDataset(args.data, "TRAIN").vocabulary
     _, references = load_references(args.data, "VAL")
     if not references:
@@ -255,23 +270,35 @@ def _train_stage(args) -> None:
     else:
         model = CaptionModel(shape, vocabulary)
     model.search = asdict(search)
-    grids = {
-        split: _images_or_features(args, model, split, config, device) for split in ("TRAIN", "VAL")
-    }
-    views = [grids["TRAIN"]]
-    if args.mirrored:
-        views.append(_images_or_features(args, model, "TRAIN", config, device, mirrored=True))
+    encoded = partial(_images_or_features, args, model, config, device)
+    with processes.main_first():  # one encodes, and the others read its files
+        views = [encoded("TRAIN", mirrored=side) for side in (False, True)[: 1 + args.mirrored]]
+        validation = encoded("VAL")
     loader = make_loader(
-        FeatureDataset(args.data, "TRAIN", *views), config, num_workers=args.workers
+        FeatureDataset(args.data, "TRAIN", *views),
+        config,
+        num_workers=args.workers,
+        processes=processes,
     )
     # Plainly searched, so that epochs differ by the model alone and any beam will do.
     validation_search = replace(search, **PLAIN | {"beam_size": about["beam_size"]})
-    evaluate = _validator(grids["VAL"], references, validation_search, about, device)
+    evaluate = _validator(validation, references, validation_search, about, device, processes)
     history = train(
-        model, loader, evaluate, config, folder, resume=args.resume, device=device, progress=_bar()
+        model,
+        loader,
+        evaluate,
+        config,
+        folder,
+        resume=args.resume,
+        objective=scheduled_sampling if config.own_words else teacher_forcing,
+        processes=processes,
+        checkpoint_minutes=args.checkpoint_minutes,
+        device=device,
+        progress=_bar() and processes.is_main,
     )
     best = max(history, key=lambda epoch: epoch["bleu4"])
-    print(f"{folder / 'best'}: epoch {best['epoch']}, BLEU-4 {best['bleu4']:.2f}")
+    if processes.is_main:
+        print(f"{folder / 'best'}: epoch {best['epoch']}, BLEU-4 {best['bleu4']:.2f}")
 
 
 def _configure(kind: type, stored: dict, args, options: dict):
@@ -292,14 +319,12 @@ def _stored_run(folder: Path, resume: bool) -> dict:
         raise InputError(f"{folder}: holds a training already; --resume it or name another folder")
     model, training = read_json(last / "config.json"), read_json(last / "training.json")
     try:
-        validation = {key: training["history"][-1][key] for key in ("data", "split", "beam_size")}
         return {
             "ModelConfig": model["model"],
             "SearchConfig": model["search"],
             "TrainConfig": training["config"],
-            "validation": validation,
         }
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, TypeError):
         raise InputError(f"{last}: is no training of ours; train into another folder") from None
 
 
@@ -315,7 +340,7 @@ def _start_from(args, vocabulary):
     return model
 
 
-def _images_or_features(args, model, split: str, config, device, *, mirrored: bool = False):
+def _images_or_features(args, model, config, device, split: str, *, mirrored: bool = False):
     """A split's images, one at a time: as pixels if the encoder learns, else encoded beforehand."""
     from captionlib.data import ImageDataset, image_file
     from captionlib.encoder import cache_features
@@ -328,7 +353,7 @@ def _images_or_features(args, model, split: str, config, device, *, mirrored: bo
     name = f"{split}_{kind}_{encoder.backbone}_{encoder.grid_size or 'own'}.hdf5"
     to = Path(args.features or args.data) / name.replace("/", "_")
     about = {"device": device, "bf16": config.bf16, "mirrored": mirrored, "progress": _bar()}
-    return cache_features(encoder, images, to, **about)
+    return cache_features(encoder, images, to, **about, say=partial(print, flush=True))
 
 
 class _Mirrored:
@@ -344,7 +369,7 @@ class _Mirrored:
         return self.images[i].flip(2)
 
 
-def _validator(images, references: list, search, about: dict, device):
+def _validator(images, references: list, search, about: dict, device, processes):
     """What scores a model after each epoch: captions it writes freely for the validation images."""
     import torch
 
@@ -354,12 +379,14 @@ def _validator(images, references: list, search, about: dict, device):
     @torch.inference_mode()
     def evaluate(model) -> dict:
         hypotheses = []
-        for numbers in _batches(range(len(images)), 32, unit="validation images"):
+        mine = processes.share(range(len(images)))
+        for numbers in _batches(mine, 32, unit="validation images", quiet=not processes.is_main):
             batch = torch.stack([torch.as_tensor(images[i]) for i in numbers]).to(device)
             found = beam_search(model.decoder, model.encode(batch), model.vocabulary, search)
             hypotheses += [model.vocabulary.decode(best.word_ids) for best in found]
-        scores = score(references, hypotheses)
-        print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
+        scores = score(references, processes.gather(hypotheses))
+        if processes.is_main:
+            print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
         return scores | about | {"images": len(images)}
 
     return evaluate
@@ -395,11 +422,11 @@ def _device(name: str | None):
     return torch.device(name)
 
 
-def _batches(items: Sequence, size: int, *, unit: str) -> Iterator[Sequence]:
+def _batches(items: Sequence, size: int, *, unit: str, quiet: bool = False) -> Iterator[Sequence]:
     """`items` in runs of `size`, with a progress bar on a terminal."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(items), unit=f" {unit}", disable=not _bar()) as bar:
+    with tqdm(total=len(items), unit=f" {unit}", disable=quiet or not _bar()) as bar:
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             yield batch

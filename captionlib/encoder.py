@@ -6,6 +6,7 @@ generates it: edit the chapter, not this file, then run `make export`.
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -208,6 +209,7 @@ def cache_features(
     bf16: bool = False,
     mirrored: bool = False,
     progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Features:
     """Encode every image once and keep the annotation vectors on disk as float16.
 
@@ -224,6 +226,7 @@ def cache_features(
             tf_efficientnet_lite0 then differ by about 6 % from those of float32, on photographs.
         mirrored: encode the images' mirror images, left and right exchanged.
         progress: show a bar on a terminal, with the size of the file.
+        say: called with one line on the file to be written and its size, before it is.
 
     Raises:
         InputError: if a file is not what it should be, or the disk lacks room.
@@ -240,9 +243,11 @@ def cache_features(
     encoder.to(device)
     first = _encode(encoder, images[0][None], device, bf16, mirrored)  # (1, height, width, D)
     shape = (len(images), *first.shape[1:])
+    size = f"{2 * math.prod(shape) / 1e9:.2f} GB"
+    say(f"{to}: {len(images)} images, to be encoded once and kept on disk, {size}")
     bar = tqdm(
         total=len(images),
-        desc=f"encoding, {2 * math.prod(shape) / 1e9:.2f} GB",
+        desc=f"encoding, {size}",
         unit="image",
         disable=None if progress else True,
     )
@@ -275,10 +280,11 @@ class FeatureDataset(Dataset):
         split: "TRAIN", "VAL" or "TEST".
         features: the `Features` of that split's images, a tensor or array (I, P, D), or anything
             else that has an item for each image, such as an `ImageDataset`.
-        other_views: the same of other views of the images, such as their mirror images; an item
-            shows one view, drawn from torch's random numbers.
+        other_views: the same of other views of the images, such as their mirror images.
 
     Item i is (features, captions, lengths): (P, D) float16; (n, max_len + 2) int64; (n,) int64.
+    All images in the first view come first, then all in the second: item v * I + i is view v of
+    image i. Which views an epoch shows is for its batches to say (`captionlib.training.Batches`).
 
     Raises:
         InputError: if the features are of another number of images.
@@ -298,9 +304,8 @@ class FeatureDataset(Dataset):
                 )
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.views) * len(self.captions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        views = len(self.views)
-        view = self.views[int(torch.randint(views, ())) if views > 1 else 0]
-        return torch.as_tensor(view[index]), self.captions[index], self.lengths[index]
+        view, image = divmod(index, len(self.captions))
+        return torch.as_tensor(self.views[view][image]), self.captions[image], self.lengths[image]

@@ -22,6 +22,7 @@ __all__ = [
     "atomic_folder",
     "atomic_group",
     "new_hdf5",
+    "one_line_if_full",
     "package_folder",
     "read_json",
     "recover_folder",
@@ -113,19 +114,32 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
     shutil.rmtree(fresh, ignore_errors=True)
     _make_folder(fresh)
     try:
-        yield fresh
-        files = sorted(fresh.iterdir(), key=lambda file: (file.name == seal, file.name))
-        for file in files:
-            _flush(file)
-        (folder / seal).unlink(missing_ok=True)
-        for file in files:
-            os.replace(file, folder / file.name)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            raise InputError(f"{folder}: the disk is full; make room and run again") from None
-        raise
+        with one_line_if_full(folder):
+            yield fresh
+            files = sorted(fresh.iterdir(), key=lambda file: (file.name == seal, file.name))
+            for file in files:
+                _flush(file)
+            (folder / seal).unlink(missing_ok=True)
+            for file in files:
+                os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def one_line_if_full(folder: str | Path, cure: str = "make room and run again") -> Iterator[None]:
+    """Turn a block's failure to write, for want of room, into an `InputError` with this cure."""
+    full = {
+        errno.ENOSPC: "the disk is full",
+        getattr(errno, "EDQUOT", None): "your share of the disk is used up",
+        errno.EFBIG: "a file would be larger than is allowed here",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno in full:
+            raise InputError(f"{folder}: {full[error.errno]}; {cure}") from None
+        raise
 
 
 class _FailsOnce(io.FileIO):

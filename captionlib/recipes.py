@@ -24,6 +24,7 @@ from captionlib.files import InputError, read_json, write_json
 
 __all__ = ["Recipe", "find_recipe", "read_recipe"]
 
+_OF_A_RECIPE = (*VIEW_OPTIONS, "validation_beam_size")  # options for all stages alike
 KEPT = "recipe.json"  # where a training keeps the recipe that it was begun with
 
 
@@ -40,6 +41,7 @@ class Recipe:
     search: dict = field(default_factory=dict)  # of `SearchConfig`
     cache_features: bool = True  # encode images once, while the encoder is frozen
     mirrored: bool = False  # show half of the images left and right exchanged
+    validation_beam_size: int = 1  # for choosing the best epoch
 
     def overridden(self, args: Namespace) -> Recipe:
         """With the options that the command line gives, in every stage."""
@@ -49,7 +51,7 @@ class Recipe:
             "stages": [stage | given(args, *TRAIN_OPTIONS) for stage in self.stages],
             "search": self.search | given(args, *SEARCH_OPTIONS),
         }
-        return Recipe(**asdict(self) | changed | given(args, *VIEW_OPTIONS))
+        return Recipe(**asdict(self) | changed | given(args, *_OF_A_RECIPE))
 
     def runs(self, args: Namespace) -> list[Namespace]:
         """The options of `captionlib train` for each stage.
@@ -60,7 +62,7 @@ class Recipe:
         runs: list[Namespace] = []
         for number, stage in enumerate(self.stages, start=1):
             run = Namespace(**vars(args))
-            settings = stage | self.search | {name: getattr(self, name) for name in VIEW_OPTIONS}
+            settings = stage | self.search | {name: getattr(self, name) for name in _OF_A_RECIPE}
             if not runs:
                 settings |= self.model
             else:
@@ -109,6 +111,8 @@ def read_recipe(name: str | Path) -> Recipe:
     stored = read_json(path)
     _check(str(path), stored, _KEYS)
     recipe = Recipe(**{"name": path.stem} | stored)
+    if recipe.validation_beam_size < 1:
+        raise InputError(f"{path}: validation_beam_size: must be at least 1")
     if not recipe.stages:
         raise InputError(f"{path}: has no stages; give it one, if only {{}}")
     return recipe
@@ -128,6 +132,7 @@ _KEYS = {
     "stages": [_kinds(TRAIN_OPTIONS)],
     "search": _kinds(SEARCH_OPTIONS),
     **_kinds(VIEW_OPTIONS),
+    "validation_beam_size": int,
 }
 _SAID = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 

@@ -12,6 +12,7 @@ Source: Rennie et al. 2017 (arXiv:1612.00563), section 3, for training on the sc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from captionlib.beam_search import SearchConfig, beam_search_all
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel
 from captionlib.metrics import CiderD
+from captionlib.processes import ALONE
 from captionlib.training import TrainConfig
 
 __all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]
@@ -94,6 +96,9 @@ class SelfCritical:
         captions: Tensor,
         lengths: Tensor,
         config: TrainConfig,
+        *,
+        progress: float = 0.0,
+        mean: Callable[[Tensor, int], Tensor] = ALONE.mean,
     ) -> tuple[SelfCriticalLoss, int]:
         """The loss of one batch, and its number of words; arguments as for `teacher_forcing`.
 
@@ -126,10 +131,9 @@ class SelfCritical:
         weights = pack_padded_sequence(
             weights[:, 1:], written_lengths - 1, batch_first=True, enforce_sorted=False
         ).data.to(images.device)
-        loss = SelfCriticalLoss(
-            -(weights * taken).mean(), -taken.detach().mean(), torch.tensor(scores.mean())
-        )
-        return loss, len(taken)
+        gained = -torch.stack([(weights * taken).sum(), taken.detach().sum()])
+        reward = torch.tensor(scores.sum(), dtype=torch.float32, device=images.device)
+        return SelfCriticalLoss(*mean(gained, len(taken)), mean(reward, len(scores))), len(taken)
 
     @torch.no_grad()
     def _write(self, model: CaptionModel, images: Tensor, config: TrainConfig) -> list[list[int]]:

@@ -855,6 +855,7 @@ assert on_disk < 0.001 < computed < 0.3
 # %%
 #| export
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -874,6 +875,7 @@ def cache_features(
     bf16: bool = False,
     mirrored: bool = False,
     progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Features:
     """Encode every image once and keep the annotation vectors on disk as float16.
 
@@ -890,6 +892,7 @@ def cache_features(
             tf_efficientnet_lite0 then differ by about 6 % from those of float32, on photographs.
         mirrored: encode the images' mirror images, left and right exchanged.
         progress: show a bar on a terminal, with the size of the file.
+        say: called with one line on the file to be written and its size, before it is.
 
     Raises:
         InputError: if a file is not what it should be, or the disk lacks room.
@@ -906,9 +909,11 @@ def cache_features(
     encoder.to(device)
     first = _encode(encoder, images[0][None], device, bf16, mirrored)  # (1, height, width, D)
     shape = (len(images), *first.shape[1:])
+    size = f"{2 * math.prod(shape) / 1e9:.2f} GB"
+    say(f"{to}: {len(images)} images, to be encoded once and kept on disk, {size}")
     bar = tqdm(
         total=len(images),
-        desc=f"encoding, {2 * math.prod(shape) / 1e9:.2f} GB",
+        desc=f"encoding, {size}",
         unit="image",
         disable=None if progress else True,
     )
@@ -961,10 +966,11 @@ class FeatureDataset(Dataset):
         split: "TRAIN", "VAL" or "TEST".
         features: the `Features` of that split's images, a tensor or array (I, P, D), or anything
             else that has an item for each image, such as an `ImageDataset`.
-        other_views: the same of other views of the images, such as their mirror images; an item
-            shows one view, drawn from torch's random numbers.
+        other_views: the same of other views of the images, such as their mirror images.
 
     Item i is (features, captions, lengths): (P, D) float16; (n, max_len + 2) int64; (n,) int64.
+    All images in the first view come first, then all in the second: item v * I + i is view v of
+    image i. Which views an epoch shows is for its batches to say (`captionlib.training.Batches`).
 
     Raises:
         InputError: if the features are of another number of images.
@@ -984,12 +990,11 @@ class FeatureDataset(Dataset):
                 )
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.views) * len(self.captions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        views = len(self.views)
-        view = self.views[int(torch.randint(views, ())) if views > 1 else 0]
-        return torch.as_tensor(view[index]), self.captions[index], self.lengths[index]
+        view, image = divmod(index, len(self.captions))
+        return torch.as_tensor(self.views[view][image]), self.captions[image], self.lengths[image]
 
 
 # %%
@@ -1037,8 +1042,8 @@ for name, cells, channels in [
 # %% [markdown]
 # The stretched grid triples the file and, as you saw, adds nothing to it. And the cache has two
 # limits. It is for a *frozen* encoder: `cache_features` refuses one that is being fine-tuned. And
-# it holds each image in one form. A second cache of `mirrored` images lets training draw, for each
-# image, one of two views; random crops would need one grid each.
+# it holds each image in one form. With a second cache, of `mirrored` images, a dataset offers two
+# views of each, and every epoch draws one of them; random crops would need one grid each.
 #
 # ## Where we differ
 #

@@ -476,7 +476,11 @@ class DecoderWithAttention(nn.Module):
         return self.fc(self.dropout(hidden))
 
     def forward(
-        self, encoder_out: Tensor, captions: Tensor, caption_lengths: Tensor
+        self,
+        encoder_out: Tensor,
+        captions: Tensor,
+        caption_lengths: Tensor,
+        fed: Tensor | None = None,
     ) -> DecoderOutput:
         """Score the words of given captions, each step fed the true word before (teacher forcing).
 
@@ -484,6 +488,7 @@ class DecoderWithAttention(nn.Module):
             encoder_out: (B, P, D) or (B, height, width, D) float annotation vectors.
             captions: (B * n, T) int64, padded; caption i belongs to image i // n.
             caption_lengths: (B * n,) int64, counting `<start>` and `<end>`, in any order.
+            fed: (B * n, T) int64, the words fed in where they are not the captions' own.
 
         Returns:
             A `DecoderOutput` of sum(caption_lengths - 1) tokens.
@@ -505,7 +510,7 @@ class DecoderWithAttention(nn.Module):
         )
         order = targets.sorted_indices
         # Looked up once: a look-up in every step would sum a gradient of V rows in every step.
-        embedded = self.embedding(captions[order])  # (N, T, E)
+        embedded = self.embedding((captions if fed is None else fed)[order])  # (N, T, E)
         grid = self.grid(encoder_out)
         state = self.init_state(grid).select(order // n)
         grid = grid.select(order // n)

@@ -151,8 +151,13 @@ print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary
 # a 14×14 grid. With $T$ words and $P$ pixels the sums can't all be one, as $\sum_p\sum_t\alpha = T$;
 # the penalty pulls them towards each other.
 
+#
+# Two means, over words and over captions. How a mean is taken is an argument: it is a sum divided by a
+# number, until [several processes](training-processes) share a batch.
+
 # %%
 #| export
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -160,6 +165,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captionlib.decoder import DecoderOutput
+from captionlib.processes import ALONE
 
 
 class CaptionLoss(NamedTuple):
@@ -171,7 +177,11 @@ class CaptionLoss(NamedTuple):
 
 
 def caption_loss(
-    output: DecoderOutput, *, alpha_c: float = 1.0, label_smoothing: float = 0.0
+    output: DecoderOutput,
+    *,
+    alpha_c: float = 1.0,
+    label_smoothing: float = 0.0,
+    mean: Callable[[Tensor, int], Tensor] = ALONE.mean,
 ) -> CaptionLoss:
     """Cross-entropy over the real words, and doubly stochastic attention.
 
@@ -181,13 +191,17 @@ def caption_loss(
             pixels as in the original tutorial. The paper sums it over pixels, beside a sum over
             words: relative to the words that is about P / T times as strong.
         label_smoothing: share of each target spread evenly over the vocabulary.
+        mean: makes a mean of a sum and the number of its items; see `Processes.mean`.
 
     Source: Xu et al. 2015 (arXiv:1502.03044), section 4.2.1, equation 14.
     """
     log_probs = output.logits.data.float().log_softmax(dim=1)  # (tokens, V)
-    nats = F.nll_loss(log_probs, output.targets.data)
-    smoothed = (1 - label_smoothing) * nats - label_smoothing * log_probs.mean()
-    penalty = (1 - output.alphas.sum(dim=1)).square().mean()
+    surprise = F.nll_loss(log_probs, output.targets.data, reduction="sum")
+    evenly = -log_probs.mean(dim=1).sum()  # the surprise if every word were right a little
+    nats, evenly = mean(torch.stack([surprise, evenly]), len(log_probs))
+    smoothed = (1 - label_smoothing) * nats + label_smoothing * evenly
+    missing = (1 - output.alphas.sum(dim=1)).square().mean(dim=1)  # (N,)
+    penalty = mean(missing.sum(), len(missing))
     return CaptionLoss(smoothed + alpha_c * penalty, nats.detach(), penalty.detach())
 
 
@@ -291,14 +305,24 @@ class TrainConfig:
     label_smoothing: float = 0.0  # share of each target spread over the vocabulary
     weight_decay: float = 0.0  # AdamW: each step shrinks the weights by this share of the rate
     averaging: float = 0.0  # judge and keep a running average of the weights, see WeightAverage
+    own_words: float = 0.0  # scheduled sampling: share of own words fed at the end
+    own_words_ramp: str = "linear"  # or "exponential", "inverse_sigmoid": how that share climbs
     max_grad_norm: float = 5.0  # clip the gradient of all weights together to this length
     bf16: bool = False  # matrix products in bfloat16; weights and sums stay float32
+    compile: bool = False  # fuse the encoder's and the attention's operations by torch.compile
     fine_tune_encoder: bool = False  # the second stage
     seed: int = 0
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "one_cycle"):
             raise ValueError(f"schedule must be plateau or one_cycle, got {self.schedule!r}")
+        ramps = ("linear", "exponential", "inverse_sigmoid")
+        if self.own_words_ramp not in ramps:
+            raise ValueError(
+                f"own_words_ramp must be one of {', '.join(ramps)}, got {self.own_words_ramp!r}"
+            )
+        if not 0 <= self.own_words <= 1:
+            raise ValueError(f"own_words must be in [0, 1], got {self.own_words}")
         for name in ("epochs", "batch_size", "decay_after", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -351,6 +375,78 @@ panel.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
+# ## Batches
+#
+# An epoch shows every image once, a batch at a time, in an order drawn anew. The usual way is to cut
+# off batches of one size and to take what remains as the last. Of 1,201 images in batches of 32 a
+# single one remains, and its gradient moves the weights as far as any other. We take as many
+# batches, and make them as equal as can be.
+#
+# All of an epoch's order follows from one seed. So an epoch can be begun in its middle: `skip` leaves
+# out the batches that were trained on before.
+
+# %%
+#| export
+import math
+from collections.abc import Iterator
+
+from torch.utils.data import Sampler
+
+from captionlib.files import InputError
+from captionlib.processes import Processes
+
+
+class Batches(Sampler[list[int]]):
+    """The batches of an epoch, as lists of item numbers.
+
+    Each image comes once, in one of its views, drawn at random. The batches' sizes differ by one
+    image at most.
+
+    Args:
+        images: I, how many there are.
+        batch_size: images a batch, at most.
+        views: of each image; item v * I + i is view v of image i, as in `FeatureDataset`.
+        processes: each gets a share of every batch.
+
+    Raises:
+        InputError: if a batch has too few images to be shared.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, *, views: int = 1, processes: Processes = ALONE
+    ):
+        self.images, self.views, self.processes = images, views, processes
+        self.count = max(1, math.ceil(images / batch_size))
+        if images // self.count < processes.count:
+            raise InputError(
+                f"batches of {images // self.count} images can't be shared by {processes.count} "
+                "processes; give more images a batch, or start fewer processes"
+            )
+        self.begin(seed=0)
+
+    def begin(self, seed: int, skip: int = 0) -> None:
+        """Set what comes next: the seed of the order, and how many of its batches are left out."""
+        self.seed, self.skip = seed, skip
+
+    def __len__(self) -> int:
+        """The number of batches of a whole epoch."""
+        return self.count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(self.images, generator=generator)
+        order += self.images * torch.randint(self.views, order.shape, generator=generator)
+        for batch in order.tensor_split(self.count)[self.skip :]:
+            yield batch[self.processes.number :: self.processes.count].tolist()
+
+
+# %%
+batches = Batches(images=8, batch_size=3)
+print(whole := list(batches))
+batches.begin(seed=0, skip=1)
+assert list(batches) == whole[1:] and sorted(sum(whole, [])) == list(range(8))
+
+# %% [markdown]
 # ## One epoch
 #
 # Here is the loop, in the order that every PyTorch loop has. Three lines deserve a word. The loss is
@@ -358,8 +454,7 @@ plt.show()
 # into *nan*, silently. The gradient is clipped, because the loop through time
 # multiplies, and now and then a batch explodes. And the losses are weighted by real tokens, so that
 # the mean of an epoch is the mean over its words.
-
-# %% [markdown]
+#
 # The last steps of a training jump about the place they are heading for. A running average of the
 # weights lies nearer to it, at the price of one more copy. After step $t$ the average $\bar\theta$ is
 #
@@ -443,48 +538,100 @@ assert line.weight.item() == 1
 
 # %%
 #| export
-from collections import Counter
 from collections.abc import Callable
-
-from torch import nn
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 
 def teacher_forcing(
-    model: CaptionModel, images: Tensor, captions: Tensor, lengths: Tensor, config: TrainConfig
+    model: CaptionModel,
+    images: Tensor,
+    captions: Tensor,
+    lengths: Tensor,
+    config: TrainConfig,
+    *,
+    progress: float = 0.0,
+    mean: Callable[[Tensor, int], Tensor] = ALONE.mean,
 ) -> tuple[CaptionLoss, int]:
     """The loss of one batch, the true words fed in, and the number of words it is a mean of.
 
     Args:
         images: (B, ...) as `CaptionModel` takes them.
         captions, lengths: (B * n, T) and (B * n,) int64; see `DecoderWithAttention`.
+        progress: where the training stands, from 0 to 1; here it makes no difference.
+        mean: as in `caption_loss`.
     """
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
         output = model(images, captions, lengths)
-    loss = caption_loss(output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing)
+    loss = caption_loss(
+        output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing, mean=mean
+    )
     return loss, len(output.targets.data)
 
 
+# %% [markdown]
+# What changes while a model learns stands together in one place: it is what has to be written down
+# if nothing is to be lost.
+
+# %%
+#| export
+from dataclasses import dataclass, field
+from random import Random
+
+
+@dataclass
+class EpochSoFar:
+    """How far an epoch has come, and what it takes to finish its means."""
+
+    steps: int = 0
+    tokens: float = 0.0  # an average over the processes
+    sums: dict[str, float] = field(default_factory=dict)  # each part of the loss, by the token
+    learning_rate: float = 0.0  # of the last step
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """All that changes while a model learns, and so all that a checkpoint holds."""
+
+    model: CaptionModel
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    average: WeightAverage | None = None
+    history: list[dict] = field(default_factory=list)  # one dict an epoch that is done
+    so_far: EpochSoFar = field(default_factory=EpochSoFar)  # of the epoch that is not
+
+
+def seed_of(*place: int) -> int:
+    """A seed for a place in a training; places that differ in any number have unrelated seeds."""
+    return Random(repr(place)).getrandbits(32)
+
+
+# %%
+#| export
+import time
+
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+
 def train_one_epoch(
-    model: CaptionModel,
+    training: Training,
     loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    history: list[dict],
-    average: WeightAverage | None = None,
+    loss_of: Callable[..., tuple[NamedTuple, int]],
     *,
-    objective: Callable[..., tuple[NamedTuple, int]] = teacher_forcing,
+    processes: Processes = ALONE,
     device: torch.device | str = "cpu",
+    after_step: Callable[[], None] = lambda: None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Run over the training data once.
+    """Run over the training data once, or over what `training.so_far` has left of it.
 
     Args:
-        loader: gives (images or cached features, captions, caption lengths); see `CaptionModel`.
-        history: of the epochs before this one; it sets the learning rate.
-        average: of the weights, kept up to date.
-        objective: what is minimised; called as `teacher_forcing` is.
+        training: is kept up to date, step by step.
+        loader: gives (images or cached features, captions, caption lengths); from `make_loader`.
+        loss_of: what is minimised; called as `teacher_forcing` is, without the model.
+        processes: those that share each batch.
+        after_step: called when a step is done.
 
     Returns:
         means a token over the epoch: "loss", and the other parts of the objective, "nats" among
@@ -493,56 +640,70 @@ def train_one_epoch(
     Raises:
         FloatingPointError: if a loss is not finite, naming epoch and step; that step is not taken.
     """
-    epoch, device = len(history), torch.device(device)
-    sums: Counter[str] = Counter()
-    tokens = 0
+    model, optimizer, config = training.model, training.optimizer, training.config
+    epoch, so_far, device = len(training.history), training.so_far, torch.device(device)
+    started = time.perf_counter() - so_far.seconds
+    loader.batch_sampler.begin(seed_of(config.seed, epoch), skip=so_far.steps)
     model.train()
-    # The bar doesn't wrap the loader: some bars would open it twice, and draw another order.
+    # The bar doesn't wrap the loader: some bars would open it twice.
     bar = tqdm(
         total=len(loader),
+        initial=so_far.steps,
         desc=f"epoch {epoch + 1}",
         leave=False,
         disable=None if progress else True,
     )
-    for step, (images, captions, lengths) in enumerate(loader):
-        share = (epoch + step / len(loader)) / config.epochs
-        factor = rate_factor(config, history, share)
+    for images, captions, lengths in loader:
+        share = (epoch + so_far.steps / len(loader)) / config.epochs
+        factor = rate_factor(config, training.history, share)
         for group in optimizer.param_groups:
             group["lr"] = factor * group["full_rate"]
 
-        images, captions = images.to(device), captions.flatten(0, -2).to(device)
-        loss, count = objective(model, images, captions, lengths.flatten(), config)
-        if not torch.isfinite(loss.total):
+        # What this step drops out depends on its place alone, not on what was drawn before.
+        torch.manual_seed(seed_of(config.seed, epoch, so_far.steps, processes.number))
+        images = images.to(device, non_blocking=True)
+        captions = captions.flatten(0, -2).to(device, non_blocking=True)
+        loss, count = loss_of(
+            images, captions, lengths.flatten(), config, progress=share, mean=processes.mean
+        )
+        measured = torch.stack([*loss, torch.tensor(float(count), device=device)]).detach()
+        *parts, count = processes.average(measured).tolist()
+        if not math.isfinite(parts[0]):
             raise FloatingPointError(
-                f"epoch {epoch + 1}, step {step + 1}: the loss is {loss.total.item()}; "
+                f"epoch {epoch + 1}, step {so_far.steps + 1}: the loss is {parts[0]}; "
                 "try a lower learning rate"
             )
         optimizer.zero_grad()
         loss.total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
-        if average is not None:
-            average.update()
+        if training.average is not None:
+            training.average.update()
 
-        for name, part in loss._asdict().items():
-            sums["loss" if name == "total" else name] += count * part.item()
-        tokens += count
-        bar.set_postfix(nats=f"{sums['nats'] / tokens:.3f}", refresh=False)
+        for name, part in zip(("loss", *loss._fields[1:]), parts, strict=True):
+            so_far.sums[name] = so_far.sums.get(name, 0.0) + count * part
+        so_far.tokens += count
+        so_far.steps += 1
+        so_far.learning_rate = factor * config.learning_rate
+        so_far.seconds = time.perf_counter() - started
+        after_step()
+        bar.set_postfix(nats=f"{so_far.sums['nats'] / so_far.tokens:.3f}", refresh=False)
         bar.update()
     bar.close()
-    means = {name: value / tokens for name, value in sums.items()}
-    return means | {"learning_rate": factor * config.learning_rate}
+    means = {name: value / so_far.tokens for name, value in so_far.sums.items()}
+    return means | {"learning_rate": so_far.learning_rate}
 
 
 # %% [markdown]
 # ## Stopping without losing anything
 #
-# A training that took hours must survive a closed laptop. After every epoch it writes `last/`: the
-# model, and what the optimizer remembers. To **resume exactly**, to end with the very weights that
-# an unbroken training has, three more things must come back: the position, the random
-# numbers that order the batches and drop out units, and the history that sets the learning rate.
-# The history is stored. The random numbers are made to depend only on seed and epoch: each
-# epoch seeds its generators afresh.
+# A training that took hours must survive a closed laptop. After every epoch, and in a long one every
+# quarter of an hour, it writes `last/`: the model, and what the optimizer remembers. To **resume
+# exactly**, to end with the very weights that an unbroken training has, three more things must come
+# back: the position, the random numbers that order the batches and drop out units, and the history
+# that sets the learning rate. Position and history are stored. The random numbers are made to depend
+# on nothing but seed and place: each epoch draws its order, and each step its dropout, from a seed
+# of its own.
 #
 # Optimizer state goes into safetensors like the weights. The folder is written beside the old one
 # and swapped in when it is whole, so that a crash in the middle of writing leaves the old one good.
@@ -558,6 +719,7 @@ from captionlib.files import (
     InputError,
     atomic_file,
     atomic_folder,
+    one_line_if_full,
     read_json,
     recover_folder,
     write_json,
@@ -578,42 +740,35 @@ def make_optimizer(model: CaptionModel, config: TrainConfig) -> torch.optim.Opti
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
-def save_checkpoint(
-    folder: Path,
-    model: CaptionModel,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    history: list[dict],
-    average: WeightAverage | None = None,
-) -> None:
+def save_checkpoint(folder: Path, training: Training) -> None:
     """Write `folder`: a model, with what it takes to go on training it. Whole or not at all."""
     moments = {
         f"{index}.{name}": value
-        for index, state in optimizer.state_dict()["state"].items()
+        for index, state in training.optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
+    place = {
+        "config": asdict(training.config),
+        "history": training.history,
+        "so_far": asdict(training.so_far),
+    }
     with atomic_folder(folder) as temporary:
-        model.write_files(temporary)
+        training.model.write_files(temporary)
         (temporary / "optimizer.safetensors").write_bytes(save(moments))
-        if average is not None:
-            (temporary / "average.safetensors").write_bytes(save(average.state()))
-        write_json(temporary / "training.json", {"config": asdict(config), "history": history})
+        if training.average is not None:
+            (temporary / "average.safetensors").write_bytes(save(training.average.state()))
+        write_json(temporary / "training.json", place)
 
 
-def load_checkpoint(
-    folder: Path,
-    model: CaptionModel,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    average: WeightAverage | None = None,
-) -> list[dict]:
-    """Put a checkpoint back into `model`, `optimizer` and `average`, and return its history.
+def load_checkpoint(folder: Path, training: Training) -> None:
+    """Put a checkpoint back into `training`.
 
     Raises:
         InputError: if it is damaged, or belongs to other settings.
     """
+    model, optimizer = training.model, training.optimizer
     stored = read_json(folder / "training.json")
-    for name, value in asdict(config).items():
+    for name, value in asdict(training.config).items():
         if stored["config"].get(name) != value:
             raise InputError(
                 f"{folder}: was trained with {name}={stored['config'].get(name)}, not {value}; "
@@ -626,15 +781,16 @@ def load_checkpoint(
             "and data or train into another folder"
         )
     model.load_state_dict(saved.state_dict())
+    model.metrics = saved.metrics
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         index, name = key.split(".")
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if average is not None:
-        average.load_state(load_file(folder / "average.safetensors"))
-    return stored["history"]
+    if training.average is not None:
+        training.average.load_state(load_file(folder / "average.safetensors"))
+    training.history, training.so_far = stored["history"], EpochSoFar(**stored["so_far"])
 
 
 # %% [markdown]
@@ -647,8 +803,6 @@ def load_checkpoint(
 # %%
 #| export
 import json
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 
 from matplotlib.figure import Figure
@@ -663,88 +817,137 @@ def train(
     *,
     resume: bool = False,
     objective: Callable[..., tuple[NamedTuple, int]] = teacher_forcing,
+    processes: Processes = ALONE,
+    checkpoint_minutes: float = 15.0,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[dict]:
     """Train `model`, keeping in `folder` the best one so far and all it takes to go on.
 
-    Writes `best/` (a model), `last/` (a model with optimizer, settings and history), `log.jsonl`
-    (one line an epoch) and `curve.png`.
+    Writes `best/` (a model), `last/` (a model with optimizer, settings, history and position),
+    `log.jsonl` (one line an epoch) and `curve.png`.
 
     Args:
-        loader: of the training data, shuffled by a generator of its own (see `make_loader`).
+        loader: of the training data, from `make_loader`.
         evaluate: scores a model in eval mode on captions it wrote freely; must return "bleu4" x100.
         resume: go on from `folder/last`, exactly as if the training had never stopped; from the
             beginning where nothing was written yet.
         objective: what is minimised; called as `teacher_forcing` is.
+        processes: those that train together; each calls `train`, and the main one writes the files.
+        checkpoint_minutes: `last` is written after each epoch, and within one after so many.
 
     Returns:
         the history: one dict an epoch.
 
     Raises:
-        InputError: if `folder` holds a training and `resume` is off, or one with other settings.
+        InputError: if `folder` holds a training and `resume` is off, or one with other settings; if
+            the disk is full, which leaves the checkpoint before.
         FloatingPointError: if a loss is not finite.
     """
     folder = Path(folder)
-    last = folder / "last"
-    recover_folder(last)
+    last, device = folder / "last", processes.device or device
+    with processes.main_first():
+        recover_folder(last)
     if last.exists() and not resume:
         raise InputError(f"{folder}: holds a training already; resume it or name another folder")
     if config.fine_tune_encoder:
         model.fine_tune_encoder()
+    if config.compile:
+        compile_layers(model)
     model.to(device)
-    optimizer = make_optimizer(model, config)
     average = WeightAverage(model, config.averaging) if config.averaging else None
-    history = load_checkpoint(last, model, optimizer, config, average) if last.exists() else []
+    training = Training(model, make_optimizer(model, config), config, average)
+    if last.exists():
+        load_checkpoint(last, training)
+    history, loss_of = training.history, processes.prepare(objective, model)
+    saved = time.monotonic()
 
-    for epoch in range(len(history), config.epochs):
-        if history and stale_epochs(history) >= config.patience:
-            break
-        started = time.perf_counter()
-        # Seeded by epoch, the random numbers of a resumed training are those of an unbroken one.
-        torch.manual_seed(config.seed * 100_003 + epoch)
-        loader.generator.manual_seed(config.seed * 100_003 + epoch)
+    def keep(minutes: float = 0.0) -> None:
+        nonlocal saved
+        if processes.is_main and time.monotonic() - saved >= 60 * minutes:
+            with one_line_if_full(folder, "the checkpoint before is kept; make room and resume"):
+                if not training.so_far.steps:  # an epoch has just ended
+                    write_down(folder, model, config, history, average)
+                save_checkpoint(last, training)
+            saved = time.monotonic()
+
+    while not is_over(config, history):
         losses = train_one_epoch(
-            model,
+            training,
             loader,
-            optimizer,
-            config,
-            history,
-            average,
-            objective=objective,
+            loss_of,
+            processes=processes,
             device=device,
+            after_step=lambda: keep(checkpoint_minutes),
             progress=progress,
         )
-        trained = time.perf_counter()
+        started = time.perf_counter()
         model.eval()
         with average or nullcontext():
-            scores = evaluate(model)
-            history.append(
-                {"epoch": epoch + 1, **losses, **scores}
-                | {"train_seconds": round(trained - started, 2)}
-                | {"evaluate_seconds": round(time.perf_counter() - trained, 2)}
-            )
-            if stale_epochs(history) == 0:  # better than ever before
-                model.metrics = {"training": {"seed": config.seed, **history[-1]}}
-                model.save(folder / "best")
-        save_checkpoint(last, model, optimizer, config, history, average)
-        with atomic_file(folder / "log.jsonl") as path:
-            path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
-        with atomic_file(folder / "curve.png") as path:
-            draw_curve(history).savefig(path)
+            scores = processes.agree(evaluate(model))
+        history.append(
+            {"epoch": len(history) + 1, **losses, **scores}
+            | {"train_seconds": round(training.so_far.seconds, 2)}
+            | {"evaluate_seconds": round(time.perf_counter() - started, 2)}
+        )
+        training.so_far = EpochSoFar()
+        keep()
+    processes.wait()
     model.eval()
     return history
 
 
-def make_loader(dataset, config: TrainConfig, *, num_workers: int = 0) -> DataLoader:
-    """Batches of `dataset` in an order that a generator of its own decides."""
-    generator = torch.Generator().manual_seed(config.seed)
+def is_over(config: TrainConfig, history: list[dict]) -> bool:
+    """Whether all epochs are done, or BLEU-4 has not risen for too many of them."""
+    return len(history) >= config.epochs or stale_epochs(history) >= config.patience
+
+
+def write_down(
+    folder: Path,
+    model: CaptionModel,
+    config: TrainConfig,
+    history: list[dict],
+    average: WeightAverage | None,
+) -> None:
+    """Write what an epoch leaves besides a checkpoint: its log, and the model if it is the best."""
+    if stale_epochs(history) == 0:  # better than ever before
+        model.metrics = {"training": {"seed": config.seed, **history[-1]}}
+        with average or nullcontext():
+            model.save(folder / "best")
+    with atomic_file(folder / "log.jsonl") as path:
+        path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    with atomic_file(folder / "curve.png") as path:
+        draw_curve(history).savefig(path)
+
+
+def compile_layers(model: CaptionModel) -> None:
+    """Have torch.compile fuse what is computed most: the encoder, and the attention of each step.
+
+    Weights keep their names, and files their form.
+    """
+    model.encoder.compile()
+    model.decoder.attention.compile(dynamic=True)  # captions end, and rows become fewer
+
+
+def make_loader(
+    dataset, config: TrainConfig, *, num_workers: int = 0, processes: Processes = ALONE
+) -> DataLoader:
+    """Batches of `dataset`, in an order that `train` decides anew for each epoch.
+
+    Args:
+        dataset: its items are (images or features, captions, lengths); with `views`, as
+            `FeatureDataset` has them, an epoch shows each image in one.
+        num_workers: processes that read ahead while the model computes.
+        processes: those that share each batch.
+    """
+    views = len(getattr(dataset, "views", [dataset]))
+    images = len(dataset) // views
     return DataLoader(
         dataset,
-        batch_size=config.batch_size,
-        shuffle=True,
-        generator=generator,
+        batch_sampler=Batches(images, config.batch_size, views=views, processes=processes),
         num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),  # so that copying to a GPU holds nothing up
     )
 
 
@@ -831,66 +1034,48 @@ plt.show()
 # %% [markdown]
 # ## Interrupted, and exactly the same
 #
-# A promise is worth a test. Train four epochs in one go; train the same four but stop after two,
-# throw everything in memory away, and resume. The weights must be equal to the last bit.
-# To stop in the middle we let the evaluation of the third epoch fail, as a full disk or a
-# closed lid would.
+# A promise is worth a test. Train four epochs of three steps in one go. Train the same again, but let
+# the lights go out in the middle of the third epoch; throw everything in memory away, and resume. The
+# weights must be equal to the last bit. With `checkpoint_minutes=0` the training writes itself down
+# after every step.
 
 # %%
+from captionlib.training import teacher_forcing
+
 short = TrainConfig(epochs=4, batch_size=64, learning_rate=4e-3, schedule="one_cycle", seed=3)
 few = torch.utils.data.Subset(training_set, range(192))
 
 
-def fresh_model():
+def train_shortly(name, **options):
     torch.manual_seed(3)
-    return CaptionModel(ModelConfig(attention_dim=32, embed_dim=32, decoder_dim=32), vocabulary)
+    model = CaptionModel(ModelConfig(attention_dim=32, embed_dim=32, decoder_dim=32), vocabulary)
+    loader, to = make_loader(few, short), folder / name
+    options = {"checkpoint_minutes": 0, "progress": False} | options
+    return model, train(model, loader, lambda model: {"bleu4": 1.0}, short, to, **options)
 
 
 class PowerCut(Exception):
     pass
 
 
-calls = []
+steps = []
 
 
-def evaluate_until_the_lights_go_out(model):
-    calls.append(1)
-    if len(calls) == 3:
+def until_the_lights_go_out(*arguments, **options):
+    steps.append(1)
+    if len(steps) == 8:
         raise PowerCut
-    return {"bleu4": float(len(calls))}
+    return teacher_forcing(*arguments, **options)
 
 
-unbroken = fresh_model()
-train(
-    unbroken,
-    make_loader(few, short),
-    lambda model: {"bleu4": 1.0},
-    short,
-    folder / "a",
-    progress=False,
-)
+unbroken, _ = train_shortly("a")
 try:
-    train(
-        fresh_model(),
-        make_loader(few, short),
-        evaluate_until_the_lights_go_out,
-        short,
-        folder / "b",
-        progress=False,
-    )
+    train_shortly("b", objective=until_the_lights_go_out)
 except PowerCut:
-    print("stopped in epoch 3; on disk:", sorted(p.name for p in (folder / "b").iterdir()))
+    place = json.loads((folder / "b" / "last" / "training.json").read_text())
+    print(f"stopped in epoch {len(place['history']) + 1}, after step {place['so_far']['steps']}")
 
-resumed = fresh_model()
-history = train(
-    resumed,
-    make_loader(few, short),
-    lambda model: {"bleu4": 1.0},
-    short,
-    folder / "b",
-    resume=True,
-    progress=False,
-)
+resumed, history = train_shortly("b", resume=True)
 print("epochs in the history:", [row["epoch"] for row in history])
 
 # %%
@@ -931,7 +1116,6 @@ print(
 
 # %%
 assert changed and not any("running_" in name for name in changed)  # batch norm's statistics stay
-work.cleanup()
 
 # %% [markdown]
 # On COCO the original's author trained the decoder for 20 epochs with batches of 80 and the rate
@@ -940,11 +1124,120 @@ work.cleanup()
 # $10^{-4}$: 24.29 after three more epochs. Written freely, that model reached 29.98, 32.95 and
 # 33.17 with beams of 1, 3 and 5. [Chapter 10](10_gpu_training.ipynb) holds his settings.
 #
+# ## Its own words
+#
+# Teacher forcing has a gap that we met above: the model learns to go on from what people wrote, and
+# must later go on from what it wrote itself. **Scheduled sampling** {cite}`bengio2015` closes it
+# little by little. Each word that is fed in is, with a probability that climbs during the training,
+# the model's own; the word asked for stays the true one. At the beginning its own words would be
+# noise, hence the climb. The paper offers three ramps, as functions of the share $p$ of the training
+# that is over, in our words
+#
+# $$\text{true words: } \quad 1 - p, \qquad k^{p}, \qquad \frac{k}{k + e^{2p\ln k}},$$
+#
+# *linear*, *exponential* (with $k < 1$) and *inverse sigmoid* (with $k > 1$). We stretch each so that
+# own words begin at none and end at the setting `own_words`.
+
+# %% mystnb={"figure": {"caption": "Three ways to the same share of own words, here a quarter.", "name": "fig-training-own-words"}, "image": {"alt": "Three curves of the share of own words over a training, all from 0 to 0.25. Linear is a straight line. Exponential rises steeply and then flattens. Inverse sigmoid stays low, rises steeply around the middle and flattens: an S."}} tags=["hide-input"]
+from captionlib.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
+
+figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
+for ramp, kind in (("linear", "#c8730a"), ("exponential", "#1f5fa8"), ("inverse_sigmoid", "#3b7d3b")):
+    settings = TrainConfig(own_words=0.25, own_words_ramp=ramp)
+    points = [i / 100 for i in range(101)]
+    panel.plot(points, [own_word_share(settings, p) for p in points], color=kind, label=ramp)
+panel.set(xlabel="share of the training that is over", ylabel="share of own words")
+panel.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# Two passes do it. The first writes, without gradients: at each step the model reads the word that is
+# there and says what it would write next, and where the coin falls that way, this is what it reads
+# then. (The paper draws the word or takes the likeliest; we take the likeliest.) The second pass
+# is teacher forcing as before, fed with those words. It is an objective of its own, for
+# `train(..., objective=scheduled_sampling)`; on the command line `--own-words 0.25` asks for it.
+#
+# Two ends are sure. With no own words it is teacher forcing. With nothing but own words, what is fed
+# in is what the greedy search above writes:
+
+# %%
+scene, words = validation[:1], torch.full((1, 12), vocabulary.start)
+fed = feed_own_words(best.decoder, best.encode(scene), words, share=1.0)
+print(" ".join(until_end(fed[0, 1:].tolist(), vocabulary)))
+assert until_end(fed[0, 1:].tolist(), vocabulary) == write_greedily(best, scene, max_words=11)[0]
+
+grids, captions, lengths = next(iter(make_loader(few, short)))
+batch = (grids, captions.flatten(0, 1), lengths.flatten(), short)
+best.eval()  # no dropout, so that two passes can be compared
+assert scheduled_sampling(best, *batch)[0].total == teacher_forcing(best, *batch)[0].total
+
+# %% [markdown]
+# It makes the loss harder, and whether it makes captions better depends on the data: measure. It has
+# nothing to do with the score; for that, see [the captioner that ships](../book/captioner.md).
+#
+# (training-processes)=
+# ## Several processes
+#
+# Two processors, or eight GPUs, can share a batch: each computes the gradient of its share with a
+# model of its own, they average their gradients, and all take the same step. Starting them, connecting
+# them and averaging is the work of [Accelerate](https://huggingface.co/docs/accelerate), and
+# the loop above does not change. One thing needs thought. A mean of means is not the mean: if one
+# process holds 90 words and the other 110, each word of the first would count more. So each divides
+# its sum by *everybody's* number of words, times the number of processes. The average over processes
+# is then the mean over words, and the same for the penalty, a mean over captions. That is
+# all that `Processes.mean` does. Here are two shares of one batch, in one process, by hand:
+
+# %%
+from captionlib.processes import Processes
+
+pair = [Processes() for _ in range(2)]
+for number, process in enumerate(pair):
+    process.number, process.count = number, 2  # as if Accelerate had started two
+whole, *shares = (
+    next(iter(torch.utils.data.DataLoader(few, batch_sampler=Batches(192, 5, processes=process))))
+    for process in (Processes(), *pair)
+)
+sizes = {"words": [], "captions": []}
+for _, captions, lengths in (whole, *shares):
+    sizes["words"].append(int((lengths - 1).sum()))
+    sizes["captions"].append(lengths.numel())
+print("images:", [len(share[0]) for share in (whole, *shares)], " words:", sizes["words"])
+
+
+def gradient(batch, mean):
+    best.zero_grad()
+    grids, captions, lengths = batch
+    output = best(grids, captions.flatten(0, 1), lengths.flatten())
+    caption_loss(output, mean=mean).total.backward()
+    return best.decoder.fc.weight.grad.clone()
+
+
+def everybodys(total, count):
+    kind = "captions" if count in sizes["captions"][1:] else "words"
+    return total * 2 / sizes[kind][0]
+
+
+together = sum(gradient(share, everybodys) for share in shares) / 2
+alone = gradient(whole, Processes().mean)
+torch.testing.assert_close(together, alone)
+careless = sum(gradient(share, Processes().mean) for share in shares) / 2
+print(f"a mean of means is off by {(careless - alone).norm() / alone.norm():.1%}")
+
+# %%
+assert (careless - alone).norm() > 1e-3 * alone.norm()
+work.cleanup()
+
+# %% [markdown]
+# What each process drops out is its own, so with dropout the runs of one and of two processes differ as
+# two seeds do. The validation images are shared out too, and the captions gathered, so that
+# each counts once; only one process writes files. [Several machines](../book/machines.md) says what
+# to type.
+#
 # ## Summary
 #
 # Reward the next word, ask the attention to look everywhere once, and judge by captions written
-# freely. Write everything down after each epoch, whole or not at all, and let the random numbers
-# depend on seed and epoch alone: then stopping costs nothing.
+# freely. Write everything down now and then, whole or not at all, and let the random numbers
+# depend on seed and place alone: then stopping costs nothing.
 #
 # ## Exercises
 #

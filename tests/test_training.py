@@ -3,12 +3,7 @@
 import dataclasses
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
@@ -21,7 +16,9 @@ from torch.utils.data import Dataset
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
 from captionlib.files import InputError
+from captionlib.processes import Processes
 from captionlib.training import (
+    Batches,
     TrainConfig,
     WeightAverage,
     caption_loss,
@@ -373,45 +370,81 @@ def test_bfloat16_trains_too(tmp_path):
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
+class TwoViews(FewFeatures):
+    """The same images twice, as `FeatureDataset` has those of a mirror."""
+
+    views = ("plain", "mirrored")
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, i):
+        view, image = divmod(i, 8)
+        return (-self.features if view else self.features)[image], *super().__getitem__(image)[1:]
+
+
 def test_workers_change_nothing(tmp_path):
-    one, _ = run(tmp_path / "none", dataclasses.replace(SETTINGS, epochs=1))
+    settings = dataclasses.replace(SETTINGS, epochs=2)
+    models = [make_model(), make_model()]
+    for model, workers in zip(models, (0, 2), strict=True):
+        loader = make_loader(TwoViews(), settings, num_workers=workers)
+        assert len(loader) == 3
+        to = tmp_path / str(workers)
+        train(model, loader, lambda model: {"bleu4": 1.0}, settings, to, progress=False)
+    assert_same_weights(*models)
+
+
+def test_compiled_layers_compute_the_same(tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and there is no g++ here")
     settings = dataclasses.replace(SETTINGS, epochs=1)
-    other = make_model()
-    loader = make_loader(FewFeatures(), settings, num_workers=2)
-    train(other, loader, lambda model: {"bleu4": 1.0}, settings, tmp_path / "two", progress=False)
-    assert_same_weights(one, other)
+    plain, expected = run(tmp_path / "plain", settings)
+    compiled, history = run(tmp_path / "compiled", dataclasses.replace(settings, compile=True))
+    assert history[0]["nats"] == pytest.approx(expected[0]["nats"], rel=1e-5)
+    for name, weight in plain.state_dict().items():  # names and all
+        assert_close(compiled.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    assert compiled.decoder.attention._compiled_call_impl is not None
 
 
-KILLED = """
-    import sys
-    from pathlib import Path
-    sys.path.insert(0, str(Path(sys.argv[1])))
-    import torch
-    torch.set_num_threads(1)
-    from test_training import SETTINGS, run
-    run(Path(sys.argv[2]), resume=True)
-    print("done", flush=True)
-"""
+# Batches
 
 
-def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
-    """SIGKILL after each checkpoint in turn, then to the end: the weights of an unbroken run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    unbroken, _ = run(tmp_path / "unbroken")
-    torch.set_num_threads(threads)
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-c", textwrap.dedent(KILLED)]
-    command += [str(Path(__file__).parent), str(folder)]
-    killed = 0
-    for epochs in (1, 2):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        log = folder / "log.jsonl"
-        while process.poll() is None:
-            if log.exists() and len(log.read_text().splitlines()) >= epochs:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        killed += process.wait() == -signal.SIGKILL
-    assert killed
-    assert subprocess.run(command, capture_output=True, check=True).stdout == b"done\n"
-    assert_same_weights(CaptionModel.load(folder / "last"), unbroken)
+def test_batches_show_each_image_once_and_are_as_equal_as_can_be():
+    batches = Batches(11, 4)
+    assert len(batches) == 3 and sorted(map(len, batches)) == [3, 4, 4]
+    assert sorted(sum(batches, [])) == list(range(11))
+    assert list(batches) == list(batches)
+    first = list(batches)
+    batches.begin(seed=1)
+    assert list(batches) != first
+
+
+def test_batches_can_be_begun_in_the_middle():
+    batches = Batches(11, 4, views=3)
+    whole = list(batches)
+    batches.begin(seed=0, skip=2)
+    assert list(batches) == whole[2:] and len(batches) == 3
+    batches.begin(seed=0, skip=3)
+    assert list(batches) == []
+
+
+def test_batches_draw_each_images_view():
+    batches, seen = Batches(5, 2, views=3), set()
+    for seed in range(60):
+        batches.begin(seed)
+        items = sum(batches, [])
+        assert sorted(item % 5 for item in items) == list(range(5))
+        seen.update(items)
+    assert seen == set(range(15))
+
+
+def test_processes_share_each_batch():
+    pair = [Processes() for _ in range(2)]
+    for number, process in enumerate(pair):
+        process.number, process.count = number, 2
+    whole = list(Batches(11, 4))
+    halves = [list(Batches(11, 4, processes=process)) for process in pair]
+    for batch, one, other in zip(whole, *halves, strict=True):
+        assert sorted(one + other) == sorted(batch) and 0 <= len(one) - len(other) <= 1
+    with pytest.raises(InputError, match="batches of 1 images can't be shared by 2 processes"):
+        Batches(11, 1, processes=pair[0])

@@ -1,0 +1,92 @@
+"""Scheduled sampling: in training, now and then the model's own word in place of the true one.
+
+Written by hand. With teacher forcing the model learns to go on from what people wrote, and is then
+asked to go on from what it wrote itself. So, more often as the training goes on, it is fed its own
+likeliest word and asked for the true next one. The words are chosen in a first pass, without
+gradients; the second is the one pass of teacher forcing, fed with them.
+
+Source: Bengio et al. 2015 (arXiv:1506.03099), section 2.4. There the ramps count steps down from a
+share of true words of 1, with slopes to be chosen; here the share of own words climbs from 0 at a
+training's beginning to `own_words` at its end, along the same curves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from captionlib.decoder import CaptionModel, DecoderWithAttention
+from captionlib.processes import ALONE
+from captionlib.training import CaptionLoss, TrainConfig, caption_loss
+
+__all__ = ["feed_own_words", "own_word_share", "scheduled_sampling"]
+
+
+def own_word_share(config: TrainConfig, progress: float) -> float:
+    """The probability that a word fed to the decoder is its own.
+
+    Args:
+        config: its `own_words` is the share at the end, `own_words_ramp` the way there.
+        progress: where the training stands, 0 at its first step and 1 at its end.
+    """
+    true_share = {
+        "linear": lambda p: 1 - p,
+        "exponential": lambda p: math.exp(-5 * p),  # k^i, for k^(last i) = e^-5
+        "inverse_sigmoid": lambda p: 1 / (1 + math.exp(10 * p - 5)),  # k / (k + e^(i/k)), k = e^5
+    }[config.own_words_ramp]
+    begin, end = true_share(0.0), true_share(1.0)
+    return config.own_words * (begin - true_share(progress)) / (begin - end)
+
+
+@torch.no_grad()
+def feed_own_words(
+    decoder: DecoderWithAttention, encoder_out: Tensor, captions: Tensor, share: float
+) -> Tensor:
+    """Captions with some words replaced by those that the decoder would have written there.
+
+    Args:
+        encoder_out: (B, P, D) or (B, height, width, D).
+        captions: (B * n, T) int64, each beginning with `<start>`, which is never replaced.
+        share: the probability that a word is replaced, drawn anew for each.
+
+    Returns:
+        (B * n, T) int64. An own word is the likeliest after all words before it, as they are
+        there, some of them its own already.
+    """
+    N, T = captions.shape
+    grid = decoder.grid(encoder_out)
+    images = torch.arange(N, device=captions.device) // (N // len(encoder_out))
+    state = decoder.init_state(grid).select(images)
+    replaced = torch.rand(captions.shape, device=captions.device) < share
+    fed = captions.clone()
+    for t in range(T - 1):
+        state, _ = decoder.step(fed[:, t], state, grid)
+        own = decoder.fc(state.hidden).argmax(dim=1)  # without dropout: what it would write
+        fed[:, t + 1] = torch.where(replaced[:, t + 1], own, captions[:, t + 1])
+    return fed
+
+
+def scheduled_sampling(
+    model: CaptionModel,
+    images: Tensor,
+    captions: Tensor,
+    lengths: Tensor,
+    config: TrainConfig,
+    *,
+    progress: float = 0.0,
+    mean: Callable[[Tensor, int], Tensor] = ALONE.mean,
+) -> tuple[CaptionLoss, int]:
+    """As `captionlib.training.teacher_forcing`, with a growing share of the model's own words."""
+    share = own_word_share(config, progress)
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        encoder_out = model.encode(images)
+        captions = captions[:, : int(lengths.max())]
+        fed = feed_own_words(model.decoder, encoder_out, captions, share) if share else None
+        output = model.decoder(encoder_out, captions, lengths, fed)
+    loss = caption_loss(
+        output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing, mean=mean
+    )
+    return loss, len(output.targets.data)
