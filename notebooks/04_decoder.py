@@ -177,12 +177,21 @@ assert packed.batch_sizes.tolist() == batch_sizes
 assert len(packed.data) == sum(lengths)  # no padding left
 assert torch.equal(pad_packed_sequence(packed, batch_first=True)[0], padded)
 
-
 # %% [markdown]
 # The data reads down the columns of the picture: first the first words of all five captions, then
 # the second words. A packed sequence also remembers how it sorted the batch, so that
 # `pad_packed_sequence` can give the rows back in the caller's order. We will let it do that.
 #
+# Step through it yourself. The same five captions come unsorted this time, as a data loader brings
+# them: watch the rows change places, then count the cells that are never touched.
+
+# %%
+from captionlib.views import packed_view
+
+packed_view([lines[row].split() for row in (1, 4, 0, 3, 2)])
+
+
+# %% [markdown]
 # ## The plain version
 #
 # Here is the decoder as the original tutorial describes it: sort, start the state from the mean

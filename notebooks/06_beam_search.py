@@ -1129,6 +1129,23 @@ plt.show()
 assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 
 # %% [markdown]
+# How does a search get there? Here is the one for the first of these scenes, with a beam of three,
+# written down while it ran. Go through it step by step. Which beginning leads for a while, and then
+# dies because none of its continuations is among the best three?
+
+# %% tags=["nbval-ignore-output"]
+from captionlib.beam_trace import beam_view, trace_search
+
+trace = trace_search(decoder, encoder_out[most[0]], vocabulary, SearchConfig(beam_size=3))
+beam_view(trace)
+
+# %%
+step, place = trace.winners()[-1]
+traced = trace.steps[step][place]
+assert abs(traced.log_prob - by_width[3][most[0]].log_prob) < 1e-3
+assert all(sum(c.fate != "dropped" for c in candidates) <= 3 for candidates in trace.steps)
+
+# %% [markdown]
 # ### Length
 #
 # What does normalisation do? The greater the exponent, the less a further word costs.

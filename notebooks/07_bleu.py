@@ -186,6 +186,16 @@ print(f"BLEU-4 by hand {by_hand:.4f}")
 print(f"brevity penalty of 'a dog' {math.exp(1 - 7 / 2):.3f}")
 
 # %% [markdown]
+# Now you. Type a caption of your own, and every key is scored. Can you write one that people would
+# like, and BLEU-4 would not? One that says the same word until it is clipped? How short may it get
+# before brevity bites?
+
+# %%
+from captionlib.views import bleu_view
+
+bleu_view(references, hypothesis)
+
+# %% [markdown]
 # ## All four from NLTK
 #
 # **How do I get BLEU-1, 2 and 3 as well?** A question every reader of the original tutorial had.

@@ -474,6 +474,23 @@ for nonsense in (
         print(str(error).replace(str(folder), "…"))
 
 # %% [markdown]
+# ## Your own photograph
+#
+# In JupyterLab and in Colab the next cell is alive: choose the size of the beam, let it draw its
+# words at random at a temperature of your choice, or give it a photograph of yours, which stays on
+# the machine that runs the notebook. In the book's pages no Python runs behind it, so you see its
+# first caption there, and can pick the words.
+
+# %% tags=["nbval-ignore-output"]
+from captionlib.live import LiveCaptioner
+
+live = LiveCaptioner(Captioner.from_pretrained(), photograph)
+live
+
+# %%
+assert live.still.data["words"] == Captioner.from_pretrained().caption(photograph).words
+
+# %% [markdown]
 # ## When it goes wrong
 #
 # Captions are easy to admire, so look for the bad ones on purpose. The toy world knows what is in

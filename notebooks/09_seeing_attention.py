@@ -74,6 +74,26 @@ plt.show()
 # [last chapter](08_caption_a_photo.ipynb); a small trained captioner of the toy world comes with the
 # package. **It takes** {chapter-time}`09_seeing_attention` to run.
 #
+# ## Try it first
+#
+# This is the captioner that comes with the package, on a photograph that it has never seen: *A dog in
+# the wood* by Jesper K. Pedersen ([CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)).
+# Pick a word, or let the caption play. Switch the smoothing off, and see how few cells there are.
+# Compare two words: do they look at different things?
+
+# %% tags=["nbval-ignore-output"]
+from captionlib.captioner import Captioner
+from captionlib.files import ASSETS
+from captionlib.views import attention_view
+
+photograph = ASSETS / "photograph.jpg"
+seen = Captioner.from_pretrained().caption(photograph)
+attention_view(seen, photograph)
+
+# %%
+assert np.allclose(seen.alphas.sum((1, 2)), 1, atol=1e-4)
+
+# %% [markdown]
 # ## A word, its map, and when it was made
 #
 # Sixty scenes that the captioner has never seen, and what it says of the first.

@@ -1,0 +1,249 @@
+"""What a beam search did: the real search watched, and drawn as a tree to step through.
+
+Written by hand; the view is one of those that `captionlib.views` describes.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captionlib.beam_search import Beam, Ensemble, Partial, SearchConfig, best_candidates, grow
+from captionlib.data import Vocabulary
+from captionlib.decoder import DecoderWithAttention
+from captionlib.views import View, controls, status, tag
+
+__all__ = ["Candidate", "SearchTrace", "beam_view", "trace_search"]
+
+FATES = {
+    "kept": "kept",
+    "finished": "finished, put aside",
+    "dropped": "dropped, not among the best",
+    "beaten": "given up, it can't overtake the best finished one",
+    "cut": "given up, it is as long as a caption may be",
+}
+
+
+class Candidate(NamedTuple):
+    """A beginning that a step considered."""
+
+    words: list[str]  # without <start>; the last one is this step's
+    log_prob: float  # nats, summed
+    parent: int  # its place among the candidates of the step before; -1 at the first step
+    fate: str  # kept, finished, dropped, beaten (can't overtake the finished ones), cut (too long)
+
+
+class SearchTrace(NamedTuple):
+    """A search for one image's caption."""
+
+    beam_size: int
+    steps: list[list[Candidate]]  # those that got a place, best first, then the best of the dropped
+
+    def last_steps(self) -> list[list[int]]:
+        """For each candidate the last step at which it, or what continues it, is live.
+
+        One that finished, and what led to it, lasts to the end.
+        """
+        end = len(self.steps) - 1
+        last = [[end if c.fate == "finished" else t for c in s] for t, s in enumerate(self.steps)]
+        for t in range(end, 0, -1):
+            for i, each in enumerate(self.steps[t]):
+                if each.fate in ("kept", "finished"):
+                    last[t - 1][each.parent] = max(last[t - 1][each.parent], last[t][i])
+        return last
+
+    def winners(self) -> list[tuple[int, int]]:
+        """(step, place) of each word of the best caption: a finished one, or else a cut one."""
+        for fate in ("finished", "cut", "kept"):
+            ends = [
+                (each.log_prob, t, i)
+                for t, step in enumerate(self.steps)
+                for i, each in enumerate(step)
+                if each.fate == fate
+            ]
+            if ends:
+                break
+        _, t, i = max(ends, key=lambda each: each[0])
+        path = []
+        while t >= 0:
+            path.append((t, i))
+            t, i = t - 1, self.steps[t][i].parent
+        return path[::-1]
+
+
+class _Watched(Beam):
+    """A beam that writes down what it is given."""
+
+    def __init__(self, ensemble: _Listening, vocabulary: Vocabulary, config: SearchConfig, more):
+        super().__init__(vocabulary.start, vocabulary.end, config)
+        self.ensemble, self.vocabulary, self.more = ensemble, vocabulary, more
+        self.steps: list[list[Candidate]] = []
+        self.rows: dict[tuple[int, ...], int] = {}  # where in the last step a caption stands
+
+    def advance(self, children: list[Partial]) -> None:
+        before = self.live
+        super().advance(children)
+        live = {caption.words for caption in self.live}
+        step = []
+        for child in children:
+            fate = "kept" if child.words in live else "beaten"
+            if len(child.words) > self.config.max_words + 1:
+                fate = "cut"
+            fate = "finished" if child.words[-1] == self.end else fate
+            step.append(self._candidate(child.words, child.log_prob, fate))
+        totals = torch.tensor([[each.log_prob] for each in before]) + self.ensemble.log_probs.cpu()
+        scores, places = best_candidates(totals.view(1, -1), len(children) + self.more)
+        for score, place in zip(scores[0].tolist(), places[0].tolist(), strict=True):
+            row, word = divmod(place, totals.shape[1])
+            words = (*before[row].words, word)
+            if score > -torch.inf and words not in {child.words for child in children}:
+                step.append(self._candidate(words, score, "dropped"))
+        self.steps.append(step)
+        self.rows = {child.words: i for i, child in enumerate(children)}
+
+    def _candidate(self, words: tuple[int, ...], log_prob: float, fate: str) -> Candidate:
+        names = [self.vocabulary.words[word] for word in words[1:]]
+        return Candidate(names, log_prob, self.rows.get(words[:-1], -1), fate)
+
+
+class _Listening(Ensemble):
+    """An ensemble that keeps its last log-probabilities, (N, V), as the search leaves them."""
+
+    def step(self, words: list[int]) -> tuple[Tensor, Tensor]:
+        self.log_probs, alpha = super().step(words)
+        return self.log_probs, alpha
+
+
+@torch.inference_mode()
+def trace_search(
+    decoder: DecoderWithAttention,
+    encoder_out: Tensor,
+    vocabulary: Vocabulary,
+    config: SearchConfig,
+    *,
+    dropped: int = 2,
+) -> SearchTrace:
+    """Search as `beam_search` does, and write down every step.
+
+    Args:
+        decoder: in eval mode.
+        encoder_out: (P, D) or (height, width, D) annotation vectors of one image.
+        vocabulary: the decoder's.
+        config: of a search without groups; not of sampling.
+        dropped: how many of the best continuations that got no place are written down, a step.
+
+    Raises:
+        ValueError: if the settings are of groups or of sampling.
+    """
+    if config.groups > 1 or config.sample:
+        raise ValueError("only a plain beam search is traced: no groups, no sampling")
+    ensemble = _Listening([decoder], [encoder_out.unsqueeze(0)])
+    beam = _Watched(ensemble, vocabulary, config, dropped)
+    grow([[beam]], ensemble, vocabulary)
+    return SearchTrace(config.beam_size, beam.steps)
+
+
+def beam_view(trace: SearchTrace) -> View:
+    """The beam search stepper: what a search kept, dropped and finished at each step.
+
+    Args:
+        trace: as `trace_search` records it.
+    """
+    until = trace.last_steps()
+    won = trace.winners()
+    says, lists = [], []
+    for t, step in enumerate(trace.steps):
+        items = []
+        for i, each in enumerate(step):
+            fate = FATES[each.fate]
+            if each.fate == "kept" and until[t][i] == t < len(trace.steps) - 1:
+                fate += ", and dies at the next step"
+            items.append(
+                f'<li class="{each.fate}"><span class="clv-score">{_nats(each.log_prob)}</span>'
+                f"{tag('span', ' '.join(each.words))}{tag('span', fate, class_='clv-fate')}</li>"
+            )
+        hidden = "" if t == len(trace.steps) - 1 else " hidden"
+        lists.append(f"<div{hidden}><ol>{''.join(items)}</ol></div>")
+        says.append(_beam_sentence(trace, t))
+    best = trace.steps[won[-1][0]][won[-1][1]]
+    text = " ".join(best.words[:-1] if best.fate == "finished" else best.words)
+    summary = (
+        f"A search with a beam of {trace.beam_size}, in {len(trace.steps)} steps. Its caption: "
+        f"“{text}”, with {_nats(best.log_prob)} nats."
+    )
+    names = [f"step {t + 1} of {len(trace.steps)}" for t in range(len(trace.steps))]
+    body = (
+        f"{tag('p', summary, class_='clv-title')}{controls(names, len(names) - 1)}"
+        f"{status(says[-1])}"
+        '<div class="clv-scroll" tabindex="0" role="region" aria-label="Tree of the search">'
+        f"{_tree(trace, until, set(won), summary)}</div>"
+        f'<div class="clv-beams" hidden>{"".join(lists)}</div>'
+        '<p class="clv-note">Orange: a live beginning. Green: finished. Dashed and grey: dropped, '
+        "dead, or given up. Numbers are summed log-probabilities in nats: the nearer to 0, the "
+        "likelier.</p>"
+    )
+    return View("beam", summary, body, {"names": names, "says": says})
+
+
+def _nats(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _beam_sentence(trace: SearchTrace, t: int) -> str:
+    """What happened at step t, and how it stands."""
+    step = trace.steps[t]
+    number = {fate: sum(each.fate == fate for each in step) for fate in FATES}
+    before = 1 if t == 0 else sum(each.fate == "kept" for each in trace.steps[t - 1])
+    done = [
+        each for each in (c for s in trace.steps[: t + 1] for c in s) if each.fate == "finished"
+    ]
+    text = f"Step {t + 1}: {before} live beginning{'s' * (before > 1)}, continued with every word. "
+    kept, ended = number["kept"], number["finished"]
+    text += f"{kept} of the continuations stay{'s' * (kept == 1)} live"
+    text += f", {ended} finish{'es' * (ended == 1)}" if ended else ""
+    given_up = number["beaten"] + number["cut"]
+    text += f", {given_up} can’t win any more. " if given_up else ". "
+    if done:
+        best = max(done, key=lambda each: each.log_prob)
+        text += f"Best finished: “{' '.join(best.words)}”, {_nats(best.log_prob)} nats."
+    return text
+
+
+def _tree(trace: SearchTrace, until: list[list[int]], won: set, summary: str) -> str:
+    """The tree as SVG: a column a step, a row a candidate."""
+    height, gap, boxes = 46, 34, []
+    x, right = 8.0, 0.0
+    before: list[tuple[float, float]] = [(0.0, 0.0)]
+    rows = max(len(step) for step in trace.steps)
+    for t, step in enumerate(trace.steps):
+        wide = max(40.0, 7.6 * max(len(each.words[-1]) for each in step) + 16)
+        right, places = x + wide, []
+        for i, each in enumerate(step):
+            y = 24 + height * i
+            line = ""
+            if t:
+                x0, y0 = before[each.parent]
+                line = f'<path d="M{x0:g} {y0:g}C{x - 14:g} {y0:g} {x0 + 14:g} {y:g} {x:g} {y:g}"/>'
+            kind = each.fate
+            if kind == "kept" and until[t][i] < len(trace.steps) - 1:
+                kind += " dead"  # as it ended
+            kind, win = (f"{kind} won", " data-won") if (t, i) in won else (kind, "")
+            boxes.append(
+                f'<g class="{kind}" data-step="{t}" data-until="{until[t][i]}" '
+                f'data-edge="{right:g}"{win}>{line}<rect x="{x:g}" y="{y - 12}" width="{wide:g}" '
+                f'height="24" rx="5"/><text x="{x + wide / 2:g}" y="{y + 4.5:g}" '
+                f'text-anchor="middle">{html.escape(each.words[-1])}</text>'
+                f'<text class="clv-small" x="{x + wide / 2:g}" y="{y + 23}" text-anchor="middle">'
+                f"{_nats(each.log_prob)}</text></g>"
+            )
+            places.append((right, y))
+        before, x = places, right + gap
+    size = f"{right + 8:g} {height * rows + 6:g}"
+    width, tall = size.split()
+    return (
+        f'<svg class="clv-tree" role="img" aria-label="{html.escape(summary)}" width="{width}" '
+        f'height="{tall}" viewBox="0 0 {size}">{"".join(boxes)}</svg>'
+    )
