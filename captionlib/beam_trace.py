@@ -23,7 +23,7 @@ FATES = {
     "finished": "finished, put aside",
     "dropped": "dropped, not among the best",
     "beaten": "given up, it can't overtake the best finished one",
-    "cut": "given up, it is as long as a caption may be",
+    "cut": "given up, it is longer than a caption may be",
 }
 
 
@@ -45,10 +45,12 @@ class SearchTrace(NamedTuple):
     def last_steps(self) -> list[list[int]]:
         """For each candidate the last step at which it, or what continues it, is live.
 
-        One that finished, and what led to it, lasts to the end.
+        What finished, what led to it, and the best caption last to the end.
         """
         end = len(self.steps) - 1
         last = [[end if c.fate == "finished" else t for c in s] for t, s in enumerate(self.steps)]
+        for t, i in self.winners():
+            last[t][i] = end
         for t in range(end, 0, -1):
             for i, each in enumerate(self.steps[t]):
                 if each.fate in ("kept", "finished"):
@@ -56,17 +58,14 @@ class SearchTrace(NamedTuple):
         return last
 
     def winners(self) -> list[tuple[int, int]]:
-        """(step, place) of each word of the best caption: a finished one, or else a cut one."""
-        for fate in ("finished", "cut", "kept"):
-            ends = [
-                (each.log_prob, t, i)
-                for t, step in enumerate(self.steps)
-                for i, each in enumerate(step)
-                if each.fate == fate
-            ]
-            if ends:
-                break
-        _, t, i = max(ends, key=lambda each: each[0])
+        """(step, place) of each word of the best caption: the best live one if none finished."""
+        all_of = [(c, t, i) for t, step in enumerate(self.steps) for i, c in enumerate(step)]
+        done = [(c.log_prob, t, i) for c, t, i in all_of if c.fate == "finished"]
+        live = [(t, c.log_prob, i) for c, t, i in all_of if c.fate == "kept"]
+        if done:
+            _, t, i = max(done)
+        else:
+            t, _, i = max(live)
         path = []
         while t >= 0:
             path.append((t, i))
@@ -101,7 +100,8 @@ class _Watched(Beam):
             words = (*before[row].words, word)
             if score > -torch.inf and words not in {child.words for child in children}:
                 step.append(self._candidate(words, score, "dropped"))
-        self.steps.append(step)
+        if step:
+            self.steps.append(step)
         self.rows = {child.words: i for i, child in enumerate(children)}
 
     def _candidate(self, words: tuple[int, ...], log_prob: float, fate: str) -> Candidate:

@@ -75,7 +75,9 @@ class LiveCaptioner:
         )
         again = widgets.Button(description="Draw again", disabled=True)
         upload = widgets.FileUpload(accept="image/*", multiple=False, description="Your photo")
-        shown = widgets.Output()
+        still = {"text/html": self.still._repr_html_(), "text/plain": repr(self.still)}
+        first = {"output_type": "display_data", "data": still, "metadata": {}}
+        shown = widgets.Output(outputs=(first,))
         draws = 0
 
         def update(_=None):
@@ -109,8 +111,6 @@ class LiveCaptioner:
             slider.observe(update, names="value")
         again.on_click(redraw)
         upload.observe(take, names="value")
-        with shown:
-            display(self.still)
         return widgets.VBox([way, beam, widgets.HBox([heat, again]), upload, shown])
 
     def __repr__(self) -> str:

@@ -122,7 +122,7 @@ def attention_view(caption, image) -> View:
     words = list(caption.words)
     if not words or alphas.ndim != 3 or len(alphas) != len(words):
         raise ValueError(f"expected {len(words)} maps (h, w), at least one, got {alphas.shape}")
-    photograph = open_rgb(image)
+    photograph = open_rgb(image).copy()  # the caller's own may come back, and keeps its size
     photograph.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     h, w = alphas.shape[1:]
     peaks = [f"{alpha.max() * alpha.size:.1f}" for alpha in alphas]

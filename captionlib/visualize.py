@@ -79,7 +79,7 @@ def show_attention(
     alphas = np.asarray(caption.alphas, dtype=np.float32)
     if alphas.ndim != 3 or len(alphas) != len(caption.words):
         raise ValueError(f"expected {len(caption.words)} maps (h, w), got {alphas.shape}")
-    photograph = open_rgb(image)
+    photograph = open_rgb(image).copy()  # the caller's own picture keeps its size
     photograph.thumbnail((400, 400))
     pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
 

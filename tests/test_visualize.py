@@ -40,6 +40,12 @@ def word_panels(figure):
     return [axes for axes in figure.axes if axes.get_title()]
 
 
+def test_the_callers_picture_keeps_its_size(tmp_path):
+    picture = Image.new("RGB", (900, 600), "white")
+    show_attention(picture, make_caption(random_alphas(1)), to=tmp_path / "seen.png")
+    assert picture.size == (900, 600)
+
+
 # --------------------------------------------------------------------------------------- the maps
 
 
