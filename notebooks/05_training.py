@@ -59,9 +59,12 @@ arrow(axes, (1.65, 0.75), (2.3, 0.75))
 plt.show()
 
 # %% [markdown]
-# **You will build** the loss, the loop, checkpoints that survive anything, and a captioner of the
-# toy world. **You need** the [model of the last chapter](04_decoder.ipynb).
-# **It takes** {chapter-time}`05_training` to run, most of it training.
+# - **You will learn** what to reward, what to judge by, and how to stop at any moment without
+#   losing anything.
+# - **You will build** the loss, the loop, checkpoints that survive anything, and a captioner of
+#   the toy world.
+# - **You need** the [model of the last chapter](04_decoder.ipynb).
+# - **It takes** {chapter-time}`05_training` to run, most of it training.
 #
 # ## The data, once more
 
@@ -940,11 +943,19 @@ work.cleanup()
 # $10^{-4}$: 24.29 after three more epochs. Written freely, that model reached 29.98, 32.95 and
 # 33.17 with beams of 1, 3 and 5. [Chapter 10](10_gpu_training.ipynb) holds his settings.
 #
+# ## Departures
+#
+# From the **original tutorial**: captions that are judged were written freely; the gradient is
+# shortened as a whole, where there each of its numbers is cut at five; a checkpoint is numbers and
+# JSON, not a pickled program; and an image comes with all its captions at once. From the **paper**:
+# Adam for every data set, and means in the loss where the paper has sums.
+#
 # ## Summary
 #
-# Reward the next word, ask the attention to look everywhere once, and judge by captions written
-# freely. Write everything down after each epoch, whole or not at all, and let the random numbers
-# depend on seed and epoch alone: then stopping costs nothing.
+# - Reward the next word, ask the attention to look everywhere once, and judge by captions written
+#   freely.
+# - Write everything down after each epoch, whole or not at all.
+# - Let the random numbers depend on seed and epoch alone: then stopping costs nothing.
 #
 # ## Exercises
 #
