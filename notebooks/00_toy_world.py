@@ -49,9 +49,12 @@ plt.show()
 
 
 # %% [markdown]
-# **You will build** a small world of drawn scenes, each with five captions and an answer sheet,
-# written out like a real data set. **You need** a little Python and a taste for collage.
-# **It takes** {chapter-time}`00_toy_world` to run.
+# - **You will learn** how to make data of which every fact is known, and why to begin with such
+#   data.
+# - **You will build** a small world of drawn scenes, each with five captions and an answer sheet,
+#   written out like a real data set.
+# - **You need** a little Python and a taste for collage.
+# - **It takes** {chapter-time}`00_toy_world` to run.
 #
 # ## Why a toy world?
 #
@@ -1037,9 +1040,10 @@ assert 100 * corpus_bleu(references, liar) < 0.5 * expert_bleu4
 #
 # ## Summary
 #
-# A scene is a list of facts, from which one function draws and another speaks. A seed of its own
-# makes each scene independent of all the others. Written as pictures and a Karpathy JSON, the toy
-# world is a data set like any other, with one more file that no other has: where everything is.
+# - A scene is a list of facts, from which one function draws and another speaks.
+# - A seed of its own makes each scene independent of all the others.
+# - Written as pictures and a Karpathy JSON, the toy world is a data set like any other, with one more
+#   file that no other has: where everything is.
 #
 # ## Exercises
 #

@@ -59,10 +59,12 @@ arrow(axes, (7.73, 1.75), (8.15, 1.75))
 plt.show()
 
 # %% [markdown]
-# **You will build** the word map, a fast and careful image reader, `prepare`, which turns a data
-# set into files once and for all, and `CaptionDataset`, which training reads from.
-# **You need** the toy world of the [last chapter](00_toy_world.ipynb) and a little Python.
-# **It takes** {chapter-time}`01_data_pipeline` to run.
+# - **You will learn** what becomes of photographs and sentences before a network sees them, and
+#   where each of them waits.
+# - **You will build** the word map, a fast and careful image reader, `prepare`, which turns a
+#   data set into files once and for all, and `CaptionDataset`, which training reads from.
+# - **You need** the toy world of the [last chapter](00_toy_world.ipynb) and a little Python.
+# - **It takes** {chapter-time}`01_data_pipeline` to run.
 #
 # ## What we start from
 #
@@ -1005,7 +1007,7 @@ workplace.cleanup()
 # captionlib prepare --karpathy-json dataset_flickr8k.json --images Flicker8k_Dataset --to data
 # ```
 #
-# ## Where this departs from the original
+# ## Departures
 #
 # - Images stay `uint8` until the encoder normalises them; the original does it in the dataset.
 # - A word needs to occur *at least* `min_word_freq` times, *in training*; there, more often than

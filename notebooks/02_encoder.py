@@ -94,16 +94,26 @@ arrow(axes, (middle, 0.55), (middle, 0.33))
 plt.show()
 
 # %% [markdown]
-# **You will build** the encoder, which turns an image into a grid of vectors, and a cache that
-# saves you from doing so twice. **You need** images from the
-# [last chapter](01_data_pipeline.ipynb) and an idea of what a convolution is.
-# **It takes** {chapter-time}`02_encoder` to run.
+# - **You will learn** what a network that was trained to name objects knows besides their names,
+#   and how to borrow it without breaking it.
+# - **You will build** the encoder, which turns an image into a grid of vectors, and a cache that
+#   saves you from doing so twice.
+# - **You need** images from the [last chapter](01_data_pipeline.ipynb) and an idea of what a
+#   convolution is.
+# - **It takes** {chapter-time}`02_encoder` to run.
 #
 # ## Borrow, don't train
 #
 # The encoder makes of an image with 3 colour channels a smaller image with many *learned*
 # channels. Where the pixel said how red it is, a channel of the small image says how furry that
 # region is, or how wheel-like. Such summaries are what convolutional networks are good at.
+#
+# <aside class="margin sidebar">
+#
+# More than a tenth of ImageNet's classes are breeds of dogs. If a captioner seems to see dogs
+# everywhere, part of the reason is here.
+#
+# </aside>
 #
 # Training one from nothing takes about a million labelled images and days of computing. You have
 # neither, and you need neither. For years people have trained networks to tell the thousand
@@ -1045,7 +1055,7 @@ for name, cells, channels in [
 # it holds each image in one form. With a second cache, of `mirrored` images, a dataset offers two
 # views of each, and every epoch draws one of them; random crops would need one grid each.
 #
-# ## Where we differ
+# ## Departures
 #
 # From the **original tutorial**: ours starts frozen (there, `fine_tune` is on until you turn it
 # off); batch-norm statistics never move; the native grid is on offer; normalising belongs to the

@@ -60,9 +60,11 @@ arrow(axes, (1.4, 2.9), (7.95, 2.95), kind="image", bend=-0.06)
 plt.show()
 
 # %% [markdown]
-# **You will build** the layer that answers that question, first by hand on four pixels, then for
-# a batch. **You need** the grid of the [last chapter](02_encoder.ipynb) and a softmax.
-# **It takes** {chapter-time}`03_attention` to run.
+# - **You will learn** how a network chooses where to look, and how it learns that without being
+#   told.
+# - **You will build** the attention layer, first by hand on four pixels, then for a batch.
+# - **You need** the grid of the [last chapter](02_encoder.ipynb) and a softmax.
+# - **It takes** {chapter-time}`03_attention` to run.
 #
 # ## Why not look at everything at once?
 #
@@ -169,6 +171,13 @@ plt.show()
 #
 # $$e_{p,t} = w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \qquad
 # \alpha_{t} = \operatorname{softmax}(e_t), \qquad z_t = \sum_p \alpha_{p,t}\, a_p .$$
+#
+# <aside class="margin sidebar">
+#
+# Attention came into the field as *alignment*: in a translator {cite}`bahdanau2015` the weights tell
+# which words of the source a new word comes from.
+#
+# </aside>
 #
 # The first version says just this. It is what the original tutorial's layer computes.
 
@@ -417,7 +426,7 @@ for panel, mode, title in zip(
 plt.show()
 
 # %% [markdown]
-# ## What we kept, and what the paper does
+# ## Departures
 #
 # - {cite}`xu2015` use a $\tanh$ where this layer has a ReLU. We keep the original tutorial's ReLU,
 #   so that its trained weights can be used.
@@ -428,9 +437,10 @@ plt.show()
 #
 # ## Summary
 #
-# Attention scores each pixel against the state, turns the scores into weights that add up to
-# one, and returns the weighted average. The image's half of the score is the expensive one and
-# never changes: compute it once.
+# - Attention scores each pixel against the state, turns the scores into weights that add up to one,
+#   and returns the weighted average.
+# - Nobody says where to look. The weights are learned from whether the answer was right.
+# - The image's half of the score is the expensive one and never changes: compute it once.
 #
 # ## Exercises
 #

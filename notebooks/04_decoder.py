@@ -60,10 +60,12 @@ axes.text(6.3, 3.25, "new hidden and cell, (B, H) each", ha="center", color="#2f
 plt.show()
 
 # %% [markdown]
-# **You will build** the decoder, slow and plain and then four or five times as fast, and put it
-# together with the encoder into a model that can be saved and loaded. **You need** the
-# [attention layer](03_attention.ipynb) and an idea of what an LSTM is.
-# **It takes** {chapter-time}`04_decoder` to run.
+# - **You will learn** how to train on captions of all lengths at once, and what can be taken out
+#   of a loop and what can't.
+# - **You will build** the decoder, slow and plain and then four or five times as fast, and with
+#   the encoder a model that can be saved and loaded.
+# - **You need** the [attention layer](03_attention.ipynb) and an idea of what an LSTM is.
+# - **It takes** {chapter-time}`04_decoder` to run.
 #
 # ## One word at a time
 #
@@ -158,8 +160,17 @@ axes.text(4.7, 0.08, "effective batch size at each step", ha="center", color="#c
 plt.show()
 
 # %% [markdown]
+# <aside class="margin sidebar">
+#
+# `nn.LSTM` takes a packed sequence as it is and does the slicing inside. We write the loop only because
+# attention has to happen between two steps.
+#
+# </aside>
+#
 # PyTorch knows this layout by name: a **packed sequence** holds the real tokens only, step after
 # step, and the batch size of each step.
+#
+# ![Five captions a to e of 4, 6, 3, 2 and 5 tokens. Left, padded, N by T or 5 by 6, in the caller's order, with grey cells for padding. An arrow, sort by length, leads to the same rows with the longest first; below its columns stands how many are still running: 5, 5, 4, 3, 2, 1. An arrow, read down the columns, leads to one row of 20 cells, the packed data: b1 e1 a1 c1 d1, b2 e2 a2 c2 d2 and so on to b6; brackets under it give the batch sizes.](../book/figures/packed-batches.svg)
 
 # %%
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -997,12 +1008,22 @@ assert torch.equal(before.logits.data, after.logits.data)
 print("grid", tuple(model.encode(images).shape), "  logits", tuple(after.logits.data.shape))
 
 # %% [markdown]
+# ## Departures
+#
+# From the **original tutorial**: what need not be in the loop is out of it, the caller's order is
+# restored, and the vocabulary travels with the model. Layers, their names and their results are the
+# same. From the **paper**, as there: a ReLU in the attention, a vector for the gate, one linear layer
+# for each half of the first state, and no deep output layer.
+# [From the paper to the code](../book/paper.md) goes through them, equation by equation.
+#
 # ## Summary
 #
-# The decoder looks, gates, and steps; everything that doesn't depend on the last state, the
-# image's projection and the vocabulary's scores, is computed outside the loop. Sorting by length
-# turns "captions still running" into a slice, and a packed sequence is that idea with a name. One
-# `step` serves training and every kind of search.
+# - The decoder looks, gates, and steps.
+# - What doesn't depend on the last state, the image's projection and the vocabulary's scores, is
+#   computed outside the loop.
+# - Sorting by length turns "captions still running" into a slice, and a packed sequence is that idea
+#   with a name.
+# - One `step` serves training and every kind of search.
 #
 # ## Exercises
 #

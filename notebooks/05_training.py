@@ -59,9 +59,12 @@ arrow(axes, (1.65, 0.75), (2.3, 0.75))
 plt.show()
 
 # %% [markdown]
-# **You will build** the loss, the loop, checkpoints that survive anything, and a captioner of the
-# toy world. **You need** the [model of the last chapter](04_decoder.ipynb).
-# **It takes** {chapter-time}`05_training` to run, most of it training.
+# - **You will learn** what to reward, what to judge by, and how to stop at any moment without
+#   losing anything.
+# - **You will build** the loss, the loop, checkpoints that survive anything, and a captioner of
+#   the toy world.
+# - **You need** the [model of the last chapter](04_decoder.ipynb).
+# - **It takes** {chapter-time}`05_training` to run, most of it training.
 #
 # ## The data, once more
 
@@ -1233,11 +1236,19 @@ work.cleanup()
 # each counts once; only one process writes files. [Several machines](../book/machines.md) says what
 # to type.
 #
+# ## Departures
+#
+# From the **original tutorial**: captions that are judged were written freely; the gradient is
+# shortened as a whole, where there each of its numbers is cut at five; a checkpoint is numbers and
+# JSON, not a pickled program; and an image comes with all its captions at once. From the **paper**:
+# Adam for every data set, and means in the loss where the paper has sums.
+#
 # ## Summary
 #
-# Reward the next word, ask the attention to look everywhere once, and judge by captions written
-# freely. Write everything down now and then, whole or not at all, and let the random numbers
-# depend on seed and place alone: then stopping costs nothing.
+# - Reward the next word, ask the attention to look everywhere once, and judge by captions written
+#   freely.
+# - Write everything down now and then, whole or not at all.
+# - Let the random numbers depend on seed and place alone: then stopping costs nothing.
 #
 # ## Exercises
 #

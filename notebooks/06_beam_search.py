@@ -75,9 +75,12 @@ axes.text(8.95, 1.4, "finished, and the best", ha="right", color=PALETTE["state"
 plt.show()
 
 # %% [markdown]
-# **You will build** beam search, first with a pencil, then in plain lists for one image, then for
-# a whole batch at once, with more to ask for. **You need** the decoder's `step` from [chapter 04](04_decoder.ipynb).
-# **It takes** {chapter-time}`06_beam_search` to run.
+# - **You will learn** why the best word can be the wrong one, and how to keep several sentences
+#   in the running.
+# - **You will build** beam search, first with a pencil, then in plain lists for one image, then
+#   for a whole batch at once, with more to ask for.
+# - **You need** the decoder's `step` from [chapter 04](04_decoder.ipynb).
+# - **It takes** {chapter-time}`06_beam_search` to run.
 #
 # ## Five words and a pencil
 #
@@ -149,6 +152,13 @@ for probability, sentence in sentences[:3]:
 # With 2,500 words and captions of twelve there would be $2500^{12}$, a number of 41 digits.
 #
 # ### A beam
+#
+# <aside class="margin sidebar">
+#
+# The beam is older than neural networks that write. It was the search of *Harpy*, a speech recogniser of
+# 1976, which followed only the most promising of all the ways in which a sentence might go on.
+#
+# </aside>
 #
 # **Beam search** {cite}`lowerre1976` stands between the two. It puts off the decision and keeps the
 # $k$ best beginnings, the *beam*:
@@ -1259,7 +1269,7 @@ for one, two in zip(by_width[5], twice, strict=True):
 assert any(one.word_ids != two.word_ids for one, two in zip(by_width[5], ensemble, strict=True))
 
 # %% [markdown]
-# ## What we changed
+# ## Departures
 #
 # The original tutorial's search {cite}`vinodababu2018` takes one image at a time and is written out
 # twice, in `caption.py` and `eval.py`. It keeps the same $k$ beginnings as ours, less one for each

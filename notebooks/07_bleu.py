@@ -98,10 +98,13 @@ for n in range(1, 5):
 plt.show()
 
 # %% [markdown]
-# **You will build** BLEU-1 to BLEU-4 by hand, ROUGE-L and CIDEr-D beside them, one `score` with its
-# margin of error, and a fair comparison of two systems. **You need** the
-# [toy captioner](05_training.ipynb) and [beam search](06_beam_search.ipynb) for the last part.
-# **It takes** {chapter-time}`07_bleu` to run.
+# - **You will learn** what the usual scores count, what they can't see, and how far a difference
+#   between two of them can be trusted.
+# - **You will build** BLEU-1 to BLEU-4 by hand, ROUGE-L and CIDEr-D beside them, one `score` with
+#   its margin of error, and a fair comparison of two systems.
+# - **You need** the [toy captioner](05_training.ipynb) and [beam search](06_beam_search.ipynb)
+#   for the last part.
+# - **It takes** {chapter-time}`07_bleu` to run.
 #
 # ## Counting what matches
 #
@@ -1107,6 +1110,13 @@ assert bleu([people], [right.split()]) == bleu([people], [wrong.split()])
 # it, and why later work looks at the *things* a caption mentions, as SPICE does
 # {cite}`anderson2016`. Use BLEU to compare two versions of one model on one set. Then read the
 # captions.
+#
+# ## Departures
+#
+# From the **original tutorial**: words are compared with words, so `<unk>` never matches; an image is
+# scored once, against all its references; and the captions were written freely, in training too. From
+# the **paper**: BLEU with its brevity penalty, which the paper leaves out, and METEOR only where Java
+# is installed.
 #
 # ## Summary
 #

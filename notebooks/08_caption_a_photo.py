@@ -87,10 +87,13 @@ for left, right, chapter in (
 plt.show()
 
 # %% [markdown]
-# **You will build** `Captioner`, and see the same thing from the command line. **You need** a trained
-# model. Besides the one above, a small one of the [toy world](00_toy_world.ipynb) comes with the
-# package, and the rest of the chapter takes that: there the truth is known for every picture. **It
-# takes** {chapter-time}`08_caption_a_photo` to run.
+# - **You will learn** what lies between a file on your disk and a sentence, and how it goes wrong
+#   without a word.
+# - **You will build** `Captioner`, and the same thing on the command line.
+# - **You need** a trained model. Besides the one above, a small one of the [toy
+#   world](00_toy_world.ipynb) comes with the package, and the rest of the chapter takes that:
+#   there the truth is known for every picture.
+# - **It takes** {chapter-time}`08_caption_a_photo` to run.
 #
 # ## By hand, once
 #
@@ -626,7 +629,7 @@ status, printed = shell(
 assert status == 0
 
 # %% [markdown]
-# ## Departures from the original tutorial
+# ## Departures
 #
 # - Its `caption.py` takes `--img`, `--model`, `--word_map` and `--beam_size`; here the word map and the
 #   search settings are inside the model's folder, where they can't be mixed up.

@@ -19,8 +19,8 @@
 # # Seeing attention
 #
 # The decoder left us a map for every word: how much weight each cell of the grid had while the word
-# was chosen. Drawn over the photograph, does such a map show what the word is about, and does it
-# say *why* the model chose it?
+# was chosen. *Drawn over the photograph, does such a map show what the word is about, and does it
+# say why the model chose it?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/09_seeing_attention.ipynb)
@@ -69,10 +69,12 @@ axes.text(1.5, 2.62, "weights of one word", ha="center", color=PALETTE["attentio
 plt.show()
 
 # %% [markdown]
-# **You will build** `show_attention`, which draws a caption as one picture a word, and then a few
-# measurements that ask how far such pictures deserve belief. **You need** the `Caption` of the
-# [last chapter](08_caption_a_photo.ipynb); a small trained captioner of the toy world comes with the
-# package. **It takes** {chapter-time}`09_seeing_attention` to run.
+# - **You will learn** how to draw where a captioner looked, and how far to believe the drawing.
+# - **You will build** `show_attention`, which draws a caption as one picture a word, and a few
+#   measurements of such pictures.
+# - **You need** the `Caption` of the [last chapter](08_caption_a_photo.ipynb); a small trained
+#   captioner of the toy world comes with the package.
+# - **It takes** {chapter-time}`09_seeing_attention` to run.
 #
 # ## Try it first
 #
@@ -628,7 +630,7 @@ assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives with
 # chance would have it; and none of that shows *why* a word was chosen. To find out what a word depends on, change
 # the picture and watch the word.
 #
-# ## Departures from the original tutorial
+# ## Departures
 #
 # - Its `visualize_att` lays a grey map at 80 % opacity over the picture, each word with a scale of
 #   its own. Here all words share one, and its size is written down.

@@ -65,9 +65,11 @@ timeline(axes, 0.35, "GPU", "state", [(1.8 + 0.6 * i, 0.6, f"{i + 1}") for i in 
 plt.show()
 
 # %% [markdown]
-# **You will build** nothing new: this chapter only imports the package. You will measure a training
-# before you start it, and run it in two stages. **You need** the chapters before, or at least
-# [05](05_training.ipynb). **It takes** {chapter-time}`10_gpu_training` to run as it stands.
+# - **You will learn** which part of a machine waits for which, how to find out before you pay for
+#   a faster one, and how to train in two stages.
+# - **You will build** nothing new: this chapter only imports the package.
+# - **You need** the chapters before, or at least [05](05_training.ipynb).
+# - **It takes** {chapter-time}`10_gpu_training` to run, as it stands.
 #
 # ## One name to change
 #
@@ -570,9 +572,11 @@ assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that 
 #
 # ## Summary
 #
-# Measure first: load, encode, decode, each for itself, and wait for the device before you read
-# the clock. A frozen encoder belongs in a cache; a training encoder needs workers that keep up. bfloat16
-# is for hardware that has it. Two stages, the second gentle. One name separates the toy from the real run.
+# - Measure first: load, encode, decode, each for itself, and wait for the device before you read the
+#   clock.
+# - A frozen encoder belongs in a cache; a training encoder needs workers that keep up.
+# - bfloat16 is for hardware that has it.
+# - Two stages, the second gentle. One name separates the toy from the real run.
 #
 # ## Exercises
 #

@@ -7,6 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 import yaml
@@ -168,3 +169,21 @@ def test_a_remote_asset_is_found(tmp_path, name, text):
 def test_a_link_to_click_is_no_asset(tmp_path):
     (tmp_path / "page.html").write_text('<a href="https://example.org">x</a><img src="x.png">')
     assert book.remote_assets(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_opens_and_closes_in_one_form(path):
+    """Question, picture, what it gives and takes; at the end departures, summary, exercises."""
+    cells = [c for c in jupytext.read(path).cells if not {"badge", "setup"} & set(tags(c))]
+    assert re.search(r"(?<!\*)\*[^*]+\?\*", cells[0].source), "the question stands in italics"
+    opening = next(i for i, c in enumerate(cells) if "**You will learn**" in c.source)
+    before = [c for c in cells[1:opening] if c.cell_type == "code"]
+    assert any("figure" in c.metadata.get("mystnb", {}) for c in before), "a picture comes first"
+    leads = re.findall(r"^(?:- )?\*\*(.+?)\*\*", cells[opening].source, re.MULTILINE)
+    assert leads[:4] == ["You will learn", "You will build", "You need", "It takes"]
+    assert cells[opening].source.startswith("- **You will learn**")
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    ends = re.findall(r"^## (Departures|Summary|Exercises)$", prose, re.MULTILINE)
+    assert ends == ["Departures", "Summary", "Exercises"][path.stem.startswith("10") :]
+    summary = re.split(r"^## (?:Summary|Exercises)$", prose, flags=re.MULTILINE)[1]
+    assert 3 <= len(re.findall(r"^- ", summary, re.MULTILINE)) <= 7
