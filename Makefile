@@ -5,11 +5,12 @@ RUN = .venv/bin/python
 READY = .venv/ready
 JOBS ?= 2
 
-.PHONY: help book test site-test lab export notebooks toy check bench
+.PHONY: help book test kills site-test lab export notebooks toy check bench
 
 help:
 	@echo "make book       the book, in _build/html/index.html"
 	@echo "make test       the tests and every chapter"
+	@echo "make kills      a training killed twenty times, and resumed to the same weights"
 	@echo "make site-test  the built site, in headless Chromium"
 	@echo "make lab        JupyterLab on the chapters"
 	@echo "make export     captionlib/ from the chapters"
@@ -33,6 +34,10 @@ test: $(READY)
 	$(RUN) -m pytest -q -n $(JOBS)
 	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
 	    --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 900 notebooks
+
+kills: export OMP_NUM_THREADS = 1
+kills: $(READY)
+	$(RUN) -m pytest -q -s -m kills tests/test_resume.py
 
 site-test: book
 	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site.py

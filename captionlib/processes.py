@@ -23,6 +23,8 @@ from accelerate.utils import (
 )
 from torch import Tensor, nn
 
+from captionlib.files import InputError
+
 __all__ = ["ALONE", "Processes"]
 
 
@@ -52,8 +54,12 @@ class Processes:
 
         Args:
             device: "cpu" keeps them off the GPUs; else each takes the one that Accelerate gives it.
+
+        Raises:
+            InputError: if they can't find each other.
         """
-        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        expected = int(os.environ.get("WORLD_SIZE", 1))
+        if expected == 1:
             return cls()
         handlers = [
             # The weights of a layer that nothing reads, such as a network's unused head, get no
@@ -62,7 +68,15 @@ class Processes:
             # While the main process encodes a data set, the others wait.
             InitProcessGroupKwargs(timeout=timedelta(days=7)),
         ]
-        return cls(Accelerator(cpu=device == "cpu", kwargs_handlers=handlers))
+        # Without a GPU, Accelerate would take each for alone unless it is told to do without.
+        cpu = device == "cpu" or not torch.cuda.is_available()
+        processes = cls(Accelerator(cpu=cpu, kwargs_handlers=handlers))
+        if processes.count != expected:
+            raise InputError(
+                f"--device {device}: {expected} processes were started and don't see each other; "
+                "start them on processors or on NVIDIA's GPUs, or one alone"
+            )
+        return processes
 
     def prepare(self, compute: Callable, model: nn.Module) -> Callable:
         """`compute(model, ...)`, as a function of the rest.

@@ -537,7 +537,7 @@ def train(
         with average or nullcontext():
             scores = processes.agree(evaluate(model))
         history.append(
-            {"epoch": len(history) + 1, **losses, **scores}
+            {"epoch": len(history) + 1, **losses, **scores, "processes": processes.count}
             | {"train_seconds": round(training.so_far.seconds, 2)}
             | {"evaluate_seconds": round(time.perf_counter() - started, 2)}
         )

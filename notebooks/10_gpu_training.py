@@ -550,6 +550,58 @@ assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that 
 # come and go by chance; [chapter 05](05_training.ipynb) shows what ten times
 # as many do, and [Results](../book/results.md) what real photographs do.
 #
+# ## More than one GPU
+#
+# Each GPU gets a process of its own, with the whole model and a share of every batch; after each step's
+# backward pass they average their gradients ([chapter 05](training-processes)). The command is the one
+# you know, with [Accelerate](https://huggingface.co/docs/accelerate)'s launcher before it:
+#
+# ```bash
+# accelerate launch --multi_gpu --num_processes 4 \
+#     -m captionlib.cli train --recipe coco --data prepared --to model --workers 4
+# ```
+#
+# You can try it without a single GPU: here are two processes on the processor. What they reach must be
+# what one reaches, up to rounding, if there is no dropout to tell them apart.
+
+# %% tags=["nbval-ignore-output"]
+import json
+import subprocess
+import sys
+
+TRAIN = "-m captionlib.cli train --device cpu --epochs 1 --learning-rate 4e-3 --dropout 0".split()
+SMALL = "--attention-dim 128 --embed-dim 96 --decoder-dim 128".split()
+LAUNCH = (
+    "-m accelerate.commands.launch --multi_gpu --num_machines 1 --main_process_port 0 "
+    "--mixed_precision no --dynamo_backend no --num_processes"
+).split()
+
+
+def train_with(processes: int) -> dict:
+    """The first epoch's row in the log of a training by the command line."""
+    to = Path(temporary.name) / f"with_{processes}"
+    launch = [] if processes == 1 else [*LAUNCH, str(processes)]
+    words = [*launch, *TRAIN, *SMALL, "--data", folder, "--to", to]
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    return json.loads((to / "log.jsonl").read_text().splitlines()[0])
+
+
+if RUN == "toy":
+    rows = [train_with(processes) for processes in (1, 2)]
+    for row in rows:
+        print(f"{row['processes']} process(es): {row['nats']:.5f} nats a token")
+    print("seconds:", *(row["train_seconds"] for row in rows), "on the same cores")
+
+# %%
+if RUN == "toy":
+    one, two = rows
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert abs(one["nats"] - two["nats"]) < 1e-4 * one["nats"]
+
+# %% [markdown]
+# In a notebook, `notebook_launcher` of Accelerate starts a function in several processes, and
+# two machines need two commands: [Several processes, several machines](../book/machines.md).
+#
 # ## What to expect of the large run
 #
 # The settings under `"coco"` are the original tutorial's {cite}`vinodababu2018`. This is what its author

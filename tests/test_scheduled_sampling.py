@@ -1,6 +1,7 @@
 """Scheduled sampling: the ramps, and what is fed to the decoder at both ends of them."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -30,18 +31,19 @@ def test_a_ramp_climbs_from_nothing_to_the_share_asked_for(ramp):
 
 
 def test_ramps_have_the_papers_shapes():
-    shares = {
-        ramp: [own_word_share(TrainConfig(own_words=1.0, own_words_ramp=ramp), p / 4) for p in range(5)]
-        for ramp in RAMPS
-    }  # fmt: skip
+    shares = {}
+    for ramp in RAMPS:
+        config = TrainConfig(own_words=1.0, own_words_ramp=ramp)
+        shares[ramp] = [own_word_share(config, quarter / 4) for quarter in range(5)]
     assert shares["linear"] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
-    # 1 - k^p, in equal steps: what is left shrinks by one factor, and is cut off at e^-5.
-    left = [1 - share * (1 - 2.718281828**-5) for share in shares["exponential"]]
-    assert [b / a for a, b in zip(left, left[1:], strict=False)] == pytest.approx(
-        [2.71828**-1.25] * 4
-    )
-    slow, middle = shares["inverse_sigmoid"][1], shares["inverse_sigmoid"][2]
-    assert middle == pytest.approx(0.5) and slow == pytest.approx(0.0698, abs=1e-4)
+    # k^i: in equal steps the true words become fewer by one factor, here to e^-5 of what they were.
+    true = [1 - share * (1 - math.exp(-5)) for share in shares["exponential"]]
+    factors = [after / before for before, after in zip(true, true[1:], strict=False)]
+    assert factors == pytest.approx([math.exp(-5 / 4)] * 4)
+    # k / (k + e^(i/k)) is the logistic curve, turned over; here from 5 to -5, then stretched.
+    curve = torch.tensor([-5, -2.5, 0, 2.5, 5]).sigmoid()
+    expected = (curve - curve[0]) / (curve[-1] - curve[0])
+    assert shares["inverse_sigmoid"] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mistake", [{"own_words": 1.1}, {"own_words": -0.1}])
