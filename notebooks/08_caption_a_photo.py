@@ -521,8 +521,8 @@ for title, rows in (("wrong", wrong), ("others", [i for i in range(len(more)) if
 # A captioner of real photographs does no better with a photograph unlike those it was trained on: a
 # famous face is "a man", and a film that everybody knows is lost on it. Does the log-probability
 # raise the alarm? For pictures as strange as these it does: it is lower than for the scenes, and much
-# lower for the grey. But look back at the wrong captions above. On average theirs was hardly lower
-# than the others', and most of them would have passed.
+# lower for the grey. But look back at the wrong captions above. On average theirs was only a
+# little lower than the others', and most of them would have passed.
 
 # %%
 noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
