@@ -118,7 +118,8 @@ plt.show()
 # we need weights that no download can fail to bring, so whenever the *content* of a grid matters
 # we use EfficientNet-Lite0 {cite}`tan2019`: 19 MB, installed with the book.
 #
-# Here it is, whole, as it came out of training. Show it a few drawings and ask what it sees.
+# Here it is, whole, as it came out of training. (`captionlib.vision` finds a network by its name, in
+# torchvision or timm, and its weights.) Show it a few drawings and ask what it sees.
 
 # %%
 import torch

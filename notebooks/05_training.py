@@ -139,13 +139,14 @@ print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary
 #
 # ### Looking everywhere once
 #
-# Attention weights add up to one over the pixels at each step. {cite}`xu2015` also ask that they
+# Attention weights add up to one over the pixels at each step. {cite:t}`xu2015` also ask that they
 # add up to about one over the *steps* at each pixel, so that no part of the picture is never looked
 # at. They call this **doubly stochastic** attention, and it is a penalty:
 #
 # $$\lambda \cdot \operatorname{mean}_{i,p} \Bigl(1 - \sum_t \alpha_{i,t,p}\Bigr)^2 .$$
 #
-# The reduction matters. We follow the original tutorial's code and take the *mean* over captions and
+# Here $i$ counts captions, $t$ steps and $p$ pixels, and $\lambda$ is `alpha_c` in the code. The
+# reduction matters. We follow the original tutorial's code and take the *mean* over captions and
 # pixels. The paper *sums* over pixels, beside a likelihood that is summed over the words.
 # Relative to the words the paper's penalty is about $P/T$ times as strong, near twenty times on
 # a 14×14 grid. With $T$ words and $P$ pixels the sums can't all be one, as $\sum_p\sum_t\alpha = T$;
