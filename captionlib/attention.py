@@ -13,7 +13,7 @@ __all__ = ["Attention"]
 class Attention(nn.Module):
     """Soft attention: which pixels to look at, given what has been said so far.
 
-    Additive attention with a ReLU, as in the original tutorial; the paper's has a tanh.
+    Additive attention with a ReLU, as in the original tutorial; Bahdanau's has a tanh.
 
     Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and section 4.2; the form is
     Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1.

@@ -159,7 +159,7 @@ class Encoder(nn.Module):
         if self.image_size is not None:
             size = (self.image_size, self.image_size)
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        images = images.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+        images = images.contiguous(memory_format=torch.channels_last)  # faster on a CPU
         grid = self.resize(self._features(images))  # (B, D, height, width)
         return grid.permute(0, 2, 3, 1)
 

@@ -59,8 +59,8 @@ plt.show()
 # ## Why a toy world?
 #
 # The original tutorial begins with a download: the photographs of MSCOCO '14, 13 GB to train on and
-# 6 GB to validate on. Flickr8k and Flickr30k are smaller, and [chapter 10](10_gpu_training.ipynb) trains on
-# all three. But for learning how a captioner works, photographs have three drawbacks.
+# 6 GB to validate on. Flickr8k and Flickr30k are smaller, and [chapter 10](10_gpu_training.ipynb) is made
+# for such sets. But for learning how a captioner works, photographs have three drawbacks.
 #
 # - **They must be fetched, and training on them takes hours.** A scene is drawn in milliseconds, and
 #   a model learns this world in minutes, on a laptop without a network.
@@ -99,7 +99,8 @@ def show(*pictures, titles=(), height=3.0):
 # %% [markdown]
 # ## A sheet of paper and a sticker
 #
-# A scene is a collage. Take a blank sheet, take a sticker, put one on the other.
+# A scene is a collage. Take a blank sheet, take a sticker, put one on the other. (`ASSETS` is the
+# folder of data that comes with the package.)
 
 # %% mystnb={"figure": {"caption": "A blank sheet; a dog pasted carelessly; a dog pasted through its mask.", "name": "fig-scenes-paste"}, "image": {"alt": "Three panels. A blank pale green square; the same with a dog in a dark rectangle that hides the green; the same with the dog alone, green all around it."}}
 from PIL import Image
@@ -244,7 +245,8 @@ def naive_sprite(name, size, flipped):
 # %% [markdown]
 # A data set of a thousand scenes decodes the same few PNG files thousands of times. There are only
 # so many combinations of name, size and side, so the exported version remembers those it has made:
-# the same lines under `functools.cache`.
+# the same lines under `functools.cache`. Only the first of the hundred calls timed below still opens
+# the file.
 
 # %%
 #| export
@@ -820,9 +822,10 @@ assert len(set(sentences)) == 5
 # %% [markdown]
 # ## The road that Flickr8k takes
 #
-# Andrej Karpathy fixed, for Flickr8k, Flickr30k and COCO, which image is for training, which for
-# validation and which for testing, and wrote each down in one JSON file. Nearly every captioning
-# paper since has used them, and so will we. This is all there is in it:
+# For each of Flickr8k, Flickr30k and COCO, Andrej Karpathy published one JSON file with all the
+# captions, which also says which image is for training, which for validation and which for testing.
+# Nearly every captioning paper since has used these files, and so will we. This is all there is in
+# one:
 #
 # | key | what it holds |
 # | --- | --- |
@@ -1026,7 +1029,7 @@ assert 100 * corpus_bleu(references, liar) < 0.5 * expert_bleu4
 
 # %% [markdown]
 # The liar speaks this world's language as well as the expert does; only the facts are wrong. So what
-# lies between the two is what must be *seen*. The expert's figure is the yardstick for chapter 05,
+# lies between their two scores is what must be *seen*. The expert's figure is the yardstick for chapter 05,
 # whose model has to reach at least 80 % of it.
 #
 # ## Departures
@@ -1035,8 +1038,8 @@ assert 100 * corpus_bleu(references, liar) < 0.5 * expert_bleu4
 #   come in all sizes and are squeezed to 256 × 256; ours are drawn that size.
 # - Real captions disagree, misspell, and leave things out; ours are true, complete in what they
 #   name, and spelt right. A score on this world flatters any model.
-# - In Karpathy's files the captions of an image may number more than five (COCO) and repeat each
-#   other; ours are five, all different.
+# - In Karpathy's files an image may have more than five captions (COCO), and two of them may be the
+#   same; ours has five, all different.
 #
 # ## Summary
 #

@@ -161,8 +161,8 @@ plt.show()
 # %% [markdown]
 # Shrinking a picture means averaging: each new pixel has to listen to *all* the old ones that it
 # covers, or thin lines and textures turn into noise ("aliasing"). Pillow's filters do so. Of
-# those we take the bicubic one: it keeps edges a little sharper than the bilinear one, and the
-# backbone that this book trains with was itself trained on bicubic pictures. What matters more
+# those we take the bicubic one: it keeps edges a little sharper than the bilinear one, and it is what
+# the library `timm` sets for the weights of the encoder that this book trains with. What matters more
 # than the choice is that the same one is used always, in training and afterwards.
 #
 # ### Normalisation, exactly once
@@ -200,8 +200,9 @@ print("divided twice, they differ by", np.abs(twice[0] - twice[1]).mean().round(
 assert np.abs(once[0] - once[1]).mean() > 100 * np.abs(twice[0] - twice[1]).mean()
 
 # %% [markdown]
-# So we give the task one owner. Means and deviations differ between backbones, hence
-# **normalising belongs to the encoder** ([next chapter](02_encoder.ipynb)), and everything in
+# So we give the task one owner. Means and deviations differ between *backbones*, the networks that an
+# encoder borrows; hence **normalising belongs to the encoder** ([next chapter](02_encoder.ipynb)),
+# and everything in
 # this chapter hands on whole numbers from 0 to 255, as `uint8`: nobody can mistake them for
 # normalised pixels, and they take a quarter of the room of `float32`. (The original tutorial
 # divides and normalises inside its dataset.) What reaches the encoder's layers is then, as they
@@ -277,7 +278,8 @@ assert (
 #
 # Captions of a batch share one block of numbers, as images do, so shorter ones are filled up to a
 # common length with `<pad>`. And some words are too rare to learn anything about: a word that
-# occurs once in training is a spelling mistake or a name. Those become `<unk>`, *unknown*.
+# occurs once in training is most often a spelling mistake or a name. Those become `<unk>`,
+# *unknown*.
 #
 # Let us do it by hand for one caption. First, count the words.
 
@@ -295,8 +297,8 @@ print("seen less than 5 times:", sum(count < 5 for count in counts.values()))
 # %% [markdown]
 # Why only training captions? Because the words of validation and test images are part of what the
 # model is to be tested on. The original counts over all splits, so its model has a place in its
-# vocabulary for words it never sees in training. The difference in score is small. It is still
-# a look at the answers.
+# vocabulary for words it never sees in training. It can hardly learn to say them, so the score
+# hardly moves. It is still a look at the answers.
 #
 # Now the **word map**: a number for each word, with 0 for `<pad>`, then the words, then the other
 # three.
@@ -324,7 +326,8 @@ print("length", length)
 # Words become indices because that is how PyTorch looks up a word's embedding, and how it finds a
 # word's place among the scores that the decoder will compute, one for each entry of the map.
 # **Captions fed to the model are an integer tensor (N, L)**, where L, the padded length, is the
-# longest caption allowed plus two.
+# longest caption allowed plus two. (N and L are the original tutorial's letters. From the next
+# chapter on, B counts images and T is the padded length, since one image may bring several captions.)
 #
 # The class we export does the same in both directions.
 
@@ -416,9 +419,9 @@ len(vocabulary)
 # %% [markdown]
 # ### How many captions an image has
 #
-# Most images have five captions, some have more, a few have less. The files below want the same
-# number for all: then caption $i$ belongs to image $\lfloor i/n \rfloor$, and no index is needed.
-# An image with too many gets a draw of $n$; one with too few says some of them again. The draw
+# Most images have five captions, some have more, a few have fewer. The files below want the same
+# number $n$ for all: then caption $i$ belongs to image $\lfloor i/n \rfloor$, and no index is needed.
+# From an image with too many, $n$ are drawn; one with too few repeats some of its own. The draw
 # comes from a random generator of our own with a fixed seed, so that running it again gives the
 # same files, whatever else has drawn random numbers meanwhile.
 

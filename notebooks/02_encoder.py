@@ -128,7 +128,8 @@ plt.show()
 # we need weights that no download can fail to bring, so whenever the *content* of a grid matters
 # we use EfficientNet-Lite0 {cite}`tan2019`: 19 MB, installed with the book.
 #
-# Here it is, whole, as it came out of training. Show it a few drawings and ask what it sees.
+# Here it is, whole, as it came out of training. (`captionlib.vision` finds a network by its name, in
+# torchvision or timm, and its weights.) Show it a few drawings and ask what it sees.
 
 # %%
 import torch
@@ -173,7 +174,7 @@ assert found[:5] == ["soccer ball", "king penguin", "balloon", "umbrella", "moun
 
 # %% [markdown]
 # Five of six, from a network that learned from photographs. (These are picked: with most of our
-# objects it fares as with the train. A boiler, a chimney, a power drill: why not?)
+# objects it fares as with the train. A boiler and a chimney: why not a power drill?)
 #
 # But look at what it *can't* say. It answers with one of a thousand names, for the whole picture
 # at once. No *two*, no *left of*, no *on the beach*. The names are of no use to us. What the
@@ -196,8 +197,8 @@ for name, child in resnet.named_children():
     print(f"{name:8s} {kind:18s} {str(tuple(x.shape)):20s} {millions:5.1f} million weights")
 
 # %% [markdown]
-# Read the shapes from top to bottom: (batch, channels, height, width). From
-# `layer1` on, each stage halves the sides and doubles the channels: what is lost in *where* is
+# Read the shapes from top to bottom: (batch, channels, height, width). After `layer1`, which is the
+# figure's block 1, each stage halves the sides and doubles the channels: what is lost in *where* is
 # gained in *what*. After `layer4` an image is
 # 8×8 positions with 2,048 learned numbers each.
 #
@@ -245,8 +246,9 @@ assert grid.shape == (1, 2048, 8, 8)  # one position for every 32×32 pixels
 # %% [markdown]
 # ## Watch it shrink
 #
-# Now with content. EfficientNet-Lite0 has the same build: a stem, stages that halve the image five
-# times, and a last layer that raises the channels to 1,280. We stop after each halving and look.
+# Now with content. EfficientNet-Lite0 has the same build: a stem and seven blocks, which between
+# them halve the image five times, and a last layer, the head, that raises the channels to 1,280. We
+# keep what each of them makes, and look.
 
 # %%
 candidates = map(random_scene, map(Random, range(200)))
@@ -295,7 +297,8 @@ plt.show()
 # with a mean $\mu$ and a standard deviation $\sigma$ for each colour. torchvision's networks want
 # the statistics of ImageNet's pixels, EfficientNet-Lite0 wants 0.5 for everything. So the numbers
 # belong to the backbone and travel with it. (That images are (B, 3, height, width), channels
-# before the sides, is PyTorch's convention, whatever the backbone.)
+# before the sides, is PyTorch's convention, whatever the backbone. B is the number of images in the
+# batch, which the last chapter called N.)
 
 # %%
 for name, model in [("resnet101", resnet), ("tf_efficientnet_lite0", lite0)]:
@@ -304,8 +307,8 @@ for name, model in [("resnet101", resnet), ("tf_efficientnet_lite0", lite0)]:
 
 # %% [markdown]
 # What if an image is scaled twice, once by you and once by a helper that you forgot about? No
-# error appears, for the shapes are fine. Three readers of the original tutorial got the same
-# caption for every photograph this way. Here is why: how alike are the grids of different scenes?
+# error appears, for the shapes are fine. The last chapter told of readers who got the same caption
+# for every photograph this way. Here is why: how alike are the grids of different scenes?
 
 # %%
 scenes = [random_scene(Random(seed)) for seed in range(8)]
@@ -401,9 +404,9 @@ print(layer(plain).requires_grad, layer(plain).grad_fn)
 # Once all its parameters are frozen, nothing about a layer is recorded for a backward pass: no
 # graph, no stored activations. That is what makes a frozen encoder cheap.
 #
-# Now for the half-way house. **Fine-tuning frees blocks 2 to 4** and leaves the stem and block 1
-# alone: the lines, edges and curves of the early maps serve any picture, and we don't mess with
-# foundations. In torchvision's ResNets these are `layer2` to `layer4`, everything from the sixth
+# Between frozen and free there is a half-way house. **Fine-tuning frees blocks 2 to 4** and leaves
+# the stem and block 1 alone: the lines, edges and curves of the early maps serve any picture, and we
+# don't mess with foundations. In torchvision's ResNets these are `layer2` to `layer4`, everything from the sixth
 # child on. Other networks have other names, so we go by the size of the grid: where it is still a
 # quarter as wide as the image or wider, the weights stay; what comes after is free. For a ResNet
 # that is the same rule.
@@ -484,9 +487,9 @@ assert drift > 0.1
 # ## The encoder
 #
 # All of it together. What is not in the sections above: the output has its channels last,
-# (B, height, width, D), so that flattening the grid gives one vector a position; and the images
-# are laid out in memory channels last too, which makes no difference to the result and a
-# large one to the time.
+# (B, height, width, D), so that flattening the grid gives one vector a position, the paper's
+# *annotation vector*; and the images are laid out in memory channels last too, which makes no
+# difference to the result and some to the time.
 
 # %%
 #| export
@@ -585,7 +588,7 @@ class Encoder(nn.Module):
         if self.image_size is not None:
             size = (self.image_size, self.image_size)
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        images = images.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+        images = images.contiguous(memory_format=torch.channels_last)  # faster on a CPU
         grid = self.resize(self._features(images))  # (B, D, height, width)
         return grid.permute(0, 2, 3, 1)
 
@@ -852,7 +855,7 @@ print(f"stored as float16: {on_disk:.2%} off; computed in bfloat16: {computed:.0
 assert on_disk < 0.001 < computed < 0.3
 
 # %% [markdown]
-# Storing costs nothing, computing does. (Flat drawings suffer more from it than photographs do.)
+# Storing costs next to nothing, computing does cost. (Flat drawings suffer more from it than photographs do.)
 # So `bf16` is on offer and off by default, and whoever turns it on should use it for captioning
 # as well as for training.
 #

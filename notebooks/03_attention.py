@@ -68,16 +68,17 @@ plt.show()
 #
 # ## Why not look at everything at once?
 #
-# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one for each pixel of
-# a coarse grid, each with $D$ numbers. The simplest caption model averages them,
+# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one for each place of
+# a coarse grid, each with $D$ numbers. Such a place is called a *pixel* here, as in the original
+# tutorial: a pixel of the grid, not of the photograph. The simplest caption model averages them,
 # $\bar a = \frac1P\sum_p a_p$, hands $\bar a$ to a recurrent network, and never looks again. One
 # vector then has to serve for every word: for *dog*, for *left of*, and for *beach*.
 #
 # Attention keeps the average but lets its weights change from word to word. While the decoder
-# writes *football*, the pixels that show the football should count more. So we need a weight for
+# writes *dog*, the pixels that show the dog should count more. So we need a weight for
 # each pixel at each step $t$, and to compute it we may use two things: what the pixel shows
 # ($a_p$), and what has been said so far, which the decoder carries in its hidden state
-# $h_{t-1}$. This is the additive attention that {cite}`bahdanau2015` invented for translation,
+# $h_{t-1}$. This is the additive attention that {cite:t}`bahdanau2015` invented for translation,
 # where the "pixels" are the words of the source sentence.
 #
 # ## Four pixels and a pencil
@@ -95,9 +96,9 @@ grid = torch.tensor(
         [0.0, 0.1],  # sky
         [0.1, 0.2],  # sky
         [2.0, 0.3],  # the dog
-        [0.2, 1.8],
+        [0.2, 1.8],  # sand
     ]
-)  # sand
+)
 wish = torch.tensor([1.5, -0.5])  # what the state asks for: dog, not beach
 
 scores = grid @ wish  # one number a pixel: how well does it answer the wish?
@@ -169,8 +170,8 @@ plt.show()
 # is sent through a linear layer of its own to a common size $A$, the two are added and rectified,
 # and a third linear layer reduces the result to one score:
 #
-# $$e_{p,t} = w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \qquad
-# \alpha_{t} = \operatorname{softmax}(e_t), \qquad z_t = \sum_p \alpha_{p,t}\, a_p .$$
+# $$e_{t,p} = w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \qquad
+# \alpha_{t} = \operatorname{softmax}(e_t), \qquad z_t = \sum_p \alpha_{t,p}\, a_p .$$
 #
 # <aside class="margin sidebar">
 #
@@ -232,7 +233,7 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     """Soft attention: which pixels to look at, given what has been said so far.
 
-    Additive attention with a ReLU, as in the original tutorial; the paper's has a tanh.
+    Additive attention with a ReLU, as in the original tutorial; Bahdanau's has a tanh.
 
     Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and section 4.2; the form is
     Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1.
@@ -309,7 +310,7 @@ copied = naive(encoder_out.repeat_interleave(5, dim=0), states)
 torch.testing.assert_close(shared, copied, atol=1e-5, rtol=0)
 
 # %% [markdown]
-# What does it save? Here are the twelve steps of a caption, with the projection inside the loop
+# What does it save? Here are twelve steps, a caption's worth, with the projection inside the loop
 # and outside it.
 
 # %% tags=["nbval-ignore-output"]
@@ -397,7 +398,7 @@ for panel, weights, where in zip(panels, alpha, place, strict=False):
 plt.show()
 
 # %% [markdown]
-# ## Over a photograph
+# ## Over the picture
 #
 # In a caption model the map is coarse: 7×7, 8×8 or 14×14 weights for a whole picture. To see it
 # *over* the picture we stretch it to the picture's size, either with sharp squares (what the model
@@ -428,8 +429,9 @@ plt.show()
 # %% [markdown]
 # ## Departures
 #
-# - {cite}`xu2015` use a $\tanh$ where this layer has a ReLU. We keep the original tutorial's ReLU,
-#   so that its trained weights can be used.
+# - The paper calls the scoring network a multilayer perceptron and says no more; its authors' code
+#   has a $\tanh$ where this layer has a ReLU. We keep the original tutorial's ReLU, so that its
+#   trained weights can be used.
 # - The paper's $P$, which it calls $L$, is 14×14 = 196 pixels. Ours is whatever the encoder gives.
 # - Nothing here limits attention to a caption model. Replace the pixels by the words of a sentence
 #   and you have the attention of a translator; use one learned state and you have a classifier that

@@ -111,9 +111,12 @@ print("hidden", tuple(hidden.shape), " logits", tuple(logits.shape))
 # $$z_t = \text{attention}(a, h_{t-1}), \qquad \beta_t = \sigma(W_\beta h_{t-1} + b_\beta), \qquad
 # h_t, c_t = \text{LSTM}([E y_{t-1};\, \beta_t \odot z_t],\, h_{t-1}, c_{t-1}) .$$
 #
+# Here $E y_{t-1}$ is the embedding of the word before ($E$ is a matrix in the formula, a size in the
+# code), $\odot$ multiplies number by number, and the semicolon puts one vector after the other.
+#
 # The **gate** $\beta_t$ lets the decoder turn the picture down when the next word needs none,
-# after *in front* comes *of*. Section 4.2.1 of {cite}`xu2015` adds it because it made the
-# attention weights settle on objects. In the paper $\beta_t$ is one number; here, as in the
+# after *in front* comes *of*. The paper {cite}`xu2015` adds it in section 4.2.1 because it made the
+# attention weights settle on objects. There $\beta_t$ is one number; here, as in the
 # original tutorial, it is a vector with one number for each of the $D$ features.
 #
 # ## Captions of different lengths
@@ -313,8 +316,9 @@ class DecoderOutput(NamedTuple):
 # ### A gradient summed once
 #
 # One cost of the loop hides in the backward pass. The LSTM's weights are used at every step, and at
-# every use autograd adds to their gradient: nineteen thin products and nineteen sums over millions
-# of numbers. The gradient of $Wx_t$ with respect to $W$ is the outer product $g_t x_t^\top$, and
+# every use autograd adds to their gradient: in a caption of nineteen steps, nineteen thin products
+# and nineteen sums over millions of numbers. If $g_t$ is the gradient of the loss with respect to
+# the product $Wx_t$ of step $t$, that step adds $g_t x_t^\top$ to the gradient of $W$, and
 #
 # $$\sum_t g_t x_t^\top = \begin{bmatrix} g_1 \cdots g_T \end{bmatrix}
 # \begin{bmatrix} x_1 \cdots x_T \end{bmatrix}^\top$$
@@ -662,7 +666,7 @@ assert fast < slow
 # %% [markdown]
 # ### And why pack at all?
 #
-# Readers asked whether all the sorting is worth it. Run the same loop without it, on the
+# Readers of the original asked whether all the sorting is worth it. Run the same loop without it, on the
 # padding too, and compare.
 
 # %% tags=["nbval-ignore-output"]
@@ -769,8 +773,13 @@ assert not decoder.embedding.weight.requires_grad
 # ## Putting it all together
 #
 # Encoder, decoder and vocabulary make a model. It goes to disk as a folder that holds nothing
-# executable: the weights in *safetensors*, the rest in JSON. The original's checkpoints were pickled
-# Python objects, which break when the code moves and can run anything when they are opened.
+# executable: the weights in *safetensors*, a format that is numbers and their names and nothing
+# else, and the rest in JSON. The original's checkpoints were pickled Python objects, which break when
+# the code moves and can run anything when they are opened.
+#
+# Three of the settings below are not in the original: larger images, shorter annotation vectors, and
+# dropout on these. They are off in the chapters;
+# [the captioner that ships](../book/captioner.md) uses all three.
 
 # %% mystnb={"figure": {"caption": "The whole model, writing a two-word caption.", "name": "fig-decoder-whole"}, "image": {"alt": "The whole model in a row. An image of 3 by 256 by 256 goes into the encoder, which gives a grid. The grid sets the first state of the decoder and is attended to at each of three steps drawn one after another. Step one reads the word start and gives a, step two reads a and gives dog, step three reads dog and gives end."}} tags=["hide-input"]
 axes = canvas(9.6, 3.0)

@@ -116,8 +116,8 @@ print("grid", tuple(grid.shape), " captions", tuple(captions.shape), " lengths",
 #
 # At each step the decoder spreads probability over the vocabulary, and the caption says which word
 # was right. **Cross-entropy** is the surprise at the right word, $-\log p(y_t)$, averaged over all
-# real words of the batch. It is measured in *nats a token*; a decoder that knows nothing pays
-# $\log V$.
+# real words of the batch. It is measured in *nats a token*, a nat being to the natural logarithm what
+# a bit is to the logarithm of base 2; a decoder that knows nothing pays $\log V$.
 
 # %%
 import math
@@ -136,19 +136,20 @@ print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary
 # The loss is taken over `.data` of the packed sequences, so no padding is in it and none has to be
 # masked out. Softmax and logarithm are inside `cross_entropy`; the decoder hands over raw scores.
 #
-# **Label smoothing**, off by default, asks for a little less certainty: a share
-# $\varepsilon$ of the target is spread evenly over the vocabulary. It helps on real
-# photographs, where five people describe one picture in five ways.
+# **Label smoothing** {cite}`szegedy2016`, off by default, asks for a little less certainty: a share
+# $\varepsilon$ of the target is spread evenly over the vocabulary. It is meant for real
+# photographs, where five people describe one picture in five ways and no next word is sure.
 #
 # ### Looking everywhere once
 #
-# Attention weights add up to one over the pixels at each step. {cite}`xu2015` also ask that they
+# Attention weights add up to one over the pixels at each step. {cite:t}`xu2015` also ask that they
 # add up to about one over the *steps* at each pixel, so that no part of the picture is never looked
 # at. They call this **doubly stochastic** attention, and it is a penalty:
 #
 # $$\lambda \cdot \operatorname{mean}_{i,p} \Bigl(1 - \sum_t \alpha_{i,t,p}\Bigr)^2 .$$
 #
-# The reduction matters. We follow the original tutorial's code and take the *mean* over captions and
+# Here $i$ counts captions, $t$ steps and $p$ pixels, and $\lambda$ is `alpha_c` in the code. The
+# reduction matters. We follow the original tutorial's code and take the *mean* over captions and
 # pixels. The paper *sums* over pixels, beside a likelihood that is summed over the words.
 # Relative to the words the paper's penalty is about $P/T$ times as strong, near twenty times on
 # a 14×14 grid. With $T$ words and $P$ pixels the sums can't all be one, as $\sum_p\sum_t\alpha = T$;
@@ -283,8 +284,9 @@ print(f"BLEU-4 {evaluate(model)['bleu4']:.2f}")
 # One frozen dataclass holds everything that a run depends on, each field with its unit. The
 # defaults are the original tutorial's: Adam {cite}`kingma2015` at $4\cdot10^{-4}$ for the decoder
 # and $10^{-4}$ for the encoder, the rate cut to 80 % after eight epochs without a better BLEU-4,
-# the end after twenty. The other schedule, *one cycle*, climbs to the full rate and sinks to nothing
-# within a number of epochs fixed beforehand; for short runs it does better.
+# the end after twenty. The other schedule, *one cycle* {cite}`smith2019`, climbs to the full rate and
+# sinks to nothing within a number of epochs fixed beforehand; it is made for short runs, and this
+# chapter's is one.
 
 # %%
 #| export
@@ -452,10 +454,11 @@ assert list(batches) == whole[1:] and sorted(sum(whole, [])) == list(range(8))
 # %% [markdown]
 # ## One epoch
 #
-# Here is the loop, in the order that every PyTorch loop has. Three lines deserve a word. The loss is
-# checked before it can spoil the weights: one infinite batch would otherwise turn them all
-# into *nan*, silently. The gradient is clipped, because the loop through time
-# multiplies, and now and then a batch explodes. And the losses are weighted by real tokens, so that
+# The loop comes a little further down, in the order that every PyTorch loop has. Three of its lines
+# deserve a word beforehand. The loss is checked before it can spoil the weights: one infinite batch
+# would otherwise turn them all into *nan*, silently. The gradient is clipped {cite}`pascanu2013`,
+# because on its way back through time it is multiplied again and again, and now and then a batch
+# explodes. And the losses are weighted by real tokens, so that
 # the mean of an epoch is the mean over its words.
 #
 # The last steps of a training jump about the place they are heading for. A running average of the
@@ -464,9 +467,9 @@ assert list(batches) == whole[1:] and sorted(sum(whole, [])) == list(range(8))
 # $$\bar\theta_t = d_t\,\bar\theta_{t-1} + (1 - d_t)\,\theta_t, \qquad
 #   d_t = \min\left(d,\ \frac{1 + t}{10 + t}\right),$$
 #
-# where $d$, a little below 1, is the setting `averaging`, and the second term lets the average
+# where $d$, a little below 1, is the setting `averaging`, and the fraction lets the average
 # forget the random weights that it began with. Training goes on with $\theta$; what is judged and kept
-# is $\bar\theta$. In this chapter it stays off: short runs don't need it.
+# is $\bar\theta$. In this chapter it stays off.
 
 # %%
 #| export

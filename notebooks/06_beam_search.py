@@ -218,7 +218,8 @@ assert math.isclose(math.exp(log_prob), 0.324) and math.isclose(sentences[0][0],
 #
 # Now with a decoder in the table's place. Its state remembers all the words before, not only the
 # last, and has seen the image; a linear layer turns it into a score for every word. Load the toy
-# captioner and a few scenes it was not trained on.
+# captioner, which comes with the package and was trained as in the last chapter, on more scenes, and
+# a few scenes that it has not seen.
 
 # %%
 import torch
@@ -291,9 +292,9 @@ assert len(words) == len(alphas) and log_prob < 0
 #
 # - **The grid is shared.** The original tutorial copies the image's encoding once for each beam.
 #   `step` needs it once for each image.
-# - **Images differ.** One has five live beginnings left, another two. The second gets copies that
-#   score $-\infty$ in the empty rows; as many rows are laid out as the fullest image needs, and an
-#   image with none left leaves the batch.
+# - **Images differ.** One has five live beginnings left, another two. As many rows are laid out for
+#   each as the fullest image needs; the second gets copies in its empty rows, which score $-\infty$.
+#   An image with no live beginning left leaves the batch.
 # - **Ties.** `topk` does not say which of two equal scores it takes. In `bfloat16` equal scores are
 #   common, and a caption should not depend on which images happen to be beside it.
 # - **No `<end>`.** Six threads in the original's list of issues end at the same line, the `max()`
@@ -702,8 +703,8 @@ def forbid(
 # ### The likeliest word, or a drawn one
 #
 # So far the search always wants what is likeliest. To see what else a model has to say, draw from
-# its distribution: that is **sampling**. Training by reward needs it, too: so
-# [the captioner that ships](../book/captioner.md) was finished.
+# its distribution: that is **sampling**. Training by reward needs it, too; the
+# [questions page](../book/faq.md) tells how.
 #
 # Three knobs keep the draw from wandering into the long tail of unlikely words. A **temperature**
 # $\tau$ divides the logits before the softmax, $p_i \propto \exp(z_i / \tau)$: the colder, the
@@ -1020,8 +1021,8 @@ def beam_search(
 
 # %% [markdown]
 # The same captions as the naive search? And how much sooner? (Two captions that tie within rounding
-# may change places, so we compare their log-probabilities.) The toy captioner is tiny, so that
-# there is little to gain; the wider the layers, the more.
+# may change places, so we compare their log-probabilities.) The toy captioner is tiny, so there is
+# less to gain with it than with wider layers.
 
 # %% tags=["nbval-ignore-output"]
 import time

@@ -169,7 +169,7 @@ assert clipped_precision(references, ["the"] * 7, 1) == (2, 7)
 # ### Brevity
 #
 # *A dog* has perfect precision and says next to nothing. BLEU does not ask how much of a reference
-# was found (with several references, finding all of each would be wrong), it asks only for enough
+# was found (with several references, finding all of each would be wrong); it asks only for enough
 # length. With $c$ the length of the hypothesis and $r$ that of the reference closest to it in
 # length (of two equally close, the shorter), the **brevity penalty** is
 #
@@ -201,8 +201,8 @@ bleu_view(references, hypothesis)
 # %% [markdown]
 # ## All four from NLTK
 #
-# **How do I get BLEU-1, 2 and 3 as well?** A question every reader of the original tutorial had.
-# NLTK computes BLEU-4 unless told otherwise; the others are a matter of the weights in the
+# **How do I get BLEU-1, 2 and 3 as well?** The original tutorial's readers asked that often enough for
+# it to have an answer among its questions. NLTK computes BLEU-4 unless told otherwise; the others are a matter of the weights in the
 # geometric mean. BLEU-2 is half of $\log p_1$ and half of $\log p_2$. (Weights `(0, 1)` would give
 # the precision of pairs alone, which is not what papers call BLEU-2.)
 
@@ -255,7 +255,7 @@ print(f"average {100 * one_by_one.mean():.1f}, with {np.mean(one_by_one == 0):.0
 # reference length. Nine numbers that *add up*: the rest of the formula looks only at their sums. We
 # keep them apart for every image, and will be glad of it when it comes to the margin of error.
 #
-# First the gate. Half of all strange BLEU scores come from a string where a list of words belongs
+# First the gate. Many a strange BLEU score comes from a string where a list of words belongs
 # (Python will happily count the n-grams of its *letters*), so say it before counting.
 
 
@@ -477,8 +477,8 @@ def rouge_l_scores(
 # becomes a vector of weighted n-gram counts, and the score is the cosine between hypothesis and
 # reference, averaged over n from 1 to 4 and over the references. The **D** is for three defences
 # against gaming it: counts are clipped to the reference's, a difference in length is punished by a
-# Gaussian, and words are not stemmed. It is multiplied by 10, so that 100 stands for a tenth of
-# full agreement.
+# Gaussian, and words are not stemmed. By custom it is multiplied by 10, and here, as everything, by
+# 100 besides: 1000 would be full agreement, and 100 is a tenth of it.
 #
 # What an n-gram weighs depends on the references alone. So `CiderD` counts that once, and then
 # scores as many hypotheses as you like, of whichever images: a model that is to learn from its
@@ -604,6 +604,9 @@ for words in ["a dog runs on the green grass", "a dog", "grass green the on runs
     print(f"{words:32} ROUGE-L {rouge:5.1f}   CIDEr-D {cider:6.1f}")
 
 # %% [markdown]
+# The same dog, described well, too briefly, and backwards. Both scores rank the first caption highest.
+# Which of the others is the worse, they disagree: ROUGE-L minds the order more, CIDEr-D the length.
+#
 # **METEOR** {cite}`banerjee2005` is the fourth of the usual figures, and the one the paper reports
 # beside BLEU: 18.93 for soft attention on Flickr8k, where BLEU-4 is 19.5 {cite}`xu2015`. It matches
 # stems and synonyms too, so a *puppy* may stand for a *dog*.
@@ -966,10 +969,13 @@ for value, (low, high), _ in beams.values():
 
 
 # %% [markdown]
-# The two are not the same quantity. A teacher-forced caption can't keep to a plan of its own: it
+# An interval that holds zero means that these 200 scenes can't tell the two beams apart.
+#
+# Teacher-forced and free-running BLEU differ far more, for they are not the same quantity. A
+# teacher-forced caption can't keep to a plan of its own: it
 # has just said *gift*, say, and is told that it said *present*. So its runs of three and four words
 # are torn apart, and here the figure is far too low. So it was on COCO: the original's best model
-# had 24.29 by its validation, and 29.98 to 33.17 when it wrote by itself, with one to five beams
+# had 24.29 by its validation, and 29.98 to 33.17 when it wrote by itself, with beams of 1 to 5
 # {cite}`vinodababu2018`; readers who saw 0.16 in training and 0.24 afterwards thought that
 # something was broken. With other data the error can have the other sign, since a teacher-forced
 # caption is told the true length and led back to the right path after every mistake. It is no
@@ -1040,7 +1046,7 @@ assert abs(audit["teacher forcing"] - audit["none"]) > 1
 
 # %% [markdown]
 # Counting every image five times does nothing to the figure, since matches and n-grams grow alike.
-# It does something to the margin: whoever takes the copies for images of their own finds it less
+# It does something to the margin: whoever takes the copies for images in their own right finds it less
 # than half as wide as it is. The toy world has hardly a rare word, so `<unk>` does nothing there
 # either; photographs are another matter.
 #
@@ -1103,8 +1109,8 @@ right, wrong = (
 assert bleu([people], [right.split()]) == bleu([people], [wrong.split()])
 
 # %% [markdown]
-# The first two have the same score, by all three measures; the third, which turns the scene around,
-# has the best. These are not rare accidents. For translation it was shown early that BLEU can rise
+# The first two have the same score, by all three measures. The third, which turns the scene around,
+# does better than both by BLEU-4 and CIDEr-D, and as well by ROUGE-L. These are not rare accidents. For translation it was shown early that BLEU can rise
 # without any gain in quality, and stay put while quality rises {cite}`callisonburch2006`, and for
 # captions its agreement with human judgement is weak. That is why the paper reports METEOR beside
 # it, and why later work looks at the *things* a caption mentions, as SPICE does

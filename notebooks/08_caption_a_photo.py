@@ -261,8 +261,8 @@ def caption_naively(model, path, beam_size):
 
 
 # %% [markdown]
-# It works. What it wastes is in the decoder: each step multiplies large matrices with a handful of rows, and
-# a product with three rows takes nearly as long as one with thirty. The encoder's convolutions
+# It works. What it wastes is in the decoder: each step multiplies large matrices with a handful of
+# rows, and a product with three rows takes nearly as long as one with thirty. The encoder's convolutions
 # keep a processor busy with a single image already; a GPU would be idle there, too.
 
 # %% tags=["nbval-ignore-output"]
@@ -407,7 +407,7 @@ class Captioner:
 
 
 # %% [markdown]
-# The settings are checked where they are used up: a beam of 0 or an unknown setting in a model's
+# The settings are checked where they arrive: a beam of 0 or an unknown setting in a model's
 # folder is refused by `SearchConfig` itself.
 
 # %%
@@ -537,10 +537,12 @@ for title, rows in (("wrong", wrong), ("others", [i for i in range(len(more)) if
 
 # %% [markdown]
 # And now pictures from outside its world: noise, a plain grey, and stripes. There is no word for "I
-# don't know" in its vocabulary, so it says something all the same, with the same assurance.
+# don't know" in its vocabulary, so it says something all the same, in a sentence as smooth as any.
 # A captioner of real photographs does no better with a photograph unlike those it was trained on: a
-# famous face is "a man", and a film that everybody knows is lost on it. Nor can you rely on the
-# log-probability to raise the alarm. Compare the numbers with those of the scenes.
+# famous face is "a man", and a film that everybody knows is lost on it. Does the log-probability
+# raise the alarm? For pictures as strange as these it does: it is lower than for the scenes, and much
+# lower for the grey. But look back at the wrong captions above. On average theirs was only a
+# little lower than the others', and most of them would have passed.
 
 # %%
 noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
@@ -556,7 +558,7 @@ print(f"{'scenes':8} {np.mean(certainty):6.2f} nats a word, on average")
 # ## From the command line
 #
 # Everything that the chapters built has a subcommand, so the toy world's whole road, from nothing to
-# a score, is five lines of shell. The same lines work for Flickr8k once its photographs and
+# a picture of where it looked, is five commands. The same lines work for Flickr8k once its photographs and
 # Karpathy's JSON are on your disk; leave the first one out.
 #
 # ```sh

@@ -476,9 +476,10 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Above chance, clearly; and far from 1. Part of the missing weight lies just outside: a cell's vector
-# holds more than the cell's own 32 × 32 pixels, as we shall see below, so a neighbour of the
-# object is as good a place to look as the object.
+# Above chance, clearly; and far from 1. The last line is sobering, too: the brightest spot lies in the
+# box more often than chance would have it, and yet outside it most of the time. Part of the missing
+# weight lies just outside: a cell's vector holds more than the cell's own 32 × 32 pixels, as we shall
+# see below, so a neighbour of the object is as good a place to look as the object.
 #
 # ## Do the words look at different places?
 #
@@ -501,6 +502,9 @@ print(f"between a word and an even map  {np.mean(evenness):.2f} on average")
 assert np.mean(distances) > 0.15
 
 # %% [markdown]
+# Not collapsed: on average two words of a caption differ more from each other than a word's map does
+# from an even one.
+#
 # ## What the maps can't tell
 #
 # ### A cell is not its square
@@ -608,8 +612,8 @@ assert surprise["even"][0] - surprise["its own"][0] > 3 * (
 assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives without any map
 
 # %% [markdown]
-# (With its own maps not every word is the first choice either: beam search sometimes prefers a word
-# that wasn't.) Read the table in both directions. The words that name things lose a lot when the
+# (With its own maps not every word is the first choice either: beam search sometimes takes a word that
+# is not the likeliest at its step.) Read the table in both directions. The words that name things lose a lot when the
 # maps are taken away, and the others next to nothing: under *a*, *of* and *the*, the map could be
 # anything, and a story about why the decoder looked there explains nothing. But a good part of the
 # naming words, too, comes out the same with an even map. For these, the map that you were shown is

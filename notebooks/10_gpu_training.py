@@ -74,7 +74,8 @@ plt.show()
 # ## One name to change
 #
 # Everything that tells a small run from a large one stands in this table, in the package's own
-# settings. `RUN = "toy"` is what you see executed here. For a real one, put the data into
+# settings. (On the command line such a table is a [recipe](../book/running.md): `"coco"` here is
+# `coco-original` there.) `RUN = "toy"` is what you see executed here. For a real one, put the data into
 # `data/flickr8k` beside this notebook (`dataset_flickr8k.json`, and the photographs in `images`; for
 # COCO, `images` holds `train2014` and `val2014`), change the name, and run all cells.
 
@@ -388,7 +389,7 @@ assert total["stage one, cached"] < total["stage one, no cache"]
 # %% [markdown]
 # ## bfloat16
 #
-# A matrix product in *bfloat16* keeps float32's range with a quarter of its digits, and
+# A matrix product in *bfloat16* keeps float32's range with a third of its digits, and
 # hardware made for it runs several times as fast. **Autocast** uses it for the products and keeps
 # sums, softmax, loss and weights in float32, so training works as before. On a processor
 # without such hardware it can also be slower. So measure:
@@ -618,9 +619,10 @@ if RUN == "toy":
 #
 # Written freely, the final model reached 29.98, 32.95 and 33.17 at beams 1, 3 and 5. He stopped stage
 # two early for want of the GPU, and thought that it would have gone a little higher. We have not
-# repeated that run. Two things differ in ours: each image brings all its captions (so 16 and
-# 6 images make 80 and 30), and stage one encodes each image once for good, where the original
-# encoded it again for each caption of each epoch.
+# repeated that run. Three things differ in ours: each image brings all its captions (so 16 and
+# 6 images make 80 and 30); stage one encodes each image once for good, where the original
+# encoded it again for each caption of each epoch; and the gradient is shortened as a whole, where the
+# original cut off each of its numbers.
 #
 # ## Summary
 #
