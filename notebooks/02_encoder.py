@@ -487,7 +487,7 @@ assert drift > 0.1
 # ## The encoder
 #
 # All of it together. What is not in the sections above: the output has its channels last,
-# (B, height, width, D), so that flattening the grid gives one vector a position, the paper's
+# (B, height, width, D), so that flattening the grid gives one vector for each position, the paper's
 # *annotation vector*; and the images are laid out in memory channels last too, which makes no
 # difference to the result and some to the time.
 

@@ -406,14 +406,14 @@ plt.show()
 # of the toy world with a map written by hand; [chapter 09](09_seeing_attention.ipynb) draws those
 # of a trained model.
 
-# %% mystnb={"figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}, "image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest in the middle, and the same map smoothed."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}, "image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest over the horse, and the same map smoothed."}} tags=["hide-input"]
 from random import Random
 
 from captionlib.scenes import draw_scene, random_scene
 
 picture = draw_scene(random_scene(Random(3)))
 rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-alphas = (-((rows - 4) ** 2 + (columns - 3.5) ** 2) / 3).flatten().softmax(0).view(1, 1, 8, 8)
+alphas = (-((rows - 5.5) ** 2 + (columns - 5.5) ** 2) / 3).flatten().softmax(0).view(1, 1, 8, 8)
 figure, panels = plt.subplots(1, 3, figsize=(9, 3.1), facecolor="white")
 for panel, mode, title in zip(
     panels, (None, "nearest", "bicubic"), ("the picture", "raw weights", "smoothed"), strict=True

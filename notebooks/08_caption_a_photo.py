@@ -223,7 +223,7 @@ except TypeError as error:
 # - **log_prob**, the sum of $\log p(w_t \mid w_{<t}, \text{image})$ over the words *and* `<end>`, in
 #   nats. It compares captions of one image. It is no measure of truth, and a long sentence has a lower one
 #   than a short one;
-# - the **alphas**, one map a word, for the [next chapter](09_seeing_attention.ipynb);
+# - the **alphas**, one map for each word, for the [next chapter](09_seeing_attention.ipynb);
 # - whether it is **finished**: False where the search ran into its longest length before it said
 #   `<end>`. Even then you get the caption.
 

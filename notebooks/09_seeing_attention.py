@@ -126,7 +126,7 @@ print("alphas", first.alphas.shape, "adding up to", first.alphas.sum((1, 2)).rou
 
 
 # %% [markdown]
-# One map a word, each adding up to 1 over the cells of the encoder's grid. Map number $t$ is the
+# One map for each word, and each adds up to 1 over the cells of the encoder's grid. Map number $t$ is the
 # $\alpha_t$ of [chapter 03](03_attention.ipynb), and it was made *before* word $t$ was chosen: the
 # decoder reads word $t-1$, looks, and then speaks. So the map under *dog* says where the decoder
 # looked in order to find out which word comes after *a*. One after the other, the maps show the

@@ -78,6 +78,7 @@ plt.show()
 # `coco-original` there.) `RUN = "toy"` is what you see executed here. For a real one, put the data into
 # `data/flickr8k` beside this notebook (`dataset_flickr8k.json`, and the photographs in `images`; for
 # COCO, `images` holds `train2014` and `val2014`), change the name, and run all cells.
+# `captionlib download` fetches either set; rename Flickr8k's folder `Flicker8k_Dataset` to `images`.
 
 # %%
 from dataclasses import dataclass
