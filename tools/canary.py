@@ -1,0 +1,327 @@
+"""Do the checks check? `make canary` plants errors, and each check responsible must turn red.
+
+In a temporary copy, one error at a time (those of solutions and of the built site together, since
+each of them has a test of its own):
+
+- in every chapter a changed line, output, link, figure and alt text, for `make check`; and an
+  output that is false though its hash is fresh, for nbval, which runs the chapter that far;
+- in every exported module a changed line, for `make check`; and in every function that a chapter
+  exports, its last statement taken away, for the module's tests;
+- in every folded solution the same, for the tests of exercises;
+- in every page a link that leads nowhere and a figure that rests on nothing, for `make check`;
+- in every page of the site, where it has been built, a picture whose alt text is a file's name.
+
+As a control nothing is planted, and all these checks must be green.
+
+`python -m tools.canary attention` plants only where a name contains that word. What stays green is
+listed, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+
+from tools import check, find_chapters, measured
+from tools.notebooks import code_cells, hashes, tags
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("*.py", "*.toml", "*.yml", "*.md", "LICENSE*", "Makefile", ".ci", ".github")
+FOLDERS = ("benchmarks", "book", "captionlib", "notebooks", "tests", "tools")
+
+
+class Plant(NamedTuple):
+    """One error: what it is, the file it goes into, the changed text, and what must notice."""
+
+    kind: str  # chapter, export, solution, page; or control, where nothing may turn red
+    what: str
+    path: Path
+    text: str
+    notices: Callable[[], bool]
+
+
+def copy(root: Path, target: Path) -> Path:
+    """The project without its history and what was built."""
+    for path in [p for pattern in COPIED for p in root.glob(pattern)]:
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target / path.name)
+    for name in FOLDERS:
+        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(root / name, target / name, ignore=ignore)
+    return target
+
+
+@contextmanager
+def planted(path: Path, text: str) -> Iterator[None]:
+    before = path.read_bytes()
+    path.write_text(text, encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def pytest(root: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of pytest in a copy; 1 means that a test failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+def complains(root: Path, about: Path, *checks) -> Callable[[], bool]:
+    """Whether one of make check's parts has a line about a file."""
+
+    def notices() -> bool:
+        said = [problem for part in checks for problem in part(root)]
+        return any(about.relative_to(root).as_posix() in problem for problem in said)
+
+    return notices
+
+
+def figures(root: Path) -> list[str]:
+    return measured.check(root)[0]
+
+
+# ---------------------------------------------------------------------------------- the errors
+
+
+def changed(path: Path, change: Callable) -> str:
+    """The text of a notebook after `change(notebook)`."""
+    notebook = nbformat.read(path, as_version=4)
+    change(notebook)
+    return nbformat.writes(notebook)
+
+
+def printed(notebook):
+    """The first cell whose text output nbval compares, and that output."""
+    for cell in code_cells(notebook):
+        for output in cell.outputs if "nbval-ignore-output" not in tags(cell) else ():
+            if output.get("name") == "stdout":
+                return cell, output
+    raise SystemExit("a chapter prints nothing that nbval compares")
+
+
+def lie(notebook) -> None:
+    _, output = printed(notebook)
+    output["text"] = "canary\n" + output["text"]
+
+
+def lie_with_a_fresh_hash(notebook) -> None:
+    """And nothing after it, so that the chapter runs no further."""
+    lie(notebook)
+    cell, _ = printed(notebook)
+    notebook.cells = notebook.cells[: notebook.cells.index(cell) + 1]
+    notebook.metadata["executed"]["cells"] = hashes(notebook)
+
+
+def forget_alt_text(notebook) -> None:
+    next(c for c in notebook.cells if c.metadata.get("mystnb", {}).get("image")).metadata.pop(
+        "mystnb"
+    )
+
+
+def say(words: str) -> Callable:
+    def change(notebook) -> None:
+        next(c for c in notebook.cells if c.cell_type == "markdown").source += f"\n\n{words}"
+
+    return change
+
+
+LINK = "See [the canary](canary.md)."
+FIGURE = "The canary took 987.65 seconds."
+
+
+def in_chapters(root: Path) -> Iterator[Plant]:
+    for script in find_chapters(root):
+        stored, name = script.with_suffix(".ipynb"), script.stem
+        for what, change, part in (
+            ("an output", lie, check.check_outputs),
+            ("a picture's alt text", forget_alt_text, check.check_pictures),
+            ("a link", say(LINK), check.check_links),
+            ("a figure", say(FIGURE), figures),
+        ):
+            text = changed(stored, change)
+            notices = complains(root, stored, part)
+            yield Plant("chapter", f"{name}: {what}", stored, text, notices)
+        text = script.read_text(encoding="utf-8") + "\n# %%\nprint('canary')\n"
+        notices = complains(root, script.with_suffix(""), check.check_pairs)
+        yield Plant("chapter", f"{name}: a line of one half", script, text, notices)
+
+        def nbval(stored=stored) -> bool:
+            status, said = pytest(
+                root, "--nbval", "--nbval-current-env", "--nbval-cell-timeout=900",
+                "--nbval-sanitize-with=tests/nbval.cfg", str(stored),
+            )  # fmt: skip
+            return status == 1 and "canary" in said
+
+        text = changed(stored, lie_with_a_fresh_hash)
+        yield Plant("chapter", f"{name}: an output, its hash fresh", stored, text, nbval)
+
+
+def without_last_statement(text: str, function: ast.FunctionDef) -> str:
+    """Source code in which one function forgets to do the last thing."""
+    last, lines = function.body[-1], text.splitlines()
+    lines[last.lineno - 1 : last.end_lineno] = [" " * last.col_offset + "pass"]
+    return "\n".join(lines) + "\n"
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for node in tree.body:
+        for inner in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if isinstance(inner, ast.FunctionDef):
+                yield f"{node.name}.{inner.name}".removesuffix(f".{node.name}"), inner
+
+
+def in_exports(root: Path) -> Iterator[Plant]:
+    for module in sorted((root / "captionlib").glob("*.py")):
+        text = module.read_text(encoding="utf-8")
+        if "\ngenerates it: edit the chapter" not in text[:600]:
+            continue
+        notices = complains(root, module, check.check_modules)
+        yield Plant("export", f"{module.stem}: a line", module, text + "\n# canary\n", notices)
+        tests = root / "tests" / f"test_{module.name}"
+        yield Plant(
+            "control", f"{module.stem}: nothing", module, text,
+            lambda tests=tests: pytest(root, str(tests))[0] == 0,
+        )  # fmt: skip
+        for name, function in functions(ast.parse(text)):
+            worse = without_last_statement(text, function)
+            yield Plant(
+                "export", f"{module.stem}.{name}", module, worse,
+                lambda tests=tests: pytest(root, "-x", str(tests))[0] in (1, 2),
+            )  # fmt: skip
+
+
+def in_pages(root: Path) -> Iterator[Plant]:
+    readme = root / "README.md"
+    yield Plant(
+        "control", "make check: nothing", readme, readme.read_text(encoding="utf-8"),
+        lambda: not [problem for part in check.CHECKS for problem in part(root)],
+    )  # fmt: skip
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "book").glob("*.md"))]
+    for page in pages:
+        text, name = page.read_text(encoding="utf-8"), page.name
+        notices = complains(root, page, check.check_links)
+        yield Plant("page", f"{name}: a link", page, f"{text}\n{LINK}\n", notices)
+        if page.name != "CONTRIBUTING.md":  # it has no figures
+            parts = figures, check.check_results, check.check_gallery
+            notices = complains(root, page, *parts)
+            yield Plant("page", f"{name}: a figure", page, f"{text}\n{FIGURE}\n", notices)
+
+
+def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
+    """All solutions lose their last statement; one run tells which of them still pass."""
+    from tools.exercises import exercises
+
+    numbers = []
+    for script in find_chapters(root):
+        text = script.read_text(encoding="utf-8")
+        for exercise in exercises(script):
+            if only not in f"{script.stem} {exercise.number}":
+                continue
+            numbers.append(exercise.number)
+            last = ast.parse(exercise.solution).body[-1]
+            holder = last if isinstance(last, ast.FunctionDef) else ast.parse(exercise.solution)
+            worse = without_last_statement(exercise.solution, holder)
+            old, new = (
+                "".join(f"# {line}".rstrip() + "\n" for line in code.splitlines())
+                for code in (exercise.solution, worse)
+            )
+            assert old in text, f"{exercise.number}: its solution is not in {script}"
+            text = text.replace(old, new, 1)
+        script.write_text(text, encoding="utf-8")
+    if numbers:
+        _, said = pytest(root, "-rf", "tests/test_exercises.py", "-k", "folded_solution")
+        for number in numbers:
+            yield number, re.search(rf"^FAILED .*passes\[{number}\]", said, re.M) is not None
+
+
+def in_the_site(root: Path, site: Path, only: str) -> Iterator[tuple[str, bool]]:
+    """All pages of the built site lose a picture's alt text; one run tells which still pass."""
+    target = root / "_build" / "html"
+    shutil.copytree(site, target, dirs_exist_ok=True)
+    picture = next((target / "_images").glob("*.png")).name
+    pages = []
+    for page in sorted(target.rglob("*.html")):
+        name = page.relative_to(target).as_posix()
+        if only not in name or name.startswith(("_static", "mathjax", "index.html")):
+            continue
+        up = "../" * name.count("/")
+        text = page.read_text(encoding="utf-8")
+        image = f'<img src="{up}_images/{picture}" alt="{picture}"></main>'
+        page.write_text(text.replace("</main>", image), encoding="utf-8")
+        pages.append(name)
+    if pages:
+        tests = [f"tests/test_site.py::test_page[{name}-light]" for name in pages]
+        _, said = pytest(root, "-rf", "-n", "2", "-m", "site", *tests)
+        for name in pages:
+            yield name, re.search(rf"^FAILED .*{re.escape(name)}-light", said, re.M) is not None
+
+
+# ------------------------------------------------------------------------------------- the run
+
+
+def sow(root: Path, only: str, job: int = 0, jobs: int = 1) -> Iterator[tuple[Plant, bool]]:
+    """Plant one error after the other in a copy, every `jobs`th of them."""
+    kinds = (in_pages, in_chapters, in_exports)
+    plants = [p for kind in kinds for p in kind(root) if only in f"{p.kind} {p.what}"]
+    for plant in plants[job::jobs]:
+        with planted(plant.path, plant.text):
+            yield plant, plant.notices()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="?", default="", help="plant where a name has this in it")
+    parser.add_argument("--jobs", type=int, default=1, help="as many copies, side by side")
+    options = parser.parse_args(arguments)
+    counts, wrong = Counter(), []
+
+    def count(kind: str, what: str, good: bool) -> None:
+        counts[kind] += 1
+        print(f"{'as it should be' if good else 'NOT AS IT SHOULD BE'}: {kind}: {what}", flush=True)
+        if not good:
+            wrong.append(f"{kind}: {what}")
+
+    with tempfile.TemporaryDirectory(prefix="canary-") as folder:
+
+        def work(job: int) -> None:
+            there = copy(ROOT, Path(folder).resolve() / str(job))
+            for plant, red in sow(there, options.only, job, options.jobs):
+                count(plant.kind, plant.what, red)
+
+        for job in range(options.jobs + 1):
+            (Path(folder) / str(job)).mkdir()
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(work, range(options.jobs)))
+        last = copy(ROOT, Path(folder).resolve() / str(options.jobs))
+        if (ROOT / "tools" / "exercises.py").exists():
+            for number, red in in_solutions(last, options.only):
+                count("solution", number, red)
+        if (ROOT / "_build" / "html").exists():
+            for name, red in in_the_site(last, ROOT / "_build" / "html", options.only):
+                count("page of the site", name, red)
+    controls = counts.pop("control", 0)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+    print(f"Canary: {counts.total()} errors planted ({kinds}), {controls} controls;", end=" ")
+    print(f"{len(wrong)} not as they should be.")
+    print("\n".join(wrong), file=sys.stderr)
+    return bool(wrong) or not counts
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
