@@ -112,7 +112,9 @@ def cell_with(notebook, text: str):
 
 def test_all_is_well(project, capsys):
     assert check.main() == 0
-    assert "In sync: 1 chapters" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "In sync: 1 chapters" in said and "Code cells: 0" not in said
+    assert "Code cells: " in said
 
 
 def test_the_module_reads_as_written_by_hand(project):

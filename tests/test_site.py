@@ -339,3 +339,18 @@ def test_the_measured_times_are_on_the_pages():
     for path in sorted(SITE.glob("notebooks/[0-9]*.html")):
         text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8"))
         assert re.search(r"about [\d.]+ (second|minute)s? on \d+ processor cores", text), path.name
+
+
+@pytest.mark.parametrize("width", [390, 800, 1000, 1199, 1200, 1920])
+@pytest.mark.parametrize("address", ["book/concepts.html", "notebooks/04_decoder.html"])
+def test_notes_in_the_margin_are_inside_the_window(browser, address, width):
+    with Visit(browser, address, width=width) as visit:
+        notes = visit.ask(
+            "() => [...document.querySelectorAll('aside.margin')].map(note => {"
+            " const box = note.getBoundingClientRect();"
+            " return [box.left, box.right, box.width]; })"
+        )
+        wide = visit.ask("() => document.documentElement.scrollWidth")
+    assert notes and wide <= width
+    for left, right, across in notes:
+        assert left >= 0 and right <= width and across > 150

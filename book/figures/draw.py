@@ -165,8 +165,8 @@ def whole_model() -> Axes:
         if k < 3:
             arrow(axes, (x + 0.5, 1.45), (x + 1.49, 1.45), kind="state")
             arrow(axes, (x + 0.42, 1.74), (x + 1.46, 2.44), kind="state")
-    label(axes, 2.12, 2.03, "context", "attention", ha="right")
-    label(axes, 3.2, 1.31, "h, c", "state")
+    label(axes, 2.12, 2.0, "context\n2048", "attention", ha="right", fontsize=8)
+    label(axes, 3.2, 1.22, "h, c\n2×512", "state", fontsize=8)
     label(axes, 3.02, 2.22, "h", "state")
     shown = (*WORDS, "…")
     for k, x in enumerate((1.2, 3.2, 5.2, 7.2, 8.85)):
@@ -229,7 +229,7 @@ def chain(axes: Axes, xs, y, words) -> None:
         arrow(axes, (x - gap / 2 + 0.25, y - 0.87), (x - 0.28, y - 0.29), kind="word")
         arrow(axes, (x + 0.28, y - 0.29), (x + gap / 2 - 0.25, y - 0.87), kind="word")
         if k:
-            arrow(axes, (xs[k - 1] + 0.54, y), (x - 0.54, y), kind="state", text="h, c")
+            arrow(axes, (xs[k - 1] + 0.54, y), (x - 0.54, y), kind="state", text="h, c\n2×512")
     box(axes, xs[-1] + gap / 2, y - 1.1, 0.95, 0.44, words[len(xs)], "word")
     arrow(axes, (xs[-1] + 0.54, y), (xs[-1] + gap / 2 + 0.2, y), kind="state")
     label(axes, xs[-1] + gap / 2 + 0.38, y, "…", "state", fontsize=12)
