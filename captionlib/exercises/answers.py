@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["NotYet", "Wrong", "call", "close", "compare", "number", "quantity", "tensor", "words"]
+__all__ = [
+    "NotYet",
+    "Wrong",
+    "call",
+    "close",
+    "compare",
+    "number",
+    "parts",
+    "quantity",
+    "tensor",
+    "words",
+]
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
@@ -40,7 +51,8 @@ def call(answer: object, *arguments: object, **named: object) -> object:
         raise Wrong(f"a function was expected, and this is {describe(answer)}")
     copies = [_copy(argument) for argument in arguments]
     try:
-        result = answer(*copies, **named)
+        with np.errstate(all="ignore"):  # what NumPy would warn of, a checker says better
+            result = answer(*copies, **named)
     except (NotYet, Wrong):  # from something that the checker handed in
         raise
     except Exception as error:
@@ -94,8 +106,8 @@ def tensor(
         kind: "float", "int" or "bool".
         known: shapes that typical mistakes give, and what to say about each.
     """
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(value.copy())  # torch takes no array that was turned round
     if not isinstance(value, Tensor):
         raise Wrong(f"{what} should be a tensor of shape {tuple(shape)}, and is {describe(value)}")
     got, wanted = tuple(value.shape), tuple(shape)
@@ -140,6 +152,13 @@ def words(value: object, what: str = "the result") -> list[str]:
         if not isinstance(each, str):
             raise Wrong(f"{what} should hold words only, and holds {describe(each)}")
     return list(value)
+
+
+def parts(value: object, *names: str) -> tuple:
+    """The value, if it is a tuple or list of as many things as there are names."""
+    if not isinstance(value, (tuple, list)) or len(value) != len(names):
+        raise Wrong(f"{', '.join(names)} should come back, and this is {describe(value)}")
+    return tuple(value)
 
 
 def close(a: object, b: object, tolerance: float = 1e-5) -> bool:
