@@ -1060,12 +1060,11 @@ assert 100 * corpus_bleu(references, liar) < 0.5 * expert_bleu4
 # result.
 
 # %% tags=["exercise"]
-import numpy as np
-
 from captionlib.exercises import check
 
 
-def paste(sheet, sticker, alpha):  # (height, width, 3), (height, width, 3), (height, width)
+def paste(sheet, sticker, alpha):
+    # sheet and sticker (height, width, 3), alpha (height, width)
     return ...  # (height, width, 3) uint8
 
 
@@ -1093,7 +1092,7 @@ check("00.1", paste)
 # def paste(sheet, sticker, alpha):
 #     share = alpha[..., None] / 255  # (height, width, 1) float64
 #     mixed = share * sticker + (1 - share) * sheet
-#     return mixed.round().astype(np.uint8)
+#     return mixed.round().astype("uint8")
 # ```
 #
 # Dividing by 255 makes floats, so nothing overflows; rounding before the cast keeps the picture from
@@ -1111,7 +1110,7 @@ check("00.1", paste)
 from captionlib.exercises import check
 
 
-def mirror(box, tokens, width):  # (x0, y0, x1, y1), a list of words, the picture's width
+def mirror(box, tokens, width):  # (x0, y0, x1, y1), words, pixels
     return ..., ...  # the new box, the new tokens
 
 
@@ -1139,7 +1138,8 @@ check("00.2", mirror)
 # def mirror(box, tokens, width):
 #     x0, y0, x1, y1 = box
 #     other = {"left": "right", "right": "left"}
-#     return (width - x1, y0, width - x0, y1), [other.get(token, token) for token in tokens]
+#     mirrored = [other.get(token, token) for token in tokens]
+#     return (width - x1, y0, width - x0, y1), mirrored
 # ```
 #
 # Since x1 lies just outside, no 1 has to be added or taken away. A dictionary looks at each word once,

@@ -1169,7 +1169,8 @@ check("01.3", build)
 #             for sentence in image["sentences"]:
 #                 counts.update(sentence["tokens"])
 #     kept = [word for word, count in counts.items() if count >= min_word_freq]
-#     return {word: i for i, word in enumerate(["<pad>", *kept, "<unk>", "<start>", "<end>"])}
+#     words = ["<pad>", *kept, "<unk>", "<start>", "<end>"]
+#     return {word: i for i, word in enumerate(words)}
 # ```
 #
 # The validation and test captions have no say: their words are part of what is tested.
@@ -1223,7 +1224,7 @@ check("01.4", image_of, captions_of)
 # ### 01.5 How much memory do captions take?
 #
 # COCO has 113,287 images to train on, with five captions each, padded for 50 words at most. How many
-# megabytes (of a million bytes) are they as `int64`? How many as `int16`, whose numbers go to 32,767
+# megabytes (of $10^6$ bytes) are they as `int64`? How many as `int16`, whose numbers go to $2^{15} - 1$
 # and would do for a vocabulary of 9,490 words? Write down the sums, not only the results.
 
 # %% tags=["exercise"]

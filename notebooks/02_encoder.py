@@ -1099,7 +1099,6 @@ def receptive_field(layers):  # [(kernel, stride), ...]
 
 check("02.1", receptive_field)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1144,7 +1143,6 @@ side = ...  # pixels
 
 check("02.2", vectors, side)
 
-
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -1160,7 +1158,8 @@ check("02.2", vectors, side)
 # side = 14 * 32
 # ```
 #
-# At 448 pixels a 14×14 grid is a real one, and four times the work of 224.
+# At 448 pixels a 14×14 grid is a real one. Its price is an image twice as high and twice as wide as one
+# of 224.
 #
 # </details>
 #
@@ -1178,7 +1177,6 @@ def annotation_vectors(maps):  # (B, D, height, width)
 
 
 check("02.3", annotation_vectors)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1220,7 +1218,6 @@ def freeze(network):  # an nn.Module with batch normalisation
 
 
 check("02.4", freeze)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1269,7 +1266,6 @@ with torch.device("meta"):
 P, D = ..., ...
 
 check("02.5", P, D)
-
 
 # %% [markdown]
 # <details><summary>Hint</summary>

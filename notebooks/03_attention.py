@@ -496,13 +496,14 @@ check("03.1", softmax)
 # ### 03.2 Places where there is nothing to see
 #
 # Replace the pixels by the words of a sentence, and attention meets padding. Write a softmax in which
-# places that aren't `real` get the weight 0, and the others add up to 1 as ever.
+# places that aren't `real` get the weight 0, and the others add up to 1 as ever. (At least one
+# place of each row is real.)
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
 
-def masked_softmax(scores, real):  # (B, P) floats; (B, P) bool, at least one True in each row
+def masked_softmax(scores, real):  # (B, P) each, floats and bool
     return ...  # (B, P)
 
 

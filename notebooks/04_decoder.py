@@ -1042,17 +1042,17 @@ print("grid", tuple(model.encode(images).shape), "  logits", tuple(after.logits.
 # ### 04.1 What goes in, what should come out
 #
 # Teacher forcing needs three things from a batch of captions: the words that go in at each step, the
-# words that should come out, and the number of steps of each caption. Step $t$ reads word $t$ and should
+# words that should come out, and the number of steps of each caption, whose
+# length counts `<start>` and `<end>`. Step $t$ reads word $t$ and should
 # say word $t + 1$. Nothing follows `<end>`.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
 
-def teach(
-    captions, caption_lengths
-):  # (B, T) with <start>, <end>, <pad>; (B,) counting the first two
-    return ..., ..., ...  # inputs (B, T - 1), targets (B, T - 1), decode_lengths (B,)
+def teach(captions, caption_lengths):  # (B, T), (B,)
+    inputs, targets, decode_lengths = ..., ..., ...
+    return inputs, targets, decode_lengths  # (B, T - 1) twice, (B,)
 
 
 check("04.1", teach)
@@ -1076,7 +1076,8 @@ check("04.1", teach)
 #
 # ```python
 # def teach(captions, caption_lengths):
-#     return captions[:, :-1], captions[:, 1:], caption_lengths - 1
+#     inputs, targets = captions[:, :-1], captions[:, 1:]
+#     return inputs, targets, caption_lengths - 1
 # ```
 #
 # A caption of $n$ words with its `<start>` and `<end>` has $n + 2$ tokens and $n + 1$ steps. Forget the
@@ -1087,13 +1088,13 @@ check("04.1", teach)
 # ### 04.2 How many are still running?
 #
 # From the lengths of the captions in a batch, `<start>` and `<end>` included, work out the effective
-# batch size of each step.
+# batch size of each step. The captions are in no order.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
 
-def effective_batch_sizes(caption_lengths):  # a list of whole numbers, in any order
+def effective_batch_sizes(caption_lengths):  # whole numbers
     return ...  # a list, one number for each step
 
 
@@ -1118,7 +1119,8 @@ check("04.2", effective_batch_sizes)
 # ```python
 # def effective_batch_sizes(caption_lengths):
 #     decode_lengths = [length - 1 for length in caption_lengths]
-#     return [sum(length > t for length in decode_lengths) for t in range(max(decode_lengths))]
+#     steps = range(max(decode_lengths))
+#     return [sum(length > t for length in decode_lengths) for t in steps]
 # ```
 #
 # Their sum is the number of tokens that are predicted, and the length of a packed sequence's `data`.
@@ -1153,7 +1155,7 @@ check("04.3", saved)
 # saved = vector - scalar
 # ```
 #
-# About a million, as many as a whole embedding of 2,000 words.
+# About as many as an embedding of two thousand words has.
 #
 # </details>
 #

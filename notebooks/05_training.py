@@ -1297,7 +1297,8 @@ check("05.1", padded_loss)
 #
 # ```python
 # def padded_loss(logits, targets, decode_lengths):
-#     surprise = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+#     rows, words = logits.flatten(0, 1), targets.flatten()
+#     surprise = F.cross_entropy(rows, words, reduction="none")  # (B * T,)
 #     real = torch.arange(targets.shape[1]) < decode_lengths.unsqueeze(1)  # (B, T)
 #     return surprise[real.flatten()].mean()
 # ```

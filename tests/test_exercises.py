@@ -7,6 +7,7 @@ wrong, as edits of the solution or as whole answers, each with words that the me
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 CHAPTERS = find_chapters(ROOT)
 EXERCISES = {each.number: each for path in CHAPTERS for each in exercises(path)}
 MISTAKES, ALSO_RIGHT = {}, {}
+WAITING = ("06", "07", "08", "09", "10")  # chapters whose exercises are still to come
 for _path in sorted((ROOT / "tests" / "exercises").glob("ch*.py")):
     _names = runpy.run_path(str(_path))
     MISTAKES |= _names["MISTAKES"]
@@ -68,6 +70,15 @@ def test_solutions_are_formatted_as_all_code_is(tmp_path):
     command = [sys.executable, "-m", "ruff", "format", "--diff", "--config=line-length=100"]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@every_exercise
+def test_the_checker_is_quick(number, capsys):
+    cell = EXERCISES[number].cell(EXERCISES[number].solution)
+    said(number, cell, capsys)  # what it imports takes its time once
+    start = time.process_time()
+    said(number, cell, capsys)
+    assert time.process_time() - start < 1
 
 
 @every_exercise
@@ -125,8 +136,7 @@ def test_every_exercise_has_mistakes_and_every_checker_an_exercise(capsys):
         numbers = [number for number in EXERCISES if number.startswith(chapter)]
         assert numbers == [f"{chapter}.{i + 1}" for i in range(len(numbers))]
         assert judge(f"{chapter}.{len(numbers) + 1}", 1)[1].startswith("there is no exercise")
-        if path.stem[:2] == "03":
-            assert 1 <= len(numbers) <= 5
+        assert 3 <= len(numbers) <= 5 or chapter in WAITING
     hints = sum(len(exercise.hints) for exercise in EXERCISES.values())
     mistakes = sum(map(len, MISTAKES.values()))
     with capsys.disabled():

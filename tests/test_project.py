@@ -68,7 +68,7 @@ def test_what_the_code_imports_is_declared(project):
     }
     core = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
     found = set()
-    for path in (ROOT / "captionlib").glob("*.py"):
+    for path in (ROOT / "captionlib").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}

@@ -4,7 +4,7 @@ import numbers
 
 import numpy as np
 
-from captionlib.exercises.answers import Wrong, call, compare, describe, quantity, tensor
+from captionlib.exercises.answers import Wrong, call, compare, describe, parts, quantity, tensor
 
 WORD_MAP = {"<pad>": 0, "a": 3, "dog": 1, "runs": 2, "<unk>": 6, "<start>": 4, "<end>": 5}
 NAMES = {i: word for word, i in WORD_MAP.items()}
@@ -15,11 +15,7 @@ def exercise_1(encode) -> str:
 
     def run(tokens):
         result = call(encode, tokens, WORD_MAP, 4)
-        if not isinstance(result, (tuple, list)) or len(result) != 2:
-            raise Wrong(
-                f"two things should come back, the ids and the length; this is {describe(result)}"
-            )
-        ids, length = result
+        ids, length = parts(result, "the ids", "the length")
         if not isinstance(ids, (list, tuple)):
             raise Wrong(f"the ids should be a list, and are {describe(ids)}")
         if not isinstance(length, numbers.Integral):

@@ -2,7 +2,7 @@
 
 import torch
 
-from captionlib.exercises.answers import Wrong, call, compare, describe, tensor
+from captionlib.exercises.answers import Wrong, call, compare, parts, tensor
 
 
 def exercise_1(softmax) -> str:
@@ -147,11 +147,10 @@ def exercise_4(attend) -> str:
     B, P, A, D = 2, 3, 16, 4
     query, keys, values = 2 * torch.randn(B, A), torch.randn(B, P, A), torch.randn(B, P, D)
     result = call(attend, query, keys, values)
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise Wrong(f"context and alpha should come back, and this is {describe(result)}")
+    context, alpha = parts(result, "context", "alpha")
     swapped = {(B, P): "alpha came first; the order is context, alpha"}
-    context = tensor(result[0], (B, D), "the context", known=swapped)
-    alpha = tensor(result[1], (B, P), "alpha")
+    context = tensor(context, (B, D), "the context", known=swapped)
+    alpha = tensor(alpha, (B, P), "alpha")
     products = (keys * query[:, None]).sum(2)
     compare(
         alpha,

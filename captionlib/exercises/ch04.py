@@ -3,7 +3,16 @@
 import torch
 from torch import nn
 
-from captionlib.exercises.answers import Wrong, call, compare, describe, number, quantity, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    compare,
+    describe,
+    number,
+    parts,
+    quantity,
+    tensor,
+)
 
 
 def exercise_1(teach) -> str:
@@ -11,15 +20,14 @@ def exercise_1(teach) -> str:
     captions = torch.tensor([[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]])  # 5 starts, 6 ends
     lengths = torch.tensor([5, 3])
     result = call(teach, captions, lengths)
-    if not isinstance(result, (tuple, list)) or len(result) != 3:
-        raise Wrong(f"three things should come back, and this is {describe(result)}")
+    inputs, targets, steps = parts(result, "inputs", "targets", "decode_lengths")
     before, after = captions[:, :-1], captions[:, 1:]
     known = {
         (2, 6): "the inputs have as many columns as the captions, but the last word of a caption "
         "is never an input",
         (2, 4): "the inputs have lost <start> or one column too many: only the last one goes",
     }
-    inputs = tensor(result[0], (2, 5), "the inputs", "int", known)
+    inputs = tensor(inputs, (2, 5), "the inputs", "int", known)
     compare(
         inputs,
         before,
@@ -30,7 +38,7 @@ def exercise_1(teach) -> str:
         (2, 6): "the targets have as many columns as the captions, but <start> is never a target",
         (2, 4): "the targets have lost a column too many: only <start> goes",
     }
-    targets = tensor(result[1], (2, 5), "the targets", "int", known)
+    targets = tensor(targets, (2, 5), "the targets", "int", known)
     compare(
         targets,
         after,
@@ -47,7 +55,7 @@ def exercise_1(teach) -> str:
         ],
         what="the targets",
     )
-    steps = tensor(result[2], (2,), "decode_lengths", "int")
+    steps = tensor(steps, (2,), "decode_lengths", "int")
     compare(
         steps,
         lengths - 1,

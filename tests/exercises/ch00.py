@@ -15,8 +15,9 @@ MISTAKES = {
          "    return a * sticker // 255 + (255 - a) * sheet // 255", "starts again at zero"),
         ("not rounded", {".round()": ""}, "Round first"),
         ("a hard mask", "def paste(sheet, sticker, alpha):\n"
-         "    return np.where(alpha[..., None] > 0, sticker, sheet)", "the edge is hard"),
-        ("still floats", {".round().astype(np.uint8)": ""}, "stored as uint8"),
+         "    show = alpha[..., None] > 0\n    return sheet * ~show + sticker * show",
+         "the edge is hard"),
+        ("still floats", {'.round().astype("uint8")': ""}, "stored as uint8"),
         ("no third axis", {"alpha[..., None]": "alpha"}, "could not be broadcast"),
         ("the sheet forgotten", {" + (1 - share) * sheet": ""}, "the sheet is missing"),
         ("pasted in place", "def paste(sheet, sticker, alpha):\n    sheet[:] = sticker\n"
@@ -78,9 +79,9 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "00.1": [
-        "def paste(sheet, sticker, alpha):\n    a = alpha.astype(np.uint16)[..., None]\n"
-        "    return ((a * sticker + (255 - a) * sheet + 127) // 255).astype(np.uint8)",
-        "from PIL import Image\n\n\ndef paste(sheet, sticker, alpha):\n"
+        "def paste(sheet, sticker, alpha):\n    a = alpha.astype('uint16')[..., None]\n"
+        "    return ((a * sticker + (255 - a) * sheet + 127) // 255).astype('uint8')",
+        "import numpy as np\nfrom PIL import Image\n\n\ndef paste(sheet, sticker, alpha):\n"
         "    picture = Image.fromarray(sheet)\n"
         "    picture.paste(Image.fromarray(sticker), (0, 0), Image.fromarray(alpha))\n"
         "    return np.asarray(picture)",

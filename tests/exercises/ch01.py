@@ -30,7 +30,7 @@ def encode(tokens, word_map, max_len):
     return ids + [word_map["<pad>"]] * (max_len + 2 - len(ids)), len(ids)
 """, "lost its <end>"),
         ("never cut", {"tokens[:max_len]": "tokens"}, "has 8 ids"),
-        ("one list", {", len(ids)": ""}, "two things should come back"),
+        ("one list", {", len(ids)": ""}, "the ids, the length should come back"),
     ],
     "01.2": [
         ("the wrong axis", {".reshape(3, 1, 1)": ""}, "lined up from the last axis"),
@@ -55,13 +55,13 @@ def encode(tokens, word_map, max_len):
          "should have an id"),
         ("padding last", {'["<pad>", *kept, "<unk>", "<start>", "<end>"]':
                           '[*kept, "<unk>", "<start>", "<end>", "<pad>"]'}, "it must be 0"),
-        ("from one", {'enumerate(["<pad>", *kept, "<unk>", "<start>", "<end>"])}':
-                      'enumerate([*kept, "<unk>", "<start>", "<end>"], 2)} | {"<pad>": 0}'},
+        ("from one", {'"<pad>", *kept': "*kept", "enumerate(words)}":
+                      'enumerate(words, 2)} | {"<pad>": 0}'},
          "there is a gap"),
         ("ids shared", {"{word: i for": '{word: max(i - 1, 0) for'}, "share an id"),
         ("captions counted", {'counts.update(sentence["tokens"])':
                               'counts.update(set(sentence["tokens"]))'}, "count occurrences"),
-        ("a list", {"{word: i for i, word in": "[word for i, word in", '"<end>"])}': '"<end>"])]'},
+        ("a list", {"{word: i for i, word in enumerate(words)}": "words"},
          "should be a dictionary"),
     ],
     "01.4": [

@@ -22,8 +22,8 @@ MISTAKES = {
         ("those that have ended", {"length > t": "length <= t"}, "have ended already"),
         ("all", {"sum(length > t for length in decode_lengths)": "len(decode_lengths)"},
          "also those that have ended"),
-        ("the lengths", {"[sum(length > t for length in decode_lengths) for t in "
-                         "range(max(decode_lengths))]": "sorted(decode_lengths, reverse=True)"},
+        ("the lengths", {"[sum(length > t for length in decode_lengths) for t in steps]":
+                         "sorted(decode_lengths, reverse=True)"},
          "these are the lengths"),
     ],
     "04.3": [
