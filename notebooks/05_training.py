@@ -1172,8 +1172,10 @@ best.eval()  # no dropout, so that two passes can be compared
 assert scheduled_sampling(best, *batch)[0].total == teacher_forcing(best, *batch)[0].total
 
 # %% [markdown]
-# It makes the loss harder, and whether it makes captions better depends on the data: measure. It has
-# nothing to do with the score; for that, see [the captioner that ships](../book/captioner.md).
+# A warning goes with it {cite}`huszar2015`. The targets stay where they were, so the model learns to say
+# the word that stood at *this position*, whatever came before it: even with unlimited data the best
+# it could do is not the distribution of the captions. Whether captions get better all the same depends
+# on the data. Measure; our own trainings do without.
 #
 # (training-processes)=
 # ## Several processes
