@@ -289,8 +289,8 @@ class EpochSoFar:
     """How far an epoch has come, and what it takes to finish its means."""
 
     steps: int = 0
-    tokens: float = 0.0  # an average over the processes
-    sums: dict[str, float] = field(default_factory=dict)  # each part of the loss, by the token
+    tokens: float = 0.0  # of all processes
+    sums: dict[str, float] = field(default_factory=dict)  # of each part of the loss, over tokens
     learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0
 
@@ -378,9 +378,10 @@ def train_one_epoch(
         if training.average is not None:
             training.average.update()
 
+        tokens = count * processes.count
         for name, part in zip(("loss", *loss._fields[1:]), parts, strict=True):
-            so_far.sums[name] = so_far.sums.get(name, 0.0) + count * part
-        so_far.tokens += count
+            so_far.sums[name] = so_far.sums.get(name, 0.0) + tokens * part
+        so_far.tokens += tokens
         so_far.steps += 1
         so_far.learning_rate = factor * config.learning_rate
         so_far.seconds = time.perf_counter() - started

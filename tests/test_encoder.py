@@ -372,6 +372,21 @@ def test_cache_is_used_again(stub, cached):
     assert stub.calls == calls
 
 
+def test_a_caches_size_is_said_before_it_is_written(tmp_path, stub):
+    path, said = write_split(tmp_path, random_images(IMAGES, side=32)), []
+    to = tmp_path / "f.hdf5"
+
+    def say(line):
+        said.append((line, to.exists()))
+
+    for _ in range(2):  # the second time there is nothing to write, and nothing to say
+        features = cache_features(stub, path, to, progress=False, say=say)
+    [(line, existed)] = said
+    assert not existed and str(to) in line and f"{IMAGES} images" in line
+    assert f"{features.nbytes / 1e9:.2f} GB" in line
+    assert to.stat().st_size < features.nbytes + 2**14  # half precision, and nothing besides
+
+
 def test_cache_is_used_again_for_a_copy(tmp_path, stub, cached):
     path, to, calls = cached
     copy = Path(shutil.copy(path, tmp_path / "copy.hdf5"))

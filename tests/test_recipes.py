@@ -115,6 +115,7 @@ def test_a_recipe_of_ones_own_is_checked(tmp_path):
         "backbone: must be a text": {"model": {"backbone": 18}},
         "data: 'seed' is no setting": {"data": {"seed": 1}},
         "scenes: must be an object": {"scenes": 300},
+        "validation_beam_size: must be at least 1": {"validation_beam_size": 0},
     }
     for said, value in mistakes.items():
         path.write_text(json.dumps(value))
