@@ -23,6 +23,7 @@ from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder
 from captionlib.features import Features, new_features
 
+BACKBONE = "resnet101"
 IMAGES, VALIDATION = 6000, 1000  # of an epoch
 NAIVE, BATCH = 32, 16  # captions of one naive batch, images of one batch of ours
 
@@ -30,7 +31,7 @@ NAIVE, BATCH = 32, 16  # captions of one naive batch, images of one batch of our
 def main() -> list[Row]:
     """Time the parts of both epochs, print them, and return what was asked for."""
     torch.manual_seed(0)
-    encoder = Encoder("resnet101", pretrained=False)
+    encoder = Encoder(BACKBONE, pretrained=False)
     chapter = from_chapter("02_encoder", "def naive_epoch")
     image = torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8)
     chapter |= {"encoder": encoder, "captions": [(image,)] * NAIVE}
@@ -66,7 +67,7 @@ def main() -> list[Row]:
         seconds[name] *= IMAGES / BATCH
     seconds["validate"] *= VALIDATION / len(encoder_out)
     slow, cached = seconds["encode"] + seconds["plain"], seconds["load"] + seconds["train"]
-    print(f"one epoch of {IMAGES:,} images with {EACH} captions, resnet101, {P}x{D}, scaled up")
+    print(f"one epoch of {IMAGES:,} images with {EACH} captions, {BACKBONE}, {P}x{D}, scaled up")
     print(f"  naive    {slow:7.0f} s, {seconds['encode']:.0f} of them encoding")
     print(f"  cached   {cached:7.0f} s, {seconds['load']:.1f} of them loading")
     half = seconds["load"] + seconds["bf16"]

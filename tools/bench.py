@@ -72,7 +72,7 @@ def render(folder: Path) -> str:
 
 def draw(result: dict) -> str:
     """The figure, as SVG on white, so that it reads the same on a dark page and in grey."""
-    rows, left, right, height = result["rows"], 330, 640, 34
+    rows, left, right, height = result["rows"], 300, 590, 34
     ratios = [
         row["value"] / row["target"] if row["at_least"] else row["target"] / row["value"]
         for row in rows
@@ -97,11 +97,12 @@ def draw(result: dict) -> str:
             f'<rect x="{left}" y="{y + 4}" width="{max(2, x(ratio) - left):.1f}" height="20" '
             f'fill="{colours}" stroke="#1f3a5f"/>',
             f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 18}">'
-            f"{amount(row['value'], row['unit'])}{'' if row['met'] else ', missed'}</text>",
+            f"{amount(row['value'], row['unit'])}, {wanted(row)}</text>",
         ]
+    line = f'<line x1="{x(1)}" x2="{x(1)}" y1="4" y2="{bottom}" '
     parts += [
-        f'<line x1="{x(1)}" x2="{x(1)}" y1="4" y2="{bottom}" stroke="#222222" '
-        'stroke-width="2" stroke-dasharray="6 4"/>',
+        line + 'stroke="#ffffff" stroke-width="4"/>',  # so that it is seen on a dark bar
+        line + 'stroke="#222222" stroke-width="2" stroke-dasharray="6 4"/>',
         f'<text x="{x(1)}" y="{bottom + 18}" text-anchor="middle">the target</text>',
         "</svg>",
     ]
