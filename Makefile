@@ -17,7 +17,7 @@ help:
 	@echo "make notebooks  execute the chapters and store their outputs"
 	@echo "make toy        retrain the packaged toy captioner"
 	@echo "make check      is everything in sync?"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the benchmarks; with STORE=1 for the book"
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -58,4 +58,4 @@ check: $(READY)
 	$(RUN) -m tools.check
 
 bench: $(READY)
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks $(if $(STORE),--store)

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 
 ROOT = Path(__file__).resolve().parents[1]
+FLAT = 1.1  # peak memory for ten times as many images, against that for one time
+
+
+class Row(NamedTuple):
+    """One line of the table: what was measured, and what was asked for."""
+
+    what: str
+    value: float
+    unit: str  # "×", "%", or "MB"
+    target: float
+    at_least: bool = True  # else: at most
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.target if self.at_least else self.value <= self.target
 
 
 def from_chapter(chapter: str, *definitions: str) -> dict:
@@ -21,7 +40,7 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
     """
     notebook = jupytext.read(ROOT / "notebooks" / f"{chapter}.py")
     namespace: dict = {}
-    exec("import math\nimport torch\nfrom torch import nn", namespace)
+    exec("import math\nimport numpy as np\nimport torch\nfrom torch import nn", namespace)
     for definition in definitions:
         found = [
             cell.source
@@ -34,8 +53,8 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
     return namespace
 
 
-def best_seconds(functions: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
-    """The shortest time of each function; they take turns, so that drift meets all alike."""
+def median_seconds(functions: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+    """The median time of each function; they take turns, so that drift meets all alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():
@@ -43,4 +62,20 @@ def best_seconds(functions: dict[str, Callable[[], object]], rounds: int = 5) ->
             function()
             if turn:  # the first turn warms up
                 times[name].append(time.perf_counter() - start)
-    return {name: min(values) for name, values in times.items()}
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def in_fresh_process(function: Callable, *args):
+    """What `function(*args)` returns in a process of its own; both must be picklable."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def highest_megabytes() -> float:
+    """The most memory that this process has had at once. Linux only; elsewhere not a number."""
+    try:
+        with open("/proc/self/status") as status:  # getrusage would count the parent's, too
+            (line,) = (line for line in status if line.startswith("VmHWM"))
+    except FileNotFoundError:
+        return float("nan")
+    return int(line.split()[1]) * 1024 / 1e6

@@ -1,7 +1,63 @@
-"""`make bench`: every benchmark in turn."""
+"""`make bench`: every benchmark in turn, then what was asked for and what came of it.
 
-from benchmarks import decoder, photo, scoring, search
+`make bench STORE=1` also writes book/results/bench.json, and the page and figure drawn from it.
+"""
 
-if __name__ == "__main__":  # the memory of a search is measured in processes that import this
-    for benchmark in (decoder, search, scoring, photo):
-        benchmark.main()
+from __future__ import annotations
+
+import sys
+import time
+from datetime import date
+
+import torch
+
+from benchmarks import decoder, epoch, memory, photo, preparation, scoring, search
+from captionlib.decoder import versions
+from captionlib.files import write_json
+from captionlib.images import usable_cores
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as about:
+            lines = [line for line in about if line.startswith("model name")]
+        return lines[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return "unknown"
+
+
+def main(argv: list[str]) -> int:
+    if argv not in ([], ["--store"]):
+        print(__doc__)
+        return 2
+    started = time.perf_counter()
+    rows = []
+    for benchmark in (preparation, decoder, epoch, memory):
+        rows += benchmark.main()
+        print(flush=True)
+    others = {}
+    for benchmark in (search, scoring, photo):
+        others[benchmark.__name__.split(".")[1]] = benchmark.main()
+        print(flush=True)
+    result = {
+        "date": date.today().isoformat(),
+        "machine": processor(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - started),
+        "rows": [row._asdict() | {"met": row.met} for row in rows],
+        "others": others,
+    }
+    print("\n".join(bench.table(result)))
+    if argv:
+        write_json(bench.STORED, result, indent=1)
+        return results.main([])
+    return 0
+
+
+if __name__ == "__main__":  # memory is measured in processes that import this
+    from tools import bench, results
+
+    sys.exit(main(sys.argv[1:]))

@@ -9,13 +9,10 @@ but for those that tie. Peak memory comes on top of weights and encodings.
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-
 import torch
 from torch import Tensor
 
-from benchmarks import best_seconds, from_chapter
+from benchmarks import from_chapter, highest_megabytes, in_fresh_process, median_seconds
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
@@ -107,31 +104,13 @@ def products(decoder, encoder_out, vocabulary):
     return run
 
 
-def _highest() -> int:
-    """The most memory that this process has had at once, in bytes."""
-    with open("/proc/self/status") as status:  # getrusage would count the parent's, too
-        (line,) = (line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def _peak(sizes: str, name: str, answers) -> None:
+def growth(sizes: str, name: str) -> float:
+    """Megabytes that the memory of this process, a fresh one, grows by a search, at its peak."""
     case = make_case(sizes)
     searches = {"naive": naive_search(), "batched": batched_search, "bf16": bf16_search}
-    before = _highest()
+    before = highest_megabytes()
     searches[name](*case)
-    answers.put(_highest() - before)
-
-
-def peak_megabytes(sizes: str, name: str) -> float:
-    """How much the memory of a fresh process grows by one search, at its peak. Linux only."""
-    if not sys.platform.startswith("linux"):
-        return float("nan")
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=_peak, args=(sizes, name, answers))
-    process.start()
-    process.join()
-    return answers.get(timeout=60) / 1e6
+    return highest_megabytes() - before
 
 
 def check_same(naive: list, found: list) -> int:
@@ -148,7 +127,7 @@ def compare(sizes: str, rounds: int = 3) -> dict[str, float]:
     case, naive = make_case(sizes), naive_search()
     ties = check_same(naive(*case), found := batched_search(*case))
     words = sum(len(hypothesis.word_ids) for hypothesis in found) / IMAGES
-    seconds = best_seconds(
+    seconds = median_seconds(
         {
             "naive": lambda: naive(*case),
             "batched": lambda: batched_search(*case),
@@ -162,7 +141,7 @@ def compare(sizes: str, rounds: int = 3) -> dict[str, float]:
         f"beam search, {IMAGES} images at {sizes}: {P}x{D} grid, {V} words, {words:.1f} a caption"
     )
     for name in ("naive", "batched", "bf16"):
-        memory = peak_megabytes(sizes, name)
+        memory = in_fresh_process(growth, sizes, name)
         ratio = seconds["naive"] / seconds[name]
         print(f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times {memory:6.0f} MB")
     share = seconds["products"] / seconds["batched"]

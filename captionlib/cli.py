@@ -208,10 +208,13 @@ def _training_data(args, recipe, begun: bool) -> str | Path:
     drawn = recipe.scenes and not any(source)
     if not there and not drawn and None in source:
         name = recipe.data.get("dataset")
-        fetch = f" (see captionlib download {name})" if name else ""
+        if name and not recipe.scenes:
+            raise InputError(
+                f"--recipe {recipe.name}: wants the photographs of {name}; fetch them with "
+                f"captionlib download {name} --to DIR, then give --karpathy-json and --images"
+            )
         raise InputError(
-            f"--data: give it, or --karpathy-json and --images{fetch}, or --recipe toy, which "
-            "draws its own"
+            "--data: give it, or --karpathy-json and --images, or --recipe toy, which draws its own"
         )
     if not begun:
         recipe.keep(args.to)

@@ -492,6 +492,7 @@ def naive_write(path, sources):
             images[i] = read_image(source)
 
 
+# %%
 naive_write(folder / "naive.hdf5", sorted(pictures.glob("train_*.png")))
 with h5py.File(folder / "naive.hdf5") as file:
     print(file["images"].shape, file["images"].dtype, file["images"][3].mean().round(2))

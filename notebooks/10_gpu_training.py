@@ -249,9 +249,9 @@ print(f"this run's training grids: {features['TRAIN'].nbytes / 1e6:.1f} MB")
 # %% [markdown]
 # ## What one step costs
 #
-# A training step is a chain: read a batch of images, encode it, run the decoder forwards and
-# backwards, let the optimizer step. Time each link by itself. One thing is easily got wrong: a GPU
-# *accepts* work and returns at once, so wait until it is done before you read the clock.
+# A training step is a chain: read a batch of images, bring it to the device, encode it, run the decoder
+# forwards and backwards, let the optimizer step. Time each link by itself. One thing is easily got
+# wrong: a GPU *accepts* work and returns at once, so wait until it is done before you read the clock.
 
 # %%
 import statistics
@@ -267,23 +267,27 @@ def wait():
         torch.mps.synchronize()
 
 
-def seconds(work: Callable, repeats: int = 3) -> float:
-    """Median seconds of one call, after one that warms up."""
-    work()
+def seconds(*links: Callable, repeats: int = 5) -> list[float]:
+    """Median seconds of each link of a chain, which runs once before, to warm up."""
     times = []
-    for _ in range(repeats):
-        wait()
-        start = time.perf_counter()
-        work()
-        wait()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    for _ in range(1 + repeats):
+        clock = [time.perf_counter()]
+        for link in links:
+            link()
+            wait()
+            clock.append(time.perf_counter())
+        times.append([end - start for start, end in zip(clock, clock[1:])])
+    return [statistics.median(link) for link in zip(*times[1:])]
 
 
 # %% [markdown]
-# The links, as functions of no arguments. `decode` is what stage one trains, on grids that are there
-# already; `fine_tune` is stage two, images in and gradients back into the encoder. Stage two takes
-# smaller batches, because it must keep what the encoder computed until the gradient comes back.
+# The links, as functions of no arguments. `training_links` gives the three that change the weights:
+# on grids that are there already they are stage one; on images, with gradients back into the encoder,
+# stage two. That one takes smaller batches, because it must keep what the encoder computed until
+# the gradient comes back.
+#
+# From *pinned* memory, which the operating system promises not to move, a GPU fetches a batch by
+# itself while the processor goes on; `make_loader` asks for it where there is a GPU.
 
 # %%
 from torch.utils.data import DataLoader
@@ -294,17 +298,19 @@ def endless(loader: DataLoader):
         yield from loader
 
 
-def training_step(model, config, images, captions, lengths):
-    optimizer = make_optimizer(model, config)
+def training_links(model, config, images, captions, lengths) -> list[Callable]:
+    optimizer, kept = make_optimizer(model, config), {}
 
-    def work():
+    def forward():
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
             output = model(images, captions.flatten(0, 1), lengths.flatten())
-        optimizer.zero_grad()
-        caption_loss(output).total.backward()
-        optimizer.step()
+        kept["loss"] = caption_loss(output).total
 
-    return work
+    def backward():
+        optimizer.zero_grad()
+        kept["loss"].backward()
+
+    return [forward, backward, optimizer.step]
 
 
 def encode(bf16: bool = False):
@@ -312,12 +318,26 @@ def encode(bf16: bool = False):
         return model.encode(images)
 
 
+def next_batch():
+    global loaded
+    loaded = next(batches)
+
+
+def copy():
+    return [part.to(device, non_blocking=True) for part in loaded[:2]]
+
+
 batches = endless(make_loader(dataset, run.first, num_workers=run.workers))
 grid_batches = endless(make_loader(cached, run.first, num_workers=run.workers))
-images, captions, lengths = next(batches)
-images, captions = images.to(device), captions.to(device)
+next_batch()
+images, captions = copy()
+lengths = loaded[2]
 grids = encode().flatten(1, 2).clone()  # (B, P, D), out of inference mode
 print("images", tuple(images.shape), " grids", tuple(grids.shape))
+
+# %% [markdown]
+# Beside its time, each chain has a highest point of memory. An NVIDIA GPU tells it; for the
+# processor alone we leave it open.
 
 # %% tags=["nbval-ignore-output"]
 from copy import deepcopy
@@ -325,25 +345,42 @@ from copy import deepcopy
 model.train()
 tuned = deepcopy(model)  # a copy, so that the encoder that we measure stays the borrowed one
 tuned.fine_tune_encoder()
-many, few = run.first.batch_size, run.second.batch_size
-decode = training_step(model, run.first, grids, captions, lengths)
-fine_tune = training_step(tuned, run.second, images[:few], captions[:few], lengths[:few])
-cost = {  # seconds an image
-    "load": seconds(lambda: next(batches)) / many,
-    "load grid": seconds(lambda: next(grid_batches)) / many,
-    "encode": seconds(encode) / many,
-    "decode": seconds(decode) / many,
-    "fine-tune": seconds(fine_tune) / few,
+many, few = len(images), min(run.second.batch_size, len(images))
+measured = {  # what is measured: its links, their names, and the images that go through
+    "load": ([next_batch, copy], ["load", "copy"], many),
+    "load grid": ([lambda: next(grid_batches)], ["load grid"], many),
+    "encode": ([lambda: encode(bf16=run.first.bf16)], ["encode"], many),
+    "decode": (
+        training_links(model, run.first, grids, captions, lengths),
+        ["forward", "backward", "optimizer"],
+        many,
+    ),
+    "fine-tune": (
+        training_links(tuned, run.second, images[:few], captions[:few], lengths[:few]),
+        ["forward, encoder too", "backward, encoder too", "optimizer, encoder too"],
+        few,
+    ),
 }
-for name, value in cost.items():
-    print(f"{name:10}{1000 * value:8.2f} ms an image")
+cost, peak = {}, {}  # seconds an image; bytes at most
+for name, (links, parts, count) in measured.items():
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    times = [value / count for value in seconds(*links)]
+    if device.type == "cuda":
+        peak[name] = torch.cuda.max_memory_allocated()
+    cost[name] = sum(times)
+    for part, value in zip(parts, times):
+        print(f"{part:24}{1000 * value:8.2f} ms an image")
+for name, value in peak.items():
+    print(f"{name:24}{value / 1e9:8.2f} GB at most")
 
 # %% [markdown]
 # Now put the links together. Without the cache, stage one loads, encodes and decodes at every step of
 # every epoch. With it, it loads a grid and decodes.
 #
 # Loading runs in worker processes, beside the device. It holds the device up only where it takes
-# longer than the device does: divide, and you know how many workers it takes to keep up.
+# longer than the device does: divide, and you know how many workers it takes to keep up. The share of its
+# time that the device would wait, with the workers that this run has, is in the last column.
 
 # %% tags=["nbval-ignore-output"]
 import math
@@ -354,13 +391,15 @@ plans = {  # what the workers do, and what the device does
     "stage two": (["load"], ["fine-tune"]),
 }
 total = {}
-print(f"{'':20}{'load':>10}{'device':>11}{'device alone':>16}{'workers':>9}")
+print(f"{'':20}{'load':>10}{'device':>11}{'device alone':>16}{'workers':>9}{'waits':>8}")
 for name, (loading, working) in plans.items():
     load, busy = sum(cost[part] for part in loading), sum(cost[part] for part in working)
     total[name] = load + busy
+    # Each worker loads one batch at a time; without workers the device waits for every one.
+    every = max(load / run.workers, busy) if run.workers else load + busy
     print(
         f"{name:20}{1000 * load:>7.2f} ms{1000 * busy:>8.2f} ms{1 / busy:>9.0f} image/s"
-        f"{math.ceil(load / busy):>9}"
+        f"{math.ceil(load / busy):>9}{1 - busy / every:>8.0%}"
     )
 if device.type == "cpu":
     print("Here the same cores load and compute, so nothing runs beside anything else.")
@@ -399,12 +438,13 @@ assert total["stage one, cached"] < total["stage one, no cache"]
 from dataclasses import replace
 
 model.train()
-half = training_step(model, replace(run.first, bf16=True), grids, captions, lengths)
-full = training_step(model, replace(run.first, bf16=False), grids, captions, lengths)
-print(
-    f"encode: {seconds(encode) / seconds(lambda: encode(bf16=True)):.1f} times as fast in bfloat16"
+full, half = (
+    sum(seconds(*training_links(model, replace(run.first, bf16=bf16), grids, captions, lengths)))
+    for bf16 in (False, True)
 )
-print(f"decode: {seconds(full) / seconds(half):.1f} times as fast in bfloat16")
+full_encode, half_encode = seconds(encode, lambda: encode(bf16=True))
+print(f"encode: {full_encode / half_encode:.1f} times as fast in bfloat16")
+print(f"decode: {full / half:.1f} times as fast in bfloat16")
 
 # %% [markdown]
 # What it does to the grids is small: they point nearly where they did.
@@ -431,15 +471,7 @@ print(f"stage two: {(16 * (trained + freed) + 4 * (borrowed - freed)) / 1e6:6.1f
 
 # %% [markdown]
 # What the layers compute has to wait for the gradient as well, and with a large batch it outweighs
-# the weights. That is best measured: on an NVIDIA GPU, PyTorch tells the highest it has been.
-
-# %% tags=["nbval-ignore-output"]
-if device.type == "cuda":
-    torch.cuda.reset_peak_memory_stats()
-    full()
-    print(f"a step of stage one: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB at most")
-else:
-    print("no NVIDIA GPU here to ask")
+# the weights. That is best measured, as the table of costs above does on an NVIDIA GPU.
 
 # %% [markdown]
 # ## Stage one: the decoder

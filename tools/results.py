@@ -2,8 +2,9 @@
 
 A result is a JSON file in book/results/ that `captionlib evaluate --save-results` wrote. A file
 NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time. habits.json,
-which `tools.audit` wrote, goes into chapter 07, and recipe/, which `tools.captioner` fills, into
-book/captioner.md, each between markers of its own.
+which `tools.audit` wrote, goes into chapter 07, recipe/, which `tools.captioner` fills, into
+book/captioner.md, and bench.json, which `make bench STORE=1` wrote, into book/results.md and a
+figure of its own, each between markers of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+from tools import bench
 
 BOOK = Path(__file__).parent.parent / "book"
 BEGIN, END = "<!-- results: written by tools.results -->", "<!-- results: end -->"
@@ -271,6 +274,10 @@ def pages(book: Path) -> dict[Path, str]:
     """Each page that holds generated tables, as it should be."""
     path, chapter = book / "results.md", book.parent / CHAPTER
     wanted = {path: replace(path.read_text(encoding="utf-8"), render(book / "results"))}
+    if bench.BEGIN in wanted[path]:
+        text = bench.render(book / "results")
+        wanted[path] = replace(wanted[path], text, bench.BEGIN, bench.END)
+    wanted |= bench.pages(book)
     card = book / "captioner.md"
     if card.exists():
         text = render_recipe(book / "results")
@@ -284,7 +291,11 @@ def pages(book: Path) -> dict[Path, str]:
 
 def stale(book: Path = BOOK) -> list[Path]:
     """The pages that differ from what the stored results say."""
-    return [p for p, text in pages(book).items() if p.read_text(encoding="utf-8") != text]
+    return [
+        path
+        for path, text in pages(book).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,61 @@
+"""Peak memory of `captionlib train` as the images grow tenfold: encoding, an epoch, validation.
+
+The same run, in a fresh process each, on 160 and on 1,600 training images. Were the images kept in
+memory, the second would take 300 MB more; were their grids, 60 MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import FLAT, Row, highest_megabytes, in_fresh_process
+from benchmarks.preparation import make_json
+from captionlib import cli
+from captionlib.data import DataConfig, prepare
+
+FEW, MANY, OTHERS = 160, 1600, 40
+SMALL = ("--attention-dim", "64", "--embed-dim", "64", "--decoder-dim", "64")
+
+
+def make_images(folder: Path) -> list[Path]:
+    """Noise, in files of a size that is read fast."""
+    folder.mkdir()
+    rng, paths = np.random.default_rng(0), []
+    for i in range(MANY + OTHERS):
+        paths.append(folder / f"{i:05d}.png")
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(paths[-1])
+    return paths
+
+
+def peak(data: Path, to: Path) -> float:
+    """Megabytes that this process, a fresh one, takes to train for an epoch."""
+    words = ("train", "--data", str(data), "--to", str(to), "--image-size", "128", *SMALL)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        assert cli.main([*words, "--epochs", "1", "--batch-size", "16"]) == 0
+    return highest_megabytes()
+
+
+def main() -> list[Row]:
+    """Weigh both, print them, and return what was asked for."""
+    memory = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        paths = make_images(folder / "images")
+        for count in (FEW, MANY):
+            json = make_json(folder / f"{count}.json", paths[: count + OTHERS], train=count)
+            data = folder / f"data{count}"
+            prepare(json, folder / "images", data, DataConfig(min_word_freq=1), progress=False)
+            memory.append(in_fresh_process(peak, data, folder / f"model{count}"))
+    print(f"training for an epoch takes {memory[0]:.0f} MB at most on {FEW} images,")
+    print(f"  {memory[1]:.0f} MB on {MANY:,}")
+    return [Row("memory of training on ten times as many", memory[1] / memory[0], "×", FLAT, False)]
+
+
+if __name__ == "__main__":
+    main()

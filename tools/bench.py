@@ -1,0 +1,117 @@
+"""What the book shows of the stored benchmarks: the text and the figure of "Speed and memory".
+
+`python -m benchmarks --store` writes the results, `python -m tools.results` these two.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from html import escape
+from pathlib import Path
+
+BOOK = Path(__file__).parent.parent / "book"
+STORED = BOOK / "results" / "bench.json"
+FIGURE = Path("figures", "bench.svg")  # beside the page
+BEGIN, END = "<!-- bench: written by tools.results -->", "<!-- bench: end -->"
+ALT = (
+    "A bar for each measurement, the longer the better. The target is one vertical line for all, "
+    "and a bar that crosses it meets its target. {met} of {count} do: "
+)
+
+
+def amount(value: float, unit: str) -> str:
+    """A number as the table has it: 5.13 -> '5.1 ×', 1.04 -> '1.04 ×', 0.8 -> '0.8 %'."""
+    digits = 2 if value < 2 and unit == "×" else 1 if value < 10 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
+def wanted(row: dict) -> str:
+    """What was asked for."""
+    return f"at {'least' if row['at_least'] else 'most'} {row['target']:g} {row['unit']}"
+
+
+def table(result: dict) -> list[str]:
+    """A line for each row, in Markdown."""
+    lines = ["| what | measured | asked for | |", "| --- | ---: | ---: | --- |"]
+    for row in result["rows"]:
+        verdict = "met" if row["met"] else "**missed**"
+        lines.append(
+            f"| {row['what']} | {amount(row['value'], row['unit'])} | {wanted(row)} | {verdict} |"
+        )
+    return lines
+
+
+def render(folder: Path) -> str:
+    """The text between the markers; nothing where nothing is stored."""
+    if not (folder / STORED.name).exists():
+        return ""
+    result = json.loads((folder / STORED.name).read_text(encoding="utf-8"))
+    rows = result["rows"]
+    alt = ALT.format(met=sum(row["met"] for row in rows), count=len(rows))
+    alt += ", ".join(f"{row['what']} {amount(row['value'], row['unit'])}" for row in rows) + "."
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        "",
+        *table(result),
+        "",
+        f"```{{figure}} {FIGURE.as_posix()}",
+        ":name: fig-bench",
+        f":alt: {alt}",
+        "",
+        "How far each measurement is past its target, or short of it. The scale is logarithmic.",
+        "```",
+        "",
+        f"- Machine: {result['machine']}, {result['cores']} cores, {result['threads']} threads, "
+        f"on {result['date']}; all of `make bench` took {result['seconds'] / 60:.0f} minutes.",
+        f"- Versions: {versions}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def draw(result: dict) -> str:
+    """The figure, as SVG on white, so that it reads the same on a dark page and in grey."""
+    rows, left, right, height = result["rows"], 300, 590, 34
+    ratios = [
+        row["value"] / row["target"] if row["at_least"] else row["target"] / row["value"]
+        for row in rows
+    ]
+    low, high = min(0.5, *ratios), max(2.0, *ratios)
+
+    def x(ratio: float) -> float:
+        share = (math.log(ratio) - math.log(low)) / (math.log(high) - math.log(low))
+        return round(left + share * (right - left), 1)
+
+    bottom = height * len(rows) + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {bottom + 30}" '
+        'font-family="sans-serif" font-size="13" fill="#222222">',
+        f'<rect width="760" height="{bottom + 30}" fill="#ffffff"/>',
+    ]
+    for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
+        y = 10 + height * i
+        colours = "#1f5fa8" if row["met"] else "#f3d9b8"  # dark against light, in grey as well
+        parts += [
+            f'<text x="{left - 10}" y="{y + 18}" text-anchor="end">{escape(row["what"])}</text>',
+            f'<rect x="{left}" y="{y + 4}" width="{max(2, x(ratio) - left):.1f}" height="20" '
+            f'fill="{colours}" stroke="#1f3a5f"/>',
+            f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 18}">'
+            f"{amount(row['value'], row['unit'])}, {wanted(row)}</text>",
+        ]
+    line = f'<line x1="{x(1)}" x2="{x(1)}" y1="4" y2="{bottom}" '
+    parts += [
+        line + 'stroke="#ffffff" stroke-width="4"/>',  # so that it is seen on a dark bar
+        line + 'stroke="#222222" stroke-width="2" stroke-dasharray="6 4"/>',
+        f'<text x="{x(1)}" y="{bottom + 18}" text-anchor="middle">the target</text>',
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def pages(book: Path) -> dict[Path, str]:
+    """The figure's file, as it should be; none where nothing is stored."""
+    path = book / "results" / STORED.name
+    if not path.exists():
+        return {}
+    return {book / FIGURE: draw(json.loads(path.read_text(encoding="utf-8")))}
