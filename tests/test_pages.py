@@ -15,7 +15,7 @@ from pybtex.database import parse_file
 from captionlib.arguments import make_parser
 from captionlib.files import ASSETS
 from captionlib.karpathy import read_karpathy
-from tools import find_chapters, gallery, results
+from tools import data_sets, find_chapters, gallery, results
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
@@ -408,3 +408,16 @@ def test_an_audit_is_tabled_in_its_chapter(tmp_path):
 def test_a_page_that_lost_its_markers_is_an_error():
     with pytest.raises(ValueError, match=re.escape("once each")):
         results.replace("no markers", "text")
+
+
+def test_the_table_of_data_sets_is_what_download_reads():
+    page = (ROOT / "book" / "data.md").read_text(encoding="utf-8")
+    stored = json.loads((ROOT / data_sets.FILE).read_text(encoding="utf-8"))
+    assert data_sets.render(stored).strip() in page
+    archives = [stored["captions"], *(a for d in stored["sets"].values() for a in d["archives"])]
+    assert len(archives) >= 5
+    changed = json.loads(json.dumps(stored))
+    for archive in archives:
+        assert archive["checksum"].split(":")[1][:8] in page and archive["file"] in page
+    changed["sets"]["coco"]["archives"][0]["bytes"] *= 2
+    assert data_sets.render(changed).strip() not in page

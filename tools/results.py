@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import bench
+from tools import bench, data_sets
 
 BOOK = Path(__file__).parent.parent / "book"
 BEGIN, END = "<!-- results: written by tools.results -->", "<!-- results: end -->"
@@ -278,6 +278,10 @@ def pages(book: Path) -> dict[Path, str]:
         text = bench.render(book / "results")
         wanted[path] = replace(wanted[path], text, bench.BEGIN, bench.END)
     wanted |= bench.pages(book)
+    if data := data_sets.page(book):
+        path, text = data
+        page = path.read_text(encoding="utf-8")
+        wanted[path] = replace(page, text, data_sets.BEGIN, data_sets.END)
     card = book / "captioner.md"
     if card.exists():
         text = render_recipe(book / "results")
