@@ -35,7 +35,7 @@ test: $(READY)
 	    --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 900 notebooks
 
 site-test: book
-	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site.py
+	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site*.py
 
 lab: $(READY)
 	.venv/bin/jupyter lab --notebook-dir=notebooks
