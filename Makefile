@@ -40,7 +40,7 @@ kills: $(READY)
 	$(RUN) -m pytest -q -s -m kills tests/test_resume.py
 
 site-test: book
-	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site.py
+	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site*.py
 
 lab: $(READY)
 	.venv/bin/jupyter lab --notebook-dir=notebooks

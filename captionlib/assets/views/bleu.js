@@ -9,8 +9,8 @@ startAll("bleu", (root, data) => {
   const first = input.value;
   let pause;
 
-  const element = (name, text, style = "") =>
-    Object.assign(document.createElement(name), { textContent: text, className: style });
+  const element = (name, text, style) =>
+    Object.assign(document.createElement(name), { textContent: text }, style && { className: style });
 
   function show(found, words) {
     const said = new Set(words);
