@@ -1143,7 +1143,11 @@ assert changed and not any("running_" in name for name in changed)  # batch norm
 from captionlib.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
 
 figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
-for ramp, kind in (("linear", "#c8730a"), ("exponential", "#1f5fa8"), ("inverse_sigmoid", "#3b7d3b")):
+for ramp, kind in (
+    ("linear", "#c8730a"),
+    ("exponential", "#1f5fa8"),
+    ("inverse_sigmoid", "#3b7d3b"),
+):
     settings = TrainConfig(own_words=0.25, own_words_ramp=ramp)
     points = [i / 100 for i in range(101)]
     panel.plot(points, [own_word_share(settings, p) for p in points], color=kind, label=ramp)
