@@ -150,7 +150,6 @@ print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary
 # Relative to the words the paper's penalty is about $P/T$ times as strong, near twenty times on
 # a 14×14 grid. With $T$ words and $P$ pixels the sums can't all be one, as $\sum_p\sum_t\alpha = T$;
 # the penalty pulls them towards each other.
-
 #
 # Two means, over words and over captions. How a mean is taken is an argument: it is a sum divided by a
 # number, until [several processes](training-processes) share a batch.
