@@ -154,7 +154,6 @@ print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary
 # Relative to the words the paper's penalty is about $P/T$ times as strong, near twenty times on
 # a 14×14 grid. With $T$ words and $P$ pixels the sums can't all be one, as $\sum_p\sum_t\alpha = T$;
 # the penalty pulls them towards each other.
-
 #
 # Two means, over words and over captions. How a mean is taken is an argument: it is a sum divided by a
 # number, until [several processes](training-processes) share a batch.
@@ -1149,7 +1148,11 @@ assert changed and not any("running_" in name for name in changed)  # batch norm
 from captionlib.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
 
 figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
-for ramp, kind in (("linear", "#c8730a"), ("exponential", "#1f5fa8"), ("inverse_sigmoid", "#3b7d3b")):
+for ramp, kind in (
+    ("linear", "#c8730a"),
+    ("exponential", "#1f5fa8"),
+    ("inverse_sigmoid", "#3b7d3b"),
+):
     settings = TrainConfig(own_words=0.25, own_words_ramp=ramp)
     points = [i / 100 for i in range(101)]
     panel.plot(points, [own_word_share(settings, p) for p in points], color=kind, label=ramp)

@@ -587,7 +587,7 @@ assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that 
 # ## More than one GPU
 #
 # Each GPU gets a process of its own, with the whole model and a share of every batch; after each step's
-# backward pass they average their gradients ([chapter 05](training-processes)). The command is the one
+# backward pass they average their gradients ([chapter 05](05_training.ipynb)). The command is the one
 # you know, with [Accelerate](https://huggingface.co/docs/accelerate)'s launcher before it:
 #
 # ```bash
