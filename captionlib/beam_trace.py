@@ -22,7 +22,7 @@ FATES = {
     "kept": "kept",
     "finished": "finished, put aside",
     "dropped": "dropped, not among the best",
-    "beaten": "given up, it can't overtake the best finished one",
+    "beaten": "given up, it can’t overtake the best finished one",
     "cut": "given up, it is longer than a caption may be",
 }
 

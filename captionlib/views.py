@@ -261,7 +261,7 @@ def packed_view(captions: Sequence[Words]) -> View:
     total = len(captions) * longest
     says = [
         f"The padded batch as it came: {len(captions)} captions, {longest} columns, {total} cells, "
-        f"of which {total - real} are padding.",
+        f"of which {total - real} {'is' if total - real == 1 else 'are'} padding.",
         "Sorted, longest first. At every step the captions still running are the first rows.",
     ]
     done = 0
