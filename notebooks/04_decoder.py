@@ -1013,7 +1013,6 @@ def teach(captions, caption_lengths):  # (B, T), (B,)
 
 check("04.1", teach)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1056,7 +1055,6 @@ def effective_batch_sizes(caption_lengths):  # whole numbers
 
 check("04.2", effective_batch_sizes)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1095,7 +1093,6 @@ saved = ...  # a whole number
 
 check("04.3", saved)
 
-
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -1130,7 +1127,6 @@ def tie(embedding, fc):  # nn.Embedding(V, E), nn.Linear(E, V)
 
 
 check("04.4", tie)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1174,7 +1170,6 @@ def speak(step, start, end, most):
 
 
 check("04.5", speak)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
