@@ -1070,7 +1070,6 @@ def paste(sheet, sticker, alpha):
 
 check("00.1", paste)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1115,7 +1114,6 @@ def mirror(box, tokens, width):  # (x0, y0, x1, y1), words, pixels
 
 
 check("00.2", mirror)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1164,7 +1162,6 @@ def generator(seed, split, index):  # 0, "train", 17
 
 check("00.3", generator)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1208,7 +1205,6 @@ def distinct(draw, wanted, tries):
 
 
 check("00.4", distinct)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>

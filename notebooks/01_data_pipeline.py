@@ -1050,7 +1050,6 @@ def encode(tokens, word_map, max_len):
 
 check("01.1", encode)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1100,7 +1099,6 @@ def normalise(pixels):  # (3, height, width) uint8
 
 check("01.2", normalise)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1143,7 +1141,6 @@ def build(images, min_word_freq):  # the "images" of Karpathy's JSON, a number
 
 
 check("01.3", build)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1198,7 +1195,6 @@ def captions_of(j, n):
 
 check("01.4", image_of, captions_of)
 
-
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -1236,7 +1232,6 @@ as_int16 = ...  # megabytes
 
 check("01.5", as_int64, as_int16)
 
-
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -1253,8 +1248,8 @@ check("01.5", as_int64, as_int16)
 # as_int16 = numbers * 2 / 1e6
 # ```
 #
-# About as much as a thousand images of 256×256 pixels. So captions may wait in memory, while images
-# have to wait on disk.
+# About as much as twelve hundred images of 256×256 pixels. So captions may wait in memory, while
+# images have to wait on disk.
 #
 # </details>
 #

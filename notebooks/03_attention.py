@@ -464,7 +464,6 @@ def softmax(scores):  # (B, P)
 
 check("03.1", softmax)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -509,7 +508,6 @@ def masked_softmax(scores, real):  # (B, P) each, floats and bool
 
 check("03.2", masked_softmax)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -551,7 +549,6 @@ def contexts(alpha, encoder_out):  # (B * k, P), (B, P, D)
 
 
 check("03.3", contexts)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -599,7 +596,6 @@ def attend(query, keys, values):  # (B, A), (B, P, A), (B, P, D)
 
 check("03.4", attend)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -646,7 +642,6 @@ def look(alpha, encoder_out):  # (B, P), (B, P, D)
 
 check("03.5", look)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -671,7 +666,7 @@ check("03.5", look)
 # ```
 #
 # On average over many draws this is the context of soft attention. But a draw has no gradient with respect
-# to `alpha`: that is what the [questions page](../book/faq.md) has to tell.
+# to `alpha`. How such a model is trained all the same, the [questions page](../book/faq.md) tells.
 #
 # </details>
 #

@@ -1057,7 +1057,6 @@ def teach(captions, caption_lengths):  # (B, T), (B,)
 
 check("04.1", teach)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1100,7 +1099,6 @@ def effective_batch_sizes(caption_lengths):  # whole numbers
 
 check("04.2", effective_batch_sizes)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1139,7 +1137,6 @@ saved = ...  # a whole number
 
 check("04.3", saved)
 
-
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -1174,7 +1171,6 @@ def tie(embedding, fc):  # nn.Embedding(V, E), nn.Linear(E, V)
 
 
 check("04.4", tie)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1218,7 +1214,6 @@ def speak(step, start, end, most):
 
 
 check("04.5", speak)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>

@@ -1283,7 +1283,6 @@ def padded_loss(logits, targets, decode_lengths):  # (B, T, V), (B, T), (B,)
 
 check("05.1", padded_loss)
 
-
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
@@ -1329,7 +1328,6 @@ def penalty(alphas):  # (B, steps, P), zero past a caption's end
 
 check("05.2", penalty)
 
-
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
@@ -1346,7 +1344,7 @@ check("05.2", penalty)
 # ```
 #
 # Summed over steps, (B, P) is left: how long each pixel was looked at. The paper sums over the pixels where
-# this takes the mean, which makes its penalty about P times as large.
+# this takes the mean, which makes its penalty P times as large.
 #
 # </details>
 #
@@ -1366,7 +1364,6 @@ def clip(gradients, max_norm):  # a list of tensors of any shapes
 
 
 check("05.3", clip)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1410,7 +1407,6 @@ def cuts(scores, decay_after):
 
 
 check("05.4", cuts)
-
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -1458,7 +1454,6 @@ def next_input(true_words, own_words, p):  # (B,), (B,), a number from 0 to 1
 
 
 check("05.5", next_input)
-
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>

@@ -1,4 +1,4 @@
-"""The checkers of the exercises: `check("03.1", answer)` says in one line how an answer does.
+"""The checkers of the exercises: `check("03.1", answer)` says how an answer does.
 
 Written by hand. Module `chNN` holds the checkers of chapter NN, one function `exercise_N` for each
 exercise; it takes the reader's answer, returns a sentence for a right one, and raises `Wrong`,
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import re
+import textwrap
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ import torch
 from captionlib.exercises.answers import NotYet, Wrong
 
 __all__ = ["Verdict", "check", "judge"]
+
+WIDTH = 92  # columns: JupyterLab breaks a longer line in the middle of a word
 
 
 class Verdict(NamedTuple):
@@ -29,14 +32,15 @@ class Verdict(NamedTuple):
 
 
 def check(number: str, *answers: object) -> None:
-    """Print one line: not yet, not quite and why, or right. Never raises.
+    """Print how an answer does: not yet, not quite and why, or right. Never raises.
 
     Args:
         number: the exercise, as its heading says: chapter, dot, number.
         answers: what the exercise asks for, a function or values; `...` where it is still missing.
     """
     verdict = judge(number, *answers)
-    print(f"{number} {verdict.status}: {verdict.message}")
+    said = f"{number} {verdict.status}: {verdict.message}"
+    print(textwrap.fill(said, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def judge(number: str, *answers: object) -> Verdict:

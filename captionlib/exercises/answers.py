@@ -85,7 +85,7 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return f"the text {value[:30]!r}"
     if isinstance(value, (bool, int, float)):
-        return f"the number {value}" if not isinstance(value, bool) else str(value)
+        return f"the number {str(value)[:20]}" if not isinstance(value, bool) else str(value)
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
@@ -134,7 +134,7 @@ def number(value: object, what: str = "the answer", whole: bool = False) -> floa
         value = value.item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise Wrong(f"{what} should be one number, and is {describe(value)}")
-    value = float(value)
+    value = float(value) if abs(value) < 1e300 or value != value else math.inf
     if not math.isfinite(value):
         raise Wrong(f"{what} is {value}: a division by zero, or out of the range of floats")
     if whole and value != int(value):
