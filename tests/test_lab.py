@@ -93,6 +93,7 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
     page.set_default_timeout(180_000)  # milliseconds
     try:
         page.goto(f"{address}/lab/tree/{notebook.name}?reset")
+        page.wait_for_selector(".jp-Toolbar-kernelName:has-text('Python 3')")
         page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
         page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
