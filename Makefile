@@ -5,13 +5,19 @@ RUN = .venv/bin/python
 READY = .venv/ready
 JOBS ?= 2
 
-.PHONY: help book test kills site-test lab export notebooks toy check bench
+.PHONY: help book pdf zip test site-test lab-test colab-test canary kills lab export notebooks toy check \
+    bench
 
 help:
 	@echo "make book       the book, in _build/html/index.html"
+	@echo "make pdf        the book on paper, _build/captionlib.pdf, by headless Chromium"
+	@echo "make zip        the chapters' notebooks, _build/html/notebooks.zip"
 	@echo "make test       the tests and every chapter"
 	@echo "make kills      a training killed twenty times, and resumed to the same weights"
-	@echo "make site-test  the built site, in headless Chromium"
+	@echo "make site-test  the built site, and a chapter in JupyterLab, in headless Chromium"
+	@echo "make lab-test   every chapter in JupyterLab, in headless Chromium"
+	@echo "make colab-test every chapter alone, set up from a repository's address"
+	@echo "make canary     plant errors, and see every check turn red"
 	@echo "make lab        JupyterLab on the chapters"
 	@echo "make export     captionlib/ from the chapters"
 	@echo "make notebooks  execute the chapters and store their outputs"
@@ -28,6 +34,12 @@ $(READY): pyproject.toml
 book: $(READY)
 	$(RUN) -m tools.book
 
+pdf: $(READY)
+	$(RUN) -m tools.pdf
+
+zip: $(READY)
+	$(RUN) -m tools.book --zip
+
 # One thread for each process: two that share two cores slow each other down otherwise.
 test: export OMP_NUM_THREADS = 1
 test: $(READY)
@@ -40,7 +52,16 @@ kills: $(READY)
 	$(RUN) -m pytest -q -s -m kills tests/test_resume.py
 
 site-test: book
-	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site*.py
+	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site*.py tests/test_lab.py
+
+lab-test: $(READY)
+	$(RUN) -m pytest -q -m lab tests/test_lab.py
+
+colab-test: $(READY)
+	$(RUN) -m tools.colab
+
+canary: book
+	$(RUN) -m tools.canary
 
 lab: $(READY)
 	.venv/bin/jupyter lab --notebook-dir=notebooks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import zipfile
 from pathlib import Path
 
 import jupytext
@@ -164,6 +165,17 @@ def test_times_are_said_as_a_reader_wants_them(seconds, said):
 def test_a_remote_asset_is_found(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert len(book.remote_assets(tmp_path)) == 1
+
+
+def test_the_zip_holds_every_chapter_and_the_licences(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    archive = zipfile.ZipFile(book.zip_notebooks(tmp_path / "notebooks.zip"))
+    names = {Path(name).name for name in archive.namelist()}
+    assert names == {f"{path.stem}.ipynb" for path in CHAPTERS} | {"LICENSE", "LICENSE-prose"}
+    first = CHAPTERS[0].with_suffix(".ipynb")
+    assert archive.read(f"captionlib-notebooks/{first.name}") == first.read_bytes()
+    again = book.zip_notebooks(tmp_path / "again.zip")
+    assert again.read_bytes() == (tmp_path / "notebooks.zip").read_bytes()
 
 
 def test_a_link_to_click_is_no_asset(tmp_path):

@@ -20,7 +20,9 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ("book", "test", "site-test", "lab", "export", "notebooks", "toy", "check", "bench")
+TARGETS = (
+    "book pdf zip test site-test lab-test colab-test canary lab export notebooks toy check bench"
+).split()
 
 
 def read(name: str) -> str:
@@ -116,6 +118,8 @@ def test_continuous_integration_calls_what_it_should():
     workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
     steps = [step.get("run") for step in workflow["jobs"]["run"]["steps"]]
     assert ".ci/run" in steps
+    for command in ("make canary", "make colab-test", "make lab-test", "make pdf"):
+        assert command in [step.get("run") for step in workflow["jobs"]["long"]["steps"]]
 
 
 def test_no_path_of_one_machine_is_committed():

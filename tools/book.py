@@ -1,6 +1,7 @@
 """Build the book: `python -m tools.book`. The site, _build/html, opens from disk without a network.
 
-Every warning is an error. After the build no page or style sheet may load anything remote.
+Every warning is an error. After the build no page or style sheet may load anything remote. Beside
+the pages lie the chapters' notebooks in one file, notebooks.zip; `--zip` makes that alone.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
+
+from tools import find_chapters
 
 SITE = Path("_build/html")
 REMOTE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
@@ -51,12 +55,28 @@ def remote_assets(site: Path) -> list[str]:
     return problems
 
 
-def main() -> int:
+def zip_notebooks(target: Path) -> Path:
+    """The chapters' notebooks in one file, the same bytes for the same notebooks."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in [Path("LICENSE"), Path("LICENSE-prose"), *find_chapters()]:
+            path = path.with_suffix(".ipynb") if path.suffix else path
+            entry = zipfile.ZipInfo(f"captionlib-notebooks/{path.name}")
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, path.read_bytes())
+    return target
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--zip"]:
+        print(f"The notebooks are in {zip_notebooks(SITE / 'notebooks.zip')}")
+        return 0
     shutil.rmtree("_build", ignore_errors=True)  # pages that left the book leave the site
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet"]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"])
     if done.returncode:
         return done.returncode
+    zip_notebooks(SITE / "notebooks.zip")
     problems = remote_assets(SITE)
     for problem in problems:
         print(problem)
@@ -66,4 +86,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Each chapter as Colab runs it: `make colab-test`, or `python -m tools.colab notebooks/03_...`.
 
 A chapter's notebook is alone in an empty folder, and the environment is new. Its set-up cell finds
-no `captionlib` and runs `%pip install git+ADDRESS ...` as it stands; git is told, by its own setting
+no `captionlib` and runs `%pip install git+ADDRESS ...` as it stands; git is told, by its setting
 `url.<base>.insteadOf`, that this address lies in a bare copy of the last commit. So a build from
 the published form, the package's data and the chapter's independence of the checkout are tested.
 

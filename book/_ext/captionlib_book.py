@@ -3,6 +3,8 @@
 {chapter-time}`NN_name` is a chapter's run time, and {measured}`FILE KEY FORMAT` a figure of any
 stored file, as tools/measured.py describes, which checks all of them without building the book.
 
+{site-file}`words <notebooks.zip>` links to a file that lies beside the pages.
+
 It also takes sphinx-thebe off the pages. Jupyter Book loads it for live cells, which this book does
 not have, and its script names a remote address twice, which is an error in every page's console.
 """
@@ -58,6 +60,13 @@ def measured(name, rawtext, text, lineno, inliner, options=None, content=None):
     return [nodes.inline(rawtext, said, classes=["measured"])], []
 
 
+def site_file(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The role that links to what tools/book.py lays beside the pages."""
+    words, _, file = text.rstrip(">").rpartition(" <")
+    up = "../" * inliner.document.settings.env.docname.count("/")
+    return [nodes.reference(rawtext, words, refuri=up + file, internal=True)], []
+
+
 def silence_thebe(app, config):
     """Disconnect what writes sphinx-thebe's scripts into pages."""
     for event in ("env-before-read-docs", "env-updated", "html-page-context", "doctree-resolved"):
@@ -69,4 +78,5 @@ def setup(app):
     app.connect("config-inited", silence_thebe)
     app.add_role("chapter-time", chapter_time)
     app.add_role("measured", measured)
+    app.add_role("site-file", site_file)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,120 @@
+"""The chapters in JupyterLab, driven in a real browser: `make lab-test`. Not part of `make test`.
+
+A chapter is opened without its outputs, Run All Cells is chosen in the menu, and once the kernel is
+idle and the notebook saved, every cell has run and none has an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import find_chapters
+from tools.browser import chromium
+from tools.notebooks import tags
+
+ROOT = Path(__file__).parent.parent
+CHAPTERS = [path.stem for path in find_chapters(ROOT)]
+LIGHT = "03_attention"  # runs with the tests of the site as well
+PATIENCE = 1800  # seconds for a chapter; a quiet machine needs a tenth
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="session")
+def browser():
+    try:
+        with chromium() as browser:
+            yield browser
+    except SystemExit as no_browser:
+        pytest.exit(str(no_browser), 1)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A running JupyterLab: its folder and its address."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
+    command += [f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=", "--allow-root"]
+    command += ["--LabApp.news_url=None"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    own = {name: str(tmp_path / name.lower()) for name in places}
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **own, "PYTHONPATH": python_path}
+    environment.pop("MPLBACKEND", None)
+    with (tmp_path / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{address}/api").close()
+                    break
+                except OSError:
+                    assert server.poll() is None, (tmp_path / "lab.log").read_text()
+                    time.sleep(0.5)
+            yield folder, address
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def without_outputs(source: Path, target: Path) -> None:
+    notebook = nbformat.read(source, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, target)
+
+
+@pytest.mark.parametrize(
+    "chapter", [pytest.param(n, marks=[pytest.mark.site] * (n == LIGHT)) for n in CHAPTERS]
+)
+def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
+    folder, address = lab
+    notebook = folder / f"{chapter}.ipynb"
+    without_outputs(ROOT / "notebooks" / notebook.name, notebook)
+    shutil.copytree(ROOT / "book" / "figures", folder.parent / "book" / "figures")
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(180_000)  # milliseconds
+    try:
+        page.goto(f"{address}/lab/tree/{notebook.name}?reset")
+        page.wait_for_selector(".jp-Toolbar-kernelName:has-text('Python 3')")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+        page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+        cells = ran = []
+        deadline = time.monotonic() + PATIENCE
+        while not cells or len(ran) < len(cells):
+            assert time.monotonic() < deadline, f"{len(ran)} of {len(cells)} cells ran in time"
+            page.wait_for_timeout(2000)
+            page.wait_for_selector(
+                ".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=PATIENCE * 1000
+            )
+            assert not page.locator(".jp-Dialog").count(), page.inner_text(".jp-Dialog")
+            page.keyboard.press("Control+s")
+            page.wait_for_timeout(2000)
+            saved = nbformat.read(notebook, as_version=4)
+            cells = [c for c in saved.cells if c.cell_type == "code" and c.source.strip()]
+            ran = [c for c in cells if c.execution_count]
+            errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
+            wanted = sum("raises-exception" in tags(c) for c in cells)
+            assert len(errors) <= wanted, errors[0]["evalue"]
+        assert page.locator(".jp-OutputArea-output").count(), "nothing is seen"
+    finally:
+        context.close()
+    tally(chapters_in_jupyterlab=1, cells_run_there=len(ran))
