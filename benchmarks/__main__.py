@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from datetime import date
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     started = time.perf_counter()
     rows = []
     for benchmark in (preparation, decoder, epoch, memory):
-        rows += benchmark.main()
+        rows += [row for row in benchmark.main() if not math.isnan(row.value)]
         print(flush=True)
     others = {}
     for benchmark in (search, scoring, photo):
