@@ -79,7 +79,7 @@ def test_what_the_code_imports_is_declared(project):
     found -= set(sys.stdlib_module_names) | {"captionlib"}
     # Imported where a test or a reader asks for it, with an error that says what to install.
     found -= {"pycocoevalcap"}
-    # Imported where a kernel is live; ipywidgets brings IPython, and without it a still view is shown.
+    # Imported where a kernel is live; ipywidgets brings IPython. Without it a still view is shown.
     found -= {"ipywidgets", "IPython"}
     assert {names.get(name, name) for name in found} <= core
 
