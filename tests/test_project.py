@@ -77,7 +77,7 @@ def test_what_the_code_imports_is_declared(project):
     found -= set(sys.stdlib_module_names) | {"captionlib"}
     # Imported where a test or a reader asks for it, with an error that says what to install.
     found -= {"pycocoevalcap"}
-    # Imported where a kernel is live; ipywidgets brings IPython, and without it a still view is shown.
+    # Imported where a kernel is live; without ipywidgets, which brings IPython, a view stays still.
     found -= {"ipywidgets", "IPython"}
     assert {names.get(name, name) for name in found} <= core
 
