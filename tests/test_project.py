@@ -20,9 +20,7 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent
-TARGETS = (
-    "book pdf zip test site-test lab-test colab-test canary lab export notebooks toy check bench"
-).split()
+TARGETS = ("book", "test", "site-test", "lab", "export", "notebooks", "toy", "check", "bench")
 
 
 def read(name: str) -> str:
@@ -70,7 +68,7 @@ def test_what_the_code_imports_is_declared(project):
     }
     core = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
     found = set()
-    for path in (ROOT / "captionlib").rglob("*.py"):
+    for path in (ROOT / "captionlib").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
@@ -79,7 +77,7 @@ def test_what_the_code_imports_is_declared(project):
     found -= set(sys.stdlib_module_names) | {"captionlib"}
     # Imported where a test or a reader asks for it, with an error that says what to install.
     found -= {"pycocoevalcap"}
-    # Imported where a kernel is live; ipywidgets brings IPython. Without it a still view is shown.
+    # Imported where a kernel is live; without ipywidgets, which brings IPython, a view stays still.
     found -= {"ipywidgets", "IPython"}
     assert {names.get(name, name) for name in found} <= core
 
@@ -118,8 +116,6 @@ def test_continuous_integration_calls_what_it_should():
     workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
     steps = [step.get("run") for step in workflow["jobs"]["run"]["steps"]]
     assert ".ci/run" in steps
-    for command in ("make canary", "make colab-test", "make lab-test", "make pdf"):
-        assert command in [step.get("run") for step in workflow["jobs"]["long"]["steps"]]
 
 
 def test_no_path_of_one_machine_is_committed():
