@@ -61,7 +61,7 @@ colab-test: $(READY)
 	$(RUN) -m tools.colab
 
 canary: book
-	$(RUN) -m tools.canary
+	$(RUN) -m tools.canary --jobs $(JOBS)
 
 lab: $(READY)
 	.venv/bin/jupyter lab --notebook-dir=notebooks
