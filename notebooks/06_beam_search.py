@@ -1269,13 +1269,257 @@ assert any(one.word_ids != two.word_ids for one, two in zip(by_width[5], ensembl
 #
 # ## Exercises
 #
-# 1. Change one number of `NEXT` so that greedy search finds the best sentence. Change one so that a
-#    beam of two doesn't, but a beam of three does.
-# 2. Show with the table that under length normalisation with $a = 1$ the search may not stop as
-#    soon as a finished caption beats the raw sum of all live ones.
-# 3. Find a value of `diversity` at which the groups' captions are hardly likelier than samples.
-#    What has become of them?
-# 4. Measure how the time of `beam_search` grows with the beam, at 1, 5, 25. Why is it less than
-#    proportional?
-# 5. Draw 100 captions of one scene and take the one with the highest log-probability. How often
-#    is it the beam's, and what does it cost?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. Hints and solution are folded under it.
+#
+# ### 06.1 The best of all continuations
+#
+# K beginnings are in the beam. `beam_scores` holds their log-probabilities, and row $i$ of
+# `log_probs` says how likely each word of the vocabulary is after beginning $i$. Find the K best
+# continuations of them all, best first: what each has together, which beginning it continues, and
+# which word it adds.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def continue_beam(beam_scores, log_probs):  # (K,) and (K, V), in nats
+    scores, beams, words = ..., ..., ...
+    return scores, beams, words  # (K,) each, beams and words int64
+
+
+check("06.1", continue_beam)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `beam_scores[:, None]` is a column, and broadcasting adds to each row of `log_probs` its own
+# beginning's score. That makes (K, V) sums, one for every continuation there is.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The continuations compete across beginnings, so flatten the sums before `topk`. It also tells the
+# positions. In a table with rows of 5, position 7 is row 1, column 2: which two operators say so?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def continue_beam(beam_scores, log_probs):
+#     K, V = log_probs.shape
+#     sums = beam_scores[:, None] + log_probs  # (K, V)
+#     scores, positions = sums.flatten().topk(K)
+#     return scores, positions // V, positions % V
+# ```
+#
+# A beginning may be continued twice, or not at all; `topk` on the flat sums decides that by itself.
+# `//` and `%` keep whole numbers. The original tutorial divided by `/`, and newer versions of
+# PyTorch answered with fractions.
+#
+# </details>
+#
+# ### 06.2 One step, and who has finished
+#
+# Now a whole step, with a table in place of the decoder. `live` and `finished` are lists of pairs,
+# a log-probability and the words from `<start>` on. Make each live caption one word longer in every
+# way that the table knows; keep the best, as many as there are places left; put aside those that
+# end in `<end>`. A finished caption has taken one of the `k` places for good.
+
+# %% tags=["exercise"]
+import math
+
+from captionlib.exercises import check
+
+
+def advance(live, finished, table, k):  # table: as NEXT at the start of the chapter
+    live, finished = ..., ...
+    return live, finished
+
+
+check("06.2", advance)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# First all candidates, in one list: for each live caption and each `word, p` of
+# `table[words[-1]].items()` a new pair. What does a product of probabilities become among
+# logarithms?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Sort them once, best first, and cut the list at `k - len(finished)`. Only then ask which of them
+# end in `<end>`. And build new lists: whoever called you may still need the old ones.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def advance(live, finished, table, k):
+#     candidates = [
+#         (log_prob + math.log(p), [*words, word])
+#         for log_prob, words in live
+#         for word, p in table[words[-1]].items()
+#     ]
+#     kept = sorted(candidates, reverse=True)[: k - len(finished)]
+#     ended = [candidate for candidate in kept if candidate[1][-1] == "<end>"]
+#     live = [candidate for candidate in kept if candidate[1][-1] != "<end>"]
+#     return live, finished + ended
+# ```
+#
+# The cut comes before the sorting out: a caption that ends has to earn its place among all
+# candidates, like any other.
+#
+# </details>
+#
+# ### 06.3 When may the search stop?
+#
+# With length normalisation two captions are compared by $\log p \,/\, \text{length}^a$. A live
+# caption has `log_prob` after `length` words. The best finished one has `best`, its length taken
+# into account already, and no caption may get longer than `longest`. If all goes as well as it
+# possibly can, will the live one end up above `best`?
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def can_win(log_prob, length, longest, best, a):
+    return ...  # True or False
+
+
+check("06.3", can_win)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# How much can the words to come cost at the very least? And what do they do to the divisor?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Log-probabilities are negative. Which is higher, −3 divided by 4 or −3 divided by 10? So which
+# length is the kindest?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def can_win(log_prob, length, longest, best, a):
+#     return log_prob / longest**a > best
+# ```
+#
+# At best the words to come are certain and cost nothing, and each makes the divisor larger, which
+# brings a negative number closer to 0. So the kindest length is the longest, and the length of now
+# doesn't come into it. `Beam.advance` asks the same.
+#
+# </details>
+#
+# ### 06.4 The nucleus
+#
+# Nucleus sampling draws among the fewest words that together have at least the probability `p`.
+# Return the probabilities that it draws by: 0 outside the nucleus, and inside it a sum of 1 again.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def nucleus(probs, p):  # (V,), adding up to 1, and a number between 0 and 1
+    return ...  # (V,), adding up to 1
+
+
+check("06.4", nucleus)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The fewest words are the likeliest. `probs.sort(descending=True)` returns them in order, together
+# with their places in the vocabulary, and `cumsum` says how much the first few have together.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A word is in if the words *likelier than itself* don't have `p` yet. What they have is
+# `ordered.cumsum(0) - ordered`.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def nucleus(probs, p):
+#     ordered, places = probs.sort(descending=True)
+#     likelier = ordered.cumsum(0) - ordered  # what the words before each one have
+#     kept = places[likelier < p]
+#     result = torch.zeros_like(probs)
+#     result[kept] = probs[kept]
+#     return result / result.sum()
+# ```
+#
+# Asking what came *before* a word lets in the one that crosses the line, so that there is always at
+# least one. `kept` holds places in the vocabulary, and nothing has to be sorted back.
+#
+# </details>
+#
+# ### 06.5 Several decoders, one vote
+#
+# `log_probs` holds what M decoders think of the next word in each of N rows. Return the logarithm
+# of their *mean probability*. A word that all of them find very unlikely must do no harm.
+
+# %% tags=["exercise"]
+import math
+
+from captionlib.exercises import check
+
+
+def ensemble(log_probs):  # (M, N, V)
+    return ...  # (N, V)
+
+
+check("06.5", ensemble)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `exp`, mean, `log`: that is right on paper. But what is `exp(-200)` in float32, and what is its
+# logarithm?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `x.logsumexp(dim)` is log(sum(exp(x))), computed without ever leaving the logarithms. A mean is a
+# sum divided by M; what is that division among logarithms?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def ensemble(log_probs):
+#     return log_probs.logsumexp(dim=0) - math.log(len(log_probs))
+# ```
+#
+# `logsumexp` takes the largest number out before it calls `exp`, as a stable softmax does.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Change one number of `NEXT` so that greedy search finds the best sentence. Change one so that a
+#   beam of two doesn't, but a beam of three does.
+# - Find a value of `diversity` at which the groups' captions are hardly likelier than samples. What
+#   has become of them?
+# - Draw 100 captions of one scene and take the one with the highest log-probability. How often is
+#   it the beam's, and what does it cost?

@@ -1112,13 +1112,242 @@ assert bleu([people], [right.split()]) == bleu([people], [wrong.split()])
 #
 # ## Exercises
 #
-# 1. Compute by hand the BLEU-2 of *the dog runs on grass* against the three references at the top,
-#    brevity penalty included, and check it with `bleu`.
-# 2. Find a hypothesis of five words whose BLEU-4 is zero though every word is right. Which
-#    figure rewards it most?
-# 3. Repeat the teacher-forced score without `<end>` on either side. How much of the difference to
-#    the free-running one was that single word?
-# 4. Draw *other* images for the second beam than for the first: `resampled_sums` of both, with two
-#    seeds, and the interval of the difference. How much wider is it than that of
-#    `paired_bootstrap`, and why?
-# 5. Give every image but one the same references. What happens to CIDEr-D of that one, and why?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. Hints and solution are folded under it.
+#
+# ### 07.1 Five right words
+#
+# Find five words for which BLEU-1 is as high as five words can get, and BLEU-2 is 0, against the
+# three people at the top of the chapter. Every word must be one of theirs, and no two neighbours
+# may be neighbours in any of their captions.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+caption = ...  # a list of five words
+
+check("07.1", caption)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Repeating a word helps only as often as a single person said it: counts are clipped.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Take five words of one caption and put them in an order in which nobody would say them. Then look
+# at the four pairs.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# caption = ["grass", "dog", "green", "runs", "a"]
+# ```
+#
+# For BLEU-1 a caption is a bag of words. The first pair that matches nothing brings the geometric
+# mean of BLEU-2 to 0, and what BLEU-1 lacks to 100 is the brevity penalty, $e^{1 - 7/5}$.
+#
+# </details>
+#
+# ### 07.2 One penalty for a corpus
+#
+# The brevity penalty, too, is one for all: $c$ is the length of all hypotheses together, and $r$
+# the sum of the reference lengths, of each image the one closest to its hypothesis, of two equally
+# close the shorter. Compute $\min(1, e^{1 - r/c})$.
+
+# %% tags=["exercise"]
+import math
+
+from captionlib.exercises import check
+
+
+def brevity_penalty(references, hypotheses):  # lists, as `bleu` takes them
+    return ...
+
+
+check("07.2", brevity_penalty)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# For one image: `min(lengths, key=...)`. Two tuples are compared by their first entries, and only
+# where these are equal by the second. Which two entries let the shorter one win a tie?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Add up $c$ and $r$ over the images first. Divide, and call `exp`, once.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def brevity_penalty(references, hypotheses):
+#     c = sum(len(words) for words in hypotheses)
+#     r = 0
+#     for captions, words in zip(references, hypotheses):
+#         lengths = [len(caption) for caption in captions]
+#         r += min(lengths, key=lambda length: (abs(length - len(words)), length))
+#     return min(1.0, math.exp(1 - r / c))
+# ```
+#
+# A corpus that is too short by a tenth is punished alike, whether every caption is a little short
+# or a few are very short.
+#
+# </details>
+#
+# ### 07.3 The mean that BLEU takes
+#
+# Row $i$ of `matched` holds image $i$'s clipped matches for n-grams of one to four words, and
+# `possible` how many n-grams its caption has. Compute BLEU-$n$ of the corpus without its penalty:
+# the geometric mean of the precisions from 1 to $n$.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def mean_precision(matched, possible, n):  # (I, 4) float arrays, and 1 to 4
+    return ...
+
+
+check("07.3", mean_precision)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The corpus has one precision for each length: all matches over all n-grams. So which comes first,
+# the sum over images or the division?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `[:n]` takes the first n precisions. Multiply them, and take the n-th root: `** (1 / n)`.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mean_precision(matched, possible, n):
+#     precisions = matched.sum(axis=0) / possible.sum(axis=0)  # (4,)
+#     return precisions[:n].prod() ** (1 / n)
+# ```
+#
+# Summing first lets an image without one matching triple still help with its words; an average of
+# single scores would count it as 0.
+#
+# </details>
+#
+# ### 07.4 What is rare
+#
+# CIDEr gives an n-gram the weight $\log(I / \text{images that have it})$: of $I$ images, it counts
+# those where at least one reference has the n-gram. Compute the weight of every single word in the
+# references.
+
+# %% tags=["exercise"]
+import math
+from collections import Counter
+
+from captionlib.exercises import check
+
+
+def rarity(references):  # for each image a list of captions, each a list of words
+    return ...  # a dictionary, word → weight
+
+
+check("07.4", rarity)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# An image counts once for a word, no matter how many people used it, or how often. What type of
+# Python's forgets repetitions?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `Counter.update` adds 1 for everything in what it is given: give it, for each image, the *set* of
+# words in all its captions.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def rarity(references):
+#     images_with = Counter()
+#     for captions in references:
+#         images_with.update({word for caption in captions for word in caption})
+#     return {word: math.log(len(references) / n) for word, n in images_with.items()}
+# ```
+#
+# A word that every image has weighs $\log 1 = 0$. That is also why CIDEr-D of a single image can't
+# be anything but 0, and why it depends on the company in which an image is scored.
+#
+# </details>
+#
+# ### 07.5 A margin for a difference
+#
+# Two systems captioned the same images, and `first` and `second` hold each image's score. Row $j$
+# of `draws` is a bootstrap sample: as many image numbers, drawn with replacement. Return the bounds
+# of the middle 95 % of the difference in the *mean* score, second minus first.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def paired_interval(first, second, draws):  # (I,), (I,), and (R, I) whole numbers
+    return ..., ...  # low, high
+
+
+check("07.5", paired_interval)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `first[draws]` has the shape (R, I): the scores of the images in each draw. Which axis do you
+# average over, to get one mean for each draw?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Subtract before you look for percentiles: in each draw both systems have the same images. The
+# middle 95 % lie between `np.percentile`'s 2.5 and 97.5.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def paired_interval(first, second, draws):
+#     differences = (second - first)[draws].mean(axis=1)  # (R,)
+#     low, high = np.percentile(differences, [2.5, 97.5])
+#     return low, high
+# ```
+#
+# An image that is hard for both pulls down both means, and their difference never sees it. If the
+# interval doesn't contain 0, other images would hardly have turned the order round.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Repeat the teacher-forced score without `<end>` on either side. How much of the difference to
+#   the free-running one was that single word?
+# - Draw *other* images for the second beam than for the first: `resampled_sums` of both, with two
+#   seeds, and the interval of the difference. How much wider is it than that of `paired_bootstrap`,
+#   and why?
+# - Give every image but one the same references. What happens to CIDEr-D of that one, and why?

@@ -631,12 +631,256 @@ assert status == 0
 #
 # ## Exercises
 #
-# 1. Swap the red and the blue channel before captioning. How many of the twelve captions change?
-#    Which words?
-# 2. Caption each scene and its mirror image. *Left of* should become *right of*: how often does it?
-# 3. Shrink a scene to 32 × 32 pixels and let `read_image` blow it up again. At what size do the captions
-#    begin to fail?
-# 4. Plot `log_prob` divided by the number of words against each caption's BLEU-4 on the 120 scenes. Is
-#    a certain caption a good caption?
-# 5. `read_image` squeezes a wide photograph into a square. Write one that pads it with grey instead.
-#    Would you expect better captions from this model? From one that was trained so?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. Hints and solution are folded under it.
+#
+# ### 08.1 Whatever comes in, three colours
+#
+# A picture may arrive as grey, (height, width); as RGB, (height, width, 3); or with an alpha
+# channel, (height, width, 4). Make RGB of all three. Where alpha is 0 white paper shows, where it
+# is 255 the colour, and between them the two mix. Everything is `uint8`, the answer too.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def to_rgb(pixels):
+    return ...  # (height, width, 3) uint8
+
+
+check("08.1", to_rgb)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Ask for `pixels.ndim` first: a grey picture has no third axis. `np.stack([...], axis=-1)` makes
+# one out of three equal copies.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `share = pixels[..., 3:] / 255` keeps a third axis of length 1, which meets all three colours. It
+# is a float, so nothing overflows; round at the end.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def to_rgb(pixels):
+#     if pixels.ndim == 2:
+#         return np.stack([pixels] * 3, axis=-1)
+#     if pixels.shape[2] == 3:
+#         return pixels
+#     share = pixels[..., 3:] / 255  # (height, width, 1)
+#     mixed = share * pixels[..., :3] + (1 - share) * 255
+#     return mixed.round().astype(np.uint8)
+# ```
+#
+# Under a transparent pixel any colour may lie, often black. Who just drops the alpha channel shows
+# the model a picture that no person has seen.
+#
+# </details>
+#
+# ### 08.2 The right way up
+#
+# Cameras store a photograph as the sensor saw it, and an EXIF note says how to turn it: 1, it is
+# upright already; 3, turn it by half; 6, turn it a quarter to the right (clockwise); 8, a quarter
+# to the left. Turn it.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def upright(pixels, orientation):  # (height, width, 3) uint8, and 1, 3, 6 or 8
+    return ...
+
+
+check("08.2", upright)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `np.rot90(pixels, k)` turns by k quarters, but which way? Try it on `np.array([[1, 2], [3, 4]])`.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A quarter to the right is three quarters to the left. What is `k` for each of the four notes?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def upright(pixels, orientation):
+#     quarters_left = {1: 0, 3: 2, 6: 3, 8: 1}
+#     return np.rot90(pixels, quarters_left[orientation])
+# ```
+#
+# The other four orientations are these, mirrored; hardly any camera writes them. Pillow does all
+# eight with `ImageOps.exif_transpose`, and `read_image` does too.
+#
+# </details>
+#
+# ### 08.3 Square, and nothing squeezed
+#
+# `read_image` squeezes a wide photograph into a square, and wheels become eggs. Make a picture
+# square without that: put it in the middle of a square of grey, 128, as long as its longer side. If
+# an odd number of rows or columns has to be added, the one left over goes below, or to the right.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def pad_to_square(pixels):  # (height, width, 3) uint8
+    return ...  # (side, side, 3) uint8
+
+
+check("08.3", pad_to_square)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Begin with the grey square: `np.full((side, side, 3), 128, dtype=np.uint8)`. Which rows and
+# columns of it does the picture take up?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# If 5 rows are missing, 2 go above and 3 below: `//` rounds down by itself. One of the two sides
+# has nothing missing, and the same line does for it.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def pad_to_square(pixels):
+#     height, width = pixels.shape[:2]
+#     side = max(height, width)
+#     top, left = (side - height) // 2, (side - width) // 2
+#     square = np.full((side, side, 3), 128, dtype=np.uint8)
+#     square[top : top + height, left : left + width] = pixels
+#     return square
+# ```
+#
+# Nothing is distorted, at the price of cells that see only grey. A model has to be trained that
+# way, too: one that never saw grey bands takes them for something.
+#
+# </details>
+#
+# ### 08.4 Among how many words does it waver?
+#
+# The **perplexity** of some captions is $e$ to the power of their mean nats: all log-probabilities
+# added up, divided by the number of choices that the model made, with the sign turned round. A
+# captioner that throws a fair die for each word has a perplexity of 6. Remember what `log_prob` is
+# a sum of, and when.
+
+# %% tags=["exercise"]
+import math
+
+from captionlib.exercises import check
+
+
+def perplexity(captions):  # a list of `Caption`: words, text, log_prob, alphas, finished
+    return ...
+
+
+check("08.4", perplexity)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# How many choices are there in "a dog", `<end>`? And in "a dog and a", cut off at the longest
+# length?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# One long caption is more choices than one short one. So add up all nats and all choices, divide
+# once, and take `exp` last.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def perplexity(captions):
+#     nats = -sum(caption.log_prob for caption in captions)
+#     choices = sum(len(caption.words) + caption.finished for caption in captions)
+#     return math.exp(nats / choices)
+# ```
+#
+# `finished` is True or False, and counts as 1 or 0: saying `<end>` was a choice too, if it was
+# made. Perplexity says how sure the model is, and nothing about whether it is right.
+#
+# </details>
+#
+# ### 08.5 What isn't there
+#
+# Of all the words in `captions` that name a thing, which share names something that isn't in its
+# scene? `scenes` holds, for each caption, the set of words that fit a thing in it (*dog* and
+# *puppy* for the same dog), and `names` all words that name anything. If nothing is named at all,
+# the share is 0.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def invented_share(captions, scenes, names):  # lists of words, sets of words, a set of words
+    return ...
+
+
+check("08.5", invented_share)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Two counters over all captions: words that are in `names`, and those of them that are not in their
+# scene. Divide once, at the end.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `zip(captions, scenes)` puts each caption beside its own scene. A caption that says *dog* twice
+# names a thing twice.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def invented_share(captions, scenes, names):
+#     named = invented = 0
+#     for words, there in zip(captions, scenes):
+#         for word in words:
+#             if word in names:
+#                 named += 1
+#                 invented += word not in there
+#     return invented / named if named else 0.0
+# ```
+#
+# For photographs this figure is known as CHAIR {cite}`rohrbach2018`; there the things come from
+# COCO's boxes and the references, and the sets of synonyms were collected by hand.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Swap the red and the blue channel before captioning. How many of the twelve captions change?
+#   Which words?
+# - Caption each scene and its mirror image. *Left of* should become *right of*: how often does it?
+# - Caption a wide photograph, squeezed as `read_image` does it and padded as in 08.3. Would you
+#   expect better captions from this model? From one that was trained so?

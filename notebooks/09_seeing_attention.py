@@ -627,13 +627,253 @@ assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives with
 #
 # ## Exercises
 #
-# 1. Score each kind of object on its own. Which are looked at best? Is it size, or is it the
-#    encoder, which knows some of them from ImageNet and others not?
-# 2. Is the map under the word *before* a naming word (*a*, mostly) already on the object? Shift the maps by
-#    one word in the scoring and compare.
-# 3. Paint over the object that a word names, with a grey rectangle, and caption again. How often does
-#    the word disappear? How often when you paint over an equally large piece elsewhere?
-# 4. Train the toy captioner with `alpha_c=0` ([chapter 05](05_training.ipynb)) and compare its maps:
-#    weight in the box, distance between words.
-# 5. Put a second penalty of your own into the training that pushes a naming word's weight into its
-#    object's box, which the toy world knows. Do the captions get better, or only the pictures?
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. Hints and solution are folded under it.
+#
+# ### 09.1 A map of pixels that is still a map
+#
+# Give each cell of `alpha` a square of `factor` by `factor` pixels, and share its weight out among
+# them, so that the pixels together have as much as the cells: 1.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def enlarge(alpha, factor):  # (h, w), adding up to 1, and a whole number
+    return ...  # (h * factor, w * factor), adding up to 1
+
+
+check("09.1", enlarge)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `alpha.repeat(factor, axis=0)` repeats each *row* of cells. (`np.tile` would put whole maps side
+# by side.)
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# How many pixels share the weight of one cell?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def enlarge(alpha, factor):
+#     return alpha.repeat(factor, axis=0).repeat(factor, axis=1) / factor**2
+# ```
+#
+# `upsample_alpha` leaves the division out, since a picture only wants to know which weight a pixel
+# has. As soon as you *add up* pixels, in a box for instance, it matters.
+#
+# </details>
+#
+# ### 09.2 The pointing game
+#
+# A word points at its object if the cell with its largest weight lies there: more exactly, the
+# *centre* of that cell, in pixels. Say so for each of some maps and boxes. Cells are squares of
+# `side` pixels; a box is (x0, y0, x1, y1), and x1 and y1 are just outside.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def hits(maps, boxes, side):  # (N, h, w), N boxes, a number
+    return ...  # N times True or False
+
+
+check("09.2", hits)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `weights.argmax()` counts through the rows: in a map with w columns, cell n is in row n // w and
+# column n % w. `divmod` does both at once.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# x runs along the columns and y down the rows. The first cell's centre isn't at 0.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def hits(maps, boxes, side):
+#     found = []
+#     for weights, (x0, y0, x1, y1) in zip(maps, boxes):
+#         row, column = divmod(int(weights.argmax()), weights.shape[1])
+#         x, y = (column + 0.5) * side, (row + 0.5) * side
+#         found.append(x0 <= x < x1 and y0 <= y < y1)
+#     return found
+# ```
+#
+# The game is strict with the maximum and blind to all else: a map that has nine tenths of its
+# weight in the box can still lose.
+#
+# </details>
+#
+# ### 09.3 How many cells does it look at?
+#
+# The **entropy** of a map is $H = -\sum_p \alpha_p \log \alpha_p$, in nats, and $e^H$ reads like a
+# number of cells: 1 for a map with all its weight in one, $P$ for an even map. Compute it. A cell
+# with no weight adds nothing.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def cells_looked_at(alpha):  # (h, w), adding up to 1
+    return ...
+
+
+check("09.3", cells_looked_at)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `np.log` is the natural logarithm, which goes with `np.exp`. The sum runs over all cells, rows and
+# columns.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# In floats, `0 * np.log(0)` is nan. `alpha[alpha > 0]` leaves those cells out.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cells_looked_at(alpha):
+#     alpha = alpha[alpha > 0]
+#     return np.exp(-(alpha * np.log(alpha)).sum())
+# ```
+#
+# Softmax never gives an exact 0 on paper, but in floats it does, as soon as a score is some hundred
+# below the largest.
+#
+# </details>
+#
+# ### 09.4 How many times chance?
+#
+# The **lift** of a map in a box is the weight inside, divided by what an even map would have there:
+# the box's share of the picture. A cell that an edge of the box cuts counts by the part inside. The
+# picture is as large as its cells, squares of `side` pixels.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def lift(alpha, box, side):  # (h, w), (x0, y0, x1, y1) in whole pixels, a number
+    return ...
+
+
+check("09.4", lift)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Cut cells look after themselves if you count in pixels: enlarge the map, as in 09.1, and add up
+# what is in the box.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# An array's first axis runs down the picture, along y: `pixels[y0:y1, x0:x1]`. The same slice has
+# an area; what is its share of the whole?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def lift(alpha, box, side):
+#     x0, y0, x1, y1 = box
+#     pixels = alpha.repeat(side, axis=0).repeat(side, axis=1) / side**2
+#     inside = pixels[y0:y1, x0:x1]
+#     return inside.sum() / (inside.size / pixels.size)
+# ```
+#
+# Weight inside alone flatters large objects: a box that fills half the picture has half of any even
+# map.
+#
+# </details>
+#
+# ### 09.5 Change the picture, watch the word
+#
+# `score(image)` tells how likely a word is, as a log-probability. Paint over one square of the
+# picture after the other, `side` pixels wide, with a grey of 0.5, and note how much the score
+# *falls*. Only one square may be grey at a time.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from captionlib.exercises import check
+
+
+def occlusion(score, image, side):  # (height, width, 3) floats; side divides both
+    return ...  # (height // side, width // side) nats
+
+
+check("09.5", occlusion)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Two loops, over rows and columns of squares. The square in row r begins at pixel r * side and ends
+# before (r + 1) * side.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `image.copy()` in the inner loop: else the squares that you have painted stay grey. The score of
+# the whole picture is needed only once.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def occlusion(score, image, side):
+#     whole = score(image)
+#     losses = np.zeros((image.shape[0] // side, image.shape[1] // side))
+#     for r in range(losses.shape[0]):
+#         for c in range(losses.shape[1]):
+#             painted = image.copy()
+#             painted[r * side : (r + 1) * side, c * side : (c + 1) * side] = 0.5
+#             losses[r, c] = whole - score(painted)
+#     return losses
+# ```
+#
+# Below 0 lie the squares that spoke against the word. Unlike an attention map, this one costs a run
+# of the model for every square, and answers the question of what the word depends on.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Score each kind of object on its own. Which are looked at best? Is it size, or is it the
+#   encoder, which knows some of them from ImageNet and others not?
+# - Is the map under the word *before* a naming word (*a*, mostly) already on the object? Shift the
+#   maps by one word in the scoring and compare.
+# - Run `occlusion` on a scene of the toy world, with the log-probability of a naming word as its
+#   score. Does the map agree with the word's attention?
+# - Train the toy captioner with `alpha_c=0` ([chapter 05](05_training.ipynb)) and compare its maps:
+#   weight in the box, distance between words.

@@ -576,11 +576,251 @@ assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that 
 #
 # ## Exercises
 #
-# 1. Set `num_workers` to 2 in the loader that is timed. Does loading get faster? For what size of
-#    batch does it pay to start the processes at all?
-# 2. Take `wait()` out of `seconds`, on a GPU. Which of the links seems to get faster, and where did its
-#    time go?
-# 3. Double `batch_size` until memory runs out. At which size do the images per second stop growing?
-# 4. Give stage two the encoder rate 4e-3. What happens to BLEU-4 in the first epoch, and why?
-# 5. How long would one epoch of COCO take on the machine you have, with and without the cache?
-#    Compute it from `cost`, then measure a hundred steps.
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. Hints and solution are folded under it.
+#
+# ### 10.1 A stop-watch that waits
+#
+# Measure how many images a second a device gets through. `step()` hands it one batch and returns
+# *before* the work is done; `wait()` returns when it is; `clock()` tells the time in seconds. The
+# first step of a program is slow: let one pass, then time three together.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def images_per_second(step, batch_size, wait, clock):
+    return ...
+
+
+check("10.1", images_per_second)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Nothing may be under way when you start the clock, and nothing when you stop it.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Three steps of `batch_size` images each, over the seconds between the two readings.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def images_per_second(step, batch_size, wait, clock):
+#     step()
+#     wait()
+#     start = clock()
+#     for _ in range(3):
+#         step()
+#     wait()
+#     return 3 * batch_size / (clock() - start)
+# ```
+#
+# Waiting after each of the three steps would also be right, and a little slower: the device would
+# stand idle while the next step is handed over.
+#
+# </details>
+#
+# ### 10.2 A batch that doesn't fit
+#
+# The batch you want is too large for the memory, so it comes in parts. Make *one* step of the
+# optimizer, the same as with the whole batch. The loss is the mean square of `model(x) - y` over
+# all rows of all parts, and the parts may differ in size. Return this loss, as a number. Only one
+# part may be in memory at a time.
+
+# %% tags=["exercise"]
+from captionlib.exercises import check
+
+
+def step_in_parts(model, optimizer, batches):  # batches: pairs x (n, D), y (n, 1)
+    return ...
+
+
+check("10.2", step_in_parts)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `backward` *adds* to the gradients that are there. So let each part go forwards and backwards by
+# itself, and clear them only once.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A row of the whole batch counts for 1 / (all rows). So each part contributes the *sum* of its
+# squares over the number of all rows, not its own mean.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def step_in_parts(model, optimizer, batches):
+#     rows = sum(len(y) for _, y in batches)
+#     optimizer.zero_grad()
+#     total = 0.0
+#     for x, y in batches:
+#         loss = (model(x) - y).square().sum() / rows
+#         loss.backward()
+#         total += loss.item()
+#     optimizer.step()
+#     return total
+# ```
+#
+# `backward` frees what the part has computed, and leaves the gradient behind. For captions, a row
+# is a token: divide by the tokens of all parts, since sentences differ in length.
+#
+# </details>
+#
+# ### 10.3 One mean out of many
+#
+# Several processes have trained on batches of their own. `losses[r, i]` is the mean loss of a token
+# in batch $i$ of process $r$, and `tokens[r, i]` how many tokens that batch had. Compute the mean
+# over all tokens, in nats. A batch without tokens has nan for its mean.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def nats_a_token(losses, tokens):  # (R, N) float and (R, N) whole numbers
+    return ...
+
+
+check("10.3", nats_a_token)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# A mean times its count is a sum. Sums of different processes can be added; means can't.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# 0 times nan is nan. `tokens > 0` chooses the batches that count.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def nats_a_token(losses, tokens):
+#     used = tokens > 0
+#     return (losses[used] * tokens[used]).sum() / tokens.sum()
+# ```
+#
+# In a real run each process sends its two sums, not its mean, and they are divided once, after all
+# of them have been added up.
+#
+# </details>
+#
+# ### 10.4 What does one step see?
+#
+# Each of `processes` processes takes batches of `batch_size` images, each with all its
+# `captions_each` captions. The optimizer steps once all processes have gone through `accumulate`
+# batches. The images of an epoch are shared out among the processes; if some are left over at its
+# end, they make a last, smaller step. How many captions does one step learn from, and how many
+# steps has an epoch?
+
+# %% tags=["exercise"]
+import math
+
+from captionlib.exercises import check
+
+
+def plan(images, captions_each, batch_size, processes, accumulate):
+    captions_a_step, steps_an_epoch = ..., ...
+    return captions_a_step, steps_an_epoch
+
+
+check("10.4", plan)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Count in images first: how many are behind one step of the optimizer?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `math.ceil` rounds up, and only where something is left over.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def plan(images, captions_each, batch_size, processes, accumulate):
+#     images_a_step = batch_size * processes * accumulate
+#     return images_a_step * captions_each, math.ceil(images / images_a_step)
+# ```
+#
+# Before you compare two runs, compare these two numbers: with four times the processes and nothing
+# else changed, each epoch has a quarter of the steps.
+#
+# </details>
+#
+# ### 10.5 When does a cache pay?
+#
+# All times are in milliseconds an image. Without a cache, each epoch loads, encodes and decodes it.
+# With one, a first pass loads it, encodes it and writes its grid; after that, each epoch loads the
+# grid and decodes. After how many epochs has the cache taken *less* time in all? Where that never
+# happens, return `math.inf`.
+
+# %% tags=["exercise"]
+import math
+
+from captionlib.exercises import check
+
+
+def epochs_to_pay(load, encode, decode, write, load_grid):
+    return ...
+
+
+check("10.5", epochs_to_pay)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# What does the first pass cost, and what does each epoch save? What doesn't change, you can leave
+# out of both.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Level is not ahead: where cost divided by saving is a whole number, it takes one epoch more.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def epochs_to_pay(load, encode, decode, write, load_grid):
+#     first_pass = load + encode + write
+#     saved = load + encode - load_grid
+#     return math.floor(first_pass / saved) + 1 if saved > 0 else math.inf
+# ```
+#
+# Decoding costs the same either way and drops out. With figures of your own from `cost`, the answer
+# is often two: filling the cache is an epoch's encoding, and the second epoch does without.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Set `num_workers` to 2 in the loader that is timed. Does loading get faster? For what size of
+#   batch does it pay to start the processes at all?
+# - Double `batch_size` until memory runs out. At which size do the images per second stop growing?
+# - Give stage two the encoder rate 4e-3. What happens to BLEU-4 in the first epoch, and why?
+# - How long would one epoch of COCO take on the machine you have, with and without the cache?
+#   Compute it from `cost`, then measure a hundred steps.

@@ -1,0 +1,305 @@
+"""Chapter 06, beam search: one step of a beam, its end, nucleus sampling, an ensemble."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from captionlib.exercises.answers import Wrong, call, close, compare, parts, tensor
+
+
+def exercise_1(continue_beam) -> str:
+    """The best K of K times V continuations."""
+    # Probabilities of sentences: 0.24 (beginning 1, word 2), 0.20 (0, 1), 0.15 (0, 2).
+    beam_scores = torch.tensor([0.5, 0.4, 0.1]).log()
+    log_probs = torch.tensor([[0.1, 0.4, 0.3, 0.2], [0.05, 0.1, 0.6, 0.25], [0.25] * 4]).log()
+    answer = parts(call(continue_beam, beam_scores, log_probs), "scores", "beams", "words")
+    if torch.is_tensor(answer[1]) and answer[1].is_floating_point():
+        raise Wrong("your beams have fractions: `/` always makes them, `//` doesn't")
+    longer = {(3, 3): "you keep three for each beginning; three are wanted in all"}
+    scores = tensor(answer[0], [3], "scores", known=longer)
+    beams, words = (
+        tensor(each, [3], name, "int").tolist()
+        for each, name in zip(answer[1:], ("beams", "words"), strict=True)
+    )
+    if close(scores, torch.tensor([0.24, 0.20, 0.15]), 1e-3):
+        raise Wrong("these are probabilities; the search goes on with their logarithms")
+    if (scores > 0).any():
+        raise Wrong("a log-probability above 0: probabilities are multiplied, logarithms added")
+    if sorted(beams) == [0, 1, 2]:
+        raise Wrong(
+            "each beginning got one continuation, but they compete: here 0 has two of the best "
+            "three, and 2 has none. `topk` belongs over all K * V sums at once"
+        )
+    places = [6, 1, 2]
+    compare(
+        [beams, words],
+        [[place // 4 for place in places], [place % 4 for place in places]],
+        [
+            (
+                [[place % 4 for place in places], [place // 4 for place in places]],
+                "beams and words have changed places: of position p in a table of rows of V, the "
+                "row is p // V, and the rows are the beginnings",
+            ),
+            (
+                [[place // 3 for place in places], [place % 3 for place in places]],
+                "you take positions apart by K; a row of the table is as long as the vocabulary",
+            ),
+        ],
+        f"the best continuation is word 2 after beginning 1, and you have word {words[0]} after "
+        f"beginning {beams[0]}",
+    )
+    compare(
+        scores,
+        torch.tensor([0.24, 0.20, 0.15]).log(),
+        [
+            (
+                torch.tensor([0.6, 0.4, 0.3]).log(),
+                "these are the scores of the last word alone: what the beginning had so far, "
+                "beam_scores, has to be added",
+            ),
+        ],
+        what="scores",
+    )
+    return "two of the best three go on from one beginning, and one beginning has dropped out"
+
+
+TABLE = {
+    "<start>": {"a": 0.6, "dogs": 0.4},
+    "a": {"dog": 0.5, "cat": 0.5},
+    "dogs": {"<end>": 0.8, "sleep": 0.2},
+    "dog": {"<end>": 0.6, "sleeps": 0.4},
+    "cat": {"<end>": 0.7, "sleeps": 0.3},
+    "sleep": {"<end>": 1.0},
+    "sleeps": {"<end>": 1.0},
+}
+
+
+def exercise_2(advance) -> str:
+    """One step of the search, finished captions set aside."""
+    a, dogs = (math.log(0.6), ["<start>", "a"]), (math.log(0.4), ["<start>", "dogs"])
+    live, finished = _texts(call(advance, [a, dogs], [], TABLE, 3))
+    if close(finished.get("dogs <end>"), 0.32, 1e-3):
+        raise Wrong("these are probabilities; a longer caption's would soon be 0 in floats")
+    if any(log_prob > 0 for log_prob in (live | finished).values()):
+        raise Wrong("a log-probability above 0: probabilities are multiplied, logarithms added")
+    if "dogs <end>" in live:
+        raise Wrong(
+            'after the first step "dogs <end>" is finished and must leave `live`: the next step '
+            "would ask the table what comes after <end>"
+        )
+    if sorted([*live, *finished]) in (["a cat", "dogs <end>"], ["a dog", "dogs <end>"]):
+        raise Wrong(
+            'each beginning got one continuation, but they compete: "a dog" and "a cat" both '
+            "belong to the best three"
+        )
+    if "dogs sleep" in live:
+        raise Wrong(
+            'you kept "dogs sleep" (0.08), which is the least likely of four: `sorted` begins '
+            "with the smallest"
+        )
+    if set(live) != {"a dog", "a cat"} or set(finished) != {"dogs <end>"}:
+        raise Wrong(
+            'with three places "a dog" and "a cat" should be live and "dogs <end>" finished; you '
+            f"have live {list(live)}, finished {list(finished)}"
+        )
+    log_prob = finished["dogs <end>"]
+    compare(
+        log_prob,
+        math.log(0.32),
+        [
+            (math.log(0.8), "the beginning's own log-probability is missing from the sum"),
+        ],
+        f'"dogs <end>" has 0.4 * 0.8 = 0.32, -1.14 nats, and you have {log_prob:.2f}',
+    )
+    # Two places are left, for "a cat <end>" with 0.21 and "a dog <end>" with 0.18.
+    live = [(math.log(0.3), ["<start>", "a", word]) for word in ("dog", "cat")]
+    before = [(math.log(0.32), ["<start>", "dogs", "<end>"])]
+    live, finished = _texts(call(advance, live, before, TABLE, 3))
+    if "dogs <end>" not in finished:
+        raise Wrong('"dogs <end>" had finished a step before, and your second step forgot it')
+    if len(live) + len(finished) > 3:
+        raise Wrong(
+            "one of three had finished, and you still kept three more: a finished caption takes "
+            "up a place, so the beam is one narrower from then on"
+        )
+    if live or len(finished) != 3:
+        raise Wrong(
+            'after the second step "a cat <end>" and "a dog <end>" should be finished and nothing '
+            f"live; you have live {list(live)}, finished {list(finished)}"
+        )
+    return "repeat it until `live` is empty, and the search is written"
+
+
+def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
+    """Log-probabilities by the text of a caption: of the live ones, and of the finished ones."""
+    lists = []
+    for name, captions in zip(("live", "finished"), parts(answer, "live", "finished"), strict=True):
+        try:
+            lists.append({" ".join(words[1:]): float(log_prob) for log_prob, words in captions})
+        except (TypeError, ValueError, IndexError, RuntimeError):
+            raise Wrong(f"`{name}` should be a list of pairs (log_prob, words)") from None
+    return lists[0], lists[1]
+
+
+def exercise_3(can_win) -> str:
+    """When length normalisation lets a search stop."""
+    cases = [  # log_prob, length, longest, best, a
+        (-3.0, 4, 10, -4.0, 0.0),
+        (-5.0, 4, 10, -4.0, 0.0),
+        (-4.0, 4, 10, -4.0, 0.0),
+        (-3.0, 4, 10, -0.5, 1.0),
+        (-9.0, 4, 10, -0.5, 1.0),
+        (-9.0, 4, 10, -1.0, 1.0),
+        (-3.0, 4, 10, -2.9, 1.0),
+        (-3.0, 4, 10, -29.0, 1.0),
+        (-3.0, 4, 10, -0.5, 0.5),
+        (-3.0, 4, 10, -1.0, 0.5),
+    ]
+    got = []
+    for case in cases:
+        answer = call(can_win, *case)
+        if torch.is_tensor(answer) and answer.numel() == 1:
+            answer = answer.item()
+        if not isinstance(answer, (bool, np.bool_)):
+            raise Wrong(f"answer yes or no, True or False; your function returns {answer!r}")
+        got.append(bool(answer))
+
+    def answers(rule):
+        return [rule(*case) for case in cases]
+
+    compare(
+        got,
+        answers(lambda s, n, longest, best, a: s / longest**a > best),
+        [
+            (
+                answers(lambda s, n, longest, best, a: s / n**a > best),
+                "you divide by the length of now. A caption of -3 nats over 4 words may still "
+                "grow to 10 by words that cost nothing: from -0.75 a word to -0.30",
+            ),
+            (
+                answers(lambda s, n, longest, best, a: s > best),
+                "you compare raw sums: `best` has been divided by its own length ** a already, so "
+                "this side has to be divided as well, and `best` not again",
+            ),
+            (
+                answers(lambda s, n, longest, best, a: s / longest > best),
+                "your answer doesn't depend on a: with 0 it is about raw sums, with 0.5 the "
+                "divisor is the square root of the length",
+            ),
+            (
+                answers(lambda s, n, longest, best, a: s * longest**a > best),
+                "you multiply by the length: -3 nats over 10 words are -0.3 a word, not -30",
+            ),
+            (
+                answers(lambda s, n, longest, best, a: s / longest**a < best),
+                "the wrong way round: you go on with what can't win, and drop what can",
+            ),
+            (
+                answers(lambda s, n, longest, best, a: s / longest**a >= best),
+                "-4 does not beat -4: of two equally good captions the first one found stays",
+            ),
+        ],
+        next(
+            (
+                f"can_win{case} should be {wanted}, and is {not wanted}"
+                for case, wanted, given in zip(
+                    cases,
+                    answers(lambda s, n, longest, best, a: s / longest**a > best),
+                    got,
+                    strict=True,
+                )
+                if wanted != given
+            ),
+            None,
+        ),
+    )
+    return "a search that may stop too early finds short captions, whatever a says"
+
+
+def exercise_4(nucleus) -> str:
+    """Top-p, with the word that crosses the line."""
+    probs = torch.tensor([0.10, 0.45, 0.05, 0.40])
+    got = tensor(call(nucleus, probs, 0.9), [4])
+    compare(
+        got,
+        torch.tensor([0.10, 0.45, 0.0, 0.40]) / 0.95,
+        [
+            (
+                torch.tensor([0.45, 0.40, 0.10, 0.0]) / 0.95,
+                "the right probabilities at the wrong words: sorting moved them. Put each back "
+                "where its word stands in the vocabulary",
+            ),
+            (
+                torch.tensor([0.10, 0.45, 0.0, 0.40]),
+                "the right words, but they have 0.95 together: bring their sum back to 1",
+            ),
+            (
+                torch.tensor([0.0, 0.45, 0.0, 0.40]) / 0.85,
+                "your words have only 0.85 together, and 0.9 is asked for: the word that takes the "
+                "sum across p belongs to the nucleus too",
+            ),
+            (
+                probs,
+                "all four words are in. If you add up in the vocabulary's order, sort first: the "
+                "fewest words that reach p are the likeliest ones",
+            ),
+            (
+                torch.tensor([1.0, 1.0, 0.0, 1.0]),
+                "that says which words are in; wanted are their probabilities",
+            ),
+        ],
+        f"of 0.10, 0.45, 0.05 and 0.40 the nucleus for 0.9 is all but the third, which makes "
+        f"{[0.105, 0.474, 0.0, 0.421]}; you have {[round(each, 3) for each in got.tolist()]}",
+        tolerance=1e-4,
+    )
+    got = call(nucleus, probs, 0.4)
+    if torch.is_tensor(got) and got.isnan().any():
+        raise Wrong(
+            "for p = 0.4 no word is left to draw. The likeliest one has 0.45, more than p, and "
+            "still belongs to the nucleus"
+        )
+    compare(
+        tensor(got, [4]),
+        torch.tensor([0.0, 1.0, 0.0, 0.0]),
+        otherwise="for p = 0.4 the likeliest word, which has 0.45, is enough. Compare p with the "
+        "sum of the likelier words, not with each word's own probability",
+    )
+    return "few words where the model is sure, many where it isn't"
+
+
+def exercise_5(ensemble) -> str:
+    """The mean of probabilities, in logarithms."""
+    probs = torch.tensor([[[0.8, 0.15, 0.05]], [[0.1, 0.3, 0.6]]])
+    over_rows = {(2, 3): "you average over the N rows: the M decoders are dimension 0"}
+    compare(
+        tensor(call(ensemble, probs.log()), [1, 3], known=over_rows),
+        probs.mean(dim=0).log(),
+        [
+            (
+                probs.log().mean(dim=0),
+                "that is the mean of the logarithms: one decoder that thinks a word impossible "
+                "would rule it out for all. Take the mean of the probabilities",
+            ),
+            (
+                probs.mean(dim=0),
+                "these are probabilities, and the search adds logarithms",
+            ),
+            (
+                probs.sum(dim=0).log(),
+                "your words have a probability of 2 together: a sum over two decoders, and not "
+                "yet a mean",
+            ),
+        ],
+        tolerance=1e-4,
+    )
+    unlikely = torch.tensor([[[-200.0, 0.0]], [[-201.0, 0.0]]])
+    got = tensor(call(ensemble, unlikely), [1, 2])
+    if not close(got, unlikely.double().exp().mean(dim=0).log(), 1e-4):
+        raise Wrong(
+            "right on paper, but float32 can't hold exp(-200): it becomes 0, and its logarithm "
+            "minus infinity. `torch.logsumexp` never leaves the logarithms"
+        )
+    return "and a word that only one decoder believes in keeps its chance"

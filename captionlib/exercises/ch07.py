@@ -1,0 +1,302 @@
+"""Chapter 07, BLEU: fooling it, its penalty, its mean; CIDEr's rarity; a margin in pairs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from captionlib.exercises.answers import Wrong, call, close, compare, describe, number, parts, words
+from captionlib.metrics import bleu
+
+PEOPLE = [
+    "a brown dog is running on the grass".split(),
+    "a dog runs across a green field".split(),
+    "the dog is playing on the green grass outside".split(),
+]
+
+
+def exercise_1(caption) -> str:
+    """Five right words that no pair of words joins rightly."""
+    caption = words(caption, "your caption")
+    if len(caption) != 5:
+        raise Wrong(f"five words are wanted, and yours has {len(caption)}")
+    most: Counter = Counter()
+    pairs: set = set()
+    for reference in PEOPLE:
+        most |= Counter(reference)
+        pairs |= set(zip(reference, reference[1:], strict=False))
+    for word, count in Counter(caption).items():
+        if word not in most:
+            raise Wrong(f'no person said "{word}", so it is no match for BLEU-1')
+        if count > most[word]:
+            raise Wrong(
+                f'"{word}" stands {count} times in yours, and no person said it more than '
+                f"{most[word]} times: the others are clipped"
+            )
+    for pair in zip(caption, caption[1:], strict=False):
+        if pair in pairs:
+            raise Wrong(f'"{" ".join(pair)}" is a pair that a person used, so BLEU-2 is not 0')
+    figures = bleu([PEOPLE], [caption])
+    return (
+        f"BLEU-1 {figures['bleu1']:.0f}, BLEU-2 {figures['bleu2']:.0f}. All five words are right, "
+        "and what BLEU-1 lacks to 100 is for being short"
+    )
+
+
+def exercise_2(brevity_penalty) -> str:
+    """One penalty for a corpus, by the closest lengths."""
+
+    def captions(*lengths):
+        return [["word"] * length for length in lengths]
+
+    # Closest: 6 and not 10 (a tie with 8); 12; 7. Together 25, against 8 + 6 + 4 = 18 words.
+    references = [captions(10, 6), captions(12, 14), captions(11, 7)]
+    hypotheses = captions(8, 6, 4)
+    closest = ([6, 12, 7], [8, 6, 4])
+
+    def penalty(lengths, ours):
+        return min(1.0, math.exp(1 - sum(lengths) / sum(ours)))
+
+    got = number(call(brevity_penalty, references, hypotheses), "the penalty")
+    compare(
+        got,
+        penalty(*closest),
+        [
+            (
+                min(1.0, math.exp(1 - 18 / 25)),
+                "the fraction stands on its head: r, the people's length, is above, and c below, "
+                "or a short corpus is not punished",
+            ),
+            (
+                math.exp(1 - 18 / 25),
+                "a penalty above 1 rewards, and here it rewards being short: is the fraction "
+                "upside down?",
+            ),
+            (
+                penalty([10, 12, 7], [8, 6, 4]),
+                "10 and 6 words are equally far from 8, and you took the longer; BLEU takes the "
+                "shorter of two that are equally close",
+            ),
+            (
+                penalty([10, 14, 11], [8, 6, 4]),
+                "you took the longest reference of each image; wanted is the one closest in length",
+            ),
+            (
+                penalty([8, 13, 9], [8, 6, 4]),
+                "you took the average length of each image's references; wanted is that of the one "
+                "closest in length",
+            ),
+            (
+                sum(penalty([r], [c]) for r, c in zip(*closest, strict=True)) / 3,
+                "that is the mean of three penalties. BLEU adds up the lengths of the corpus "
+                "first: one short caption is forgiven beside a long one",
+            ),
+            (
+                sum(penalty([r], [c]) for r, c in zip([10, 12, 7], [8, 6, 4], strict=True)) / 3,
+                "that is the mean of three penalties, and of two equally close it takes the "
+                "longer reference: add up lengths, and take the shorter",
+            ),
+        ],
+        what="the penalty",
+    )
+    # The shortest is not the closest: 5 of [2, 5], against 6 words.
+    got = number(call(brevity_penalty, [captions(9, 5, 2)], captions(6)), "the penalty")
+    compare(
+        got,
+        1.0,
+        [
+            (
+                math.exp(1 - 5 / 6),
+                "a caption longer than its reference gets more than 1: there is no reward for "
+                "length, `min(1, ...)`",
+            )
+        ],
+        "6 words against 9, 5 and 2: no penalty, since the closest, 5, is shorter",
+    )
+    got = number(call(brevity_penalty, [captions(9, 7, 2)], captions(6)), "the penalty")
+    compare(
+        got,
+        math.exp(1 - 7 / 6),
+        [(1.0, "6 words against 9, 7 and 2: closest is 7, and you took the shortest")],
+        what="the penalty of 6 words against 9, 7 and 2",
+    )
+    return "one caption may be short if another makes up for it, which no single caption knows"
+
+
+def exercise_3(mean_precision) -> str:
+    """The geometric mean of a corpus's precisions."""
+    matched = np.array([[6, 4, 2, 1], [3, 1, 0, 0]], dtype=float)
+    possible = np.array([[8, 7, 6, 5], [4, 3, 2, 1]], dtype=float)
+    corpus = matched.sum(axis=0) / possible.sum(axis=0)
+    each = matched / possible
+    for n in (2, 3):
+        got = number(call(mean_precision, matched, possible, n), f"the mean for n = {n}")
+        compare(
+            got,
+            corpus[:n].prod() ** (1 / n),
+            [
+                (
+                    corpus[:n].mean(),
+                    "that is the arithmetic mean; BLEU multiplies, and takes the n-th root",
+                ),
+                (
+                    (each[:, :n].prod(axis=1) ** (1 / n)).mean(),
+                    "that is the average of the images' own scores. Add up matches and n-grams of "
+                    "all images, and divide once",
+                ),
+                (
+                    each[:, :n].mean(axis=0).prod() ** (1 / n),
+                    "you average each image's precision; a long caption should count for more. "
+                    "Add up matches and n-grams first, and divide once",
+                ),
+                (
+                    corpus[n - 1],
+                    f"that is the precision of {n}-grams alone; BLEU-{n} is the mean of all from "
+                    f"1 to {n}",
+                ),
+                (corpus[:n].prod(), "the product is right, and its n-th root is missing"),
+                (
+                    corpus[:n].prod() ** (1 / 4),
+                    "you take the fourth root whatever n is, so BLEU-2 looks like a BLEU-4",
+                ),
+                (
+                    corpus[: n - 1].prod() ** (1 / n),
+                    f"one column is missing: [:, :n] are the first n, so for n = {n} the columns "
+                    f"0 to {n - 1}",
+                ),
+            ],
+            what=f"the mean for n = {n}",
+        )
+    compare(
+        number(call(mean_precision, matched[1:], possible[1:], 3), "the mean"),
+        0.0,
+        otherwise="an image with not one matching triple has a BLEU-3 of 0",
+    )
+    return "the second image alone would have a BLEU-3 of 0; in the corpus its words still count"
+
+
+def exercise_4(rarity) -> str:
+    """In how many images' references a word occurs."""
+    references = [
+        [["a", "dog", "a"], ["the", "dog"]],
+        [["a", "cat"], ["a", "kitten"]],
+        [["a", "red", "red", "car"], ["the", "car"]],
+        [["the", "sea"], ["waves"]],
+    ]
+    images_with = {"a": 3, "dog": 1, "the": 3, "cat": 1, "kitten": 1, "red": 1, "car": 1, "sea": 1}
+    images_with |= {"waves": 1}
+    captions_with = images_with | {"a": 4, "dog": 2, "car": 2}
+    uses = captions_with | {"a": 5, "red": 2}
+    got = call(rarity, references)
+    if not isinstance(got, dict):
+        raise Wrong(f"a dictionary from words to numbers is wanted, not {describe(got)}")
+    if missing := sorted(set(images_with) - set(got)):
+        raise Wrong(f'"{missing[0]}" is missing from your dictionary')
+    if extra := sorted(set(got) - set(images_with), key=str):
+        raise Wrong(f"{extra[0]!r} is in your dictionary, and no reference has such a word")
+    got = {word: number(value, f'the rarity of "{word}"') for word, value in got.items()}
+
+    def weights(images, counts):
+        return {word: math.log(images / count) for word, count in counts.items()}
+
+    compare(
+        got,
+        weights(4, images_with),
+        [
+            (
+                weights(8, images_with),
+                "you divide the number of captions, 8, by images. It is 4 images; otherwise a "
+                "word that all images have would still weigh something",
+            ),
+            (
+                weights(8, captions_with),
+                'you count captions. Five people who say "dog" of one image make it no less '
+                "rare: count images, each once",
+            ),
+            (
+                weights(4, captions_with),
+                'you count captions in place of images: "dog" stands in two captions, but of '
+                "one image",
+            ),
+            (
+                weights(4, uses),
+                'you count every use of a word; an image that says "a" five times still is one '
+                'image with "a"',
+            ),
+            (
+                {word: -value for word, value in weights(4, images_with).items()},
+                "the signs are turned round: rare words are to weigh more, log(images / images "
+                "with it)",
+            ),
+            (
+                {word: 4 / count for word, count in images_with.items()},
+                "the logarithm is missing",
+            ),
+            (
+                {word: math.log2(4 / count) for word, count in images_with.items()},
+                "that is the logarithm to base 2; CIDEr takes the natural one",
+            ),
+        ],
+        what="the dictionary",
+    )
+    return 'a word that every image has weighs nothing: that is why "a" and "the" hardly count'
+
+
+def exercise_5(paired_interval) -> str:
+    """A margin for the difference of two systems."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(50, 20, size=40)  # images differ far more than the two systems do
+    second = first + rng.normal(2, 3, size=40)
+    draws = rng.integers(40, size=(400, 40))
+    got = parts(call(paired_interval, first, second, draws), "low", "high")
+    got = [number(bound, name) for bound, name in zip(got, ("low", "high"), strict=True)]
+    one, two = first[draws].mean(axis=1), second[draws].mean(axis=1)
+
+    def middle(values, tail=2.5):
+        return np.percentile(values, [tail, 100 - tail]).tolist()
+
+    low, high = middle(two - one)
+    if close(got, [high, low], 1e-3):
+        raise Wrong("low and high have changed places")
+    compare(
+        got,
+        [low, high],
+        [
+            (
+                middle(one - two),
+                "the sign is turned round: second minus first, so that above 0 means that the "
+                "second is better",
+            ),
+            (
+                middle(second - first),
+                "this is where single images lie. Wanted is where the mean of 40 lies: take the "
+                "images of each draw, and their mean",
+            ),
+            (
+                middle(two - one, 5),
+                "the middle 95 % leave out 2.5 % at either end; you leave out 5",
+            ),
+            (
+                np.percentile(two - one, [0.025, 0.975]).tolist(),
+                "`np.percentile` counts from 0 to 100: 2.5 and 97.5",
+            ),
+            (
+                [a - b for a, b in zip(middle(two), middle(one), strict=True)],
+                "you subtract the bounds of two intervals. Take the difference in each draw first, "
+                "then the percentiles of the differences",
+            ),
+        ],
+        f"from {got[0]:.2f} to {got[1]:.2f} is far too wide: do both systems have the same images "
+        "in each draw?"
+        if got[1] - got[0] > 2 * (high - low)
+        else f"your interval is {got[0]:.2f} to {got[1]:.2f}; is it of the mean over each draw's "
+        "images, second minus first?",
+        tolerance=1e-3,
+    )
+    alone = middle(two)
+    return (
+        f"the pair's interval is {high - low:.1f} wide, and that of the second system by itself "
+        f"{alone[1] - alone[0]:.1f}: what the images do to both has dropped out"
+    )

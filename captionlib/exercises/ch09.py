@@ -1,0 +1,289 @@
+"""Chapter 09, seeing attention: maps as pictures, and what can be measured of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from captionlib.exercises.answers import Wrong, call, compare, describe, number, tensor
+
+
+def _array(value: object, shape: tuple[int, ...], what: str, known=None) -> np.ndarray:
+    """The value, if it is an array of floats of this shape."""
+    return tensor(value, shape, what, known=known).numpy().astype(float)
+
+
+def exercise_1(enlarge) -> str:
+    """A map of cells as a map of pixels, still adding up to 1."""
+    alpha = np.array([[0.5, 0.2, 0.1], [0.1, 0.06, 0.04]])
+    known = {
+        (6, 3): "only the rows were repeated: a cell covers factor pixels both down and across",
+        (2, 9): "only the columns were repeated: a cell covers factor pixels both down and across",
+        (18, 3): "each cell became factor * factor rows: repeat rows by factor, columns by factor",
+    }
+    got = _array(call(enlarge, alpha, 3), (6, 9), "the enlarged map", known)
+    squares = np.kron(alpha, np.ones((3, 3)))
+    compare(
+        got,
+        squares / 9,
+        [
+            (
+                squares,
+                "the squares are right, but nine pixels now have what one cell had: the map adds "
+                "up to 9. Share each weight out among its pixels",
+            ),
+            (
+                squares / 3,
+                "the map adds up to 3: a cell became 3 * 3 pixels, not 3",
+            ),
+            (
+                np.tile(alpha, (3, 3)) / 9,
+                "that is the whole map nine times over, like tiles: repeat each cell",
+            ),
+            (
+                np.tile(alpha, (3, 3)),
+                "that is the whole map nine times over, like tiles: repeat each cell",
+            ),
+            (
+                np.exp(squares) / np.exp(squares).sum(),
+                "the weights went through a second softmax, which makes them nearly even: they "
+                "only want dividing",
+            ),
+            (
+                squares / squares.max(),
+                "the largest weight is 1 now; what should be 1 is the sum of all pixels",
+            ),
+        ],
+        f"the pixels of a cell should share its weight, 0.5 / 9 each in the first one; yours is "
+        f"{got[0, 0]:.4f}, and the map adds up to {got.sum():.2f}",
+    )
+    return "the maps of two grids, coarse and fine, can now be laid side by side"
+
+
+def exercise_2(hits) -> str:
+    """The pointing game."""
+    maps = np.full((5, 2, 3), 0.1)
+    peaks = [(1, 2), (0, 1), (1, 0), (0, 2), (1, 1)]
+    for weights, peak in zip(maps, peaks, strict=True):
+        weights[peak] = 0.5
+    maps[0] = [[0.08, 0.08, 0.08], [0.08, 0.08, 0.6]]
+    maps[3] = [[0.3, 0.0, 0.35], [0.3, 0.05, 0.0]]
+    boxes = [(64, 32, 96, 64), (40, 8, 60, 30), (40, 10, 90, 30), (0, 0, 32, 64), (33, 33, 60, 60)]
+    answer = call(hits, maps, boxes, 32)
+    if isinstance(answer, (list, tuple)) and all(
+        isinstance(each, (bool, np.bool_)) for each in answer
+    ):
+        answer = np.array([bool(each) for each in answer])
+    if not isinstance(answer, (np.ndarray, torch.Tensor)):
+        raise Wrong(f"a list of True and False is wanted, one a map; this is {describe(answer)}")
+    got = tensor(answer, (5,), "the list of hits", "bool").tolist()
+
+    def game(cell=lambda weights: divmod(int(weights.argmax()), 3), at=0.5, swap=False):
+        said = []
+        for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
+            row, column = cell(weights)
+            x, y = (column + at) * 32, (row + at) * 32
+            if swap:
+                x, y = y, x
+            said.append(bool(x0 <= x < x1 and y0 <= y < y1))
+        return said
+
+    mass = [
+        bool(np.kron(weights, np.ones((32, 32)))[y0:y1, x0:x1].sum() / 1024 > 0.5)
+        for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True)
+    ]
+    compare(
+        got,
+        game(),
+        [
+            (
+                game(swap=True),
+                "rows and columns have changed places: x runs along the columns, y down the rows",
+            ),
+            (
+                game(at=0),
+                "you ask for a cell's upper left corner; its centre is half a cell further, at "
+                "(column + 0.5) * side and (row + 0.5) * side",
+            ),
+            (
+                game(lambda weights: divmod(int(weights.argmax()), 2)),
+                "you take the place of the largest weight apart by the number of rows; a row is "
+                "as long as there are columns",
+            ),
+            (
+                mass,
+                "you ask whether the box has most of the weight; the pointing game asks for the "
+                "largest weight alone",
+            ),
+            (
+                [not each for each in game()],
+                "the wrong way round: these are the misses",
+            ),
+        ],
+        f"of the five, the first, second and fifth are hits; you have {got}",
+    )
+    return "the mean of the list is the share of words that point at their object"
+
+
+def exercise_3(cells_looked_at) -> str:
+    """The exponential of the entropy."""
+    alpha = np.array([[0.5, 0.25], [0.25, 0.125]]) / 1.125
+    nats = -(alpha * np.log(alpha)).sum()
+    bits = nats / math.log(2)
+    known = [
+        (nats, "that is the entropy, in nats; exp of it is a number of cells"),
+        (bits, "that is the entropy, in bits; in nats, exp of it is a number of cells"),
+        (math.exp(bits), "the entropy is in bits, and exp undoes the natural logarithm"),
+        (math.exp(-nats), "less than one cell: the entropy is minus the sum of alpha log alpha"),
+        (
+            math.exp(nats / 4),
+            "that is the mean over the cells; an entropy is a sum, weighted by alpha already",
+        ),
+        (
+            1 / (alpha**2).sum(),
+            "1 / sum(alpha ** 2) counts cells too, but by another rule: take exp of the entropy",
+        ),
+        (
+            math.exp(-np.log(alpha).sum()),
+            "each logarithm counts by its cell's weight: alpha * log(alpha)",
+        ),
+    ]
+    got = number(call(cells_looked_at, alpha), "the number of cells")
+    compare(got, math.exp(nats), known, what="the number of cells", tolerance=1e-4)
+    try:
+        got = number(call(cells_looked_at, np.array([[0.5, 0.5], [0.0, 0.0]])), "the number")
+    except Wrong as wrong:
+        if "nan" not in str(wrong):
+            raise
+        raise Wrong(
+            "a weight of 0 makes nan, since 0 times minus infinity is no number. A cell with no "
+            "weight adds nothing: leave it out"
+        ) from None
+    compare(
+        got, 2.0, otherwise=f"half and half is two cells, and you have {got:.3f}", tolerance=0.001
+    )
+    return "an even map over 64 cells has 64, one sharp cell has 1"
+
+
+def exercise_4(lift) -> str:
+    """Weight in a box against the box's area."""
+    alpha = np.array([[0.3, 0.2, 0.1], [0.1, 0.1, 0.2]])
+    box = (8, 0, 48, 32)  # three quarters of the first cell and half of the second
+    inside, area = 0.75 * 0.3 + 0.5 * 0.2, 1.25 / 6
+    got = number(call(lift, alpha, box, 32), "the lift")
+    compare(
+        got,
+        inside / area,
+        [
+            (inside, "that is the weight inside; divide it by the box's share of the picture"),
+            (inside - area, "that is the difference to chance; wanted is how many times chance"),
+            (
+                area / inside,
+                "the fraction stands on its head: weight inside over share of the area",
+            ),
+            (
+                0.5 / area,
+                "the box's edges cut two cells, and you count them whole: a cell counts by the "
+                "part of it that is inside",
+            ),
+            (
+                0.5 / (2 / 6),
+                "you enlarge the box to whole cells: a cell that its edge cuts counts by the part "
+                "of it that is inside",
+            ),
+            (
+                0.3 / area,
+                "a cell counts as inside or outside by its centre; it should count by the part of "
+                "it that is inside",
+            ),
+            (
+                0.2 / area,
+                "a cell counts as inside or outside by its corner; it should count by the part of "
+                "it that is inside",
+            ),
+            (
+                (0.75 * 0.3 + 0.5 * 0.1) / area,
+                "x and y have changed places: a box is (x0, y0, x1, y1), and an array's first axis "
+                "runs down, along y",
+            ),
+            (
+                inside / (40 * 32),
+                "you divide by the area in pixels; chance is the share of the picture",
+            ),
+            (
+                inside / 1.25,
+                "you divide by the area in cells; chance is the share of the picture",
+            ),
+            (
+                1024 * inside / area,
+                "each of a cell's pixels got the cell's whole weight: share it out among them",
+            ),
+        ],
+        what="the lift",
+        tolerance=1e-4,
+    )
+    got = number(call(lift, np.full((2, 3), 1 / 6), (5, 7, 71, 40), 32), "the lift")
+    compare(
+        got,
+        1.0,
+        otherwise=f"an even map has a lift of 1, whatever the box, and yours is {got:.3f}",
+        tolerance=1e-4,
+    )
+    return "1 is a map that looks everywhere alike; below 1 it looks away"
+
+
+def exercise_5(occlusion) -> str:
+    """What a word loses when a piece of the picture is painted over."""
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 1, size=(4, 6, 3))
+    matters = rng.normal(size=(4, 6, 3))
+
+    def score(picture):
+        if np.shape(picture) != (4, 6, 3):
+            raise ValueError(f"score wants the whole picture, (4, 6, 3), got {np.shape(picture)}")
+        return float((matters * np.asarray(picture)).sum())
+
+    known = {
+        (3, 2): "the map came out transposed: rows go down the picture, and there are two",
+        (4, 6): "you paint single pixels; a square has side * side of them",
+        (3, 5): "the squares overlap: they start every `side` pixels",
+    }
+    got = _array(call(occlusion, score, image, 2), (2, 3), "the map", known)
+
+    def loss(grey=0.5, restored=True):
+        losses, picture = np.zeros((2, 3)), image.copy()
+        for row in range(2):
+            for column in range(3):
+                picture = image.copy() if restored else picture
+                picture[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = grey
+                losses[row, column] = score(image) - score(picture)
+        return losses
+
+    row, column = (int(i) for i in divmod(abs(got - loss()).argmax(), 3))
+    compare(
+        got,
+        loss(),
+        [
+            (
+                -loss(),
+                "the signs are turned round: a square that matters makes the score fall, so "
+                "before minus after",
+            ),
+            (
+                loss(restored=False),
+                "the squares stay grey: by the last one the whole picture is painted over. Begin "
+                "each time with a fresh copy",
+            ),
+            (
+                np.abs(loss()),
+                "keep the sign: below 0 is a square without which the word is likelier",
+            ),
+            (loss(grey=0.0), "you paint in black; 0.5 was asked for, which stands out less"),
+            (score(image) - loss(), "these are the scores afterwards, not what was lost"),
+        ],
+        f"painting the square in row {row}, column {column}, costs {loss()[row, column]:.3f}, and "
+        f"your map says {got[row, column]:.3f}",
+    )
+    return "here you changed the picture and watched the word, which no attention map does"

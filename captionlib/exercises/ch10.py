@@ -1,0 +1,344 @@
+"""Chapter 10, GPU training: a stop-watch, a batch in parts, means, plans, and when a cache pays."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from captionlib.exercises.answers import Wrong, call, compare, number, parts
+
+
+class Device:
+    """A GPU that isn't there: it accepts work at once, and does it while the clock goes on."""
+
+    def __init__(self):
+        self.now = self.done = 0.0
+        self.steps = self.waits = 0
+
+    def step(self) -> None:
+        self.now += 0.001
+        self.done = max(self.done, self.now) + (2.0 if self.steps == 0 else 0.25)
+        self.steps += 1
+
+    def wait(self) -> None:
+        self.now = max(self.now, self.done)
+        self.waits += 1
+
+    def clock(self) -> float:
+        return self.now
+
+
+def exercise_1(images_per_second) -> str:
+    """A stop-watch that waits for the device."""
+    device = Device()
+    got = number(
+        call(images_per_second, device.step, 16, device.wait, device.clock), "the images a second"
+    )
+    if device.steps < 4:
+        raise Wrong(
+            f"step was called {device.steps} times; four are wanted, one to warm up and three to "
+            "time"
+        )
+    if device.steps > 4:
+        raise Wrong(f"step was called {device.steps} times; one to warm up and three are enough")
+    if not device.waits:
+        raise Wrong("wait() is never called, so the clock times how fast steps are handed over")
+    true = 3 * 16 / 0.751
+    near = {
+        "the clock was read before the device was done: it accepts a step at once and works "
+        "later. Call wait() before you read the time the second time": 3 * 16 / 0.003,
+        "the three steps had to wait for the rest of the one that warms up: call wait() before you "
+        "read the time for the first time, too": 3 * 16 / 2.75,
+        "the step that warms up is in the time: start the clock after it": 3 * 16 / 2.751,
+        "four steps were timed, and the first one, which warms up, is among them": 4 * 16 / 2.751,
+        "three steps were timed and the images of one were counted": 16 / 0.751,
+        "these are steps a second: each has batch_size images": 3 / 0.751,
+        "these are seconds an image: turn the fraction round": 0.751 / 48,
+        "these are seconds, not images a second": 0.751,
+        "four steps' images are counted, and three were timed": 4 * 16 / 0.751,
+    }
+    if math.isclose(got, true, rel_tol=0.01):
+        return "a clock that doesn't wait would have made this GPU some 250 times as fast"
+    for message, value in near.items():
+        if math.isclose(got, value, rel_tol=0.004):
+            raise Wrong(message)
+    raise Wrong(
+        f"this device takes 0.25 seconds a step, which is {16 / 0.25:.0f} images a second; you "
+        f"measure {got:.4g}"
+    )
+
+
+class Watched(nn.Module):
+    """A linear layer that tells when it is used, and with how many rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        self.events: list[str | int] = []
+
+    def forward(self, x):
+        self.events.append(len(x))
+        y = self.layer(x)
+        if y.requires_grad:
+            y.register_hook(lambda gradient: self.events.append("back"))
+        return y
+
+
+class Counted(torch.optim.SGD):
+    """Gradient descent that counts its steps."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        return super().step(closure)
+
+
+def exercise_2(step_in_parts) -> str:
+    """One optimizer step for a batch that doesn't fit into memory."""
+    torch.manual_seed(0)
+    start = Watched().state_dict()
+    x, y = torch.randn(6, 2), torch.randn(6, 1)
+    pieces = [(x[:3], y[:3]), (x[3:5], y[3:5]), (x[5:], y[5:])]
+
+    def gradients(weigh, used=(0, 1, 2)):
+        model = Watched()
+        model.load_state_dict(start)
+        total = sum(
+            weigh(i) * (model.layer(pieces[i][0]) - pieces[i][1]).square().sum() for i in used
+        )
+        total.backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+    model = Watched()
+    model.load_state_dict(start)
+    optimizer = Counted(model.parameters(), lr=0.5)
+    stale = torch.tensor([3.0, -4.0, 5.0])
+    model.layer.weight.grad, model.layer.bias.grad = stale[None, :2].clone(), stale[2:].clone()
+    loss = call(step_in_parts, model, optimizer, [tuple(piece) for piece in pieces])
+    loss = number(loss, "the loss that you return")
+    if optimizer.steps != 1:
+        raise Wrong(
+            f"the optimizer made {optimizer.steps} steps. The parts are one batch: collect their "
+            "gradients, and step once, at the end"
+        )
+    rows = [event for event in model.events if event != "back"]
+    if max(rows, default=0) > 3:
+        raise Wrong("the parts went through the model together, and that is what doesn't fit")
+    if sum(rows) != 6:
+        raise Wrong(f"{sum(rows)} rows went through the model, and the parts have 6 together")
+    moved = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    before = torch.cat([start["layer.weight"].flatten(), start["layer.bias"]])
+    got = (before - moved) / 0.5
+    sizes = [3, 2, 1]
+    whole = gradients(lambda i: 1 / 6)
+    compare(
+        got,
+        whole,
+        [
+            (
+                whole + stale,
+                "gradients of an earlier step were still there, and yours were added to them: "
+                "zero_grad first, once",
+            ),
+            (
+                gradients(lambda i: 1 / sizes[i], [2]),
+                "only the last part counts: zero_grad inside the loop throws the others away",
+            ),
+            (
+                gradients(lambda i: 1 / 6, [2]),
+                "only the last part counts: zero_grad inside the loop throws the others away",
+            ),
+            (
+                torch.zeros(3),
+                "the weights did not move: zero_grad came after the last backward, or there was "
+                "none",
+            ),
+            (
+                gradients(lambda i: 1 / sizes[i]),
+                "you add up the parts' means, so the gradient is about three times too large: a "
+                "row counts for 1 / 6, all parts together",
+            ),
+            (
+                gradients(lambda i: 1 / sizes[i] / 3),
+                "you divide by the number of parts, but they differ in size: the row of the last "
+                "part counts three times as much as one of the first",
+            ),
+            (gradients(lambda i: 1.0), "that is the gradient of the sum; wanted is the mean's"),
+        ],
+        what="the step that the weights made",
+        tolerance=1e-4,
+    )
+    if model.events[:2] == [3, 2]:
+        raise Wrong(
+            "the step is right, but all parts went forwards before any went backwards, so what "
+            "they computed was in memory together. Call backward in the loop"
+        )
+    with torch.no_grad():
+        model.load_state_dict(start)
+        expected = (model.layer(x) - y).square().mean().item()
+    compare(
+        loss,
+        expected,
+        [
+            (
+                sum((model.layer(a) - b).square().mean().item() / 3 for a, b in pieces),
+                "the step is right, and the loss that you return is the mean of the parts' means: "
+                "weigh them by their rows",
+            ),
+            (
+                (model.layer(pieces[-1][0]) - pieces[-1][1]).square().sum().item() / 6,
+                "the step is right, and the loss that you return is that of the last part alone",
+            ),
+            (
+                6 * expected,
+                "the step is right, and the loss that you return is a sum: divide by all rows",
+            ),
+        ],
+        what="the step is right, but the loss that you return",
+        tolerance=1e-4,
+    )
+    return "the same step as with the whole batch, in the memory of its largest part"
+
+
+def exercise_3(nats_a_token) -> str:
+    """The mean over processes, each with its own number of tokens."""
+    losses = torch.tensor([[2.0, 3.0, 4.0], [1.0, 7.0, math.nan]])
+    tokens = torch.tensor([[100, 300, 50], [200, 40, 0]])
+    nothing = tokens == 0
+    filled = losses.masked_fill(nothing, 0)
+    sums, counts = (filled * tokens).sum(), tokens.sum()
+    answer = call(nats_a_token, losses, tokens)
+    if torch.is_tensor(answer) and answer.numel() == 1 and answer.isnan().any():
+        raise Wrong(
+            "nan: the last batch of the second process had no tokens, so its mean is nan, and 0 "
+            "times nan is nan as well. Leave such a batch out"
+        )
+    got = number(answer, "the mean")
+    compare(
+        got,
+        (sums / counts).item(),
+        [
+            (
+                losses.nanmean().item(),
+                "every batch counts alike; one of 300 tokens should count for six of 50",
+            ),
+            (
+                (filled.sum() / 6).item(),
+                "every batch counts alike, even the empty one, and as 0: weigh them by tokens",
+            ),
+            (
+                losses.nanmean(dim=1).mean().item(),
+                "a mean of the processes' means: every process counts alike, whatever it had to "
+                "do. Add up nats and tokens of all, and divide once",
+            ),
+            (
+                ((filled * tokens).sum(dim=1) / tokens.sum(dim=1)).mean().item(),
+                "each process is right by itself, but then the two count alike, and one had 450 "
+                "tokens, the other 240. Add up nats and tokens of all, and divide once",
+            ),
+            (sums.item(), "that is the sum of all nats; divide by all tokens"),
+            (
+                (sums / 5).item(),
+                "you divide the sum of nats by the number of batches; divide by all tokens",
+            ),
+        ],
+        what="the mean",
+        tolerance=1e-4,
+    )
+    return "what one process alone would have printed, with all batches in a row"
+
+
+def exercise_4(plan) -> str:
+    """What one step of the optimizer sees, and how many steps an epoch has."""
+    case = {
+        "images": 6000,
+        "captions_each": 5,
+        "batch_size": 16,
+        "processes": 4,
+        "accumulate": 3,
+    }
+    captions, steps = parts(call(plan, **case), "captions a step", "steps an epoch")
+    captions = number(captions, "captions a step", whole=True)
+    compare(
+        captions,
+        16 * 4 * 3 * 5,
+        [
+            (16 * 4 * 3, "that many images are in a step; each brings five captions"),
+            (16 * 3 * 5, "four processes work at once, each on a batch of its own"),
+            (16 * 3, "four processes work at once, and each image brings five captions"),
+            (16 * 4 * 5, "the optimizer waits for three batches before it steps"),
+            (16 * 5, "processes and accumulated batches multiply: all of it goes into one step"),
+            (16 // 4 * 3 * 5, "batch_size is what each process takes; they don't share it"),
+        ],
+        what="captions a step",
+    )
+    steps = number(steps, "steps an epoch")
+    compare(
+        steps,
+        math.ceil(6000 / 192),
+        [
+            (6000 // 192, "48 images are left over at the end, and they make a smaller, last step"),
+            (6000 / 192, "there is no quarter of a step: what is left over makes a smaller one"),
+            (
+                math.ceil(30000 / 192),
+                "an epoch has 30,000 captions, but a step's 192 are images, with all their "
+                "captions",
+            ),
+            (math.ceil(6000 / 16), "these are one process's batches; a step takes 12 of them"),
+            (math.ceil(6000 / 64), "these are batches of all processes; a step takes three"),
+            (math.ceil(6000 / 48), "four processes share the epoch's images"),
+            (math.ceil(6000 / 960), "images divided by captions: a step takes 192 images"),
+        ],
+        what="steps an epoch",
+    )
+    captions, steps = parts(call(plan, **(case | {"images": 384})), "captions a step", "steps")
+    compare(
+        number(steps, "steps an epoch"),
+        2,
+        [(3, "384 images make two steps of 192 and nothing is left over: round up, don't add 1")],
+        what="steps of an epoch of 384 images",
+    )
+    return "twelve times the batch: the learning rate of one process may no longer be the best"
+
+
+def exercise_5(epochs_to_pay) -> str:
+    """From which epoch on a cache has been worth it."""
+    # Without: 24 an epoch. With: 24 once, then 13. 24 / 11: ahead in the third epoch.
+    costs = {"load": 4.0, "encode": 10.0, "decode": 10.0, "write": 10.0, "load_grid": 3.0}
+    # Without: 24 an epoch. With: 44 once, then 19. 44 / 5: ahead in the ninth.
+    slow = costs | {"write": 30.0, "load_grid": 9.0}
+    got = [number(call(epochs_to_pay, **case), "the number of epochs") for case in (costs, slow)]
+    forgotten = "filling the cache takes more than writing it: each image is loaded and encoded"
+    compare(
+        got,
+        [3, 9],
+        [
+            ([1, 7], forgotten),
+            ([2, 7], "filling the cache takes encoding, too"),
+            ([2, 9], "filling the cache takes loading, too: an image has to be read once"),
+            ([24 / 11, 44 / 5], "count whole epochs: the first after which the cache is ahead"),
+            ([2, 8], "rounded down, the cache is still behind"),
+            ([2, 3], "decoding costs the same with a cache and without, so it saves nothing"),
+            ([2, 4], "an epoch with the cache still loads a grid: that much is not saved"),
+        ],
+        f"with {costs} the cache is ahead after 3 epochs, by 72 ms against 24 + 3 * 13, and you "
+        f"have {got[0]:g}; with writing at 30 and a grid at 9 after 9, and you have {got[1]:g}",
+    )
+    even = {"load": 4.0, "encode": 10.0, "decode": 3.0, "write": 10.0, "load_grid": 2.0}
+    # 24 once, 12 saved an epoch: level after two, ahead after three.
+    compare(
+        number(call(epochs_to_pay, **even), "the number of epochs"),
+        3,
+        [(2, "when it costs 24 once and saves 12 an epoch it is level after two, ahead after 3")],
+        what="the number of epochs",
+    )
+    for load_grid in (15.0, 14.0):  # loading and encoding an image takes 14
+        if call(epochs_to_pay, **(costs | {"load_grid": load_grid})) != math.inf:
+            raise Wrong(
+                "where a grid takes as long to load as an image takes to load and encode, or "
+                "longer, the cache never pays: return math.inf"
+            )
+    return "a run of one epoch needs no cache, one of twelve does"

@@ -1,0 +1,107 @@
+"""What readers get wrong in chapter 06, and what they should be told."""
+
+MISTAKES = {
+    "06.1": [
+        ("multiplied", {"beam_scores[:, None] +": "beam_scores[:, None] *"}, "logarithms added"),
+        ("one each", "def continue_beam(beam_scores, log_probs):\n"
+         "    scores, words = (beam_scores[:, None] + log_probs).max(dim=1)\n"
+         "    return scores, torch.arange(3), words", "they compete"),
+        ("three each", {"sums.flatten().topk(K)": "sums.topk(K)"}, "three for each beginning"),
+        ("fractions", {"positions // V": "positions / V"}, "your beams have fractions"),
+        ("changed places", {"positions // V, positions % V": "positions % V, positions // V"},
+         "have changed places"),
+        ("by K", {"// V, positions % V": "// K, positions % K"}, "take positions apart by K"),
+        ("nothing added", {"beam_scores[:, None] + ": ""}, "scores of the last word alone"),
+        ("a row for a column", {"[:, None]": ""}, "your code stops with RuntimeError"),
+        ("the worst", {"topk(K)": "topk(K, largest=False)"}, "best continuation is word 2"),
+        ("probabilities", {"return scores,": "return scores.exp(),"}, "these are probabilities"),
+    ],
+    "06.2": [
+        ("finished ones stay live", {"return live,": "return kept,"}, "must leave `live`"),
+        ("no place taken", {" - len(finished)": ""}, "one narrower from then on"),
+        ("earlier ones forgotten", {"finished + ended": "ended"}, "had finished a step before"),
+        ("multiplied", {"log_prob + math.log(p)": "log_prob * math.log(p)"}, "logarithms added"),
+        ("one each", "def advance(live, finished, table, k):\n    kept = []\n"
+         "    for log_prob, words in live:\n"
+         "        kept.append(max((log_prob + math.log(p), [*words, word])\n"
+         "                        for word, p in table[words[-1]].items()))\n"
+         "    return [c for c in kept if c[1][-1] != '<end>'], finished + [\n"
+         "        c for c in kept if c[1][-1] == '<end>']", "they compete"),
+        ("the worst", {", reverse=True": ""}, "the least likely of four"),
+        ("the last word alone", {"log_prob + math.log(p)": "math.log(p)"},
+         "own log-probability is missing"),
+        ("in place", {"return live, finished + ended": "finished += ended\n"
+                      "    return live, finished"}, "in place"),
+        ("probabilities", {"log_prob + math.log(p)": "math.exp(log_prob) * p"},
+         "these are probabilities"),
+    ],
+    "06.3": [
+        ("the length of now", {"longest**a": "length**a"}, "divide by the length of now"),
+        ("raw", {" / longest**a": ""}, "you compare raw sums"),
+        ("multiplied", {"log_prob /": "log_prob *"}, "you multiply by the length"),
+        ("turned round", {"> best": "< best"}, "the wrong way round"),
+        ("a tie", {"> best": ">= best"}, "-4 does not beat -4"),
+        ("no exponent", {"**a": ""}, "doesn't depend on a"),
+        ("a number", {" > best": ""}, "answer yes or no"),
+    ],
+    "06.4": [
+        ("without the one that crosses", {"likelier < p": "ordered.cumsum(0) <= p"},
+         "takes the sum across p"),
+        ("not sorted", {"kept = places[likelier < p]": "kept = probs.cumsum(0) - probs < p"},
+         "sort first"),
+        ("not put back", {"result[kept] = probs[kept]": "result[: len(kept)] = probs[kept]"},
+         "at the wrong words"),
+        ("not normalised", {" / result.sum()": ""}, "bring their sum back to 1"),
+        ("each word by itself", {"likelier < p": "ordered > 0.1 * p"}, "with each word's own"),
+        ("a mask", "def nucleus(probs, p):\n    ordered, places = probs.sort(descending=True)\n"
+         "    return torch.zeros(4).index_fill(0, places[ordered.cumsum(0) - ordered < p], 1.0)",
+         "which words are in"),
+        ("nothing left", "def nucleus(probs, p):\n"
+         "    ordered, places = probs.sort(descending=True)\n"
+         "    kept = places[: round(p * 3)] if p > 0.5 else places[:0]\n"
+         "    result = torch.zeros_like(probs)\n    result[kept] = probs[kept]\n"
+         "    return result / result.sum()", "no word is left to draw"),
+    ],
+    "06.5": [
+        ("mean of logarithms", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
+                                "log_probs.mean(dim=0)"}, "mean of the logarithms"),
+        ("a sum", {" - math.log(len(log_probs))": ""}, "not yet a mean"),
+        ("no logarithm", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
+                          "log_probs.exp().mean(dim=0)"}, "these are probabilities"),
+        ("underflow", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
+                       "log_probs.exp().mean(dim=0).log()"}, "never leaves the logarithms"),
+        ("over the rows", {"dim=0": "dim=1"}, "you average over the N rows"),
+        ("divided", {" - math.log(len(log_probs))": " / len(log_probs)"}, "was expected"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "06.1": [
+        "def continue_beam(beam_scores, log_probs):\n"
+        "    sums = log_probs + beam_scores.view(-1, 1)\n"
+        "    order = sums.flatten().argsort(descending=True)[: len(beam_scores)]\n"
+        "    beams, words = torch.unravel_index(order, sums.shape)\n"
+        "    return sums[beams, words], beams, words",
+    ],
+    "06.2": [
+        "def advance(live, finished, table, k):\n    found = [\n"
+        "        (score + math.log(p), words + [word])\n        for score, words in live\n"
+        "        for word, p in table[words[-1]].items()\n    ]\n"
+        "    found.sort(key=lambda pair: -pair[0])\n    going, done = [], list(finished)\n"
+        "    for pair in found[: k - len(finished)]:\n"
+        "        (done if pair[1][-1] == '<end>' else going).append(pair)\n    return going, done",
+    ],
+    "06.3": [
+        "import numpy as np\n\n\ndef can_win(log_prob, length, longest, best, a):\n"
+        "    return np.float64(log_prob) > best * longest**a",
+    ],
+    "06.4": [
+        "def nucleus(probs, p):\n    ordered, places = probs.sort(descending=True)\n"
+        "    count = int((ordered.cumsum(0) < p).sum()) + 1\n"
+        "    kept = torch.zeros_like(probs).index_fill(0, places[:count], 1.0)\n"
+        "    return probs * kept / (probs * kept).sum()",
+    ],
+    "06.5": [
+        "def ensemble(log_probs):\n    return log_probs.double().exp().mean(0).log()",
+    ],
+}

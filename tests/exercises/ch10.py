@@ -1,0 +1,152 @@
+"""What readers get wrong in chapter 10, and what they should be told."""
+
+PARTS = """
+def step_in_parts(model, optimizer, batches):
+    {0}
+"""
+
+MISTAKES = {
+    "10.1": [
+        ("no wait at the end", {"step()\n    wait()\n    return": "step()\n    return"},
+         "before the device was done"),
+        ("no wait at the start", {"    step()\n    wait()\n    start": "    step()\n    start"},
+         "the rest of the one that warms up"),
+        ("no wait at all", {"    wait()\n": ""}, "wait() is never called"),
+        ("warm-up in the time", {"    step()\n    wait()\n    start": "    start",
+                                 "range(3)": "range(4)", "3 *": "4 *"},
+         "four steps were timed"),
+        ("no warm-up", {"    step()\n    wait()\n    start": "    start"}, "3 times"),
+        ("upside down", {"3 * batch_size / (clock() - start)":
+                         "(clock() - start) / (3 * batch_size)"}, "these are seconds an image"),
+        ("steps", {"3 * batch_size": "3"}, "these are steps a second"),
+        ("one step's images", {"3 * batch_size": "batch_size"}, "the images of one were counted"),
+        ("seconds", {"3 * batch_size / (clock() - start)": "clock() - start"},
+         "these are seconds, not"),
+        ("clock not called", {"clock() - start": "clock - start"}, "your code stops"),
+        ("ten", {"range(3)": "range(10)"}, "11 times"),
+    ],
+    "10.2": [
+        ("cleared in the loop", {"        loss =": "        optimizer.zero_grad()\n        loss ="},
+         "throws the others away"),
+        ("never cleared", {"    optimizer.zero_grad()\n": ""}, "gradients of an earlier step"),
+        ("means added", {".sum() / rows": ".mean()"}, "you add up the parts' means"),
+        ("mean of means", {".sum() / rows": ".mean() / len(batches)"}, "they differ in size"),
+        ("a step each", {"    optimizer.step()": "        optimizer.step()"}, "made 3 steps"),
+        ("no step", {"    optimizer.step()\n": ""}, "made 0 steps"),
+        ("together", "import torch\n" + PARTS.format("""x = torch.cat([x for x, _ in batches])
+    y = torch.cat([y for _, y in batches])
+    optimizer.zero_grad()
+    loss = (model(x) - y).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss.item()"""), "went through the model together"),
+        ("one backward", PARTS.format("""rows = sum(len(y) for _, y in batches)
+    loss = sum((model(x) - y).square().sum() for x, y in batches) / rows
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()"""), "before any went backwards"),
+        ("a sum", {".sum() / rows": ".sum()"}, "the gradient of the sum"),
+        ("loss of the last", {"total += loss.item()": "total = loss.item()"},
+         "that of the last part alone"),
+        ("loss as a mean of means", {"total += loss.item()":
+                                     "total += (model(x) - y).square().mean().item() / 3"},
+         "went through the model"),
+        ("cleared at the end", {"    optimizer.step()": "    optimizer.zero_grad()\n"
+                                "    optimizer.step()"}, "the weights did not move"),
+        ("nothing returned", {"    return total\n": ""}, "returns nothing"),
+    ],
+    "10.3": [
+        ("plain mean", {"(losses[used] * tokens[used]).sum() / tokens.sum()":
+                        "losses[used].mean()"}, "every batch counts alike; one"),
+        ("empty as 0", {"losses[used] * tokens[used]).sum() / tokens.sum()":
+                        "torch.nan_to_num(losses)).mean()"}, "even the empty one"),
+        ("mean of means", {"(losses[used] * tokens[used]).sum() / tokens.sum()":
+                           "losses.nanmean(dim=1).mean()"}, "every process counts alike"),
+        ("each process weighted", "def nats_a_token(losses, tokens):\n"
+         "    sums = (losses.nan_to_num() * tokens).sum(dim=1)\n"
+         "    return (sums / tokens.sum(dim=1)).mean()", "each process is right by itself"),
+        ("nan", {"used = tokens > 0": "used = tokens >= 0"}, "0 times nan is nan"),
+        ("a sum", {" / tokens.sum()": ""}, "the sum of all nats"),
+        ("by batches", {" / tokens.sum()": " / used.sum()"}, "by the number of batches"),
+        ("one for each process", {".sum() / tokens.sum()": ".mean(dim=0, keepdim=True) * "
+                                  "torch.ones(2)"}, "should be one number"),
+    ],
+    "10.4": [
+        ("images", {"images_a_step * captions_each": "images_a_step"}, "images are in a step"),
+        ("no processes", {" * processes": ""}, "four processes work at once"),
+        ("no accumulation", {" * accumulate": ""}, "waits for three batches"),
+        ("shared out", {"batch_size * processes": "batch_size // processes"},
+         "is what each process takes"),
+        ("rounded down", {"math.ceil(images / images_a_step)": "images // images_a_step"},
+         "a smaller, last step"),
+        ("a fraction", {"math.ceil(images / images_a_step)": "images / images_a_step"},
+         "no quarter of a step"),
+        ("captions shared out", {"math.ceil(images /": "math.ceil(images * captions_each /"},
+         "an epoch has 30,000 captions"),
+        ("one more", {"math.ceil(images / images_a_step)": "images // images_a_step + 1"},
+         "nothing is left over"),
+        ("batches of one", {"math.ceil(images / images_a_step)": "math.ceil(images / batch_size)"},
+         "these are one process's batches"),
+        ("one number", {", math.ceil(images / images_a_step)": ""}, "should come back"),
+    ],
+    "10.5": [
+        ("writing alone", {"load + encode + write": "write"}, "each image is loaded and encoded"),
+        ("no loading", {"load + encode + write": "encode + write"}, "takes loading, too"),
+        ("not rounded", {"math.floor(first_pass / saved) + 1": "first_pass / saved"},
+         "count whole epochs"),
+        ("rounded down", {"math.floor(first_pass / saved) + 1": "math.floor(first_pass / saved)"},
+         "still behind"),
+        ("encoding forgotten", {"load + encode + write": "load + write"}, "takes encoding, too"),
+        ("level", {"math.floor(first_pass / saved) + 1": "math.ceil(first_pass / saved)"},
+         "level after two"),
+        ("decoding saved", {"saved = load": "saved = decode + load"}, "decoding costs the same"),
+        ("grids for nothing", {" - load_grid": ""}, "still loads a grid"),
+        ("never", {" if saved > 0 else math.inf": ""}, "the cache never pays"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "10.1": [
+        "def images_per_second(step, batch_size, wait, clock):\n    step()\n    wait()\n"
+        "    times = []\n    for _ in range(3):\n        start = clock()\n        step()\n"
+        "        wait()\n        times.append(clock() - start)\n"
+        "    return batch_size / (sum(times) / 3)",
+    ],
+    "10.2": [
+        PARTS.format("""model.zero_grad()
+    rows, total = sum(len(x) for x, _ in batches), 0
+    for x, y in batches:
+        share = len(x) / rows
+        loss = ((model(x) - y) ** 2).mean() * share
+        loss.backward()
+        total = total + loss.detach()
+    optimizer.step()
+    return total"""),
+        "from torch.nn import functional as F\n"
+        + PARTS.format("""rows = sum(len(x) for x, _ in batches)
+    optimizer.zero_grad(set_to_none=False)
+    losses = []
+    for x, y in batches:
+        loss = F.mse_loss(model(x), y, reduction="sum")
+        (loss / rows).backward()
+        losses.append(loss.item())
+    optimizer.step()
+    return sum(losses) / rows"""),
+    ],
+    "10.3": [
+        "def nats_a_token(losses, tokens):\n    return ((losses.nan_to_num() * tokens).sum()"
+        " / tokens.sum()).item()",
+    ],
+    "10.4": [
+        "def plan(images, captions_each, batch_size, processes, accumulate):\n"
+        "    size = batch_size * processes * accumulate\n"
+        "    return size * captions_each, -(-images // size)",
+    ],
+    "10.5": [
+        "def epochs_to_pay(load, encode, decode, write, load_grid):\n"
+        "    if load + encode <= load_grid:\n        return math.inf\n    epochs = 1\n"
+        "    while load + encode + write + epochs * (load_grid + decode) >= epochs * (\n"
+        "        load + encode + decode\n    ):\n        epochs += 1\n    return epochs",
+    ],
+}  # fmt: skip
