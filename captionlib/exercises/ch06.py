@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from captionlib.exercises.answers import Wrong, call, close, compare, parts, tensor
+from captionlib.exercises.answers import Wrong, call, close, compare, describe, parts, tensor
 
 
 def exercise_1(continue_beam) -> str:
@@ -144,6 +144,9 @@ def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
     return lists[0], lists[1]
 
 
+WRONG_WAY_ROUND = "the wrong way round: you go on with what can't win, and drop what can"
+
+
 def exercise_3(can_win) -> str:
     """When length normalisation lets a search stop."""
     cases = [  # log_prob, length, longest, best, a
@@ -157,6 +160,7 @@ def exercise_3(can_win) -> str:
         (-3.0, 4, 10, -29.0, 1.0),
         (-3.0, 4, 10, -0.5, 0.5),
         (-3.0, 4, 10, -1.0, 0.5),
+        (-1.0, 2, 10, -0.2, 1.0),
     ]
     got = []
     for case in cases:
@@ -164,58 +168,42 @@ def exercise_3(can_win) -> str:
         if torch.is_tensor(answer) and answer.numel() == 1:
             answer = answer.item()
         if not isinstance(answer, (bool, np.bool_)):
-            raise Wrong(f"answer yes or no, True or False; your function returns {answer!r}")
+            raise Wrong(f"True or False should come back, and this is {describe(answer)}")
         got.append(bool(answer))
 
     def answers(rule):
         return [rule(*case) for case in cases]
 
-    compare(
-        got,
-        answers(lambda s, n, longest, best, a: s / longest**a > best),
-        [
-            (
-                answers(lambda s, n, longest, best, a: s / n**a > best),
-                "you divide by the length of now. A caption of -3 nats over 4 words may still "
-                "grow to 10 by words that cost nothing: from -0.75 a word to -0.30",
-            ),
-            (
-                answers(lambda s, n, longest, best, a: s > best),
-                "you compare raw sums: `best` has been divided by its own length ** a already, so "
-                "this side has to be divided as well, and `best` not again",
-            ),
-            (
-                answers(lambda s, n, longest, best, a: s / longest > best),
-                "your answer doesn't depend on a: with 0 it is about raw sums, with 0.5 the "
-                "divisor is the square root of the length",
-            ),
-            (
-                answers(lambda s, n, longest, best, a: s * longest**a > best),
-                "you multiply by the length: -3 nats over 10 words are -0.3 a word, not -30",
-            ),
-            (
-                answers(lambda s, n, longest, best, a: s / longest**a < best),
-                "the wrong way round: you go on with what can't win, and drop what can",
-            ),
-            (
-                answers(lambda s, n, longest, best, a: s / longest**a >= best),
-                "-4 does not beat -4: of two equally good captions the first one found stays",
-            ),
-        ],
-        next(
-            (
-                f"can_win{case} should be {wanted}, and is {not wanted}"
-                for case, wanted, given in zip(
-                    cases,
-                    answers(lambda s, n, longest, best, a: s / longest**a > best),
-                    got,
-                    strict=True,
-                )
-                if wanted != given
-            ),
-            None,
+    right = answers(lambda p, now, longest, best, a: p / longest**a > best)
+    known = [
+        (
+            answers(lambda p, now, longest, best, a: p / now**a > best),
+            "you divide by the length of now. A caption of -3 nats over 4 words may still grow to "
+            "10 by words that cost nothing: from -0.75 a word to -0.30",
         ),
-    )
+        (
+            answers(lambda p, now, longest, best, a: p > best),
+            "you compare raw sums: `best` has been divided by its own length ** a already, so this "
+            "side has to be divided as well, and `best` not again",
+        ),
+        (
+            answers(lambda p, now, longest, best, a: p / longest > best),
+            "your answer doesn't depend on a: with 0 it is about raw sums, with 0.5 the divisor is "
+            "the square root of the length",
+        ),
+        (
+            answers(lambda p, now, longest, best, a: p * longest**a > best),
+            "you multiply by the length: -3 nats over 10 words are -0.3 a word, not -30",
+        ),
+        ([not each for each in right], WRONG_WAY_ROUND),
+        (answers(lambda p, now, longest, best, a: p / longest**a < best), WRONG_WAY_ROUND),
+        (
+            answers(lambda p, now, longest, best, a: p / longest**a >= best),
+            "-4 does not beat -4: of two equally good captions the first one found stays",
+        ),
+    ]
+    different = [case for case, a, b in zip(cases, got, right, strict=True) if a != b]
+    compare(got, right, known, f"can_win{(*different, None)[0]} should be the other way round")
     return "a search that may stop too early finds short captions, whatever a says"
 
 

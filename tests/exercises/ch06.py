@@ -42,7 +42,9 @@ MISTAKES = {
         ("turned round", {"> best": "< best"}, "the wrong way round"),
         ("a tie", {"> best": ">= best"}, "-4 does not beat -4"),
         ("no exponent", {"**a": ""}, "doesn't depend on a"),
-        ("a number", {" > best": ""}, "answer yes or no"),
+        ("the length left", {"longest**a": "(longest - length) ** a"},
+         "should be the other way round"),
+        ("a number", {" > best": ""}, "True or False should come back"),
     ],
     "06.4": [
         ("without the one that crosses", {"likelier < p": "ordered.cumsum(0) <= p"},
