@@ -1117,7 +1117,7 @@ assert bleu([people], [right.split()]) == bleu([people], [wrong.split()])
 #
 # ### 07.1 Five right words
 #
-# Find five words for which BLEU-1 is as high as five words can get, and BLEU-2 is 0, against the
+# Find five words for which BLEU-1 is as high as five words can get, and BLEU-2 is zero, against the
 # three people at the top of the chapter. Every word must be one of theirs, and no two neighbours
 # may be neighbours in any of their captions.
 
@@ -1149,7 +1149,7 @@ check("07.1", caption)
 # ```
 #
 # For BLEU-1 a caption is a bag of words. The first pair that matches nothing brings the geometric
-# mean of BLEU-2 to 0, and what BLEU-1 lacks to 100 is the brevity penalty, $e^{1 - 7/5}$.
+# mean of BLEU-2 to zero, and what BLEU-1 lacks to 100 is the brevity penalty, $e^{1 - 7/5}$.
 #
 # </details>
 #
@@ -1325,7 +1325,7 @@ check("07.5", paired_interval)
 # <details><summary>Hint 2</summary>
 #
 # Subtract before you look for percentiles: in each draw both systems have the same images. The
-# middle 95 % lie between `np.percentile`'s 2.5 and 97.5.
+# middle 95 % leave out as much below as above, and `np.percentile` counts from 0 to 100.
 #
 # </details>
 #

@@ -872,8 +872,8 @@ check("08.5", invented_share)
 #     return invented / named if named else 0.0
 # ```
 #
-# For photographs this figure is known as CHAIR {cite}`rohrbach2018`; there the things come from
-# COCO's boxes and the references, and the sets of synonyms were collected by hand.
+# For photographs this figure is known as CHAIR {cite}`rohrbach2018`. What is in a picture is taken
+# from COCO's annotations and from what people said of it, with a list of synonyms.
 #
 # </details>
 #

@@ -764,8 +764,8 @@ check("10.4", plan)
 #     return images_a_step * captions_each, math.ceil(images / images_a_step)
 # ```
 #
-# Before you compare two runs, compare these two numbers: with four times the processes and nothing
-# else changed, each epoch has a quarter of the steps.
+# Before you compare two runs, compare these two numbers: more processes, with nothing else changed,
+# mean that the weights move less often in an epoch.
 #
 # </details>
 #

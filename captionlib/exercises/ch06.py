@@ -63,7 +63,7 @@ def exercise_1(continue_beam) -> str:
         ],
         what="scores",
     )
-    return "two of the best three go on from one beginning, and one beginning has dropped out"
+    return "two of the best three go on from one beginning, and one beginning has dropped out."
 
 
 TABLE = {
@@ -130,7 +130,7 @@ def exercise_2(advance) -> str:
             'after the second step "a cat <end>" and "a dog <end>" should be finished and nothing '
             f"live; you have live {list(live)}, finished {list(finished)}"
         )
-    return "repeat it until `live` is empty, and the search is written"
+    return "repeat it until `live` is empty, and the search is written."
 
 
 def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
@@ -204,7 +204,7 @@ def exercise_3(can_win) -> str:
     ]
     different = [case for case, a, b in zip(cases, got, right, strict=True) if a != b]
     compare(got, right, known, f"can_win{(*different, None)[0]} should be the other way round")
-    return "a search that may stop too early finds short captions, whatever a says"
+    return "a search that may stop too early finds short captions, whatever a says."
 
 
 def exercise_4(nucleus) -> str:
@@ -255,7 +255,7 @@ def exercise_4(nucleus) -> str:
         otherwise="for p = 0.4 the likeliest word, which has 0.45, is enough. Compare p with the "
         "sum of the likelier words, not with each word's own probability",
     )
-    return "few words where the model is sure, many where it isn't"
+    return "few words where the model is sure, many where it isn't."
 
 
 def exercise_5(ensemble) -> str:
@@ -290,4 +290,4 @@ def exercise_5(ensemble) -> str:
             "right on paper, but float32 can't hold exp(-200): it becomes 0, and its logarithm "
             "minus infinity. `torch.logsumexp` never leaves the logarithms"
         )
-    return "and a word that only one decoder believes in keeps its chance"
+    return "and a word that only one decoder believes in keeps its chance."

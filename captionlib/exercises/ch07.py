@@ -41,7 +41,7 @@ def exercise_1(caption) -> str:
     figures = bleu([PEOPLE], [caption])
     return (
         f"BLEU-1 {figures['bleu1']:.0f}, BLEU-2 {figures['bleu2']:.0f}. All five words are right, "
-        "and what BLEU-1 lacks to 100 is for being short"
+        "and what BLEU-1 lacks to 100 is for being short."
     )
 
 
@@ -122,7 +122,7 @@ def exercise_2(brevity_penalty) -> str:
         [(1.0, "6 words against 9, 7 and 2: closest is 7, and you took the shortest")],
         what="the penalty of 6 words against 9, 7 and 2",
     )
-    return "one caption may be short if another makes up for it, which no single caption knows"
+    return "one caption may be short if another makes up for it, which no single caption knows."
 
 
 def exercise_3(mean_precision) -> str:
@@ -174,7 +174,7 @@ def exercise_3(mean_precision) -> str:
         0.0,
         otherwise="an image with not one matching triple has a BLEU-3 of 0",
     )
-    return "the second image alone would have a BLEU-3 of 0; in the corpus its words still count"
+    return "the second image alone would have a BLEU-3 of 0; in the corpus its words still count."
 
 
 def exercise_4(rarity) -> str:
@@ -241,7 +241,7 @@ def exercise_4(rarity) -> str:
         ],
         what="the dictionary",
     )
-    return 'a word that every image has weighs nothing: that is why "a" and "the" hardly count'
+    return 'a word that every image has weighs nothing: that is why "a" and "the" hardly count.'
 
 
 def exercise_5(paired_interval) -> str:
@@ -298,5 +298,5 @@ def exercise_5(paired_interval) -> str:
     alone = middle(two)
     return (
         f"the pair's interval is {high - low:.1f} wide, and that of the second system by itself "
-        f"{alone[1] - alone[0]:.1f}: what the images do to both has dropped out"
+        f"{alone[1] - alone[0]:.1f}: what the images do to both has dropped out."
     )

@@ -69,7 +69,7 @@ def exercise_1(to_rgb) -> str:
             f"white, and you have {got[1, 0, 1]}. In uint8, products above 255 begin at 0 again: "
             "compute in floats"
         )
-    return "whatever comes in, the encoder gets three colours"
+    return "whatever comes in, the encoder gets three colours."
 
 
 def exercise_2(upright) -> str:
@@ -108,7 +108,7 @@ def exercise_2(upright) -> str:
             ],
             f"orientation {note} does not come out upright",
         )
-    return "a phone held upright writes 6 on most of its photographs"
+    return "a phone held upright writes 6 on most of its photographs."
 
 
 def exercise_3(pad_to_square) -> str:
@@ -150,7 +150,7 @@ def exercise_3(pad_to_square) -> str:
     even = np.full((4, 4, 3), 7, dtype=np.uint8)
     got = _stored(call(pad_to_square, even), (4, 4, 3), "a picture that is square already")
     compare(got, even, otherwise="a picture that is square already should stay as it is")
-    return "nothing is squeezed, and some of the encoder's cells have nothing to see"
+    return "nothing is squeezed, and some of the encoder's cells have nothing to see."
 
 
 def exercise_4(perplexity) -> str:
@@ -204,7 +204,7 @@ def exercise_4(perplexity) -> str:
         ],
         what="the perplexity of two captions",
     )
-    return "a perplexity of 4 is the doubt of a fair draw among four words"
+    return "a perplexity of 4 is the doubt of a fair draw among four words."
 
 
 def exercise_5(invented_share) -> str:
@@ -262,4 +262,4 @@ def exercise_5(invented_share) -> str:
             ) from None
         raise
     compare(got, 0.0, otherwise="where no caption names anything the share should be 0")
-    return "and a captioner that dares to name nothing has a perfect score: look at recall as well"
+    return "and a captioner that dares to name nothing has a perfect score: look at recall as well."

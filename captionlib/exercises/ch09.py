@@ -59,7 +59,7 @@ def exercise_1(enlarge) -> str:
         f"the pixels of a cell should share its weight, 0.5 / 9 each in the first one; yours is "
         f"{got[0, 0]:.4f}, and the map adds up to {got.sum():.2f}",
     )
-    return "the maps of two grids, coarse and fine, can now be laid side by side"
+    return "the maps of two grids, coarse and fine, can now be laid side by side."
 
 
 def exercise_2(hits) -> str:
@@ -124,7 +124,7 @@ def exercise_2(hits) -> str:
         ],
         f"of the five, the first, second and fifth are hits; you have {got}",
     )
-    return "the mean of the list is the share of words that point at their object"
+    return "the mean of the list is the share of words that point at their object."
 
 
 def exercise_3(cells_looked_at) -> str:
@@ -164,7 +164,7 @@ def exercise_3(cells_looked_at) -> str:
     compare(
         got, 2.0, otherwise=f"half and half is two cells, and you have {got:.3f}", tolerance=0.001
     )
-    return "an even map over 64 cells has 64, one sharp cell has 1"
+    return "an even map over 64 cells has 64, one sharp cell has 1."
 
 
 def exercise_4(lift) -> str:
@@ -231,7 +231,7 @@ def exercise_4(lift) -> str:
         otherwise=f"an even map has a lift of 1, whatever the box, and yours is {got:.3f}",
         tolerance=1e-4,
     )
-    return "1 is a map that looks everywhere alike; below 1 it looks away"
+    return "1 is a map that looks everywhere alike; below 1 it looks away."
 
 
 def exercise_5(occlusion) -> str:
@@ -286,4 +286,4 @@ def exercise_5(occlusion) -> str:
         f"painting the square in row {row}, column {column}, costs {loss()[row, column]:.3f}, and "
         f"your map says {got[row, column]:.3f}",
     )
-    return "here you changed the picture and watched the word, which no attention map does"
+    return "here you changed the picture and watched the word, which no attention map does."

@@ -67,7 +67,7 @@ def exercise_1(images_per_second) -> str:
         f"this device takes 0.25 seconds a step of 16 images, and you measure {got:.4g} a second",
         tolerance=0.004,  # who waits after each step is a little slower, and right
     )
-    return "a clock that doesn't wait would have made this GPU some 250 times as fast"
+    return "a clock that doesn't wait would have made this GPU some 250 times as fast."
 
 
 class Watched(nn.Module):
@@ -200,7 +200,7 @@ def exercise_2(step_in_parts) -> str:
         what="the step is right, but the loss that you return",
         tolerance=1e-4,
     )
-    return "the same step as with the whole batch, in the memory of its largest part"
+    return "the same step as with the whole batch, in the memory of its largest part."
 
 
 def exercise_3(nats_a_token) -> str:
@@ -248,7 +248,7 @@ def exercise_3(nats_a_token) -> str:
         what="the mean",
         tolerance=1e-4,
     )
-    return "what one process alone would have printed, with all batches in a row"
+    return "what one process alone would have printed, with all batches in a row."
 
 
 def exercise_4(plan) -> str:
@@ -301,7 +301,7 @@ def exercise_4(plan) -> str:
         [(3, "384 images make two steps of 192 and nothing is left over: round up, don't add 1")],
         what="steps of an epoch of 384 images",
     )
-    return "twelve times the batch: the learning rate of one process may no longer be the best"
+    return "twelve times the batch: the learning rate of one process may no longer be the best."
 
 
 def exercise_5(epochs_to_pay) -> str:
@@ -341,4 +341,4 @@ def exercise_5(epochs_to_pay) -> str:
                 "where a grid takes as long to load as an image takes to load and encode, or "
                 "longer, the cache never pays: return math.inf"
             )
-    return "a run of one epoch needs no cache, one of twelve does"
+    return "a run of one epoch needs no cache, one of twelve does."
