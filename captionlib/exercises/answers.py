@@ -134,7 +134,10 @@ def number(value: object, what: str = "the answer", whole: bool = False) -> floa
         value = value.item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise Wrong(f"{what} should be one number, and is {describe(value)}")
-    value = float(value) if abs(value) < 1e300 or value != value else math.inf
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number with hundreds of digits
+        value = math.inf
     if not math.isfinite(value):
         raise Wrong(f"{what} is {value}: a division by zero, or out of the range of floats")
     if whole and value != int(value):
