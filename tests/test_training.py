@@ -401,8 +401,13 @@ def test_compiled_layers_compute_the_same(tmp_path):
     plain, expected = run(tmp_path / "plain", settings)
     compiled, history = run(tmp_path / "compiled", dataclasses.replace(settings, compile=True))
     assert history[0]["nats"] == pytest.approx(expected[0]["nats"], rel=1e-5)
-    for name, weight in plain.state_dict().items():  # names and all
-        assert_close(compiled.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    # Gradients and not weights: Adam's first step has one length, however small the gradient is.
+    one, other = (
+        torch.cat([weight.grad.flatten() for weight in model.decoder.parameters()])
+        for model in (plain, compiled)
+    )
+    assert (one - other).norm() < 1e-4 * one.norm()
     assert compiled.decoder.attention._compiled_call_impl is not None
 
 
