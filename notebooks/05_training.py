@@ -156,7 +156,7 @@ print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary
 # the penalty pulls them towards each other.
 #
 # Two means, over words and over captions. How a mean is taken is an argument: it is a sum divided by a
-# number, until [several processes](training-processes) share a batch.
+# number, until [several processes](#several-processes) share a batch.
 
 # %%
 #| export
@@ -1210,7 +1210,7 @@ whole, *shares = (
     for process in (Processes(), *pair)
 )
 sizes = {"words": [], "captions": []}
-for _, captions, lengths in (whole, *shares):
+for _, _, lengths in (whole, *shares):
     sizes["words"].append(int((lengths - 1).sum()))
     sizes["captions"].append(lengths.numel())
 print("images:", [len(share[0]) for share in (whole, *shares)], " words:", sizes["words"])

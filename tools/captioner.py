@@ -166,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
 
     model = averaged(run / best["stage"])
     model.search = best["search"]
+    last = (run / best["stage"] / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    model.metrics["training"] = {"seed": args.seed, **json.loads(last)}  # not of the best epoch
     model.metrics["recipe"] = {"seed": args.seed, **STAGES}
     stored = {"seed": args.seed, **about, "stages": stages, "chosen": best}
     write_json(SCORES / f"seed{args.seed}.json", stored | {"versions": versions()}, indent=1)

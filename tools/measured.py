@@ -4,7 +4,7 @@ A figure is a score, a time, a size, a ratio or a count of data. It may stand in
 four ways. Any other is a problem, and so is one whose ground has moved.
 
 - By a role, {measured}`FILE KEY FORMAT`, which prints what a stored file says: for instance
-  {measured}`shipped_beam5.json result.bleu4 .1f`.
+  {measured}`shipped_beam7.json result.bleu4 .1f`.
 - In a part of a page that a tool writes, between markers; `make check` compares those as a whole.
 - In a chapter whose stored outputs hold the same number, with its unit if it is a short one, or
   whose code has it as a setting.

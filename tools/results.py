@@ -121,7 +121,7 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
     if "seed" in training:
         facts.append(f"seed {training['seed']}")
     if "epoch" in training:
-        facts.append(f"the best model came from epoch {training['epoch']}")
+        facts.append(f"the weights are those of epoch {training['epoch']}")
     for log in logs:
         history = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         if any(row.items() <= training.items() for row in history):
