@@ -96,7 +96,7 @@ def test_make_has_every_target():
 
 def test_both_licences_are_there(project):
     # The code; the sprites and the photograph inside the package have licences of their own.
-    assert project["license"] == "MIT AND OFL-1.1 AND CC-BY-SA-4.0"
+    assert project["license"] == "MIT AND OFL-1.1 AND CC-BY-SA-4.0 AND Apache-2.0"
     assert (ROOT / "captionlib/assets/sprites/OFL.txt").exists()
     assert "CC BY-SA 4.0" in read("captionlib/assets/photograph.md")
     assert "Permission is hereby granted, free of charge" in read("LICENSE")
