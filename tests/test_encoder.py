@@ -373,7 +373,7 @@ def test_cache_is_used_again(stub, cached):
 
 
 def test_a_caches_size_is_said_before_it_is_written(tmp_path, stub):
-    path, said = write_split(tmp_path, random_images(IMAGES, side=32)), []
+    path, said = write_split(tmp_path, random_images(IMAGES)), []
     to = tmp_path / "f.hdf5"
 
     def say(line):

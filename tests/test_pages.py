@@ -99,7 +99,8 @@ FACTS = {
         "fine-tuned",
     ],
     "data.md": [
-        "13 GB train, 6 GB validation",
+        "13.5 GB",
+        "6.6 GB",
         "82,783 \\+ 30,504",
         "6,000",
         "29,000",
