@@ -19,7 +19,6 @@ import nbformat
 import pytest
 
 from tools import find_chapters
-from tools.browser import chromium
 from tools.notebooks import tags
 
 ROOT = Path(__file__).parent.parent
@@ -27,15 +26,6 @@ CHAPTERS = [path.stem for path in find_chapters(ROOT)]
 LIGHT = "03_attention"  # runs with the tests of the site as well
 PATIENCE = 1800  # seconds for a chapter; a quiet machine needs a tenth
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="session")
-def browser():
-    try:
-        with chromium() as browser:
-            yield browser
-    except SystemExit as no_browser:
-        pytest.exit(str(no_browser), 1)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from tools.book import remote_assets
-from tools.browser import chromium
 
 pytestmark = pytest.mark.site
 
@@ -37,21 +36,12 @@ def pages() -> list[str]:
     return sorted(path.as_posix() for path in found if path.parts[0] not in SHARED)
 
 
-@pytest.fixture(scope="session")
-def browser():
-    if not (SITE / "index.html").exists():
-        pytest.exit("There is no built site: run `make book` first.", 1)
-    try:
-        with chromium() as browser:
-            yield browser
-    except SystemExit as no_browser:
-        pytest.exit(str(no_browser), 1)
-
-
 class Visit:
     """A page opened in a window of its own, and what went wrong while it loaded."""
 
     def __init__(self, browser, address: str, theme: str = "light", width: int = 1280):
+        if not (SITE / "index.html").exists():
+            pytest.exit("There is no built site: run `make book` first.", 1)
         self.address = address
         self.problems: list[str] = []
         self.loaded: set[str] = set()

@@ -17,7 +17,7 @@ from captionlib.views import bleu_view, packed_view
 from captionlib.visualize import upsample_alpha
 
 pytestmark = pytest.mark.site
-SITE, browser = test_site.SITE, test_site.browser  # the fixture
+SITE = test_site.SITE
 
 KINDS = ("attention", "beam", "bleu", "packed")
 STEPPED = ("attention", "beam", "packed")
