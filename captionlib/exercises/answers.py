@@ -56,6 +56,8 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     except (NotYet, Wrong):  # from something that the checker handed in
         raise
     except Exception as error:
+        # The reader's gap, still open: dots that were computed with (Python's message names the
+        # ellipsis), or the placeholder that some put in their stead.
         if isinstance(error, NotImplementedError) or "ellipsis" in str(error):
             raise NotYet from None
         about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
