@@ -28,6 +28,9 @@ HEAVIEST = 1_500_000  # bytes of a page, and of all that it alone loads
 SHARED = ("_static", "mathjax")  # the same for every page
 # What axe-core finds and the theme, not this book, has to mend: rule -> selector.
 BELONGS_TO_THE_THEME: dict[str, str] = {}
+# The theme lets the keyboard reach what scrolls, but only 0.3 seconds after a window's new width.
+REACHED = """() => [...document.querySelectorAll('pre, .cell_output > .output')]
+  .every(e => e.tabIndex >= 0 || e.scrollWidth <= e.clientWidth || !e.checkVisibility())"""
 
 
 def pages() -> list[str]:
@@ -68,6 +71,7 @@ class Visit:
             .filter(a => a.effect.getComputedTiming().endTime < 5000)
             .map(a => a.finished.catch(() => null))).then(() => true)"""
         )
+        self.page.wait_for_function(REACHED)
 
     def hear(self, message) -> None:
         if message.type == "error":
