@@ -21,12 +21,14 @@ class Row(NamedTuple):
 
     what: str
     value: float
-    unit: str  # "×", "%", or "MB"
-    target: float
+    unit: str  # "×", "%", "MB", or "s"
+    target: float | None = None  # None: only to be stated
     at_least: bool = True  # else: at most
 
     @property
-    def met(self) -> bool:
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
         return self.value >= self.target if self.at_least else self.value <= self.target
 
 

@@ -34,12 +34,8 @@ def main(argv: list[str]) -> int:
         return 2
     started = time.perf_counter()
     rows = []
-    for benchmark in (preparation, decoder, epoch, memory):
+    for benchmark in (preparation, decoder, epoch, memory, search, scoring, photo):
         rows += [row for row in benchmark.main() if not math.isnan(row.value)]
-        print(flush=True)
-    others = {}
-    for benchmark in (search, scoring, photo):
-        others[benchmark.__name__.split(".")[1]] = benchmark.main()
         print(flush=True)
     result = {
         "date": date.today().isoformat(),
@@ -49,7 +45,6 @@ def main(argv: list[str]) -> int:
         "versions": versions(),
         "seconds": round(time.perf_counter() - started),
         "rows": [row._asdict() | {"met": row.met} for row in rows],
-        "others": others,
     }
     print("\n".join(bench.table(result)))
     if argv:

@@ -9,19 +9,37 @@ but for those that tie. Peak memory comes on top of weights and encodings.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from benchmarks import from_chapter, highest_megabytes, in_fresh_process, median_seconds
+from benchmarks import Row, from_chapter, highest_megabytes, in_fresh_process, median_seconds
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 
 IMAGES = 32
-STATE = 512  # of the LSTM, the attention layer and the word vectors
-SIZES = {  # positions, encoder_dim, words
-    "the original's sizes": (14 * 14, 2048, 9490),
-    "the shipped captioner's sizes": (9 * 9, 512, 2539),
+
+
+class Sizes(NamedTuple):
+    """What decides a search's cost."""
+
+    positions: int  # of the grid, P
+    encoder_dim: int  # D
+    words: int  # V
+    attention_dim: int  # A
+    embed_dim: int  # E
+    decoder_dim: int  # H
+
+
+SIZES = {
+    "the original's sizes": Sizes(14 * 14, 2048, 9490, 512, 512, 512),
+    "the shipped captioner's sizes": Sizes(9 * 9, 512, 2539, 256, 256, 512),
+}
+TARGETS = {  # times the naive search, in float32 and in bfloat16
+    "the original's sizes": (8, 12),
+    "the shipped captioner's sizes": (2.5, None),
 }
 CONFIG = SearchConfig(beam_size=5)
 
@@ -32,12 +50,12 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
     Its first unit counts the words, from a number that the image brings along, and makes `<end>`
     likelier each time.
     """
-    P, D, V = SIZES[sizes]
+    P, D, V, A, E, H = SIZES[sizes]
     vocabulary = Vocabulary.build([[f"w{i}" for i in range(V - 4)]], min_word_freq=1)
     torch.manual_seed(0)
     encoder_out = torch.randn(IMAGES, P, D).add_(torch.randn(IMAGES, 1, D)).relu_()
     encoder_out[:, :, 0] = torch.rand(IMAGES, 1)
-    decoder = DecoderWithAttention(STATE, STATE, STATE, V, D).eval()
+    decoder = DecoderWithAttention(A, E, H, V, D).eval()
     cell, fc = decoder.decode_step, decoder.fc
     with torch.no_grad():
         fc.weight.mul_(12)
@@ -45,8 +63,8 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
         decoder.init_c.weight[0] = 0
         decoder.init_c.weight[0, 0], decoder.init_c.bias[0] = 1, -1.2
         for weight in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh):
-            weight.view(4, STATE, -1)[:, 0] = 0
-        cell.bias_hh.view(4, STATE)[:, 0] = torch.tensor([9, 9, 0.1, 9])  # each step adds tanh(0.1)
+            weight.view(4, H, -1)[:, 0] = 0
+        cell.bias_hh.view(4, H)[:, 0] = torch.tensor([9, 9, 0.1, 9])  # each step adds tanh(0.1)
         fc.weight[vocabulary.end, 0] = 50
     return decoder, encoder_out, vocabulary
 
@@ -73,7 +91,8 @@ def bf16_search(decoder, encoder_out, vocabulary):
 def products(decoder, encoder_out, vocabulary):
     """A function that does the matrix products of one search, and nothing else."""
     B, P, D = encoder_out.shape
-    V, H, k = len(vocabulary), STATE, CONFIG.beam_size
+    V, k = len(vocabulary), CONFIG.beam_size
+    A, H = decoder.attention.decoder_att.weight.shape
     calls, step = [], decoder.step
 
     def spy(words, state, grid):
@@ -83,12 +102,13 @@ def products(decoder, encoder_out, vocabulary):
     decoder.step = spy
     batched_search(decoder, encoder_out, vocabulary)
     del decoder.step
-    shapes = {"words": (H, V), "gate": (H, D), "attention": (H, H), "LSTM": (H, 4 * H)}
+    shapes = {"words": (H, V), "gate": (H, D), "attention": (H, A), "LSTM": (H, 4 * H)}
     weights = {name: torch.randn(shape[::-1]).T for name, shape in shapes.items()}
-    inputs, hidden = torch.randn(B * k, H + D), torch.randn(B * k, H)
-    from_inputs, project = torch.randn(4 * H, H + D).T, torch.randn(H, D).T
+    inputs = torch.randn(B * k, decoder.embedding.embedding_dim + D)
+    hidden = torch.randn(B * k, H)
+    from_inputs, project = torch.randn(4 * H, inputs.shape[1]).T, torch.randn(A, D).T
     first = torch.randn(2 * H, D).T
-    relevance, score, alpha = torch.randn(k * P, H), torch.randn(H, 1), torch.randn(B, k, P)
+    relevance, score, alpha = torch.randn(k * P, A), torch.randn(A, 1), torch.randn(B, k, P)
 
     def run():
         encoder_out.view(B * P, D) @ project
@@ -122,8 +142,8 @@ def check_same(naive: list, found: list) -> int:
     return ties
 
 
-def compare(sizes: str, rounds: int = 3) -> dict[str, float]:
-    """Time one size, print it, and return the ratios."""
+def compare(sizes: str, least: float, least_bf16: float | None, rounds: int = 3) -> list[Row]:
+    """Time one size, print it, and return it beside what was asked for."""
     case, naive = make_case(sizes), naive_search()
     ties = check_same(naive(*case), found := batched_search(*case))
     words = sum(len(hypothesis.word_ids) for hypothesis in found) / IMAGES
@@ -136,27 +156,32 @@ def compare(sizes: str, rounds: int = 3) -> dict[str, float]:
         },
         rounds,
     )
-    P, D, V = SIZES[sizes]
+    size = SIZES[sizes]
     print(
-        f"beam search, {IMAGES} images at {sizes}: {P}x{D} grid, {V} words, {words:.1f} a caption"
+        f"beam search, {IMAGES} images at {sizes}: {size.positions}x{size.encoder_dim} grid, "
+        f"{size.words} words, {words:.1f} a caption"
     )
+    memory = {}
     for name in ("naive", "batched", "bf16"):
-        memory = in_fresh_process(growth, sizes, name)
+        memory[name] = in_fresh_process(growth, sizes, name)
         ratio = seconds["naive"] / seconds[name]
-        print(f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times {memory:6.0f} MB")
+        print(
+            f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times {memory[name]:6.0f} MB"
+        )
     share = seconds["products"] / seconds["batched"]
     print(f"  the float32 products alone take {100 * share:.0f} % of the batched search's time")
     print(f"  same captions in float32, {ties} of them tied with another")
-    return {
-        "batched_vs_naive": seconds["naive"] / seconds["batched"],
-        "bf16_vs_naive": seconds["naive"] / seconds["bf16"],
-        "products_share": share,
-    }
+    return [
+        Row(f"beam search at {sizes}", seconds["naive"] / seconds["batched"], "×", least),
+        Row("the same, in bfloat16", seconds["naive"] / seconds["bf16"], "×", least_bf16),
+        Row("time that its matrix products alone take", 100 * share, "%"),
+        Row(f"peak memory of {IMAGES} images at once", memory["batched"], "MB"),
+    ]
 
 
-def main() -> dict[str, dict[str, float]]:
+def main() -> list[Row]:
     """Compare all sizes."""
-    return {sizes: compare(sizes) for sizes in SIZES}
+    return [row for sizes, targets in TARGETS.items() for row in compare(sizes, *targets)]
 
 
 if __name__ == "__main__":

@@ -725,6 +725,18 @@ def test_a_nucleus_is_the_fewest_words_that_are_likely_enough(top_k, top_p):
             assert float(shares[word]) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_a_temperature_divides_the_logarithms(temperature):
+    p = (2 * torch.randn(8, generator=torch.Generator().manual_seed(0))).softmax(0)
+    numbers = torch.arange(0, 1, 1 / 4000)
+    config = SearchConfig(1, sample=True, temperature=temperature)
+    drawn = draw(p.log().expand(len(numbers), -1), numbers, config)
+    expected = p ** (1 / temperature) / (p ** (1 / temperature)).sum()
+    torch.testing.assert_close(
+        drawn.bincount(minlength=8) / len(numbers), expected, atol=1e-3, rtol=0
+    )
+
+
 def test_what_is_forbidden_is_never_drawn():
     log_probs = torch.tensor([[-math.inf, 0.3, -math.inf, 0.7, -math.inf]]).log_softmax(1)
     numbers = torch.tensor([0.0, 0.25, 0.5, 0.999, 1 - 2**-24])

@@ -35,7 +35,7 @@ BATCH = 200  # files in one call
 PATIENCE = 120  # seconds for a call; it takes about 6 on a core of its own
 GROWTH = 200  # MiB that the whole run may add to what captioning good images takes
 PER_PIXEL = 8  # bytes that converting a large image may take, beside the image itself
-OPTIONS = ["caption", "--model", "toy", "--json", "--beam-size", "1", "--batch-size", "8"]
+OPTIONS = ["caption", "--json", "--beam-size", "1", "--batch-size", "8"]
 
 Odd = tuple[str, bytes]  # a file's name and what it holds
 

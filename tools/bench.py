@@ -22,20 +22,27 @@ ALT = (
 
 def amount(value: float, unit: str) -> str:
     """A number as the table has it: 5.13 -> '5.1 ×', 1.04 -> '1.04 ×', 0.8 -> '0.8 %'."""
-    digits = 2 if value < 2 and unit == "×" else 1 if value < 10 else 0
+    digits = 2 if value < 2 and unit in "×s" else 1 if value < 10 else 0
     return f"{value:.{digits}f} {unit}"
 
 
 def wanted(row: dict) -> str:
-    """What was asked for."""
+    """What was asked for; a dash where nothing was."""
+    if row["target"] is None:
+        return "–"
     return f"at {'least' if row['at_least'] else 'most'} {row['target']:g} {row['unit']}"
+
+
+def with_targets(result: dict) -> list[dict]:
+    """The rows that met or missed something."""
+    return [row for row in result["rows"] if row["target"] is not None]
 
 
 def table(result: dict) -> list[str]:
     """A line for each row, in Markdown."""
     lines = ["| what | measured | asked for | |", "| --- | ---: | ---: | --- |"]
     for row in result["rows"]:
-        verdict = "met" if row["met"] else "**missed**"
+        verdict = {True: "met", False: "**missed**", None: ""}[row["met"]]
         lines.append(
             f"| {row['what']} | {amount(row['value'], row['unit'])} | {wanted(row)} | {verdict} |"
         )
@@ -47,7 +54,7 @@ def render(folder: Path) -> str:
     if not (folder / STORED.name).exists():
         return ""
     result = json.loads((folder / STORED.name).read_text(encoding="utf-8"))
-    rows = result["rows"]
+    rows = with_targets(result)
     alt = ALT.format(met=sum(row["met"] for row in rows), count=len(rows))
     alt += ", ".join(f"{row['what']} {amount(row['value'], row['unit'])}" for row in rows) + "."
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -72,7 +79,7 @@ def render(folder: Path) -> str:
 
 def draw(result: dict) -> str:
     """The figure, as SVG on white, so that it reads the same on a dark page and in grey."""
-    rows, left, right, height = result["rows"], 300, 590, 34
+    rows, left, right, height = with_targets(result), 300, 590, 34
     ratios = [
         row["value"] / row["target"] if row["at_least"] else row["target"] / row["value"]
         for row in rows
