@@ -124,6 +124,14 @@ show(blank, careless, masked, titles=("blank", "paste(dog)", "paste(dog, mask=do
 # mask, it decides pixel by pixel how much of the sticker covers the sheet. (The *alphas* of later
 # chapters are something else: how much a model looks at each place. They too are weights over an
 # image, which is how both came by the name.)
+#
+# <aside class="margin sidebar">
+#
+# Ed Catmull and Alvy Ray Smith invented the channel for opacity at the New York Institute of
+# Technology, years before they helped to found Pixar. They called it *alpha* after the formula that
+# mixes two pictures, $\alpha A + (1 - \alpha) B$.
+#
+# </aside>
 
 # %%
 print("sheet  ", blank.mode, blank.size)
@@ -137,6 +145,13 @@ assert masked.getpixel((71, 91)) == blank.getpixel((71, 91))  # beside the ear: 
 # pixels along the longer side (they may be passed on under the Open Font License, whose text lies
 # beside them). Each thing needs a few words too: its names, what it does, and where it may be met. A
 # penguin in the snow is a small story, a penguin in the desert a bug.
+#
+# <aside class="margin sidebar">
+#
+# *Noto* stands for *no more tofu*: tofu is the name for the empty boxes that a screen shows in
+# place of characters for which it has no font. The family was made so that none would be left.
+#
+# </aside>
 
 # %% tags=["hide-input"]
 #| export

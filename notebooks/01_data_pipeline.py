@@ -281,6 +281,14 @@ assert (
 # occurs once in training is most often a spelling mistake or a name. Those become `<unk>`,
 # *unknown*.
 #
+# <aside class="margin sidebar">
+#
+# Language models of today hardly need `<unk>`: they cut a rare word into pieces that are common. A
+# usual way to find such pieces, *byte pair encoding*, was published in 1994 by Philip Gage, as a
+# way to compress files.
+#
+# </aside>
+#
 # Let us do it by hand for one caption. First, count the words.
 
 # %%
@@ -502,6 +510,14 @@ with h5py.File(folder / "naive.hdf5") as file:
 # hands batches of paths to several processes and takes their pixels back in order. The queue
 # between them is short. If it were not, fast readers would fill the memory with images that the
 # disk has no time for; as it is, **memory stays the same however many images there are**.
+#
+# <aside class="margin sidebar">
+#
+# A JPEG can hardly be entered in the middle. Its numbers are packed in codes of different lengths,
+# short ones for what is common, so where one begins you know only when you have read the one
+# before. Hence the processes share out pictures, not the parts of one.
+#
+# </aside>
 
 # %%
 #| export

@@ -286,6 +286,14 @@ print(f"BLEU-4 {evaluate(model)['bleu4']:.2f}")
 # the end after twenty. The other schedule, *one cycle* {cite}`smith2019`, climbs to the full rate and
 # sinks to nothing within a number of epochs fixed beforehand; it is made for short runs, and this
 # chapter's is one.
+#
+# <aside class="margin sidebar">
+#
+# Leslie Smith had at first let the rate swing up and down all through a training: *cyclical
+# learning rates*. Then a single swing turned out to be enough, if at the end the rate sank far
+# below where it had begun. The paper calls that *1cycle* {cite}`smith2019`.
+#
+# </aside>
 
 # %%
 #| export
@@ -459,6 +467,14 @@ assert list(batches) == whole[1:] and sorted(sum(whole, [])) == list(range(8))
 # because on its way back through time it is multiplied again and again, and now and then a batch
 # explodes. And the losses are weighted by real tokens, so that
 # the mean of an epoch is the mean over its words.
+#
+# <aside class="margin sidebar">
+#
+# To cut each number of a gradient by itself is the older way: Tomas Mikolov trained his recurrent
+# language models so. {cite:t}`pascanu2013` shorten the whole gradient, to keep its direction, and
+# add that in practice the two behave similarly.
+#
+# </aside>
 #
 # The last steps of a training jump about the place they are heading for. A running average of the
 # weights lies nearer to it, at the price of one more copy. After step $t$ the average $\bar\theta$ is
