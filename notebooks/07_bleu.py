@@ -611,6 +611,14 @@ for words in ["a dog runs on the green grass", "a dog", "grass green the on runs
 # beside BLEU: 18.93 for soft attention on Flickr8k, where BLEU-4 is 19.5 {cite}`xu2015`. It matches
 # stems and synonyms too, so a *puppy* may stand for a *dog*.
 #
+# <aside class="margin sidebar">
+#
+# The names run in the family. BLEU, French for blue, comes from IBM, *Big Blue*; ROUGE, French for
+# red, answers it, and spells out as *recall-oriented understudy for gisting evaluation*. The scores
+# made for captions went to the kitchen: after CIDEr came SPICE {cite}`anderson2016`.
+#
+# </aside>
+#
 # That takes dictionaries. The common scorer brings its own, 68 MB, and is a Java program
 # {cite}`denkowski2014`. `meteor` asks it where Java is installed, and says so where it is not; the
 # original tutorial left METEOR out, and `score` does too. How to start a program and read its
@@ -646,6 +654,14 @@ def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -
 # times, and reports the range that holds the middle 95 % of the scores {cite}`koehn2004`. Because
 # the statistics add up, a resample costs one product of a vector and a matrix, and no caption is
 # read again.
+#
+# <aside class="margin sidebar">
+#
+# Bradley Efron named the method in 1979, after those who pull themselves up by their own
+# bootstraps. Friends had suggested livelier names, he wrote in his acknowledgements, *Meat Axe* and
+# *Jack-Rabbit* among them; the one that he liked best was *Shotgun*.
+#
+# </aside>
 
 # %%
 #| export

@@ -203,6 +203,14 @@ assert len(set(sentences["once"])) >= 9
 assert len(set(sentences["twice"])) <= 3
 
 # %% [markdown]
+# <aside class="margin sidebar">
+#
+# Captioners recite more than one might think. Of the captions that *Show and Tell* held for best,
+# four in five stood word for word among those that it had been trained on {cite}`vinyals2015`.
+# Among its fifteen best for a picture, about half were new.
+#
+# </aside>
+#
 # The decoder does not complain. It has learned what sentences look like, and without a picture to
 # speak of it recites a likely one. If every caption of yours is the same, suspect the reading first.
 # And to make the accident hard, `normalise` takes stored pixels only, and refuses floats:
@@ -632,6 +640,14 @@ assert status == 0
 
 # %% [markdown]
 # ## Departures
+#
+# <aside class="margin sidebar">
+#
+# A pickled checkpoint is no list of numbers but a program, for a small machine that Python carries
+# inside, and its instructions can look up a function by name and call it. `python -m pickletools`
+# prints them without following them.
+#
+# </aside>
 #
 # - Its `caption.py` takes `--img`, `--model`, `--word_map` and `--beam_size`; here the word map and the
 #   search settings are inside the model's folder, where they can't be mixed up.

@@ -126,6 +126,14 @@ print("alphas", first.alphas.shape, "adding up to", first.alphas.sum((1, 2)).rou
 
 
 # %% [markdown]
+# <aside class="margin sidebar">
+#
+# People look at what they want to know. Alfred Yarbus (*Eye Movements and Vision*, 1967) recorded
+# the gaze of viewers of a painting by Ilya Repin. Asked for the ages of the family in it, they
+# looked at faces; asked how rich it was, at clothes and furniture.
+#
+# </aside>
+#
 # One map for each word, and each adds up to 1 over the cells of the encoder's grid. Map number $t$ is the
 # $\alpha_t$ of [chapter 03](03_attention.ipynb), and it was made *before* word $t$ was chosen: the
 # decoder reads word $t-1$, looks, and then speaks. So the map under *dog* says where the decoder
@@ -513,6 +521,14 @@ assert np.mean(distances) > 0.15
 # deep stack of convolutions, and each of its cells has seen far more than its square. How much more? Take one
 # cell near the middle and ask for the gradient of its features with respect to every pixel: where it
 # isn't zero, a change of the pixel would change the cell.
+#
+# <aside class="margin sidebar">
+#
+# What a cell can see is called its *receptive field*. The words are from physiology: Charles
+# Sherrington used them in 1906 for the patch of a dog's skin from which the animal could be made to
+# scratch itself.
+#
+# </aside>
 
 # %%
 model = captioner.model
