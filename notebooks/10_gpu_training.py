@@ -429,6 +429,14 @@ assert total["stage one, cached"] < total["stage one, no cache"]
 # %% [markdown]
 # ## bfloat16
 #
+# <aside class="margin sidebar">
+#
+# The *b* of *bfloat16* is for Brain, the research group at Google that it comes from. It is a
+# float32 cut in half: the sign and all eight bits of the exponent stay, and of the 23 bits after
+# the point only seven. Above 256 it can no longer count by ones.
+#
+# </aside>
+#
 # A matrix product in *bfloat16* keeps float32's range with a third of its digits, and
 # hardware made for it runs several times as fast. **Autocast** uses it for the products and keeps
 # sums, softmax, loss and weights in float32, so training works as before. On a processor
@@ -585,6 +593,14 @@ assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that 
 # as many do, and [Results](../book/results.md) what real photographs do.
 #
 # ## More than one GPU
+#
+# <aside class="margin sidebar">
+#
+# AlexNet, the network that won ImageNet's contest of 2012, was trained on two gaming cards, since
+# it did not fit into the memory of one. Each held half of the *network*. Here each GPU holds all of
+# it, and a share of the images.
+#
+# </aside>
 #
 # Each GPU gets a process of its own, with the whole model and a share of every batch; after each step's
 # backward pass they average their gradients ([chapter 05](05_training.ipynb)). The command is the one
