@@ -1212,10 +1212,17 @@ def captions_of(j, n):
 check("01.4", image_of, captions_of)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # Write down the first seven captions for $n = 3$, and under each the number of its image. Which kind of
 # division is that?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Dividing by `//` leaves the remainder off. The captions of image j come after the `j * n` captions
+# of the images before it: there `range` begins, and it ends n later.
 #
 # </details>
 #
@@ -1249,10 +1256,17 @@ as_int16 = ...  # megabytes
 check("01.5", as_int64, as_int16)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # Rows times columns times bytes. How many columns does a caption of 50 words have, and how many bytes
 # are 64 bits?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# There are `5 * 113_287` rows, and `<start>` and `<end>` need columns, too. A byte has 8 bits. Only
+# the bytes of a number tell the two sums apart; divide each by `1e6` at the end.
 #
 # </details>
 #

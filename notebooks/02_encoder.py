@@ -1145,10 +1145,18 @@ side = ...  # pixels
 check("02.2", vectors, side)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # The image is halved five times on its way: what is 256 divided by 2 five times? Then the other way
 # round: which number gives 14?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Halving five times is dividing by 32, for each side by itself. The first grid has `256 // 32`
+# rows; how many columns? It has as many vectors as rows times columns. And the side is the number
+# that 32 divides into 14 cells.
 #
 # </details>
 #
@@ -1269,10 +1277,17 @@ P, D = ..., ...
 check("02.5", P, D)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # `features` is an `nn.Sequential`, so `features[:-1]` is one without the last layer. The result has the
 # shape (1, D, height, width).
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Go on inside the `with`, where nothing is computed but shapes: `features(image).shape` can be
+# unpacked into `_, D, height, width`. P counts the places of that map.
 #
 # </details>
 #

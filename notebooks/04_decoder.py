@@ -1138,9 +1138,16 @@ saved = ...  # a whole number
 check("04.3", saved)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # A linear layer has a weight for each pair of an input and an output, and a bias for each output.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The vector gate has `512 * 2048` weights and one bias for each of its 2,048 outputs. Count the
+# paper's gate in the same way, with one output, and subtract.
 #
 # </details>
 #

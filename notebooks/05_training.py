@@ -1345,10 +1345,17 @@ def penalty(alphas):  # (B, steps, P), zero past a caption's end
 check("05.2", penalty)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # Over which axis do the weights add up to 1 already, whatever the model does? A penalty on that sum would
 # always be 0.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# The steps are axis 1, and `alphas.sum(dim=1)` has the shape (B, P). After the square, one `mean()`
+# without an axis goes over captions and pixels together.
 #
 # </details>
 #
@@ -1425,10 +1432,18 @@ def cuts(scores, decay_after):
 check("05.4", cuts)
 
 # %% [markdown]
-# <details><summary>Hint</summary>
+# <details><summary>Hint 1</summary>
 #
 # Go through the scores and keep three things: the best so far, how many epochs have passed since it or
 # the last cut, and the number of cuts.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# With `float("-inf")` for the first best, every score is either `> best`, and then best and count
+# start anew, or it adds 1 to the count. When the count reaches `decay_after`, two things happen to
+# two of the three numbers.
 #
 # </details>
 #
