@@ -140,6 +140,35 @@ def test_every_exercise_has_mistakes_and_every_checker_an_exercise(capsys):
         print(f"\nexercises: {len(EXERCISES)}, hints: {hints}, mistakes tried: {mistakes}")
 
 
+FOLD = "# <details><summary>{}</summary>\n#\n# Text.\n#\n# </details>\n#\n"
+SOLUTION = FOLD.replace("Text.", "```python\n# answer = 1\n# ```")
+CHAPTER = """# %% [markdown]
+# ### 42.1 One
+#
+# Give a one.
+
+# %% tags=["exercise"]
+answer = ...
+check("42.1", answer)
+
+# %% [markdown]
+"""
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [(), ("Hint",), ("Hint 1",), ("Hint", "Hint"), ("Hint 2", "Hint 1"), ("Hint 1", "Hint 3")],
+)
+def test_a_single_hint_is_refused(tmp_path, hints):
+    path = tmp_path / "42_one.py"
+    good = "".join(map(FOLD.format, ("Hint 1", "Hint 2"))) + SOLUTION.format("Solution")
+    path.write_text(CHAPTER + good)
+    assert exercises(path)[0].hints == ("Text.", "Text.")
+    path.write_text(CHAPTER + "".join(map(FOLD.format, hints)) + SOLUTION.format("Solution"))
+    with pytest.raises(ValueError, match=r"42\.1 needs 2 or more folded hints"):
+        exercises(path)
+
+
 def test_an_unknown_number_and_a_missing_answer_are_told():
     assert judge("03.9", 1).message.startswith("there is no exercise")
     assert judge("attention", 1).message.startswith("there is no exercise")

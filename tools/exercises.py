@@ -19,6 +19,7 @@ HEADING = re.compile(r"^### (\d\d\.\d) (.+)$", re.MULTILINE)
 FOLDED = re.compile(r"^<details><summary>(.+?)</summary>\n\n(.+?)\n\n</details>$", re.M | re.S)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 CHECK = re.compile(r"^check\(", re.MULTILINE)
+HINTS = 2  # at least: one that says where to look, one that comes close to the line
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def exercises(path: Path) -> list[Exercise]:
     """Every exercise of a chapter's script, in order.
 
     Raises:
-        ValueError: if a cell tagged `exercise` lacks its heading, check, hint or solution.
+        ValueError: if a cell tagged `exercise` lacks its heading, check, hints or solution.
     """
     cells = jupytext.read(path).cells
     found = []
@@ -57,9 +58,12 @@ def exercises(path: Path) -> list[Exercise]:
             raise ValueError(f'{path}: the cell of {number} needs one call of check("{number}", ')
         folded = FOLDED.findall(after.source) if after and after.cell_type == "markdown" else []
         names = [summary for summary, _ in folded]
-        hints = [f"Hint {i + 1}" for i in range(len(names) - 1)] if len(names) != 2 else ["Hint"]
-        if len(names) < 2 or names != [*hints, "Solution"]:
-            raise ValueError(f"{path}: {number} needs folded hints, then a solution; has {names}")
+        hints = [f"Hint {i + 1}" for i in range(len(names) - 1)]
+        if len(hints) < HINTS or names != [*hints, "Solution"]:
+            raise ValueError(
+                f"{path}: {number} needs {HINTS} or more folded hints, Hint 1 and on, and then a "
+                f"Solution; it has {names}"
+            )
         solution = PYTHON.findall(folded[-1][1])
         if len(solution) != 1:
             raise ValueError(f"{path}: the solution of {number} needs one block of Python")
