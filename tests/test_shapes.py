@@ -95,6 +95,13 @@ def test_letters_of_a_tuple_agree_with_each_other(watched):
     assert len(watch.problems) == 1 and "N is 3" in next(iter(watch.problems))
 
 
+def test_two_letters_of_one_size_are_refused(watched):
+    watch = watched(MODULE)
+    watch.sizes = {"N": 3, "E": 3}
+    with pytest.raises(ValueError, match="share a size"):
+        watch.compare(next(iter(watch.checked)), None, {}, {})
+
+
 def test_a_comment_on_nothing_is_refused(tmp_path):
     (tmp_path / "module.py").write_text("x = 1\nprint(x)  # (N, E)\n")
     with pytest.raises(ValueError, match="module.py:2"):

@@ -105,6 +105,8 @@ class Watch:
 
     def compare(self, comment: Comment, value, names: dict, bound: dict) -> None:
         """Hold `value` against its comment; letters that nobody knows yet are put into `bound`."""
+        if len(set(self.sizes.values())) < len(self.sizes):
+            raise ValueError(f"two letters share a size, so neither is tested: {self.sizes}")
         if comment.of_data:
             value = value.data
         self.checked[comment] += 1
@@ -247,9 +249,9 @@ def tour(watch: Watch, folder: Path) -> None:
     captions, lengths = data.captions[:2].flatten(0, 1), data.lengths[:2].flatten()
     objective(model, features, captions, lengths, TrainConfig())
 
-    watch.sizes = {"D": 1280, "P": 64, "A": 80, "E": 64, "H": 80}
+    watch.sizes = {letter: watch.sizes[letter] for letter in "DPAEHV"}
     photograph = next(pictures.glob("*test*"))
-    caption = Captioner.from_pretrained("toy").caption(photograph)
+    caption = Captioner(model).caption(photograph)
     show_attention(photograph, caption, to=folder / "look.png")
 
 
