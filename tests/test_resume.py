@@ -231,16 +231,17 @@ RECIPE = {
     "model": {"image_size": 64, "attention_dim": 8, "embed_dim": 8, "decoder_dim": 8},
     "mirrored": True,
     "stages": [
-        {"epochs": 2, "batch_size": 3, "averaging": 0.9, "own_words": 0.3},
-        {"epochs": 1, "batch_size": 3, "fine_tune_encoder": True, "bf16": True},
+        {"epochs": 9, "batch_size": 3, "averaging": 0.9, "own_words": 0.3},
+        {"epochs": 3, "batch_size": 3, "fine_tune_encoder": True, "bf16": True},
     ],
     "search": {"max_words": 8},
     "validation_beam_size": 2,
 }
 
 
-def train_by_command(folder: Path) -> None:
+def train_by_command(folder: Path, ready) -> None:
     torch.set_num_threads(1)
+    ready.set()  # all is imported, which took longer than the training will
     words = ["train", "--to", str(folder), "--resume", "--checkpoint-minutes", "0"]
     if not (folder / "recipe.json").exists():  # from then on the folder knows what it is for
         words += ["--recipe", str(folder.parent / "recipe.json")]
@@ -256,8 +257,10 @@ def train_by_command(folder: Path) -> None:
 def test_twenty_kills_at_random_moments_and_the_command_resumes(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
     whole = tmp_path / "whole"
+    ready = PROCESSES.Event()
+    process = start(train_by_command, whole, ready)
+    ready.wait()
     began = time.monotonic()
-    process = start(train_by_command, whole)
     process.join()
     assert process.exitcode == 0, (tmp_path / "said").read_text()
     seconds = time.monotonic() - began
@@ -269,11 +272,11 @@ def test_twenty_kills_at_random_moments_and_the_command_resumes(tmp_path):
         folder = tmp_path / f"run{runs}"
         runs += 1
         while True:
-            began = time.monotonic()
-            process = start(train_by_command, folder)
-            process.join(rng.uniform(0.02, 0.6) * seconds if kills < 20 else None)
+            ready.clear()
+            process = start(train_by_command, folder, ready)
+            ready.wait()
+            process.join(rng.uniform(0.02, 0.9) * seconds if kills < 20 else None)
             if process.exitcode is not None:
-                seconds = time.monotonic() - began  # a machine may have more to do, or less, by now
                 break
             process.kill()
             process.join()
