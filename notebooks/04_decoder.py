@@ -369,6 +369,14 @@ class _Step(torch.autograd.Function):
         return gradient @ weight, None, None, None
 
 
+def _as_autocast_wants(tensor: Tensor) -> Tensor:
+    """Cast once, before a loop: autocast itself would cast at every step, all but parameters."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
+
+
 class LoopLinear:
     """`F.linear` for weights used at every step of a loop: same numbers, gradients summed once."""
 
@@ -379,12 +387,9 @@ class LoopLinear:
         """Inputs (N, in) to (N, out), under autocast too; `weight` (out, in), `bias` (out,)."""
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return F.linear(inputs, weight, bias)
-        device = inputs.device.type
         if id(weight) not in self._gathered:
             steps: list[tuple[Tensor, Tensor]] = []
-            pair = (weight, bias)
-            if torch.is_autocast_enabled(device):
-                pair = tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in pair)
+            pair = (_as_autocast_wants(tensor) for tensor in (weight, bias))
             self._gathered[id(weight)] = (*_Gather.apply(*pair, steps), steps)
         weight, bias, steps = self._gathered[id(weight)]
         return _Step.apply(inputs.to(weight.dtype), weight, bias, steps)
@@ -411,7 +416,14 @@ torch.testing.assert_close(actual, expected)
 #
 # The five captions of an image may be trained together. Caption $i$ then belongs to image
 # $i // n$, as in the files of [chapter 01](01_data_pipeline.ipynb), and each image is projected
-# once for all of them.
+# once for all of them. Nor is its grid copied: the loop sorts images, too, by their longest
+# captions, and puts each running caption's state in its place among its image's $n$ rows before
+# attention looks. A caption that has ended leaves a row of zeros there, and what attention finds
+# for it is dropped; that costs less than reading the grid five times.
+#
+# Under bfloat16, which [chapter 05](05_training.ipynb) can train in, the grid's numbers take half the
+# room. But autocast remembers the casts of parameters only and would cast the same grid anew for each
+# word, so `grid` casts it before the loop.
 
 # %%
 #| export
@@ -459,6 +471,7 @@ class DecoderWithAttention(nn.Module):
         """Flatten (B, height, width, D) to (B, P, D) if need be, and project it once."""
         if encoder_out.dim() == 4:
             encoder_out = encoder_out.flatten(1, 2)
+        encoder_out = _as_autocast_wants(encoder_out)
         return Grid(encoder_out, self.attention.project(encoder_out))
 
     def init_state(self, grid: Grid) -> State:
@@ -477,13 +490,13 @@ class DecoderWithAttention(nn.Module):
         Returns:
             the new state (N, H), from which `word_logits` scores the next word; alpha (N, P).
         """
-        return self._step(self.embedding(words), state, grid, F.linear)
+        context, alpha = self.attention(grid.encoder_out, state.hidden, grid.projected)
+        return self._read(self.embedding(words), state, context, F.linear), alpha
 
-    def _step(
-        self, embedded: Tensor, state: State, grid: Grid, linear: Callable[..., Tensor]
-    ) -> tuple[State, Tensor]:
+    def _read(
+        self, embedded: Tensor, state: State, context: Tensor, linear: Callable[..., Tensor]
+    ) -> State:
         hidden, cell = state
-        context, alpha = self.attention(grid.encoder_out, hidden, grid.projected)
         beta = torch.sigmoid(linear(hidden, self.f_beta.weight, self.f_beta.bias))  # (N, D)
         inputs = torch.cat([embedded, beta * context], dim=1)  # (N, E + D)
 
@@ -493,7 +506,7 @@ class DecoderWithAttention(nn.Module):
         gates = gates + linear(hidden, lstm.weight_hh, lstm.bias_hh)  # (N, 4H)
         write, keep, new, show = gates.chunk(4, dim=1)
         cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
-        return State(torch.sigmoid(show) * torch.tanh(cell), cell), alpha
+        return State(torch.sigmoid(show) * torch.tanh(cell), cell)
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised scores (N, V) of every word, from hidden states (N, H)."""
@@ -537,15 +550,27 @@ class DecoderWithAttention(nn.Module):
         embedded = self.embedding((captions if fed is None else fed)[order])  # (N, T, E)
         grid = self.grid(encoder_out)
         state = self.init_state(grid).select(order // n)
-        grid = grid.select(order // n)
+        # Images are sorted, too, by their longest captions; n rows each, their captions' `places`.
+        longest, images = lengths.view(-1, n).amax(dim=1).sort(descending=True)
+        images = images.to(order.device)
+        grid = grid.select(images)
+        places = images.argsort()[order // n] * n + order % n  # (N,)
 
         linear = LoopLinear()
         hiddens, alphas = [], []
         for t, running in enumerate(targets.batch_sizes.tolist()):
-            if running < len(grid.projected):  # some captions have ended: keep the first rows
-                grid = Grid(*(tensor[:running] for tensor in grid))
+            looking = int((longest - 1 > t).sum())
+            if looking < len(grid.projected):  # all captions of some images have ended
+                grid = Grid(*(tensor[:looking] for tensor in grid))
+            if running < len(state.hidden):  # some captions have ended: keep the first rows
                 state = State(*(tensor[:running] for tensor in state))
-            state, alpha = self._step(embedded[:running, t], state, grid, linear)
+            # Attention sees n rows an image. Those of captions that have ended are zeros, and dropped.
+            place = places[:running]
+            hidden = state.hidden.new_zeros(looking * n, state.hidden.shape[1])
+            hidden = hidden.index_copy(0, place, state.hidden)
+            seen = self.attention(grid.encoder_out, hidden, grid.projected)
+            context, alpha = (tensor.index_select(0, place) for tensor in seen)
+            state = self._read(embedded[:running, t], state, context, linear)
             hiddens.append(state.hidden)
             alphas.append(alpha)
 

@@ -149,10 +149,35 @@ def test_an_images_captions_together_are_copies_of_the_image(decoder, encoder_ou
     generator = torch.Generator().manual_seed(4)
     captions = torch.randint(1, V, (15, 9), generator=generator)
     lengths = torch.randint(2, 10, (15,), generator=generator)
+    encoder_out.requires_grad_()  # as when the encoder is trained, too
     together = decoder(encoder_out, captions, lengths)
     apart = decoder(encoder_out.repeat_interleave(3, dim=0), captions, lengths)
     assert_close(together.logits.data, apart.logits.data)
     assert_close(together.alphas, apart.alphas)
+    wanted = [encoder_out, *decoder.parameters()]
+    expected = torch.autograd.grad(packed_loss(apart), wanted)
+    actual = torch.autograd.grad(packed_loss(together), wanted)
+    assert_close(actual, expected, atol=1e-6, rtol=1e-4)
+    again = torch.autograd.grad(packed_loss(decoder(encoder_out, captions, lengths)), wanted)
+    assert all(torch.equal(*pair) for pair in zip(again, actual, strict=True))
+
+
+def test_frozen_attention_leaves_the_other_gradients_alone(decoder, encoder_out):
+    captions = torch.randint(1, V, (10, 6), generator=torch.Generator().manual_seed(4))
+    lengths = torch.tensor([6, 2, 3, 3, 5, 4, 2, 2, 6, 6])
+
+    def gradients():
+        decoder.zero_grad()
+        packed_loss(decoder(encoder_out, captions, lengths)).backward()
+        return {name: weight.grad for name, weight in decoder.named_parameters()}
+
+    expected = gradients()
+    decoder.attention.requires_grad_(False)
+    for name, gradient in gradients().items():
+        if name.startswith("attention."):
+            assert gradient is None
+        else:
+            assert_close(gradient, expected[name])
 
 
 def test_beams_share_an_images_grid(decoder, encoder_out):
@@ -186,6 +211,16 @@ def test_bfloat16_stays_close(decoder, batch):
     assert_close(actual.logits.data.float(), expected.logits.data, atol=0.05, rtol=0)
     packed_loss(actual._replace(logits=actual.logits.float())).backward()
     assert decoder.decode_step.weight_ih.grad.dtype == torch.float32
+
+
+def test_autocast_casts_the_grid_once(decoder, encoder_out):
+    encoder_out.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        grid = decoder.grid(encoder_out)
+    assert grid.encoder_out.dtype == grid.projected.dtype == torch.bfloat16
+    grid.encoder_out.sum().backward()
+    assert torch.equal(encoder_out.grad, torch.ones_like(encoder_out))
+    assert decoder.grid(encoder_out).encoder_out is encoder_out  # without autocast: no copy
 
 
 @pytest.mark.parametrize(
