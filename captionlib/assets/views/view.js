@@ -49,6 +49,9 @@ function stepper(root, names, show, says, pace = 1100) {
 function startAll(kind, start) {
   for (const root of document.querySelectorAll(`.clv[data-kind="${kind}"]:not([data-ready])`)) {
     root.dataset.ready = "";
+    root.addEventListener("keydown", (event) => { // JupyterLab would move through its cells
+      if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+    });
     start(root, JSON.parse(root.querySelector("script[type='application/json']").textContent));
   }
 }
