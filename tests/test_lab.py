@@ -1,12 +1,14 @@
 """The chapters in JupyterLab, driven in a real browser: `make lab-test`. Not part of `make test`.
 
 A chapter is opened without its outputs, Run All Cells is chosen in the menu, and once the kernel is
-idle and the notebook saved, every cell has run and none has an error.
+idle and the notebook saved, every cell has run and none has an error. Then its views are driven by
+keyboard, and the widgets that ask the kernel.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,13 +19,24 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
+from captionlib.captioner import Captioner
+from captionlib.files import ASSETS
 from tools import find_chapters
 from tools.notebooks import tags
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = [path.stem for path in find_chapters(ROOT)]
 LIGHT = "03_attention"  # runs with the tests of the site as well
+VIEWS = {  # the kinds of views that a chapter's outputs hold; the others hold none
+    "04_decoder": ["packed"],
+    "06_beam_search": ["beam"],
+    "07_bleu": ["bleu"],
+    "08_caption_a_photo": ["attention"],
+    "09_seeing_attention": ["attention"],
+}
+LIVE = "08_caption_a_photo"  # its view stands in a widget, below the sliders
 PATIENCE = 1800  # seconds for a chapter; a quiet machine needs a tenth
 pytestmark = pytest.mark.lab
 
@@ -70,6 +83,46 @@ def without_outputs(source: Path, target: Path) -> None:
     nbformat.write(notebook, target)
 
 
+def drive_view(page, kind: str) -> None:
+    """One key changes what a view says, also one that JupyterLab moves through the cells by."""
+    view = page.locator(f".jp-OutputArea-output .clv[data-kind={kind}]")
+    status, control = view.locator("[role=status]"), view.locator("input").first
+    said = status.text_content()
+    control.scroll_into_view_if_needed()
+    control.focus()
+    if kind == "bleu":
+        control.select_text()
+        key = "x"
+    else:
+        key = "ArrowRight" if control.input_value() == "0" else "ArrowLeft"
+    page.keyboard.press(key)
+    expect(status).not_to_have_text(said, timeout=60_000)
+
+
+def drive_widgets(page) -> int:
+    """Sliders and buttons that ask the kernel for another caption; how many sliders there are."""
+    view = page.locator(".jp-OutputArea-output .clv[data-kind=attention]")
+
+    def answer(widget: str, key: str) -> str:
+        """The caption of the view that the kernel sends in place of the one shown."""
+        view.evaluate("e => e.dataset.old = ''")
+        page.locator(widget).press(key)
+        page.wait_for_selector(".clv[data-kind=attention][data-ready]:not([data-old])")
+        return view.locator(".clv-title").text_content()
+
+    beam, temperature = (
+        f".widget-hslider:has(label:text-is('{name}')) [role=slider]"
+        for name in ("beam size", "temperature")
+    )
+    captioner = Captioner.from_pretrained()
+    for key, beam_size in (("Home", 1), ("ArrowRight", 2)):
+        expected = captioner.caption(ASSETS / "photograph.jpg", beam_size=beam_size)
+        assert answer(beam, key) == expected.text
+    tame = answer("button:text-is('random words')", "Enter")
+    assert answer(temperature, "End") != tame
+    return page.locator(".widget-hslider").count()
+
+
 @pytest.mark.parametrize(
     "chapter", [pytest.param(n, marks=[pytest.mark.site] * (n == LIGHT)) for n in CHAPTERS]
 )
@@ -81,6 +134,8 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(180_000)  # milliseconds
+    problems = []
+    page.on("pageerror", lambda error: problems.append(f"{error}"))
     try:
         page.goto(f"{address}/lab/tree/{notebook.name}?reset")
         page.wait_for_selector(".jp-Toolbar-kernelName:has-text('Python 3')")
@@ -105,6 +160,18 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
             wanted = sum("raises-exception" in tags(c) for c in cells)
             assert len(errors) <= wanted, errors[0]["evalue"]
         assert page.locator(".jp-OutputArea-output").count(), "nothing is seen"
+
+        outputs = [o.data for c in cells for o in c.outputs if "data" in o]
+        shown = "".join(data.get("text/html", "") for data in outputs)
+        views = re.findall('<div class="clv" data-kind="(.+?)"', shown)
+        assert views == VIEWS.get(chapter, [])
+        for kind in views:
+            drive_view(page, kind)
+        live = any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
+        assert live == (chapter == LIVE)
+        sliders = drive_widgets(page) if live else 0
+        assert not problems
     finally:
         context.close()
     tally(chapters_in_jupyterlab=1, cells_run_there=len(ran))
+    tally(views_driven_there=len(views), sliders_moved_there=sliders)
