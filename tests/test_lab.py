@@ -19,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from captionlib.captioner import Captioner
@@ -99,8 +100,8 @@ def drive_view(page, kind: str) -> None:
     expect(status).not_to_have_text(said, timeout=60_000)
 
 
-def drive_widgets(page) -> int:
-    """Sliders and buttons that ask the kernel for another caption; how many sliders there are."""
+def drive_widgets(page, photograph: Path) -> int:
+    """Everything that asks the kernel for another caption; how many sliders there are."""
     view = page.locator(".jp-OutputArea-output .clv[data-kind=attention]")
 
     def answer(widget: str, key: str) -> str:
@@ -120,6 +121,12 @@ def drive_widgets(page) -> int:
         assert answer(beam, key) == expected.text
     tame = answer("button:text-is('random words')", "Enter")
     assert answer(temperature, "End") != tame
+
+    Image.new("RGB", (96, 32), "green").save(photograph)
+    with page.expect_file_chooser() as chooser:
+        page.locator(".widget-upload").press("Enter")
+    chooser.value.set_files(photograph)
+    expect(view).to_have_attribute("style", re.compile("--shape: 96 / 32"), timeout=60_000)
     return page.locator(".widget-hslider").count()
 
 
@@ -169,7 +176,7 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
             drive_view(page, kind)
         live = any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
         assert live == (chapter == LIVE)
-        sliders = drive_widgets(page) if live else 0
+        sliders = drive_widgets(page, folder / "own.png") if live else 0
         assert not problems
     finally:
         context.close()
