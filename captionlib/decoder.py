@@ -256,7 +256,7 @@ class DecoderWithAttention(nn.Module):
                 grid = Grid(*(tensor[:looking] for tensor in grid))
             if running < len(state.hidden):  # some captions have ended: keep the first rows
                 state = State(*(tensor[:running] for tensor in state))
-            # Attention sees n rows an image. Those of captions that have ended are zeros, and dropped.
+            # Attention sees n rows an image; those of captions that have ended are zeros, dropped.
             place = places[:running]
             hidden = state.hidden.new_zeros(looking * n, state.hidden.shape[1])
             hidden = hidden.index_copy(0, place, state.hidden)
