@@ -58,7 +58,7 @@ plt.show()
 #
 # ## Why a toy world?
 #
-# The original tutorial begins with a download: the photographs of MSCOCO '14, 13 GB to train on and
+# The original tutorial begins with a download: the photographs of MSCOCO ’14, 13 GB to train on and
 # 6 GB to validate on. Flickr8k and Flickr30k are smaller, and [chapter 10](10_gpu_training.ipynb) is made
 # for such sets. But for learning how a captioner works, photographs have three drawbacks.
 #
@@ -350,7 +350,7 @@ show(smooth, rough.crop(piece), smooth.crop(piece), titles=("a meadow", "jagged"
 # `captionlib/scenery.py`. It is the one part of this chapter that you need not read: brush strokes,
 # nothing about captions. What matters is its promise. `paint_setting(setting, look)` gives the same
 # picture for the same two arguments, and `look` is a number from which hills, clouds and light
-# follow, so that no two meadows are alike. A model that learnt one meadow by heart would have learnt
+# follow, so that no two meadows are alike. A model that learned one meadow by heart would have learned
 # nothing.
 
 # %% mystnb={"figure": {"caption": "Eight places to be.", "name": "fig-scenes-settings"}, "image": {"alt": "Eight settings without objects, in two rows: a meadow with flowers, a beach, a snowy landscape with firs, a street with coloured houses, a desert with table mountains, a moonlit night with fireflies, open water, and a room with a window, a painting and a rug."}}

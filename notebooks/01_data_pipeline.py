@@ -1024,7 +1024,8 @@ workplace.cleanup()
 # holds `train2014` and `val2014`. From the shell:
 #
 # ```
-# captionlib prepare --karpathy-json dataset_flickr8k.json --images Flicker8k_Dataset --to data
+# captionlib prepare --karpathy-json dataset_flickr8k.json --images Flicker8k_Dataset \
+#     --to data
 # ```
 #
 # ## Departures

@@ -1075,7 +1075,7 @@ for name, cells, channels in [
 # - Pixels must be scaled as the weights expect, once. The numbers belong to the backbone.
 # - At 256×256 the grid is 8×8. A 14×14 grid is the same one, stretched.
 # - `requires_grad` freezes weights; batch-norm statistics need evaluation mode on top.
-# - `fine_tune()` frees blocks 2 to 4. Use a small learning rate, after the decoder has learnt.
+# - `fine_tune()` frees blocks 2 to 4. Use a small learning rate, after the decoder has learned.
 # - A frozen encoder's grids are computed once and read from disk ever after.
 #
 # ## Exercises

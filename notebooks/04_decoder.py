@@ -713,7 +713,7 @@ print(
 assert share < 1
 
 # %% [markdown]
-# The saving is roughly the share of padding, and real captions vary more than these. The loss needs
+# At best the saving is the share of padding, and real captions vary more than these. The loss needs
 # the real tokens alone in any case, and a packed sequence has just those in `.data`.
 #
 # ## Words that have been read before

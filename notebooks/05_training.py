@@ -1038,7 +1038,8 @@ print(
 assert learned_bleu4 >= 0.8 * generator_bleu4
 
 # %% [markdown]
-# What does it say of scenes it has never seen?
+# What does it say of scenes it has never seen? Compare each caption with its picture: not all of them
+# need be right.
 
 # %% mystnb={"figure": {"caption": "Six validation scenes and what the model wrote.", "name": "fig-training-captions"}, "image": {"alt": "Six scenes of the toy world that the model was not trained on, each with the caption it wrote. Most name the right things in the right places."}} tags=["nbval-ignore-output"]
 import textwrap
@@ -1325,7 +1326,7 @@ check("05.1", padded_loss)
 # ```
 #
 # Averaged over padding too, the loss would be smaller for a batch with one long caption, without anything
-# having been learnt. Averaged caption by caption, the words of short captions would count for more.
+# having been learned. Averaged caption by caption, the words of short captions would count for more.
 #
 # </details>
 #

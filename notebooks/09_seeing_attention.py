@@ -652,6 +652,8 @@ assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives with
 #
 # ## Departures
 #
+# From the **original tutorial**:
+#
 # - Its `visualize_att` lays a grey map at 80 % opacity over the picture, each word with a scale of
 #   its own. Here all words share one, and its size is written down.
 # - It shows the figure and nothing else, and fails where there is no display. Here it can go straight to a

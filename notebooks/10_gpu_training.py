@@ -214,7 +214,7 @@ print(f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {run.mod
 # While the encoder is frozen, an image has the same grid in every epoch, so encode it once and keep
 # the grid on disk, two bytes a number. Small sets cost little. For COCO, look before you
 # write: a stretched grid of 14×14 takes three times the room of the 8×8 it was stretched from,
-# and knows nothing more.
+# and knows nothing more. (These are the training images; chapter 02 counted all.)
 
 # %%
 SETS = {"Flickr8k": 6_000, "Flickr30k": 29_000, "COCO": 113_287}  # training images
@@ -538,7 +538,7 @@ assert history[-1]["nats"] < 0.75 * history[0]["nats"]
 #
 # Start from the best of stage one, and let blocks 2 to 4 of the encoder move. Their rate must be
 # well below the one they were first trained with: they are good already, and large steps would undo
-# that before the decoder can follow. The original took 1e-4, a tenth of Adam's default. There
+# that before the decoder can follow. The original took `1e-4`, a tenth of Adam's default. There
 # is no cache now, since the grids change with every step.
 
 # %% tags=["nbval-ignore-output"]
@@ -607,7 +607,7 @@ assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that 
 # you know, with [Accelerate](https://huggingface.co/docs/accelerate)'s launcher before it:
 #
 # ```bash
-# accelerate launch --multi_gpu --num_processes 4 \
+# accelerate launch --multi_gpu --num_processes 4 --mixed_precision no \
 #     -m captionlib.cli train --recipe coco --data prepared --to model --workers 4
 # ```
 #
