@@ -81,9 +81,9 @@ def book(tmp_path):
 
 def test_what_was_stored_is_tabled_with_its_misses_and_where_it_came_from(book):
     page = (book / "results.md").read_text(encoding="utf-8")
-    assert "| a step & its products | 5.1 × | at least 5 × | met |" in page
-    assert "| memory | 1.20 × | at most 1.1 × | **missed** |" in page
-    assert "| stated alone | 62 % | – |  |" in page
+    assert "| a step & its products | met | 5.1 × | at least 5 × |" in page
+    assert "| memory | **missed** | 1.20 × | at most 1.1 × |" in page
+    assert "| stated alone |  | 62 % | – |" in page
     assert "A Processor, 2 cores, 2 threads, on 2026-01-02" in page and "torch 2.0" in page
     assert re.search(r":alt: .*1 of 2 do.*memory 1\.20 ×", page)
 
@@ -94,7 +94,7 @@ def test_the_figure_has_a_bar_for_each_row_and_one_line_that_is_the_target(book)
     page, *bars = root.findall(f"{kind}rect")
     target = float(root.find(f"{kind}line").get("x1"))
     ends = [float(bar.get("x")) + float(bar.get("width")) for bar in bars]
-    assert len(bars) == 2 and ends[0] > target > ends[1] and page.get("fill") == "#ffffff"
+    assert len(bars) == 2 and ends[0] > target > ends[1] and "#ffffff" in page.get("fill")
     said = [text.text for text in root.findall(f"{kind}text")]
     assert {"a step & its products", "5.1 ×, at least 5 ×", "1.20 ×, at most 1.1 ×"} <= set(said)
 

@@ -14,6 +14,13 @@ BOOK = Path(__file__).parent.parent / "book"
 STORED = BOOK / "results" / "bench.json"
 FIGURE = Path("figures", "bench.svg")  # beside the page
 BEGIN, END = "<!-- bench: written by tools.results -->", "<!-- bench: end -->"
+COLOURS = {  # on a light page and on a dark one
+    "ink": ("#222222", "#ececec"),
+    "ground": ("#ffffff", "#121212"),
+    "met": ("#1f5fa8", "#7db3ee"),
+    "missed": ("#f3d9b8", "#4b3516"),
+    "edge": ("#1f3a5f", "#b8b8b8"),
+}
 ALT = (
     "A bar for each measurement, the longer the better. The target is one vertical line for all, "
     "and a bar that crosses it meets its target. {met} of {count} do: "
@@ -40,12 +47,11 @@ def with_targets(result: dict) -> list[dict]:
 
 def table(result: dict) -> list[str]:
     """A line for each row, in Markdown."""
-    lines = ["| what | measured | asked for | |", "| --- | ---: | ---: | --- |"]
+    lines = ["| what | | measured | asked for |", "| --- | --- | ---: | ---: |"]
     for row in result["rows"]:
         verdict = {True: "met", False: "**missed**", None: ""}[row["met"]]
-        lines.append(
-            f"| {row['what']} | {amount(row['value'], row['unit'])} | {wanted(row)} | {verdict} |"
-        )
+        figures = f"{amount(row['value'], row['unit'])} | {wanted(row)}"
+        lines.append(f"| {row['what']} | {verdict} | {figures} |")
     return lines
 
 
@@ -78,8 +84,8 @@ def render(folder: Path) -> str:
 
 
 def draw(result: dict) -> str:
-    """The figure, as SVG on white, so that it reads the same on a dark page and in grey."""
-    rows, left, right, height = with_targets(result), 300, 590, 34
+    """The figure, as SVG: readable on a telephone, on a dark page, and in grey."""
+    rows, left, right, height = with_targets(result), 10, 330, 46
     ratios = [
         row["value"] / row["target"] if row["at_least"] else row["target"] / row["value"]
         for row in rows
@@ -90,27 +96,33 @@ def draw(result: dict) -> str:
         share = (math.log(ratio) - math.log(low)) / (math.log(high) - math.log(low))
         return round(left + share * (right - left), 1)
 
-    bottom = height * len(rows) + 10
+    bottom = height * len(rows) + 6
+    dark = "".join(f"--{name}:{colours[1]};" for name, colours in COLOURS.items())
+    colour = {name: f"var(--{name}, {colours[0]})" for name, colours in COLOURS.items()}
+    line = f'<line x1="{x(1)}" x2="{x(1)}" y1="4" y2="{bottom}" '
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {bottom + 30}" '
-        'font-family="sans-serif" font-size="13" fill="#222222">',
-        f'<rect width="760" height="{bottom + 30}" fill="#ffffff"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 500 {bottom + 24}" '
+        'font-family="sans-serif" font-size="14">',
+        f"<style>@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>",
+        f'<rect width="500" height="{bottom + 24}" fill="{colour["ground"]}"/>',
+        line + f'stroke="{colour["ink"]}" stroke-width="2" stroke-dasharray="6 4"/>',
     ]
     for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
-        y = 10 + height * i
-        colours = "#1f5fa8" if row["met"] else "#f3d9b8"  # dark against light, in grey as well
+        y = 6 + height * i
+        said = f"{amount(row['value'], row['unit'])}, {wanted(row)}"
+        bar = colour["met" if row["met"] else "missed"]  # one dark, one light: so in grey as well
+        # What is written stands on a ground of its own where the line would run through it.
+        halo = f'fill="{colour["ink"]}" stroke="{colour["ground"]}" stroke-width="5"'
+        halo += ' paint-order="stroke"'
         parts += [
-            f'<text x="{left - 10}" y="{y + 18}" text-anchor="end">{escape(row["what"])}</text>',
-            f'<rect x="{left}" y="{y + 4}" width="{max(2, x(ratio) - left):.1f}" height="20" '
-            f'fill="{colours}" stroke="#1f3a5f"/>',
-            f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 18}">'
-            f"{amount(row['value'], row['unit'])}, {wanted(row)}</text>",
+            f'<text x="{left}" y="{y + 16}" {halo}>{escape(row["what"])}</text>',
+            f'<rect x="{left}" y="{y + 22}" width="{max(2, x(ratio) - left):.1f}" height="14" '
+            f'fill="{bar}" fill-opacity="0.85" stroke="{colour["edge"]}"/>',
+            f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 34}" {halo}>{said}</text>',
         ]
-    line = f'<line x1="{x(1)}" x2="{x(1)}" y1="4" y2="{bottom}" '
     parts += [
-        line + 'stroke="#ffffff" stroke-width="4"/>',  # so that it is seen on a dark bar
-        line + 'stroke="#222222" stroke-width="2" stroke-dasharray="6 4"/>',
-        f'<text x="{x(1)}" y="{bottom + 18}" text-anchor="middle">the target</text>',
+        f'<text x="{x(1)}" y="{bottom + 16}" text-anchor="middle" fill="{colour["ink"]}">'
+        "the target</text>",
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
