@@ -52,7 +52,9 @@ startAll("attention", (root, data) => {
   function scale() {
     [rows, columns] = [[data.grid[0], tall], [data.grid[1], wide]]
       .map(([cells, pixels]) => spread(cells, pixels, smooth.checked));
-    top = Math.max(...data.maps.flatMap((map) => upsample(map, data.grid, rows, columns).flat()));
+    // Not Math.max(...all): a long caption has more pixels than a function takes arguments.
+    const highest = (map) => Math.max(...upsample(map, data.grid, rows, columns).flat());
+    top = Math.max(...data.maps.map(highest));
     sheet.classList.toggle("clv-smooth", smooth.checked);
   }
 
