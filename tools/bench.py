@@ -18,7 +18,7 @@ COLOURS = {  # on a light page and on a dark one
     "ink": ("#222222", "#ececec"),
     "ground": ("#ffffff", "#121212"),
     "met": ("#1f5fa8", "#7db3ee"),
-    "missed": ("#f3d9b8", "#4b3516"),
+    "missed": ("#f3d9b8", "#7a5524"),
     "edge": ("#1f3a5f", "#b8b8b8"),
 }
 ALT = (
@@ -99,26 +99,24 @@ def draw(result: dict) -> str:
     bottom = height * len(rows) + 6
     dark = "".join(f"--{name}:{colours[1]};" for name, colours in COLOURS.items())
     colour = {name: f"var(--{name}, {colours[0]})" for name, colours in COLOURS.items()}
-    line = f'<line x1="{x(1)}" x2="{x(1)}" y1="4" y2="{bottom}" '
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 500 {bottom + 24}" '
         'font-family="sans-serif" font-size="14">',
         f"<style>@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>",
         f'<rect width="500" height="{bottom + 24}" fill="{colour["ground"]}"/>',
-        line + f'stroke="{colour["ink"]}" stroke-width="2" stroke-dasharray="6 4"/>',
     ]
     for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
         y = 6 + height * i
         said = f"{amount(row['value'], row['unit'])}, {wanted(row)}"
         bar = colour["met" if row["met"] else "missed"]  # one dark, one light: so in grey as well
-        # What is written stands on a ground of its own where the line would run through it.
-        halo = f'fill="{colour["ink"]}" stroke="{colour["ground"]}" stroke-width="5"'
-        halo += ' paint-order="stroke"'
+        ink = f'fill="{colour["ink"]}"'
         parts += [
-            f'<text x="{left}" y="{y + 16}" {halo}>{escape(row["what"])}</text>',
+            f'<text x="{left}" y="{y + 16}" {ink}>{escape(row["what"])}</text>',
             f'<rect x="{left}" y="{y + 22}" width="{max(2, x(ratio) - left):.1f}" height="14" '
             f'fill="{bar}" fill-opacity="0.85" stroke="{colour["edge"]}"/>',
-            f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 34}" {halo}>{said}</text>',
+            f'<line x1="{x(1)}" x2="{x(1)}" y1="{y + 20}" y2="{y + 38}" '
+            f'stroke="{colour["ink"]}" stroke-width="2"/>',  # beside the words, not through them
+            f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 34}" {ink}>{said}</text>',
         ]
     parts += [
         f'<text x="{x(1)}" y="{bottom + 16}" text-anchor="middle" fill="{colour["ink"]}">'
