@@ -41,6 +41,7 @@ SCORES = {
     "cider_d": "CIDEr-D",
 }
 NAMES = {"flickr8k": "Flickr8k", "flickr30k": "Flickr30k", "coco": "COCO", "scenes": "Toy world"}
+WHO = ("decoder", "both")  # learned: the decoder alone, then the encoder as well
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -220,7 +221,7 @@ def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
         f"{epochs['encoder']} with the encoder's last stages, {minutes['encoder']:.0f} minutes:",
         "",
         *table(
-            ["beam", "BLEU-4, decoder", "CIDEr-D, decoder", "BLEU-4, both", "CIDEr-D, both"],
+            ["beam", *(f"{name},<br>{who}" for who in WHO for name in ("BLEU-4", "CIDEr-D"))],
             [
                 [_beam(b), *(f"{row[name]:.2f}" for row in (b, a) for name in ("bleu4", "cider_d"))]
                 for b, a in zip(alone, together, strict=True)
