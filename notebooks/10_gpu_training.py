@@ -58,8 +58,8 @@ timeline(
     axes, 2.25, "processor", "image", [(1.5 + 1.8 * i, 1.8, f"load {i + 1}") for i in range(4)]
 )
 timeline(axes, 1.7, "GPU", "state", [(3.3 + 1.8 * i, 0.6, f"train {i + 1}") for i in range(3)])
-axes.text(4.5, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#888888")
-axes.text(6.3, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#888888")
+axes.text(4.5, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#4a4a4a")
+axes.text(6.3, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#4a4a4a")
 timeline(axes, 0.9, "processor", "image", [(1.5 + 0.6 * i, 0.3, f"{i + 1}") for i in range(12)])
 timeline(axes, 0.35, "GPU", "state", [(1.8 + 0.6 * i, 0.6, f"{i + 1}") for i in range(11)])
 plt.show()
@@ -73,86 +73,46 @@ plt.show()
 #
 # ## One name to change
 #
-# Everything that tells a small run from a large one stands in this table, in the package's own
-# settings. (On the command line such a table is a [recipe](../book/running.md): `"coco"` here is
-# `coco-original` there.) `RUN = "toy"` is what you see executed here. For a real one, put the data into
-# `data/flickr8k` beside this notebook (`dataset_flickr8k.json`, and the photographs in `images`; for
-# COCO, `images` holds `train2014` and `val2014`), change the name, and run all cells.
-# `captionlib download` fetches either set; rename Flickr8k's folder `Flicker8k_Dataset` to `images`.
+# What tells a small run from a large one is its settings, and those have names: the package's
+# [recipes](../book/running.md). `RUN = "small"` is what you see executed here, on a toy world of its
+# own. For a real one write `"flickr8k"`, `"flickr30k"` or `"coco"`, and run all cells: the data set is
+# fetched into `data`, beside this notebook, unless it lies there already. (Flickr30k's photographs
+# are handed out through a form, and [Data sets](../book/data.md) says where to put them.)
+#
+# This chapter trains in two stages. Where a recipe has only one, `GENTLE` turns its settings into a
+# second. A batch is so many images with all their captions: 16 images are 80 captions.
 
 # %%
-from dataclasses import dataclass
-
 from captionlib.data import DataConfig
 from captionlib.decoder import ModelConfig
+from captionlib.recipes import Recipe, read_recipe
 from captionlib.training import TrainConfig
 
-RUN = "toy"
+RUN = "small"
 
-
-@dataclass(frozen=True)
-class Run:
-    """All settings of one training."""
-
-    data: DataConfig
-    model: ModelConfig
-    first: TrainConfig  # stage one: the decoder alone, on cached grids
-    second: TrainConfig  # stage two: the encoder's blocks 2 to 4 as well, on images
-    workers: int  # processes that load images
-
-
-# One batch is `batch_size` images with all their captions: 16 images are 80 captions.
-RUNS = {
-    "toy": Run(
-        DataConfig(min_word_freq=1, max_len=30),
-        ModelConfig(attention_dim=128, embed_dim=96, decoder_dim=128, dropout=0.2),
-        TrainConfig(epochs=12, batch_size=16, learning_rate=4e-3, schedule="one_cycle"),
-        TrainConfig(
-            epochs=1,
-            batch_size=16,
-            learning_rate=1e-4,
-            encoder_learning_rate=1e-5,
-            fine_tune_encoder=True,
-        ),
-        workers=0,
-    ),
-    "flickr8k": Run(  # stage one as on the page of results
-        DataConfig(),
-        ModelConfig(embed_dim=300, feature_dropout=0.2),
-        TrainConfig(
-            epochs=12,
-            batch_size=64,
-            learning_rate=1e-3,
-            schedule="one_cycle",
-            label_smoothing=0.1,
-            bf16=True,
-        ),
-        TrainConfig(
-            epochs=3,
-            batch_size=32,
-            learning_rate=1e-4,
-            encoder_learning_rate=1e-5,
-            label_smoothing=0.1,
-            bf16=True,
-            fine_tune_encoder=True,
-        ),
-        workers=4,
-    ),
-    "coco": Run(  # the original tutorial's settings
-        DataConfig(),
-        ModelConfig(backbone="resnet101", grid_size=14),
-        TrainConfig(epochs=20, batch_size=16, learning_rate=4e-4),
-        TrainConfig(
-            epochs=10,
-            batch_size=6,
-            learning_rate=4e-4,
-            encoder_learning_rate=1e-4,
-            fine_tune_encoder=True,
-        ),
-        workers=8,
-    ),
+GENTLE = {  # the encoder's blocks 2 to 4 as well, at a tenth of the decoder's rate
+    "fine_tune_encoder": True,
+    "epochs": 3,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "encoder_learning_rate": 1e-5,
 }
-run = RUNS[RUN]
+SMALL = Recipe(
+    scenes={"train": 128, "val": 32, "test": 0, "seed": 0},
+    data={"min_word_freq": 1, "max_len": 30},
+    model={"attention_dim": 128, "embed_dim": 96, "decoder_dim": 128, "dropout": 0.2},
+    stages=[
+        {"epochs": 12, "batch_size": 16, "learning_rate": 4e-3, "schedule": "one_cycle"},
+        GENTLE | {"epochs": 1, "batch_size": 16},
+    ],
+)
+
+recipe = SMALL if RUN == "small" else read_recipe(RUN)
+stages = [*recipe.stages, recipe.stages[0] | GENTLE][:2]
+first, second = (TrainConfig(**stage) for stage in stages)
+workers = 0 if recipe.scenes else 4  # processes that load images
+for number, stage in enumerate((first, second), start=1):
+    print(f"stage {number}: {stage.batch_size} images a batch, epochs: {stage.epochs}")
 
 # %% [markdown]
 # The device is the best one there is. *MPS* is the GPU of Apple's processors.
@@ -173,25 +133,31 @@ else:
 # %% [markdown]
 # ## The data
 #
-# The same two calls as ever, whatever the set. What is prepared already is not prepared again.
+# The calls are the same as ever, whatever the set. What was fetched or prepared before is not fetched
+# or prepared again.
 
 # %%
 import tempfile
 from pathlib import Path
 
 from captionlib.data import ImageDataset, image_file, load_references, prepare
+from captionlib.download import download
 from captionlib.scenes import write_scenes
 
 temporary = tempfile.TemporaryDirectory()
-if RUN == "toy":
+progress = not recipe.scenes  # a bar, where something takes long
+about = dict(recipe.data)
+name = about.pop("dataset", "scenes")  # the rest is how captions become numbers
+if recipe.scenes:
     home = Path(temporary.name)
-    karpathy = write_scenes(home, train=128, val=32, test=0, seed=0)
+    karpathy = write_scenes(home, **recipe.scenes)
+    photographs = karpathy.parent / "images"
 else:
     home = Path("data") / RUN
-    karpathy = home / f"dataset_{RUN}.json"
+    karpathy, photographs, _ = download(name, Path("data") / name)
 folder = home / "prepared"
 if not any(folder.glob("WORDMAP_*.json")):
-    prepare(karpathy, home / "images", folder, run.data, progress=RUN != "toy")
+    prepare(karpathy, photographs, folder, DataConfig(**about), progress=progress)
 
 # %% [markdown]
 # `FeatureDataset` pairs whatever it is given with all the captions of each image. Given the images
@@ -205,8 +171,8 @@ from captionlib.training import caption_loss, make_loader, make_optimizer
 
 dataset = FeatureDataset(folder, "TRAIN", ImageDataset(image_file(folder, "TRAIN")))
 torch.manual_seed(0)
-model = CaptionModel(run.model, dataset.vocabulary).to(device)
-print(f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {run.model.backbone}")
+model = CaptionModel(ModelConfig(**recipe.model), dataset.vocabulary).to(device)
+print(f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {model.config.backbone}")
 
 # %% [markdown]
 # ## The cache
@@ -214,12 +180,14 @@ print(f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {run.mod
 # While the encoder is frozen, an image has the same grid in every epoch, so encode it once and keep
 # the grid on disk, two bytes a number. Small sets cost little. For COCO, look before you
 # write: a stretched grid of 14×14 takes three times the room of the 8×8 it was stretched from,
-# and knows nothing more. (These are the training images; chapter 02 counted all.)
+# and knows nothing more. (These are the training images; chapter 02 counted all. A recipe that also
+# shows the images left and right exchanged needs twice the room.)
 
 # %%
 SETS = {"Flickr8k": 6_000, "Flickr30k": 29_000, "COCO": 113_287}  # training images
 GRIDS = {
     "tf_efficientnet_lite0, 8×8": 8 * 8 * 1280,
+    "tf_efficientnet_lite2, 9×9": 9 * 9 * 1280,  # our recipes for photographs
     "resnet101, 8×8": 8 * 8 * 2048,
     "resnet101, 14×14": 14 * 14 * 2048,
 }
@@ -231,20 +199,20 @@ for name, numbers in GRIDS.items():
 # %%
 from captionlib.encoder import cache_features
 
-progress = RUN != "toy"
-features = {
-    split: cache_features(
-        model.encoder,
-        image_file(folder, split),
-        home / f"{split}_grids.h5",
-        device=device,
-        bf16=run.first.bf16,
-        progress=progress,
-    )
-    for split in ("TRAIN", "VAL")
-}
-cached = FeatureDataset(folder, "TRAIN", features["TRAIN"])
-print(f"this run's training grids: {features['TRAIN'].nbytes / 1e6:.1f} MB")
+
+def grids_of(split, mirrored=False):
+    """The cache of a split's grids, or of its mirror images' grids."""
+    name = f"{split}_mirrored.h5" if mirrored else f"{split}_grids.h5"
+    options = {"device": device, "bf16": first.bf16, "mirrored": mirrored, "progress": progress}
+    return cache_features(model.encoder, image_file(folder, split), home / name, **options)
+
+
+views = [
+    grids_of("TRAIN", mirrored) for mirrored in ([False, True] if recipe.mirrored else [False])
+]
+validation = grids_of("VAL")
+cached = FeatureDataset(folder, "TRAIN", *views)
+print(f"this run's training grids: {sum(view.nbytes for view in views) / 1e6:.1f} MB")
 
 # %% [markdown]
 # ## What one step costs
@@ -327,8 +295,8 @@ def copy():
     return [part.to(device, non_blocking=True) for part in loaded[:2]]
 
 
-batches = endless(make_loader(dataset, run.first, num_workers=run.workers))
-grid_batches = endless(make_loader(cached, run.first, num_workers=run.workers))
+batches = endless(make_loader(dataset, first, num_workers=workers))
+grid_batches = endless(make_loader(cached, first, num_workers=workers))
 next_batch()
 images, captions = copy()
 lengths = loaded[2]
@@ -345,18 +313,18 @@ from copy import deepcopy
 model.train()
 tuned = deepcopy(model)  # a copy, so that the encoder that we measure stays the borrowed one
 tuned.fine_tune_encoder()
-many, few = len(images), min(run.second.batch_size, len(images))
+many, few = len(images), min(second.batch_size, len(images))
 measured = {  # what is measured: its links, their names, and the images that go through
     "load": ([next_batch, copy], ["load", "copy"], many),
     "load grid": ([lambda: next(grid_batches)], ["load grid"], many),
-    "encode": ([lambda: encode(bf16=run.first.bf16)], ["encode"], many),
+    "encode": ([lambda: encode(bf16=first.bf16)], ["encode"], many),
     "decode": (
-        training_links(model, run.first, grids, captions, lengths),
+        training_links(model, first, grids, captions, lengths),
         ["forward", "backward", "optimizer"],
         many,
     ),
     "fine-tune": (
-        training_links(tuned, run.second, images[:few], captions[:few], lengths[:few]),
+        training_links(tuned, second, images[:few], captions[:few], lengths[:few]),
         ["forward, encoder too", "backward, encoder too", "optimizer, encoder too"],
         few,
     ),
@@ -396,7 +364,7 @@ for name, (loading, working) in plans.items():
     load, busy = sum(cost[part] for part in loading), sum(cost[part] for part in working)
     total[name] = load + busy
     # Each worker loads one batch at a time; without workers the device waits for every one.
-    every = max(load / run.workers, busy) if run.workers else load + busy
+    every = max(load / workers, busy) if workers else load + busy
     print(
         f"{name:20}{1000 * load:>7.2f} ms{1000 * busy:>8.2f} ms{1 / busy:>9.0f} image/s"
         f"{math.ceil(load / busy):>9}{1 - busy / every:>8.0%}"
@@ -408,7 +376,7 @@ if device.type == "cpu":
 figure, panel = plt.subplots(figsize=(8, 2.2), facecolor="white", layout="constrained")
 kinds = {
     "load": "plain",
-    "load grid": "plain",
+    "load grid": "word",
     "encode": "image",
     "decode": "state",
     "fine-tune": "attention",
@@ -447,7 +415,7 @@ from dataclasses import replace
 
 model.train()
 full, half = (
-    sum(seconds(*training_links(model, replace(run.first, bf16=bf16), grids, captions, lengths)))
+    sum(seconds(*training_links(model, replace(first, bf16=bf16), grids, captions, lengths)))
     for bf16 in (False, True)
 )
 full_encode, half_encode = seconds(encode, lambda: encode(bf16=True))
@@ -498,7 +466,7 @@ names, references = load_references(folder, "VAL")
 @torch.inference_mode()
 def write_captions(model, inputs, beam_size, batch_size=32):
     """A caption for each of `inputs`, grids or images."""
-    search, captions = SearchConfig(beam_size=beam_size), []
+    search, captions = SearchConfig(**recipe.search | {"beam_size": beam_size}), []
     for start in range(0, len(inputs), batch_size):
         batch = torch.stack(
             [torch.as_tensor(inputs[i]) for i in range(start, min(start + batch_size, len(inputs)))]
@@ -512,13 +480,15 @@ def evaluate_on(inputs, beam_size=1):
     return lambda model: score(references, write_captions(model, inputs, beam_size))
 
 
-torch.manual_seed(run.first.seed)
-model = CaptionModel(run.model, dataset.vocabulary)  # a fresh one: what we timed was real training
+torch.manual_seed(first.seed)
+model = CaptionModel(
+    model.config, dataset.vocabulary
+)  # a fresh one: what we timed was real training
 history = train(
     model,
-    make_loader(cached, run.first),
-    evaluate_on(features["VAL"]),
-    run.first,
+    make_loader(cached, first),
+    evaluate_on(validation),
+    first,
     home / "stage1",
     device=device,
     resume=True,
@@ -544,13 +514,13 @@ assert history[-1]["nats"] < 0.75 * history[0]["nats"]
 # %% tags=["nbval-ignore-output"]
 model = CaptionModel.load(home / "stage1" / "best")
 pictures = ImageDataset(image_file(folder, "VAL"))
-loader = make_loader(dataset, run.second, num_workers=run.workers)
+loader = make_loader(dataset, second, num_workers=workers)
 before = evaluate_on(pictures)(model.to(device))
 history = train(
     model,
     loader,
     evaluate_on(pictures),
-    run.second,
+    second,
     home / "stage2",
     device=device,
     resume=True,
@@ -559,11 +529,11 @@ history = train(
 print(f"BLEU-4 before stage two {before['bleu4']:.1f}, after {history[-1]['bleu4']:.1f}")
 
 # %%
-second = CaptionModel.load(home / "stage2" / "best")
-fresh = CaptionModel(run.model, dataset.vocabulary).encoder.state_dict()
+moved_model = CaptionModel.load(home / "stage2" / "best")
+fresh = CaptionModel(model.config, dataset.vocabulary).encoder.state_dict()
 moved = {
     name
-    for name, weight in second.encoder.state_dict().items()
+    for name, weight in moved_model.encoder.state_dict().items()
     if not torch.equal(weight, fresh[name])
 }
 free = {name for name, weight in model.encoder.named_parameters() if weight.requires_grad}
@@ -636,14 +606,14 @@ def train_with(processes: int) -> dict:
     return json.loads((to / "log.jsonl").read_text().splitlines()[0])
 
 
-if RUN == "toy":
+if RUN == "small":
     rows = [train_with(processes) for processes in (1, 2)]
     for row in rows:
         print(f"{row['processes']} process(es): {row['nats']:.5f} nats a token")
     print("seconds:", *(row["train_seconds"] for row in rows), "on the same cores")
 
 # %%
-if RUN == "toy":
+if RUN == "small":
     one, two = rows
     assert (one["processes"], two["processes"]) == (1, 2)
     assert abs(one["nats"] - two["nats"]) < 1e-4 * one["nats"]
@@ -654,8 +624,8 @@ if RUN == "toy":
 #
 # ## What to expect of the large run
 #
-# The settings under `"coco"` are the original tutorial's {cite}`vinodababu2018`. This is what its author
-# reports of them, on a Titan X (Pascal), BLEU-4 times 100 on COCO's validation split:
+# The recipe `coco-original` holds the original tutorial's settings {cite}`vinodababu2018`. This is what
+# its author reports of them, on a Titan X (Pascal), BLEU-4 times 100 on COCO's validation split:
 #
 # | | stage one | stage two |
 # | --- | --- | --- |
