@@ -261,6 +261,13 @@ def test_frozen_weights_and_inference_need_no_loop():
         assert not LoopLinear()(torch.randn(1, 3), weight, bias).requires_grad
 
 
+def test_a_new_decoder_finds_all_words_about_alike(decoder):
+    """The original's first weights: word vectors and scores small and even, no word preferred."""
+    for weight in (decoder.embedding.weight, decoder.fc.weight):
+        assert 0.09 < weight.abs().max() <= 0.1 and weight.mean().abs() < 0.02
+    assert not decoder.fc.bias.any()
+
+
 def test_parameter_names_are_the_originals(decoder):
     modules = {name.rsplit(".", 1)[0] for name in decoder.state_dict()}
     assert modules == {
@@ -363,6 +370,13 @@ def test_report_76_113_141_saved_models_hold_no_pickle(tmp_path, vocabulary, ima
     assert again.metrics == {"bleu4": 12.5}
     assert again.vocabulary.word_map == vocabulary.word_map
     assert not again.training
+
+
+def test_a_saved_model_names_the_versions_that_made_it(tmp_path, vocabulary):
+    CaptionModel(CONFIG, vocabulary).save(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())["versions"]
+    assert stored["torch"] == torch.__version__ and "unknown" not in stored.values()
+    assert stored.keys() > {"captionlib", "torchvision", "timm", "numpy", "pillow", "h5py"}
 
 
 def test_packaged_encoder_weights_are_not_repeated(tmp_path, vocabulary):
