@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from captionlib.data import Vocabulary
 from captionlib.decoder import ModelConfig
@@ -96,3 +97,17 @@ def test_a_network_that_is_no_row_of_stages_is_refused():
     del encoder.trunk.blocks
     with pytest.raises(InputError, match="not a row of stages"):
         stages(encoder)
+
+
+def test_the_last_three_stages_of_the_captioner_hold_much_and_cost_little():
+    """Three quarters of the weights and a third of the work, as the captioner's page has it."""
+    encoder = Encoder("tf_efficientnet_lite2", image_size=288, pretrained=False).eval()
+    rows = [sum(p.numel() for p in stage.parameters()) for stage in stages(encoder)]
+    assert 0.7 < sum(rows[-3:]) / sum(rows) < 0.8
+
+    def work(network) -> int:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 288, 288))
+        return counter.get_total_flops()
+
+    assert 0.3 < 1 - work(first_stages(encoder, 3)) / work(encoder) < 0.37

@@ -40,11 +40,16 @@ MEASURES = (
     "|[kKMGT]i?B|(?:kilo|mega|giga)?bytes?|points?|nats?|%|per ?cent|×|fold"
     r"|times(?= (?:as|the|more|faster|slower|larger|smaller|longer|shorter|higher|its)\b)"
 )
+PARTS = (
+    r"(?:(?:an?|one|two|three|four)[\s-](?:third|quarter|fifth|tenth|hundredth)s? (?:of|as)"
+    r"|(?:about|almost|nearly|over|than) (?:half|twice)|half as)"
+)
 SCORES = r"(?:BLEU-[1-4]|CIDEr(?:-D)?|ROUGE-L|METEOR)"
 FIGURE = re.compile(
     rf"{NUMBER}[\s-]*(?:more )?(?:{MEASURES}|epochs?|parameters?)(?!\w)"  # 12 MB, 80 %, 20 epochs
     rf"|×{NUMBER}"
     rf"|\b(?:{SPELT})[\s-](?:{MEASURES})(?!\w)"  # five times as, two minutes
+    rf"|\b{PARTS}\b"  # a third of its work, half as large
     rf"|{SCORES} (?:(?:is|was|of|at|about|near|reaches|reached) )*{NUMBER}"
     r"|(?<![\w.,-])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])"  # 6,000
     r"|(?<![\w.,-])\d+\.\d+(?![\w.]*\w)"  # 0.324
