@@ -53,8 +53,8 @@ arrow(axes, (3.45, 1.5), (4.1, 0.65), kind="word")
 arrow(axes, (5.8, 2.65), (6.5, 2.1), kind="image")
 axes.text(6.3, 2.55, "from disk", color="#1f5fa8", fontsize=8.5)
 arrow(axes, (5.8, 1.65), (6.27, 1.7), kind="word")
-arrow(axes, (5.8, 0.65), (6.5, 1.4), kind="word")
-axes.text(6.25, 0.75, "in memory", color="#c8730a", fontsize=8.5)
+arrow(axes, (5.8, 0.65), (6.27, 1.5), kind="word")
+axes.text(6.2, 0.85, "in memory", color="#c8730a", fontsize=8.5)
 arrow(axes, (7.73, 1.75), (8.15, 1.75))
 plt.show()
 
@@ -171,8 +171,11 @@ plt.show()
 # {cite}`deng2009`, want them scaled to [0, 1] first, and then shifted and stretched, channel by
 # channel, by the mean and standard deviation of ImageNet's pixels:
 #
-# $$x = \frac{\text{pixel}/255 - \text{mean}}{\text{std}}, \qquad
-# \text{mean} = (0.485, 0.456, 0.406), \quad \text{std} = (0.229, 0.224, 0.225).$$
+# $$\begin{aligned}
+# x &= \frac{\text{pixel}/255 - \text{mean}}{\text{std}}, \\
+# \text{mean} &= (0.485, 0.456, 0.406), \\
+# \text{std} &= (0.229, 0.224, 0.225).
+# \end{aligned}$$
 
 # %%
 mean = np.array([0.485, 0.456, 0.406]).reshape(3, 1, 1)

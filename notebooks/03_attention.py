@@ -170,8 +170,11 @@ plt.show()
 # is sent through a linear layer of its own to a common size $A$, the two are added and rectified,
 # and a third linear layer reduces the result to one score:
 #
-# $$e_{t,p} = w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \qquad
-# \alpha_{t} = \operatorname{softmax}(e_t), \qquad z_t = \sum_p \alpha_{t,p}\, a_p .$$
+# $$\begin{aligned}
+# e_{t,p} &= w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \\
+# \alpha_{t} &= \operatorname{softmax}(e_t), \\
+# z_t &= \sum_p \alpha_{t,p}\, a_p .
+# \end{aligned}$$
 #
 # <aside class="margin sidebar">
 #

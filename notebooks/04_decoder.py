@@ -48,7 +48,8 @@ box(axes, 8.1, 1.6, 1.1, 0.7, "fc", "word", note="logits (B, V)")
 arrow(axes, (1.7, 2.9), (2.3, 2.9), kind="image")
 arrow(axes, (1.4, 1.35), (2.5, 2.55), kind="state")
 arrow(axes, (1.7, 1.0), (2.3, 1.0), kind="state")
-arrow(axes, (3.5, 2.9), (4.3, 2.4), kind="attention", text="  context (B, D)")
+arrow(axes, (3.5, 2.9), (4.3, 2.4), kind="attention")
+axes.text(4.0, 2.72, "context (B, D)", va="center", color="#8a3f9e", fontsize=8.5)
 arrow(axes, (3.5, 1.0), (4.3, 1.85), kind="state")
 arrow(axes, (4.8, 2.1), (5.65, 1.8), kind="attention")
 arrow(axes, (5.18, 0.6), (5.75, 1.1), kind="word")
@@ -108,8 +109,11 @@ print("hidden", tuple(hidden.shape), " logits", tuple(logits.shape))
 # No single call can do that, so we write the loop ourselves around `nn.LSTMCell`, which is one
 # step of an LSTM. At each step:
 #
-# $$z_t = \text{attention}(a, h_{t-1}), \qquad \beta_t = \sigma(W_\beta h_{t-1} + b_\beta), \qquad
-# h_t, c_t = \text{LSTM}([E y_{t-1};\, \beta_t \odot z_t],\, h_{t-1}, c_{t-1}) .$$
+# $$\begin{aligned}
+# z_t &= \text{attention}(a, h_{t-1}), \\
+# \beta_t &= \sigma(W_\beta h_{t-1} + b_\beta), \\
+# h_t, c_t &= \text{LSTM}([E y_{t-1};\, \beta_t \odot z_t],\, h_{t-1}, c_{t-1}) .
+# \end{aligned}$$
 #
 # Here $E y_{t-1}$ is the embedding of the word before ($E$ is a matrix in the formula, a size in the
 # code), $\odot$ multiplies number by number, and the semicolon puts one vector after the other.
@@ -807,7 +811,7 @@ assert not decoder.embedding.weight.requires_grad
 # [the captioner that ships](../book/captioner.md) uses all three.
 
 # %% mystnb={"figure": {"caption": "The whole model, writing a two-word caption.", "name": "fig-decoder-whole"}, "image": {"alt": "The whole model in a row. An image of 3 by 256 by 256 goes into the encoder, which gives a grid. The grid sets the first state of the decoder and is attended to at each of three steps drawn one after another. Step one reads the word start and gives a, step two reads a and gives dog, step three reads dog and gives end."}} tags=["hide-input"]
-axes = canvas(9.6, 3.0)
+axes = canvas(9.6, 3.3)
 box(axes, 0.8, 1.6, 1.2, 0.8, "image", "image", note="(3, 256, 256)")
 box(axes, 2.5, 1.6, 1.3, 0.8, "Encoder", "image", note="")
 box(axes, 4.2, 1.6, 1.1, 0.8, "grid", "image", note="(P, D)")
@@ -818,12 +822,12 @@ for i, (before, after) in enumerate([("<start>", "a"), ("a", "dog"), ("dog", "<e
     box(axes, x, 1.6, 1.0, 0.8, f"step {i + 1}", "state")
     axes.text(x, 0.32, before, ha="center", color="#c8730a")
     arrow(axes, (x, 0.55), (x, 1.2), kind="word")
-    axes.text(x, 2.55, after, ha="center", color="#c8730a")
-    arrow(axes, (x, 2.0), (x, 2.5), kind="word")
+    axes.text(x, 2.95, after, ha="center", color="#c8730a")  # above the bows
+    arrow(axes, (x, 2.0), (x, 2.9), kind="word")
     arrow(axes, (4.4, 2.0), (x - 0.3, 2.0), kind="attention", bend=-0.25 - 0.03 * i)
     arrow(
         axes,
-        (x - 1.15 if i else 4.75, 1.6),
+        (x - 1.0 if i else 4.75, 1.6),
         (x - 0.5, 1.6),
         kind="state",
         text="state" if i else "",

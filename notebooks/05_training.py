@@ -479,8 +479,10 @@ assert list(batches) == whole[1:] and sorted(sum(whole, [])) == list(range(8))
 # The last steps of a training jump about the place they are heading for. A running average of the
 # weights lies nearer to it, at the price of one more copy. After step $t$ the average $\bar\theta$ is
 #
-# $$\bar\theta_t = d_t\,\bar\theta_{t-1} + (1 - d_t)\,\theta_t, \qquad
-#   d_t = \min\left(d,\ \frac{1 + t}{10 + t}\right),$$
+# $$\begin{aligned}
+# \bar\theta_t &= d_t\,\bar\theta_{t-1} + (1 - d_t)\,\theta_t, \\
+# d_t &= \min\left(d,\ \frac{1 + t}{10 + t}\right),
+# \end{aligned}$$
 #
 # where $d$, a little below 1, is the setting `averaging`, and the fraction lets the average
 # forget the random weights that it began with. Training goes on with $\theta$; what is judged and kept

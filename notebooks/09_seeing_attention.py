@@ -47,7 +47,7 @@ for row in range(4):
         cell = plt.Rectangle((0.4 + 0.55 * column, 1.95 - 0.55 * row), 0.55, 0.55)
         cell.set(facecolor=PALETTE["attention"], alpha=0.08 + 0.75 * strength, edgecolor="white")
         axes.add_patch(cell)
-        ink = "white" if strength > 0.5 else "#1a1a1a"
+        ink = "white" if strength > 0.8 else "#1a1a1a"
         place = (0.675 + 0.55 * column, 2.225 - 0.55 * row)
         axes.text(
             *place, f"{alpha[row, column]:.2f}", ha="center", va="center", fontsize=7, color=ink
@@ -169,8 +169,9 @@ print(f"{1000 * (time.perf_counter() - start):.1f} ms for one word")
 # Rows and columns don't interact: the row of a pixel depends on its $y$ alone, the column on its $x$.
 # So the whole loop is two small matrices, one choosing rows and one choosing columns,
 #
-# $$ M = R\,\alpha\,C^\top, \qquad R_{yi} = 1 \text{ if pixel row } y \text{ lies in cell row } i,
-# \text{ else } 0. $$
+# $$M = R\,\alpha\,C^\top,$$
+#
+# where $R_{yi}$ is 1 if pixel row $y$ lies in cell row $i$, else 0, and $C$ is the same for columns.
 #
 # The same two matrices smooth the map if each row of $R$ holds, instead of a single one, the weights
 # of a bell around $y$ (a Gaussian, half a cell wide). At the border the bell would hang over the edge;
