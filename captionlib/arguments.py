@@ -54,7 +54,7 @@ TRAIN_OPTIONS = {
     "own_words_ramp": ("linear", str, "how that share climbs: or exponential, inverse_sigmoid"),
     "max_grad_norm": (5.0, float, "clip gradients to this length"),
     "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
-    "compile": (False, None, "fuse operations by torch.compile: slow to begin, then faster"),
+    "compile": (False, None, "fuse operations by torch.compile, on a GPU: slow to begin"),
     "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
     "seed": (0, int, "of weights, order and dropout"),
 }

@@ -281,9 +281,9 @@ def training_links(model, config, images, captions, lengths) -> list[Callable]:
     return [forward, backward, optimizer.step]
 
 
-def encode(bf16: bool = False):
+def encode(bf16: bool = False, by: CaptionModel = model):
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return model.encode(images)
+        return by.encode(images)
 
 
 def next_batch():
@@ -430,6 +430,34 @@ exact, rounded = encode().flatten(1, 2), encode(bf16=True).float().flatten(1, 2)
 alike = torch.nn.functional.cosine_similarity(exact, rounded, dim=2)
 assert alike.mean() > 0.97
 print("float32 against bfloat16, mean cosine of a place's two vectors: above 0.97")
+
+# %% [markdown]
+# ## Fused operations
+#
+# A sum, a ReLU and a softmax, one after the other, each read their numbers from memory and write them
+# back. `torch.compile` translates a module into code that does it in one pass. `TrainConfig` has it
+# as `compile=True`, the command line as `--compile`, for the encoder and for the attention of each
+# step. The first batch waits for the translation, up to a minute. It is made for GPUs, and needs a C++
+# compiler on the machine; on two cores of a processor we found the decoder slower with it. So this cell
+# asks a GPU only.
+
+# %% tags=["nbval-ignore-output"]
+from captionlib.training import compile_layers
+
+if device.type == "cuda":
+    fused = deepcopy(model)
+    compile_layers(fused)
+    plain_encode, fused_encode = seconds(
+        lambda: encode(bf16=first.bf16), lambda: encode(bf16=first.bf16, by=fused)
+    )
+    plain_decode, fused_decode = (
+        sum(seconds(*training_links(network, first, grids, captions, lengths)))
+        for network in (model, fused)
+    )
+    print(f"encode: {plain_encode / fused_encode:.1f} times as fast compiled")
+    print(f"decode: {plain_decode / fused_decode:.1f} times as fast compiled")
+else:
+    print("no GPU: not measured")
 
 # %% [markdown]
 # ## Memory
@@ -648,7 +676,7 @@ if RUN == "small":
 # - Measure first: load, encode, decode, each for itself, and wait for the device before you read the
 #   clock.
 # - A frozen encoder belongs in a cache; a training encoder needs workers that keep up.
-# - bfloat16 is for hardware that has it.
+# - bfloat16 is for hardware that has it, `torch.compile` for a GPU.
 # - Two stages, the second gentle. One name separates the toy from the real run.
 #
 # ## Exercises
