@@ -67,6 +67,16 @@ def site_file(name, rawtext, text, lineno, inliner, options=None, content=None):
     return [nodes.reference(rawtext, words, refuri=up + file, internal=True)], []
 
 
+def mark_short_code(app, doctree):
+    """Give code in the prose a class if its words are short: book.css keeps these whole.
+
+    A browser would break --beam-size behind each hyphen.
+    """
+    for code in doctree.findall(nodes.literal):
+        if max(map(len, code.astext().split()), default=0) <= 24:
+            code["classes"].append("short")
+
+
 def silence_thebe(app, config):
     """Disconnect what writes sphinx-thebe's scripts into pages."""
     for event in ("env-before-read-docs", "env-updated", "html-page-context", "doctree-resolved"):
@@ -76,6 +86,7 @@ def silence_thebe(app, config):
 
 def setup(app):
     app.connect("config-inited", silence_thebe)
+    app.connect("doctree-read", mark_short_code)
     app.add_role("chapter-time", chapter_time)
     app.add_role("measured", measured)
     app.add_role("site-file", site_file)
