@@ -9,6 +9,7 @@ import pytest
 
 from captionlib.files import InputError
 from captionlib.meteor import COLUMNS, meteor_command, meteor_of, meteor_statistics
+from captionlib.metrics import meteor
 
 WORDS = "a the dog dogs puppy is are runs running on in grass lawn t-shirt café big large".split()
 
@@ -68,6 +69,11 @@ def test_equals_pycocoevalcap(pairs, name):
     assert statistics.shape == (len(each), COLUMNS)
     assert meteor_of(statistics) == pytest.approx(100 * np.array(each), abs=1e-6)
     assert meteor_of(statistics.sum(axis=0)) == pytest.approx(100 * whole, abs=1e-6)
+
+
+def test_of_a_corpus_it_is_one_number(pairs):
+    references, hypotheses = captions(0, 40)
+    assert meteor(references, hypotheses) == pytest.approx(100 * pairs["random 0"][1], abs=1e-6)
 
 
 def test_report_74_meteor_sees_words_that_mean_the_same(pairs):

@@ -177,8 +177,11 @@ def test_a_thing_is_drawn_into_its_box_and_nowhere_else_but_for_its_shadow(setti
     box = 100, 120, 100 + width, 120 + height
     scene = Scene(setting, 3, (Thing(kind.name, "", box, False),))
     empty = np.asarray(draw_scene(Scene(setting, 3, ()))).astype(int)
-    changed = (np.asarray(draw_scene(scene)) != empty).any(axis=-1)
+    drawn = np.asarray(draw_scene(scene)).astype(int)
+    changed = (drawn != empty).any(axis=-1)
     assert changed[120 : 120 + height, 100 : 100 + width].mean() > 0.25
+    below = np.s_[120 + height, 100 + width // 4 : 100 + 3 * width // 4]  # nothing hides it there
+    assert (drawn[below].sum(-1) < empty[below].sum(-1)).all() != (setting == "water")
     changed[120 : 120 + height + 5, 100 : 100 + width] = False  # the box, and a shadow below
     assert not changed.any()
 
