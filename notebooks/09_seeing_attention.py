@@ -370,7 +370,7 @@ def _label(axes: Axes, word: str, peak: str) -> None:
         transform=axes.transAxes,
         ha="center",
         va="top",
-        fontsize=7.5,
+        fontsize=9,
         color=PALETTE["attention"],
     )
 
