@@ -346,9 +346,6 @@ with torch.inference_mode():
 print(f"projection at every step: {1000 * slow:.0f} ms")
 print(f"projection once:          {1000 * fast:.0f} ms, {slow / fast:.1f} times as fast")
 
-# %%
-assert fast < slow
-
 # %% [markdown]
 # ## Does it learn where to look?
 #

@@ -689,9 +689,6 @@ print(
     f"{slow / fast:.1f} times as fast"
 )
 
-# %%
-assert fast < slow
-
 # %% [markdown]
 # ### And why pack at all?
 #

@@ -42,6 +42,7 @@ from tools.notebooks import code_cells, hashes, tags
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("*.py", "*.toml", "*.yml", "*.md", "LICENSE*", "Makefile", ".ci", ".github")
 TESTS = {"metrics": ["metrics", "meteor"]}  # which files, where one of a module's name is not all
+PATIENCE = 400  # seconds for a run of tests; the longest takes a third of it
 FOLDERS = ("benchmarks", "book", "captionlib", "notebooks", "tests", "tools")
 
 
@@ -76,10 +77,14 @@ def planted(path: Path, text: str) -> Iterator[None]:
 
 
 def pytest(root: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and output of pytest in a copy; 1 means that a test failed."""
+    """Exit status and output of pytest in a copy; 1 if a test failed, or never came back."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    how = {"cwd": root, "env": environment, "capture_output": True, "text": True}
+    try:
+        done = subprocess.run(command, timeout=PATIENCE, **how)
+    except subprocess.TimeoutExpired:  # a training that never ends, for instance
+        return 1, ""
     return done.returncode, done.stdout
 
 
