@@ -83,6 +83,8 @@ plt.show()
 # second. A batch is so many images with all their captions: 16 images are 80 captions.
 
 # %%
+import os
+
 from captionlib.data import DataConfig
 from captionlib.decoder import ModelConfig
 from captionlib.recipes import Recipe, read_recipe
@@ -100,7 +102,13 @@ GENTLE = {  # the encoder's blocks 2 to 4 as well, at a tenth of the decoder's r
 SMALL = Recipe(
     scenes={"train": 128, "val": 32, "test": 0, "seed": 0},
     data={"min_word_freq": 1, "max_len": 30},
-    model={"attention_dim": 128, "embed_dim": 96, "decoder_dim": 128, "dropout": 0.2},
+    model={
+        "feature_dim": 256,
+        "attention_dim": 128,
+        "embed_dim": 96,
+        "decoder_dim": 128,
+        "dropout": 0.2,
+    },
     stages=[
         {"epochs": 12, "batch_size": 16, "learning_rate": 4e-3, "schedule": "one_cycle"},
         GENTLE | {"epochs": 1, "batch_size": 16},
@@ -110,7 +118,7 @@ SMALL = Recipe(
 recipe = SMALL if RUN == "small" else read_recipe(RUN)
 stages = [*recipe.stages, recipe.stages[0] | GENTLE][:2]
 first, second = (TrainConfig(**stage) for stage in stages)
-workers = 0 if recipe.scenes else 4  # processes that load images
+workers = 0 if recipe.scenes else min(4, os.cpu_count())  # processes that load images
 for number, stage in enumerate((first, second), start=1):
     print(f"stage {number}: {stage.batch_size} images a batch, epochs: {stage.epochs}")
 
@@ -283,7 +291,7 @@ def training_links(model, config, images, captions, lengths) -> list[Callable]:
 
 def encode(bf16: bool = False, by: CaptionModel = model):
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return by.encode(images)
+        return by.encoder(by.encoder.normalise(images))  # (B, height, width, D)
 
 
 def next_batch():
@@ -463,8 +471,8 @@ else:
 # running means, sixteen bytes together. Frozen weights cost four. That much is arithmetic:
 
 # %%
-trained = sum(weight.numel() for weight in model.decoder.parameters())
 borrowed = sum(weight.numel() for weight in model.encoder.parameters())
+trained = sum(weight.numel() for weight in model.parameters()) - borrowed
 freed = sum(weight.numel() for weight in tuned.encoder.parameters() if weight.requires_grad)
 print(f"decoder {trained / 1e6:.2f} million weights, encoder {borrowed / 1e6:.2f} million")
 print(f"stage one: {(16 * trained + 4 * borrowed) / 1e6:6.1f} MB for weights and optimizer")
