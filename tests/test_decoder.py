@@ -375,7 +375,7 @@ def test_report_76_113_141_saved_models_hold_no_pickle(tmp_path, vocabulary, ima
 def test_a_saved_model_names_the_versions_that_made_it(tmp_path, vocabulary):
     CaptionModel(CONFIG, vocabulary).save(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())["versions"]
-    assert stored["torch"] == torch.__version__ and "unknown" not in stored.values()
+    assert torch.__version__.startswith(stored["torch"]) and "unknown" not in stored.values()
     assert stored.keys() > {"captionlib", "torchvision", "timm", "numpy", "pillow", "h5py"}
 
 
