@@ -125,7 +125,7 @@ def test_an_odd_answer_gets_a_clear_line(number, answer):
     assert "\n" not in message and len(message) < 400
 
 
-def test_every_exercise_has_mistakes_and_every_checker_an_exercise(capsys):
+def test_every_exercise_has_mistakes_and_every_checker_an_exercise(tally):
     assert set(MISTAKES) == set(EXERCISES)
     assert set(ALSO_RIGHT) <= set(EXERCISES)
     for path in CHAPTERS:
@@ -134,10 +134,8 @@ def test_every_exercise_has_mistakes_and_every_checker_an_exercise(capsys):
         assert numbers == [f"{chapter}.{i + 1}" for i in range(len(numbers))]
         assert judge(f"{chapter}.{len(numbers) + 1}", 1)[1].startswith("there is no exercise")
         assert 3 <= len(numbers) <= 5
-    hints = sum(len(exercise.hints) for exercise in EXERCISES.values())
-    mistakes = sum(map(len, MISTAKES.values()))
-    with capsys.disabled():
-        print(f"\nexercises: {len(EXERCISES)}, hints: {hints}, mistakes tried: {mistakes}")
+    tally(exercises=len(EXERCISES), mistakes_tried=sum(map(len, MISTAKES.values())))
+    tally(hints=sum(len(exercise.hints) for exercise in EXERCISES.values()))
 
 
 FOLD = "# <details><summary>{}</summary>\n#\n# Text.\n#\n# </details>\n#\n"
