@@ -63,7 +63,7 @@ plt.show()
 # %% [markdown]
 # - **You will learn** how to train on captions of all lengths at once, and what can be taken out
 #   of a loop and what can't.
-# - **You will build** the decoder, slow and plain and then four or five times as fast, and with
+# - **You will build** the decoder, slow and plain and then about four times as fast, and with
 #   the encoder a model that can be saved and loaded.
 # - **You need** the [attention layer](03_attention.ipynb) and an idea of what an LSTM is.
 # - **It takes** {chapter-time}`04_decoder` to run.
