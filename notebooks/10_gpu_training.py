@@ -672,9 +672,9 @@ if RUN == "small":
 # Written freely, the final model reached 29.98, 32.95 and 33.17 at beams 1, 3 and 5. He stopped stage
 # two early for want of the GPU, and thought that it would have gone a little higher. We have not
 # repeated that run. Three things differ in ours: each image brings all its captions (so 16 and
-# 6 images make 80 and 30); stage one encodes each image once for good, where the original
-# encoded it again for each caption of each epoch; and the gradient is shortened as a whole, where the
-# original cut off each of its numbers.
+# 6 images make 80 and 30); stage one encodes each image once an epoch (once for good, if there is room
+# for the grids), where the original encoded it again for each of its captions; and the gradient is
+# shortened as a whole, where the original cut off each of its numbers.
 #
 # ## Summary
 #

@@ -8,6 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pytest
 from PIL import Image
 from pybtex.database import parse_file
@@ -214,6 +215,11 @@ def test_the_toy_picture_is_what_the_toy_captioner_says(tmp_path):
     assert (tmp_path / "first-look.jpg").stat().st_size < 300_000
     page = (BOOK / "welcome.md").read_text(encoding="utf-8")
     assert f'"{said}"' in page, "run python book/figures/draw.py"
+    stored, drawn = (
+        np.asarray(Image.open(folder / "first-look.jpg"), dtype=float)
+        for folder in (BOOK / "figures", tmp_path)
+    )
+    assert stored.shape == drawn.shape and np.abs(stored - drawn).mean() < 0.2, "draw it anew"
 
 
 def test_the_pictures_have_a_white_ground_and_no_date():

@@ -42,7 +42,7 @@ from tools.notebooks import code_cells, hashes, tags
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("*.py", "*.toml", "*.yml", "*.md", "LICENSE*", "Makefile", ".ci", ".github")
 TESTS = {"metrics": ["metrics", "meteor"]}  # which files, where one of a module's name is not all
-PATIENCE = 400  # seconds for a run of tests; the longest takes a third of it
+PATIENCE = 400  # seconds that a run of tests may take
 FOLDERS = ("benchmarks", "book", "captionlib", "notebooks", "tests", "tools")
 
 
