@@ -14,8 +14,8 @@ import torch
 
 from benchmarks import decoder, epoch, memory, photo, preparation, scoring, search
 from captionlib.decoder import versions
-from captionlib.files import write_json
-from captionlib.images import usable_cores
+from captionlib.io.files import write_json
+from captionlib.io.images import usable_cores
 
 
 def processor() -> str:

@@ -21,7 +21,7 @@ from benchmarks.decoder import EACH, A, D, E, H, P, V, exported_step, make_batch
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder
-from captionlib.features import Features, new_features
+from captionlib.io.features import Features, new_features
 
 BACKBONE = "resnet101"
 IMAGES, VALIDATION = 6000, 1000  # of an epoch

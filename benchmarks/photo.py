@@ -6,8 +6,8 @@ import torch
 
 from benchmarks import Row, median_seconds
 from captionlib.captioner import Captioner
-from captionlib.files import ASSETS
-from captionlib.images import read_image
+from captionlib.io.files import ASSETS
+from captionlib.io.images import read_image
 
 
 def main() -> list[Row]:

@@ -23,8 +23,8 @@ from benchmarks import (
     median_seconds,
 )
 from captionlib.data import prepare
-from captionlib.files import ASSETS, write_json
-from captionlib.images import read_image
+from captionlib.io.files import ASSETS, write_json
+from captionlib.io.images import read_image
 
 IMAGES, DIFFERENT, PROCESSES = 2000, 40, 2
 FEW, MANY = 160, 1600

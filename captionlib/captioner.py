@@ -15,8 +15,8 @@ import torch
 
 from captionlib.beam_search import Hypothesis, SearchConfig, beam_search
 from captionlib.decoder import CaptionModel
-from captionlib.files import ASSETS, InputError, package_folder
-from captionlib.images import read_image
+from captionlib.io.files import ASSETS, InputError, package_folder
+from captionlib.io.images import read_image
 
 __all__ = ["Caption", "Captioner", "SHIPPED"]
 

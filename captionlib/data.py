@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from captionlib.files import (
+from captionlib.io.files import (
     InputError,
     atomic_group,
     new_hdf5,
@@ -29,9 +29,9 @@ from captionlib.files import (
     write_json,
     write_json_rows,
 )
-from captionlib.images import IMAGE_SIZE, decoding_pool, try_images, usable_cores
-from captionlib.images import read_image as read_image  # for those who look for it here
-from captionlib.karpathy import Record, read_karpathy
+from captionlib.io.images import IMAGE_SIZE, decoding_pool, try_images, usable_cores
+from captionlib.io.images import read_image as read_image  # for those who look for it here
+from captionlib.io.karpathy import Record, read_karpathy
 
 __all__ = [
     "BATCH",

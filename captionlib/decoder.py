@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from captionlib.attention import Attention
 from captionlib.data import Vocabulary
 from captionlib.encoder import Encoder
-from captionlib.files import InputError, atomic_folder, package_folder, read_json, write_json
+from captionlib.io.files import InputError, atomic_folder, package_folder, read_json, write_json
 
 __all__ = [
     "CaptionModel",

@@ -16,10 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from captionlib import vision
 from captionlib.data import CaptionDataset, ImageDataset
-from captionlib.features import Features, fingerprint, new_features
-from captionlib.files import InputError
+from captionlib.io import backbones as vision
+from captionlib.io.features import Features, fingerprint, new_features
+from captionlib.io.files import InputError
 
 __all__ = ["Encoder", "FeatureDataset", "cache_features", "later_parameters", "without_head"]
 
@@ -28,7 +28,7 @@ def without_head(model: nn.Module) -> nn.Module:
     """The part of an ImageNet classifier that keeps a grid: pooling and linear layer cut off.
 
     Args:
-        model: a classifier from `captionlib.vision.classifier`; timm's are changed in place.
+        model: a classifier from `captionlib.io.backbones.classifier`; timm's are changed in place.
 
     Returns:
         A module that maps images to the last grid; timm's do so with `forward_features`.
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
 
     Args:
         backbone: "resnet101" and the other ResNets come from torchvision, any other name from
-            timm; "tf_efficientnet_lite0" needs no download (see `captionlib.vision.classifier`).
+            timm; "tf_efficientnet_lite0" needs no download (see `io.backbones.classifier`).
         grid_size: height and width of the grid that `AdaptiveAvgPool2d` makes; None keeps the
             network's own (8x8 for an image of 256x256).
         image_size: height and width that images are stretched to first; None leaves them as they

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captionlib.meteor import meteor_of, meteor_statistics
+from captionlib.io.meteor import meteor_of, meteor_statistics
 
 __all__ = [
     "CiderD",

@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 
 from captionlib.decoder import CaptionModel, DecoderOutput
-from captionlib.files import (
+from captionlib.engine.processes import ALONE, Processes
+from captionlib.io.files import (
     InputError,
     atomic_file,
     atomic_folder,
@@ -32,7 +33,6 @@ from captionlib.files import (
     recover_folder,
     write_json,
 )
-from captionlib.processes import ALONE, Processes
 
 __all__ = [
     "Batches",

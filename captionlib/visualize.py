@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from captionlib.book.diagrams import PALETTE
 from captionlib.captioner import Caption
-from captionlib.diagrams import PALETTE
-from captionlib.files import InputError, atomic_file
-from captionlib.images import open_rgb
+from captionlib.io.files import InputError, atomic_file
+from captionlib.io.images import open_rgb
 
 __all__ = ["COLUMNS", "show_attention", "upsample_alpha"]
 

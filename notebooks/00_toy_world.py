@@ -37,7 +37,7 @@ import textwrap
 
 import matplotlib.pyplot as plt
 
-from captionlib.scenes import draw_scene, scene_with_captions
+from captionlib.toy.scenes import draw_scene, scene_with_captions
 
 figure, panels = plt.subplots(2, 3, figsize=(9, 6.9), facecolor="white", layout="constrained")
 for panel, index in zip(panels.flat, (31, 13, 20, 23, 17, 9), strict=True):
@@ -105,7 +105,7 @@ def show(*pictures, titles=(), height=3.0):
 # %% mystnb={"figure": {"caption": "A blank sheet; a dog pasted carelessly; a dog pasted through its mask.", "name": "fig-scenes-paste"}, "image": {"alt": "Three panels. A blank pale green square; the same with a dog in a dark rectangle that hides the green; the same with the dog alone, green all around it."}}
 from PIL import Image
 
-from captionlib.files import ASSETS
+from captionlib.io.files import ASSETS
 
 dog = Image.open(ASSETS / "sprites" / "dog.png").convert("RGBA")
 blank = Image.new("RGB", (256, 256), "#cfe8b8")
@@ -270,7 +270,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from captionlib.files import ASSETS
+from captionlib.io.files import ASSETS
 
 
 @cache
@@ -347,14 +347,14 @@ show(smooth, rough.crop(piece), smooth.crop(piece), titles=("a meadow", "jagged"
 
 # %% [markdown]
 # Add a sun, clouds, flowers, and seven more places in the same manner, and you have
-# `captionlib/scenery.py`. It is the one part of this chapter that you need not read: brush strokes,
+# `captionlib/toy/scenery.py`. It is the one part of this chapter that you need not read: brush strokes,
 # nothing about captions. What matters is its promise. `paint_setting(setting, look)` gives the same
 # picture for the same two arguments, and `look` is a number from which hills, clouds and light
 # follow, so that no two meadows are alike. A model that learned one meadow by heart would have learned
 # nothing.
 
 # %% mystnb={"figure": {"caption": "Eight places to be.", "name": "fig-scenes-settings"}, "image": {"alt": "Eight settings without objects, in two rows: a meadow with flowers, a beach, a snowy landscape with firs, a street with coloured houses, a desert with table mountains, a moonlit night with fireflies, open water, and a room with a window, a painting and a rug."}}
-from captionlib.scenery import SETTINGS, paint_setting
+from captionlib.toy.scenery import SETTINGS, paint_setting
 
 figure, panels = plt.subplots(2, 4, figsize=(9, 4.9), facecolor="white", layout="constrained")
 for panel, setting in zip(panels.flat, SETTINGS, strict=True):
@@ -415,7 +415,7 @@ class Scene:
 #| export
 from PIL import ImageChops, ImageDraw
 
-from captionlib.scenery import CANVAS, SETTINGS, paint_setting
+from captionlib.toy.scenery import CANVAS, SETTINGS, paint_setting
 
 
 def draw_scene(scene: Scene) -> Image.Image:
@@ -868,7 +868,7 @@ assert len(set(sentences)) == 5
 #| export
 from tqdm.auto import tqdm
 
-from captionlib.files import atomic_file, require_free_space, write_json
+from captionlib.io.files import atomic_file, require_free_space, write_json
 
 
 def write_scenes(
@@ -957,7 +957,7 @@ assert all(len(image["sentences"]) == 5 for image in dataset["images"])
 # %% mystnb={"figure": {"caption": "Where every object is, and the words that name it.", "name": "fig-scenes-boxes"}, "image": {"alt": "Three scenes with a blue frame around each object and, above each frame, the words that can name the object."}} tags=["hide-input"]
 from matplotlib.patches import Rectangle
 
-from captionlib.diagrams import PALETTE
+from captionlib.book.diagrams import PALETTE
 
 objects = json.loads((folder / "objects_scenes.json").read_text())
 figure, panels = plt.subplots(1, 3, figsize=(9, 3.2), facecolor="white", layout="constrained")

@@ -34,7 +34,7 @@ except ImportError:
 # %% mystnb={"figure": {"caption": "The road of this chapter. `prepare` runs once; the dataset and its loader run in every epoch.", "name": "fig-data-pipeline"}, "image": {"alt": "A flow from left to right. A folder of pictures and a JSON file of captions enter prepare. It writes three kinds of files: HDF5 images, uint8, I by 3 by 256 by 256; encoded captions and their lengths; and the word map. CaptionDataset reads them, the images from disk and the captions from memory, and a DataLoader makes batches of images, captions and caption lengths."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import arrow, box, canvas
+from captionlib.book.diagrams import arrow, box, canvas
 
 axes = canvas(9.6, 3.4)
 box(axes, 0.95, 2.5, 1.5, 0.65, "pictures", "image", note="any size, any mode")
@@ -81,7 +81,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from captionlib.scenes import write_scenes
+from captionlib.toy.scenes import write_scenes
 
 workplace = tempfile.TemporaryDirectory()
 folder = Path(workplace.name)
@@ -232,7 +232,7 @@ scene.convert("CMYK").save(odd / "for print.jpg", quality=95)
 sorted(path.name for path in odd.iterdir())
 
 # %% [markdown]
-# The reader we export lives in a module of its own, `captionlib.images`, written by hand: a dozen
+# The reader we export lives in a module of its own, `captionlib.io.images`, written by hand: a dozen
 # cases would bury the idea, which is the three steps above. It turns pictures upright as their
 # EXIF tag says, brings 16 bits down to 8 by scaling rather than cutting off, lays transparent
 # pictures on white, converts grey, palettes, CMYK and Lab, takes the first frame of an animation,
@@ -242,8 +242,8 @@ sorted(path.name for path in odd.iterdir())
 
 # %%
 #| export
-from captionlib.images import IMAGE_SIZE
-from captionlib.images import read_image as read_image  # for those who look for it here
+from captionlib.io.images import IMAGE_SIZE
+from captionlib.io.images import read_image as read_image  # for those who look for it here
 
 # %% mystnb={"figure": {"caption": "Five files, read by `naive_read` (above) and `read_image` (below).", "name": "fig-data-odd"}, "image": {"alt": "Two rows of five pictures of one scene. Upper row, the naive reader: grey and print are fine, the picture with sixteen bits is nearly white, the sideways one lies on its side, the transparent one shows its hidden edges. Lower row, read_image: all stand upright, the sixteen-bit one has its greys, the transparent one is a disc on white."}} tags=["hide-input"]
 figure, panels = plt.subplots(2, 5, figsize=(9.4, 4))
@@ -348,7 +348,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from captionlib.files import InputError, read_json, write_json
+from captionlib.io.files import InputError, read_json, write_json
 
 PAD, UNK, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
@@ -529,7 +529,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from captionlib.images import decoding_pool, try_images
+from captionlib.io.images import decoding_pool, try_images
 
 BATCH = 16  # images a process gets at a time: asking costs time, too
 MOST = 2  # batches for each process, under way or waiting
@@ -560,7 +560,7 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
 
 
 # %% [markdown]
-# `decoding_pool`, in `captionlib.images`, starts the processes. They are *spawned*, not forked: a
+# `decoding_pool`, in `captionlib.io.images`, starts the processes. They are *spawned*, not forked: a
 # fork of a process with threads, and every notebook has some, may copy a lock that nobody will
 # ever open again. A spawned process begins empty, imports the image reader (without PyTorch, so
 # within a fraction of a second), and ends when its parent does. Pixels come back through a piece
@@ -621,8 +621,8 @@ assert all((a == b).all() for a, b in zip(one_process, two_processes, strict=Tru
 #| export
 from tqdm.auto import tqdm
 
-from captionlib.files import new_hdf5
-from captionlib.karpathy import Record
+from captionlib.io.files import new_hdf5
+from captionlib.io.karpathy import Record
 
 
 def write_images(
@@ -673,7 +673,7 @@ def write_images(
 
 # %%
 #| export
-from captionlib.files import write_json_rows
+from captionlib.io.files import write_json_rows
 
 
 def write_captions(
@@ -720,9 +720,9 @@ def write_captions(
 from contextlib import closing
 from typing import NamedTuple
 
-from captionlib.files import atomic_group, require_free_space
-from captionlib.images import usable_cores
-from captionlib.karpathy import read_karpathy
+from captionlib.io.files import atomic_group, require_free_space
+from captionlib.io.images import usable_cores
+from captionlib.io.karpathy import read_karpathy
 
 
 class Prepared(NamedTuple):
@@ -989,7 +989,7 @@ assert all((a == b).all() for a, b in zip(alone, (images, captions, caption_leng
 assert (captions != dataset.vocabulary.pad).sum(dim=1).equal(caption_lengths)
 
 # %% mystnb={"figure": {"caption": "A batch as the model gets it: images, captions, and where each caption ends. The grey cells are never computed.", "name": "fig-data-batch"}, "image": {"alt": "Eight rows, one for each caption of a batch: a small picture on the left, then its caption as a row of cells, one word a cell, start and end in green, and grey cells of padding up to the common length."}} tags=["hide-input"]
-from captionlib.diagrams import TINT
+from captionlib.book.diagrams import TINT
 
 figure, panel = plt.subplots(figsize=(9.4, 4.4))
 columns = int(caption_lengths.max()) + 1

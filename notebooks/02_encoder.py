@@ -37,8 +37,8 @@ from random import Random
 
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import PALETTE, TINT, arrow, canvas
-from captionlib.scenes import draw_scene, random_scene
+from captionlib.book.diagrams import PALETTE, TINT, arrow, canvas
+from captionlib.toy.scenes import draw_scene, random_scene
 
 
 def slab(axes, x, side, channels, name, kind="image"):
@@ -128,16 +128,16 @@ plt.show()
 # we need weights that no download can fail to bring, so whenever the *content* of a grid matters
 # we use EfficientNet-Lite0 {cite}`tan2019`: 19 MB, installed with the book.
 #
-# Here it is, whole, as it came out of training. (`captionlib.vision` finds a network by its name, in
+# Here it is, whole, as it came out of training. (`captionlib.io.backbones` finds a network by its name, in
 # torchvision or timm, and its weights.) Show it a few drawings and ask what it sees.
 
 # %%
 import torch
 from PIL import Image
 
-from captionlib import vision
-from captionlib.images import read_image
-from captionlib.scenes import sprite
+from captionlib.io import backbones as vision
+from captionlib.io.images import read_image
+from captionlib.toy.scenes import sprite
 
 torch.manual_seed(0)
 torch.set_printoptions(precision=3, sci_mode=False)
@@ -220,7 +220,7 @@ def without_head(model: nn.Module) -> nn.Module:
     """The part of an ImageNet classifier that keeps a grid: pooling and linear layer cut off.
 
     Args:
-        model: a classifier from `captionlib.vision.classifier`; timm's are changed in place.
+        model: a classifier from `captionlib.io.backbones.classifier`; timm's are changed in place.
 
     Returns:
         A module that maps images to the last grid; timm's do so with `forward_features`.
@@ -414,7 +414,7 @@ print(layer(plain).requires_grad, layer(plain).grad_fn)
 
 # %%
 #| export
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 
 def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
@@ -498,7 +498,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from captionlib import vision
+from captionlib.io import backbones as vision
 
 
 class Encoder(nn.Module):
@@ -509,7 +509,7 @@ class Encoder(nn.Module):
 
     Args:
         backbone: "resnet101" and the other ResNets come from torchvision, any other name from
-            timm; "tf_efficientnet_lite0" needs no download (see `captionlib.vision.classifier`).
+            timm; "tf_efficientnet_lite0" needs no download (see `io.backbones.classifier`).
         grid_size: height and width of the grid that `AdaptiveAvgPool2d` makes; None keeps the
             network's own (8x8 for an image of 256x256).
         image_size: height and width that images are stretched to first; None leaves them as they
@@ -812,7 +812,7 @@ import tempfile
 from pathlib import Path
 
 from captionlib.data import CaptionDataset, image_file, prepare
-from captionlib.scenes import write_scenes
+from captionlib.toy.scenes import write_scenes
 
 place = tempfile.TemporaryDirectory()  # gone when the chapter ends
 folder = Path(place.name)
@@ -864,7 +864,7 @@ assert on_disk < 0.001 < computed < 0.3
 # **fingerprint**: the backbone, a hash of its weights, the grid, the precision, and a hash of the
 # image file. It is used again if all agree and rewritten if one does not. It appears whole or
 # not at all, and a full disk is noticed before the work starts. That part is plain file handling
-# and is kept in `captionlib/features.py`.
+# and is kept in `captionlib/io/features.py`.
 
 # %%
 #| export
@@ -876,7 +876,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from captionlib.data import ImageDataset
-from captionlib.features import Features, fingerprint, new_features
+from captionlib.io.features import Features, fingerprint, new_features
 
 
 def cache_features(
@@ -1265,7 +1265,7 @@ check("02.4", freeze)
 # %% tags=["exercise"]
 import torch
 
-from captionlib import vision
+from captionlib.io import backbones as vision
 from captionlib.exercises import check
 
 with torch.device("meta"):

@@ -34,7 +34,7 @@ except ImportError:
 # %% mystnb={"figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}, "image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import arrow, box, canvas
+from captionlib.book.diagrams import arrow, box, canvas
 
 axes = canvas(9.4, 3.3)
 box(axes, 1.0, 2.55, 1.5, 0.7, "image grid", "image", note="(B, P, D)")
@@ -409,7 +409,7 @@ plt.show()
 # %% mystnb={"figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}, "image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest over the horse, and the same map smoothed."}} tags=["hide-input"]
 from random import Random
 
-from captionlib.scenes import draw_scene, random_scene
+from captionlib.toy.scenes import draw_scene, random_scene
 
 picture = draw_scene(random_scene(Random(3)))
 rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")

@@ -34,7 +34,7 @@ except ImportError:
 # %% mystnb={"figure": {"caption": "One step of the decoder. The loop around it feeds in the next word and the new state.", "name": "fig-decoder-step"}, "image": {"alt": "One step of the decoder. The hidden state and the image grid enter attention, which returns weights alpha over P pixels and a context of size D. A sigmoid gate of the state scales the context. Joined with the previous word's embedding of size E it enters an LSTM cell, which returns the new hidden state and cell of size H. A linear layer turns the hidden state into V logits, one a word."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import arrow, box, canvas
+from captionlib.book.diagrams import arrow, box, canvas
 
 axes = canvas(9.6, 3.7)
 box(axes, 0.95, 2.9, 1.5, 0.7, "image grid", "image", note="(B, P, D)")
@@ -204,7 +204,7 @@ assert torch.equal(pad_packed_sequence(packed, batch_first=True)[0], padded)
 # them: watch the rows change places, then count the cells that are never touched.
 
 # %%
-from captionlib.views import packed_view
+from captionlib.book.views import packed_view
 
 packed_view([lines[row].split() for row in (1, 4, 0, 3, 2)])
 
@@ -728,7 +728,7 @@ assert share < 1
 #| export
 from pathlib import Path
 
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 
 def read_glove(path: str | Path, word_map: dict[str, int]) -> tuple[Tensor, list[str]]:
@@ -870,7 +870,7 @@ from safetensors.torch import load_file, save
 
 from captionlib.data import Vocabulary
 from captionlib.encoder import Encoder
-from captionlib.files import atomic_folder, package_folder, read_json, write_json
+from captionlib.io.files import atomic_folder, package_folder, read_json, write_json
 
 
 def versions() -> dict[str, str]:

@@ -35,7 +35,7 @@ except ImportError:
 # %% mystnb={"figure": {"caption": "The loop, and the judgement after each epoch.", "name": "fig-training-loop"}, "image": {"alt": "The training loop as a circle of boxes: a batch of images and captions, the model giving logits and alphas, the loss, and the optimizer changing the weights. After each epoch a branch writes captions freely, scores them with BLEU-4, keeps the best model and decides whether to stop."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import arrow, box, canvas
+from captionlib.book.diagrams import arrow, box, canvas
 
 axes = canvas(9.4, 3.0)
 box(axes, 1.1, 2.2, 1.5, 0.7, "a batch", "word", note="images, captions")
@@ -78,7 +78,7 @@ from torch.utils.data import DataLoader
 
 from captionlib.data import DataConfig, image_file, load_references, prepare
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
-from captionlib.scenes import write_scenes
+from captionlib.toy.scenes import write_scenes
 
 work = tempfile.TemporaryDirectory()
 folder = Path(work.name)
@@ -168,7 +168,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captionlib.decoder import DecoderOutput
-from captionlib.processes import ALONE
+from captionlib.engine.processes import ALONE
 
 
 class CaptionLoss(NamedTuple):
@@ -404,8 +404,8 @@ from collections.abc import Iterator
 
 from torch.utils.data import Sampler
 
-from captionlib.files import InputError
-from captionlib.processes import Processes
+from captionlib.io.files import InputError
+from captionlib.engine.processes import Processes
 
 
 class Batches(Sampler[list[int]]):
@@ -739,7 +739,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
-from captionlib.files import (
+from captionlib.io.files import (
     InputError,
     atomic_file,
     atomic_folder,
@@ -997,7 +997,7 @@ def draw_curve(history: list[dict]) -> Figure:
 # %%
 from random import Random
 
-from captionlib.scenes import describe, scene_with_captions
+from captionlib.toy.scenes import describe, scene_with_captions
 
 rng = Random(1)  # another seed than the references were written with
 fresh = [describe(scene_with_captions("val", index, seed=0)[0], rng) for index in range(150)]
@@ -1164,7 +1164,7 @@ assert changed and not any("running_" in name for name in changed)  # batch norm
 # own words begin at none and end at the setting `own_words`.
 
 # %% mystnb={"figure": {"caption": "Three ways to the same share of own words, here a quarter.", "name": "fig-training-own-words"}, "image": {"alt": "Three curves of the share of own words over a training, all from 0 to 0.25. Linear is a straight line. Exponential rises steeply and then flattens. Inverse sigmoid stays low, rises steeply around the middle and flattens: an S."}} tags=["hide-input"]
-from captionlib.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
+from captionlib.engine.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
 
 figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
 for ramp, kind in (
@@ -1219,7 +1219,7 @@ assert scheduled_sampling(best, *batch)[0].total == teacher_forcing(best, *batch
 # all that `Processes.mean` does. Here are two shares of one batch, in one process, by hand:
 
 # %% tags=["nbval-ignore-output"]
-from captionlib.processes import Processes
+from captionlib.engine.processes import Processes
 
 pair = [Processes() for _ in range(2)]
 for number, process in enumerate(pair):

@@ -35,7 +35,7 @@ except ImportError:
 # %% mystnb={"figure": {"caption": "A beam of two. Filled: kept. Grey: not among the best two of its step. Green: finished. Numbers are products of the probabilities on the way.", "name": "fig-beam-tree"}, "image": {"alt": "A tree of captions growing from left to right, two kept at each step. From the start, 'a' with 0.50 and 'dogs' with 0.40 are kept; 'dog' and 'sleep' with 0.05, in grey, are not. At the second step 'dogs sleep' with 0.36 and 'a dog' with 0.20 are kept, four others fall away. At the third step 'dogs sleep', end, has 0.324 and is finished; 'a dog sleeps' has 0.12 and can no longer win."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import PALETTE, arrow, box, canvas
+from captionlib.book.diagrams import PALETTE, arrow, box, canvas
 
 axes = canvas(10, 4.7)
 for x, title in [(2.6, "first word"), (5.3, "second word"), (8.2, "third word")]:
@@ -226,7 +226,7 @@ import torch
 
 from captionlib.data import read_image
 from captionlib.decoder import CaptionModel
-from captionlib.scenes import draw_scene, scene_with_captions
+from captionlib.toy.scenes import draw_scene, scene_with_captions
 
 model = CaptionModel.load("toy")
 decoder, vocabulary = model.decoder, model.vocabulary
@@ -1145,7 +1145,7 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 # dies because none of its continuations is among the best three?
 
 # %% tags=["nbval-ignore-output"]
-from captionlib.beam_trace import beam_view, trace_search
+from captionlib.book.beam_trace import beam_view, trace_search
 
 trace = trace_search(decoder, encoder_out[most[0]], vocabulary, SearchConfig(beam_size=3))
 beam_view(trace)

@@ -35,7 +35,7 @@ except ImportError:
 # %% mystnb={"figure": {"caption": "Every run of one to four words in the caption, and whether a person used it too.", "name": "fig-bleu-triangle"}, "image": {"alt": "The caption 'a dog runs on the green grass' as seven word boxes. Below it a triangle of cells, one for every n-gram: seven single words, six pairs, five triples, four runs of four. A filled cell is an n-gram that some reference also has: all seven words, five of six pairs, three of five triples, one of four runs of four. To the left stand the three references."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from captionlib.diagrams import PALETTE, TINT, box, canvas
+from captionlib.book.diagrams import PALETTE, TINT, box, canvas
 
 references = [
     "a brown dog is running on the grass".split(),
@@ -196,7 +196,7 @@ print(f"brevity penalty of 'a dog' {math.exp(1 - 7 / 2):.3f}")
 # before brevity bites?
 
 # %%
-from captionlib.views import bleu_view
+from captionlib.book.views import bleu_view
 
 bleu_view(references, hypothesis)
 
@@ -233,7 +233,7 @@ from random import Random
 
 import numpy as np
 
-from captionlib.scenes import describe, random_scene
+from captionlib.toy.scenes import describe, random_scene
 
 rng = Random(0)
 scenes = [random_scene(rng) for _ in range(200)]
@@ -628,7 +628,7 @@ for words in ["a dog runs on the green grass", "a dog", "grass green the on runs
 
 # %%
 #| export
-from captionlib.meteor import meteor_of, meteor_statistics
+from captionlib.io.meteor import meteor_of, meteor_statistics
 
 
 def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> float:
@@ -864,7 +864,7 @@ import torch
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import read_image
 from captionlib.decoder import CaptionModel
-from captionlib.scenes import draw_scene, scene_with_captions, tokenise
+from captionlib.toy.scenes import draw_scene, scene_with_captions, tokenise
 
 model = CaptionModel.load("toy")
 vocabulary = model.vocabulary

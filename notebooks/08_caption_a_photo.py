@@ -33,7 +33,7 @@ except ImportError:
 
 # %%
 from captionlib import Captioner
-from captionlib.files import ASSETS
+from captionlib.io.files import ASSETS
 
 photograph = ASSETS / "photograph.jpg"
 caption = Captioner.from_pretrained().caption(photograph)
@@ -69,7 +69,7 @@ plt.show()
 # Flickr8k, and [its page](../book/captioner.md) says how well and how. What do the three lines do?
 
 # %% mystnb={"figure": {"caption": "From a file to a caption. Each arrow is a chapter that you have already read.", "name": "fig-caption-a-photo"}, "image": {"alt": "A flow from left to right: a picture in any format is read into 3 by 256 by 256 numbers, the encoder turns them into a grid, beam search over the decoder turns the grid into words, and a Caption holds the words, their log-probability, the attention maps and whether the sentence was finished."}} tags=["hide-input"]
-from captionlib.diagrams import PALETTE, arrow, box, canvas
+from captionlib.book.diagrams import PALETTE, arrow, box, canvas
 
 axes = canvas(9.6, 1.6)
 box(axes, 0.95, 1.0, 1.5, 0.8, "any picture", "image", note="file, PIL, array")
@@ -106,8 +106,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from captionlib.files import read_json
-from captionlib.scenes import write_scenes
+from captionlib.io.files import read_json
+from captionlib.toy.scenes import write_scenes
 
 workshop = tempfile.TemporaryDirectory()
 folder = Path(workshop.name)
@@ -124,7 +124,7 @@ print(len(paths), "images, the first is", paths[0].name)
 # %%
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.decoder import CaptionModel
-from captionlib.images import read_image
+from captionlib.io.images import read_image
 
 model = CaptionModel.load("toy")  # in eval mode: no dropout, batch norm at rest
 with torch.inference_mode():  # no graph is kept: nothing will be differentiated
@@ -321,8 +321,8 @@ import torch
 
 from captionlib.beam_search import Hypothesis, SearchConfig, beam_search
 from captionlib.decoder import CaptionModel
-from captionlib.files import ASSETS, InputError, package_folder
-from captionlib.images import read_image
+from captionlib.io.files import ASSETS, InputError, package_folder
+from captionlib.io.images import read_image
 
 SHIPPED = ASSETS / "flickr8k"  # where the captioner that comes with the package is found
 
@@ -470,7 +470,7 @@ print(len(forms), "forms of one picture, one caption")
 # What is no picture gets one line that says what to do, not a wall of text:
 
 # %%
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 (folder / "holiday.jpg").write_text("Dear diary, today I saw a dog.")
 for nonsense in (
@@ -493,7 +493,7 @@ for nonsense in (
 # first caption there, and can pick the words.
 
 # %% tags=["nbval-ignore-output"]
-from captionlib.live import LiveCaptioner
+from captionlib.book.live import LiveCaptioner
 
 live = LiveCaptioner(Captioner.from_pretrained(), photograph)
 live
@@ -509,7 +509,7 @@ assert live.still.data["words"] == Captioner.from_pretrained().caption(photograp
 # thing that isn't there?
 
 # %%
-from captionlib.scenes import KINDS
+from captionlib.toy.scenes import KINDS
 
 write_scenes(folder / "more", train=0, val=0, test=120, seed=1)
 more = sorted((folder / "more" / "images").iterdir())

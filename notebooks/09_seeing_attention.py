@@ -37,7 +37,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from captionlib.diagrams import PALETTE, arrow, canvas
+from captionlib.book.diagrams import PALETTE, arrow, canvas
 
 alpha = np.array([[1, 1, 1, 1], [1, 4, 6, 1], [1, 5, 9, 2], [1, 1, 2, 1]]) / 38
 axes = canvas(9, 2.9)
@@ -85,8 +85,8 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.captioner import Captioner
-from captionlib.files import ASSETS
-from captionlib.views import attention_view
+from captionlib.io.files import ASSETS
+from captionlib.book.views import attention_view
 
 photograph = ASSETS / "photograph.jpg"
 seen = Captioner.from_pretrained().caption(photograph)
@@ -108,9 +108,9 @@ from pathlib import Path
 import torch
 
 from captionlib.captioner import Captioner
-from captionlib.files import read_json
-from captionlib.images import read_image
-from captionlib.scenes import write_scenes
+from captionlib.io.files import read_json
+from captionlib.io.images import read_image
+from captionlib.toy.scenes import write_scenes
 
 workshop = tempfile.TemporaryDirectory()
 folder = Path(workshop.name)
@@ -285,9 +285,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from captionlib.captioner import Caption
-from captionlib.diagrams import PALETTE
-from captionlib.files import InputError, atomic_file
-from captionlib.images import open_rgb
+from captionlib.book.diagrams import PALETTE
+from captionlib.io.files import InputError, atomic_file
+from captionlib.io.images import open_rgb
 
 COLUMNS = 6  # panels in a row, at most
 

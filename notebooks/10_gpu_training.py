@@ -33,7 +33,7 @@ except ImportError:
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from captionlib.diagrams import PALETTE, TINT, canvas
+from captionlib.book.diagrams import PALETTE, TINT, canvas
 
 
 def timeline(axes, y, who, kind, bars):
@@ -87,7 +87,7 @@ import os
 
 from captionlib.data import DataConfig
 from captionlib.decoder import ModelConfig
-from captionlib.recipes import Recipe, read_recipe
+from captionlib.engine.recipes import Recipe, read_recipe
 from captionlib.training import TrainConfig
 
 RUN = "small"
@@ -149,8 +149,8 @@ import tempfile
 from pathlib import Path
 
 from captionlib.data import ImageDataset, image_file, load_references, prepare
-from captionlib.download import download
-from captionlib.scenes import write_scenes
+from captionlib.datasets.download import download
+from captionlib.toy.scenes import write_scenes
 
 temporary = tempfile.TemporaryDirectory()
 progress = not recipe.scenes  # a bar, where something takes long

@@ -10,10 +10,10 @@ import torch
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel
-from captionlib.files import InputError
-from captionlib.images import read_image
+from captionlib.io.files import InputError
+from captionlib.io.images import read_image
 from captionlib.metrics import bleu
-from captionlib.scenes import tokenise, write_scenes
+from captionlib.toy.scenes import tokenise, write_scenes
 from tools import audit
 
 KNOWN = {*"abcdefgh", "<unk>", "<start>", "<end>", "<pad>"}

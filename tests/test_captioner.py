@@ -10,9 +10,9 @@ from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.captioner import Captioner
 from captionlib.data import DataConfig, ImageDataset, image_file, prepare
 from captionlib.decoder import CaptionModel
-from captionlib.files import InputError
-from captionlib.images import read_image
-from captionlib.scenes import write_scenes
+from captionlib.io.files import InputError
+from captionlib.io.images import read_image
+from captionlib.toy.scenes import write_scenes
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captionlib import arguments, cli
-from captionlib.files import read_json
+from captionlib import cli
+from captionlib.cli import arguments
+from captionlib.io.files import read_json
 
 COMMANDS = ["scenes", "download", "prepare", "train", "evaluate", "caption", "convert"]
 SCORES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"]
@@ -123,7 +124,7 @@ def test_caption_goes_on_after_bad_files_and_keeps_the_order(world, images, tmp_
 
 
 def test_evaluate_scores_meteor_where_it_is_asked_for(evaluate_words, monkeypatch):
-    from captionlib import meteor
+    from captionlib.io import meteor
 
     rows = np.zeros((5, meteor.COLUMNS))  # what the Java program counts: here every image alike
     rows[:, :6], rows[:, 20:] = [4, 4, 0, 0, 2, 2], [1, 2, 2]
@@ -476,7 +477,7 @@ def test_a_name_with_line_breaks_is_still_one_line(world, tmp_path):
 
 
 def test_anything_unforeseen_is_one_line_and_status_1(monkeypatch, tmp_path):
-    from captionlib import scenes
+    from captionlib.toy import scenes
 
     def fail(*args, **options):
         raise RuntimeError("first line\nsecond line")

@@ -27,12 +27,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from captionlib import Captioner, cli
-from captionlib.convert import KINDS, convert, read_original
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel
-from captionlib.files import InputError
-from captionlib.inert import MAGIC, opened
-from captionlib.vision import torchvision
+from captionlib.io.backbones import torchvision
+from captionlib.io.files import InputError
+from captionlib.original.convert import KINDS, convert, read_original
+from captionlib.original.inert import MAGIC, opened
 
 D, A, E, H = 512, 13, 7, 11  # ResNet-18's channels; the rest small
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "near", "the", "ball"]
@@ -480,7 +480,7 @@ def test_an_odd_program_ends_in_one_line(word_map, tmp_path, name):
 
 
 def test_a_program_without_end_is_stopped(word_map, tmp_path, monkeypatch):
-    monkeypatch.setattr("captionlib.inert.MOST", 1000)
+    monkeypatch.setattr("captionlib.original.inert.MOST", 1000)
     with pytest.raises(InputError, match="too long"):
         read_original(stream(tmp_path / "old", b"N" * 2000 + b"."), word_map)
 

@@ -32,8 +32,8 @@ from captionlib.data import (
     prepare,
     read_image,
 )
-from captionlib.files import InputError
-from captionlib.karpathy import read_karpathy
+from captionlib.io.files import InputError
+from captionlib.io.karpathy import read_karpathy
 
 SMALL = DataConfig(captions_per_image=5, min_word_freq=2, max_len=10)
 BASE = "flickr8k_5_cap_per_img_2_min_word_freq"
@@ -377,7 +377,7 @@ def test_report_7_48_160_166_183_too_little_room_is_said_first(flickr, tmp_path,
 
     monkeypatch.setattr(data, "decode_in_order", decode)
     usage = type("Usage", (), {"free": 8 * 3 * 256 * 256})
-    monkeypatch.setattr("captionlib.files.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("captionlib.io.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="GB are needed and 0.00 GB are free"):
         prepare(*flickr, tmp_path / "data", SMALL)
     assert not (tmp_path / "data").exists()

@@ -20,7 +20,7 @@ from captionlib.decoder import (
     read_glove,
 )
 from captionlib.encoder import Encoder
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 A, E, H, V, D, P = 13, 7, 11, 31, 17, 19  # distinct primes: a mixed-up axis can't pass
 SIZES = dict(attention_dim=A, embed_dim=E, decoder_dim=H, vocab_size=V, encoder_dim=D)

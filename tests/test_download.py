@@ -12,11 +12,11 @@ from server import Fault, serve
 from trees import coco_tree, flickr_tree
 
 from captionlib import cli
-from captionlib import download as module
-from captionlib.download import DATA_SETS, download
-from captionlib.fetch import DownloadError, Patience, checksum_of
-from captionlib.files import InputError, read_json
-from captionlib.karpathy import read_karpathy
+from captionlib.datasets import download as module
+from captionlib.datasets.download import DATA_SETS, download
+from captionlib.datasets.fetch import DownloadError, Patience, checksum_of
+from captionlib.io.files import InputError, read_json
+from captionlib.io.karpathy import read_karpathy
 
 HASTY = Patience(tries=2, timeout=0.5, pause=0)
 

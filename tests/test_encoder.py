@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from captionlib.encoder import Encoder, FeatureDataset, cache_features, later_parameters
-from captionlib.features import Features
-from captionlib.files import InputError, write_json
-from captionlib.vision import torchvision
+from captionlib.io.backbones import torchvision
+from captionlib.io.features import Features
+from captionlib.io.files import InputError, write_json
 
 LITE0 = "tf_efficientnet_lite0"
 IMAGES, PER_IMAGE = 5, 2

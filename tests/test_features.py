@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from captionlib.features import Features, new_features
-from captionlib.files import InputError
+from captionlib.io.features import Features, new_features
+from captionlib.io.files import InputError
 
 
 def test_what_is_written_is_read(tmp_path):

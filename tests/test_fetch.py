@@ -11,8 +11,8 @@ import time
 import pytest
 from server import Fault, serve
 
-from captionlib.fetch import DownloadError, Patience, checksum_of, fetch
-from captionlib.files import InputError
+from captionlib.datasets.fetch import DownloadError, Patience, checksum_of, fetch
+from captionlib.io.files import InputError
 
 CONTENT = random.Random(7).randbytes(400_000)
 OTHER = random.Random(8).randbytes(400_000)
@@ -209,7 +209,7 @@ def test_a_full_disk_is_said_before_anything_is_written(site, tmp_path):
 def test_kill_at_any_moment_loses_nothing_that_had_arrived(site, tmp_path):
     """A process of its own, killed while it waits for more; its successor asks for the rest."""
     code = (
-        "import sys; from captionlib.fetch import *\n"
+        "import sys; from captionlib.datasets.fetch import *\n"
         "fetch([sys.argv[1]], sys.argv[2], checksum=sys.argv[3], progress=False)"
     )
     to = tmp_path / "file"

@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from captionlib import files
-from captionlib.files import (
+from captionlib.io import files
+from captionlib.io.files import (
     InputError,
     atomic_file,
     atomic_folder,
@@ -25,7 +25,7 @@ from captionlib.files import (
 
 def start(tmp_path, code):
     """Another Python process that has printed "ready" and now waits to be killed."""
-    code = f"import time\nfrom captionlib.files import *\n{textwrap.dedent(code)}"
+    code = f"import time\nfrom captionlib.io.files import *\n{textwrap.dedent(code)}"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
@@ -203,7 +203,7 @@ def test_hdf5_does_not_crash_where_no_more_can_be_written(tmp_path, limit):
     code = f"""
     import resource, signal
     import numpy as np
-    from captionlib.files import new_hdf5
+    from captionlib.io.files import new_hdf5
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
     try:

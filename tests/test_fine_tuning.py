@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from captionlib.data import Vocabulary
 from captionlib.decoder import ModelConfig
 from captionlib.encoder import Encoder, cache_features
-from captionlib.files import InputError
-from captionlib.fine_tuning import HalfEncoded, first_stages, free_last_stages, stages
+from captionlib.engine.fine_tuning import HalfEncoded, first_stages, free_last_stages, stages
+from captionlib.io.files import InputError
 from tests.test_encoder import random_images, write_split
 
 SMALL = {"attention_dim": 5, "embed_dim": 6, "decoder_dim": 7, "dropout": 0.0}

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from trees import paint
 
-from captionlib.files import InputError
-from captionlib.images import IMAGE_SIZE, decoding_pool, open_rgb, read_image, try_images
+from captionlib.io.files import InputError
+from captionlib.io.images import IMAGE_SIZE, decoding_pool, open_rgb, read_image, try_images
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_a_pool_answers_in_its_own_processes(tmp_path):
 
 
 def test_a_pool_starts_without_torch(tmp_path):
-    code = "import captionlib.images, sys; assert 'torch' not in sys.modules"
+    code = "import captionlib.io.images, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -280,7 +280,7 @@ def test_a_pool_starts_without_torch(tmp_path):
 def test_decoding_processes_end_with_a_killed_parent(tmp_path):
     code = """
     import multiprocessing, time
-    from captionlib.images import decoding_pool
+    from captionlib.io.images import decoding_pool
     with decoding_pool(2, 4, 3) as submit:
         for answer in [submit(["none.jpg"]) for _ in range(4)]:
             answer.result()

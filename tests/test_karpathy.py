@@ -5,8 +5,8 @@ import sys
 import pytest
 from trees import coco_tree, entry, flickr_tree, paint, write_json_file
 
-from captionlib.files import InputError
-from captionlib.karpathy import read_karpathy
+from captionlib.io.files import InputError
+from captionlib.io.karpathy import read_karpathy
 
 
 def write(tmp_path, *entries, dataset="flickr8k"):

@@ -23,7 +23,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from captionlib.captioner import Captioner
-from captionlib.files import ASSETS
+from captionlib.io.files import ASSETS
 from tools import find_chapters
 from tools.notebooks import tags
 

@@ -7,8 +7,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from captionlib.files import InputError
-from captionlib.meteor import COLUMNS, meteor_command, meteor_of, meteor_statistics
+from captionlib.io.files import InputError
+from captionlib.io.meteor import COLUMNS, meteor_command, meteor_of, meteor_statistics
 from captionlib.metrics import meteor
 
 WORDS = "a the dog dogs puppy is are runs running on in grass lawn t-shirt café big large".split()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nltk.translate.bleu_score import corpus_bleu
 
-from captionlib.files import read_json
+from captionlib.io.files import read_json
 from captionlib.metrics import (
     FIGURES,
     CiderD,

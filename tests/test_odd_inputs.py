@@ -27,8 +27,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from captionlib import cli
-from captionlib.files import InputError
-from captionlib.images import read_image
+from captionlib.io.files import InputError
+from captionlib.io.images import read_image
 
 COUNT = 1000
 BATCH = 200  # files in one call
@@ -556,7 +556,7 @@ def test_an_odd_object_is_read_or_refused_in_one_line(make, recwarn):
 COSTS = """
 from pathlib import Path
 from PIL import Image
-from captionlib.images import read_image
+from captionlib.io.images import read_image
 from test_odd_inputs import MODES, peak, picture
 for mode in MODES:
     read_image(picture(mode=mode))

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from pybtex.database import parse_file
 
-from captionlib.arguments import make_parser
-from captionlib.files import ASSETS
-from captionlib.karpathy import read_karpathy
+from captionlib.cli.arguments import make_parser
+from captionlib.io.files import ASSETS
+from captionlib.io.karpathy import read_karpathy
 from tools import data_sets, find_chapters, gallery, results
 
 ROOT = Path(__file__).parent.parent

@@ -14,8 +14,8 @@ import pytest
 import torch
 from test_training import SETTINGS, FewFeatures, make_model
 
-from captionlib.files import read_json
-from captionlib.processes import ALONE, Processes
+from captionlib.engine.processes import ALONE, Processes
+from captionlib.io.files import read_json
 from captionlib.training import make_loader, teacher_forcing, train
 
 HERE = Path(__file__).parent

@@ -6,7 +6,7 @@ import pytest
 
 from captionlib import Captioner
 from captionlib.decoder import ModelConfig
-from captionlib.scenes import write_scenes
+from captionlib.toy.scenes import write_scenes
 from tools import captioner
 
 SMALL = ModelConfig(image_size=64, feature_dim=8, attention_dim=8, embed_dim=8, decoder_dim=8)

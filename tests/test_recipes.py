@@ -14,13 +14,13 @@ from trees import coco_tree
 
 from benchmarks import from_chapter
 from captionlib import Captioner, cli
-from captionlib.arguments import RECIPES
 from captionlib.beam_search import SearchConfig
+from captionlib.cli.arguments import RECIPES
 from captionlib.data import DataConfig
 from captionlib.decoder import CaptionModel, ModelConfig
 from captionlib.encoder import Encoder
-from captionlib.files import InputError, read_json
-from captionlib.recipes import Recipe, read_recipe
+from captionlib.engine.recipes import Recipe, read_recipe
+from captionlib.io.files import InputError, read_json
 from captionlib.training import TrainConfig
 from tools import toy
 

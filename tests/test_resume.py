@@ -26,7 +26,7 @@ from test_training import SETTINGS, run
 
 from captionlib import cli
 from captionlib.decoder import CaptionModel
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["captionlib.training", "matplotlib.figure"])
@@ -183,7 +183,7 @@ ON_A_SMALL_DISK = """
     disk = Path(sys.argv[1])
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
     from test_resume import begin_training, files, train_detailed
-    from captionlib.files import InputError
+    from captionlib.io.files import InputError
     folder = disk / "model"
     begin_training(folder)
     before = files(folder)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captionlib.files import ASSETS, InputError
-from captionlib.scenery import CANVAS, SETTINGS, paint_setting
-from captionlib.scenes import (
+from captionlib.io.files import ASSETS, InputError
+from captionlib.toy.scenery import CANVAS, SETTINGS, paint_setting
+from captionlib.toy.scenes import (
     KINDS,
     PLACES,
     PLURALS,
@@ -299,7 +299,7 @@ def test_five_captions_no_two_alike():
 def test_another_process_draws_the_same(tmp_path):
     write_scenes(tmp_path / "here", train=2, val=1, test=1, seed=7)
     program = (
-        "import sys; from captionlib.scenes import write_scenes; "
+        "import sys; from captionlib.toy.scenes import write_scenes; "
         "write_scenes(sys.argv[1], train=2, val=1, test=1, seed=7)"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1234"}
@@ -380,7 +380,7 @@ def test_an_interrupted_run_leaves_no_data_set(tmp_path, monkeypatch):
         drawn.append(scene)
         return draw_scene(scene)
 
-    monkeypatch.setattr("captionlib.scenes.draw_scene", draw_two_then_stop)
+    monkeypatch.setattr("captionlib.toy.scenes.draw_scene", draw_two_then_stop)
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path, train=5)
     assert sorted(files(tmp_path)) == ["images/train_00000.png", "images/train_00001.png"]

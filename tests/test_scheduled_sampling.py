@@ -9,7 +9,7 @@ from test_training import CONFIG, SETTINGS, FewFeatures, assert_same_weights, ma
 from torch.testing import assert_close
 
 from captionlib.decoder import CaptionModel
-from captionlib.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
+from captionlib.engine.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
 from captionlib.training import TrainConfig, make_loader, teacher_forcing
 
 RAMPS = ("linear", "exponential", "inverse_sigmoid")

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel, ModelConfig
+from captionlib.engine.self_critical import SelfCritical, advantages
 from captionlib.metrics import cider_d_scores
-from captionlib.self_critical import SelfCritical, advantages
 from captionlib.training import TrainConfig, make_loader, train
 
 WORDS = "a dog cat runs sits on the red mat".split()

@@ -11,7 +11,7 @@ import pytest
 
 from captionlib import Captioner
 from captionlib.captioner import SHIPPED
-from captionlib.files import ASSETS, read_json
+from captionlib.io.files import ASSETS, read_json
 
 PHOTOGRAPH = ASSETS / "photograph.jpg"
 KEYS = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")

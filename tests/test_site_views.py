@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import test_site
 
-from captionlib.files import ASSETS
+from captionlib.book.views import bleu_view, packed_view
+from captionlib.io.files import ASSETS
 from captionlib.metrics import bleu, bleu_statistics
-from captionlib.views import bleu_view, packed_view
 from captionlib.visualize import upsample_alpha
 
 pytestmark = pytest.mark.site

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
-from captionlib.files import InputError
-from captionlib.processes import Processes
+from captionlib.engine.processes import Processes
+from captionlib.io.files import InputError
 from captionlib.training import (
     Batches,
     TrainConfig,

@@ -9,9 +9,9 @@ import zipfile
 
 import pytest
 
-from captionlib import unpack as module
-from captionlib.files import InputError
-from captionlib.unpack import unpack
+from captionlib.datasets import unpack as module
+from captionlib.datasets.unpack import unpack
+from captionlib.io.files import InputError
 
 SLACK = 2**22  # in place of the real one: zeros take their time to pack
 FILES = {f"{n}.jpg": random.Random(n).randbytes(3000 + n) for n in range(5)}

@@ -14,14 +14,14 @@ from PIL import Image
 from test_beam_search import make_decoder, make_encodings, make_vocabulary
 
 from captionlib.beam_search import SearchConfig, beam_search
-from captionlib.beam_trace import beam_view, trace_search
+from captionlib.book.beam_trace import beam_view, trace_search
+from captionlib.book.live import LiveCaptioner
+from captionlib.book.views import ORDERS, attention_view, bleu_view, packed_view
 from captionlib.captioner import Caption, Captioner
-from captionlib.files import ASSETS
-from captionlib.images import open_rgb
-from captionlib.live import LiveCaptioner
+from captionlib.io.files import ASSETS
+from captionlib.io.images import open_rgb
 from captionlib.metrics import bleu, bleu_statistics
-from captionlib.scenes import draw_scene, scene_with_captions
-from captionlib.views import ORDERS, attention_view, bleu_view, packed_view
+from captionlib.toy.scenes import draw_scene, scene_with_captions
 from tools.book import Assets
 
 PHOTOGRAPH = ASSETS / "photograph.jpg"

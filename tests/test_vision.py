@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from captionlib import vision
-from captionlib.files import InputError
+from captionlib.io import backbones as vision
+from captionlib.io.files import InputError
 
 LITE0 = "tf_efficientnet_lite0"
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from captionlib.captioner import Caption, Captioner
-from captionlib.files import InputError, read_json
-from captionlib.scenes import write_scenes
+from captionlib.io.files import InputError, read_json
+from captionlib.toy.scenes import write_scenes
 from captionlib.visualize import COLUMNS, show_attention, upsample_alpha
 
 

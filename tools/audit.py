@@ -25,9 +25,9 @@ from benchmarks import from_chapter
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel, versions
-from captionlib.files import InputError, read_json, write_json
-from captionlib.images import read_image
-from captionlib.karpathy import SPLITS, read_karpathy
+from captionlib.io.files import InputError, read_json, write_json
+from captionlib.io.images import read_image
+from captionlib.io.karpathy import SPLITS, read_karpathy
 from captionlib.metrics import (
     bleu_of,
     bleu_statistics,

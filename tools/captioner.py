@@ -23,10 +23,10 @@ from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import find_base, image_file, load_references, prepare
 from captionlib.decoder import CaptionModel, ModelConfig, versions
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
-from captionlib.files import ASSETS, atomic_file, read_json, write_json
-from captionlib.fine_tuning import HalfEncoded, first_stages, free_last_stages
+from captionlib.engine.fine_tuning import HalfEncoded, first_stages, free_last_stages
+from captionlib.engine.recipes import read_recipe
+from captionlib.io.files import ASSETS, atomic_file, read_json, write_json
 from captionlib.metrics import score
-from captionlib.recipes import read_recipe
 from captionlib.training import TrainConfig, make_loader, train
 
 TO = ASSETS / "flickr8k"

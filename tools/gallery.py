@@ -56,7 +56,7 @@ def caption_all(gallery: Path, folder: str | None) -> None:
         folder: the captioner, None for the one that comes with the package.
     """
     from captionlib.captioner import Captioner
-    from captionlib.files import package_folder
+    from captionlib.io.files import package_folder
 
     captioner = Captioner.from_pretrained(folder)
     weights = package_folder(SHIPPED if folder is None else folder) / "model.safetensors"

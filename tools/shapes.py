@@ -198,10 +198,10 @@ def tour(watch: Watch, folder: Path) -> None:
     from captionlib.data import DataConfig, Vocabulary, image_file, prepare
     from captionlib.decoder import DecoderWithAttention, ModelConfig, read_glove
     from captionlib.encoder import Encoder, FeatureDataset, cache_features
-    from captionlib.fine_tuning import HalfEncoded, stages
-    from captionlib.images import decoding_pool
-    from captionlib.scenes import write_scenes
-    from captionlib.self_critical import SelfCritical
+    from captionlib.engine.fine_tuning import HalfEncoded, stages
+    from captionlib.engine.self_critical import SelfCritical
+    from captionlib.io.images import decoding_pool
+    from captionlib.toy.scenes import write_scenes
     from captionlib.training import TrainConfig, caption_loss
     from captionlib.visualize import show_attention
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from captionlib import cli
 from captionlib.decoder import CaptionModel
-from captionlib.files import ASSETS, read_json
-from captionlib.recipes import read_recipe
+from captionlib.engine.recipes import read_recipe
+from captionlib.io.files import ASSETS, read_json
 
 TO = ASSETS / "toy"
 

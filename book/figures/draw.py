@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from captionlib.diagrams import PALETTE, TINT, arrow, box, canvas
+from captionlib.book.diagrams import PALETTE, TINT, arrow, box, canvas
 from captionlib.metrics import bleu_statistics, ngram_counts
 
 HERE = Path(__file__).parent
@@ -485,7 +485,7 @@ def first_look(folder: Path) -> str:
     Writes `first-look.jpg` into `folder`.
     """
     from captionlib import Captioner
-    from captionlib.scenes import write_scenes
+    from captionlib.toy.scenes import write_scenes
     from captionlib.visualize import show_attention
 
     with tempfile.TemporaryDirectory() as scenes:

@@ -107,7 +107,7 @@ ALSO_RIGHT = {
         "    if picture.mode != 'RGBA':\n        return np.asarray(picture.convert('RGB'))\n"
         "    page = Image.new('RGB', picture.size, 'white')\n"
         "    page.paste(picture, mask=picture.getchannel('A'))\n    return np.asarray(page)",
-        "from captionlib.images import open_rgb\n\n\ndef to_rgb(pixels):\n"
+        "from captionlib.io.images import open_rgb\n\n\ndef to_rgb(pixels):\n"
         "    return np.asarray(open_rgb(pixels))",
     ],
     "08.2": [

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import torch
 
+from captionlib.book.views import View, attention_view
 from captionlib.captioner import Captioner
-from captionlib.files import InputError
-from captionlib.images import open_rgb
-from captionlib.views import View, attention_view
+from captionlib.io.files import InputError
+from captionlib.io.images import open_rgb
 
 __all__ = ["LiveCaptioner"]
 

@@ -1,8 +1,8 @@
 """From a checkpoint of the original tutorial to a captioner of ours.
 
-Written by hand. Its checkpoints are pickled modules. `captionlib.inert` reads them without running
-them; what is found there is compared with our own modules, layer by layer and shape by shape, and
-only where everything agrees are the weights taken over.
+Its checkpoints are pickled modules. `captionlib.original.inert` reads them without running them.
+What it finds is compared with our own modules, layer by layer and shape by shape, and the weights
+are copied only if everything agrees.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from captionlib import vision
 from captionlib.beam_search import SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
 from captionlib.encoder import Encoder, without_head
-from captionlib.files import InputError, atomic_group, require_free_space
-from captionlib.images import IMAGE_SIZE
-from captionlib.inert import Object, Weight, opened
+from captionlib.io import backbones as vision
+from captionlib.io.files import InputError, atomic_group, require_free_space
+from captionlib.io.images import IMAGE_SIZE
+from captionlib.original.inert import Object, Weight, opened
 
 __all__ = ["KINDS", "convert", "read_original"]
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from captionlib.fetch import DownloadError, Patience, checksum_of, fetch
-from captionlib.files import (
+from captionlib.datasets.fetch import DownloadError, Patience, checksum_of, fetch
+from captionlib.datasets.unpack import unpack
+from captionlib.io.files import (
     ASSETS,
     InputError,
     atomic_folder,
@@ -22,8 +23,7 @@ from captionlib.files import (
     require_free_space,
     write_json,
 )
-from captionlib.karpathy import listed_images
-from captionlib.unpack import unpack
+from captionlib.io.karpathy import listed_images
 
 __all__ = ["DATA_SETS", "Downloaded", "download"]
 

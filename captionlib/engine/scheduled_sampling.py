@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from captionlib.decoder import CaptionModel, DecoderWithAttention
-from captionlib.processes import ALONE
+from captionlib.engine.processes import ALONE
 from captionlib.training import CaptionLoss, TrainConfig, caption_loss
 
 __all__ = ["feed_own_words", "own_word_share", "scheduled_sampling"]

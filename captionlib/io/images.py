@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from captionlib.files import BadItem, InputError
+from captionlib.io.files import BadItem, InputError
 
 __all__ = [
     "IMAGE_SIZE",

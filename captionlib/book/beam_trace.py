@@ -1,6 +1,6 @@
 """What a beam search did: the real search watched, and drawn as a tree to step through.
 
-Written by hand; the view is one of those that `captionlib.views` describes.
+Written by hand; the view is one of those that `captionlib.book.views` describes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from captionlib.beam_search import Beam, Ensemble, Partial, SearchConfig, best_candidates, grow
+from captionlib.book.views import View, controls, status, tag
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
-from captionlib.views import View, controls, status, tag
 
 __all__ = ["Candidate", "SearchTrace", "beam_view", "trace_search"]
 

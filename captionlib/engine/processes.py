@@ -23,7 +23,7 @@ from accelerate.utils import (
 )
 from torch import Tensor, nn
 
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 __all__ = ["ALONE", "Processes"]
 

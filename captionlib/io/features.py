@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from torch import nn
 
-from captionlib.files import InputError, atomic_file, require_free_space
+from captionlib.io.files import InputError, atomic_file, require_free_space
 
 __all__ = ["Features", "fingerprint", "new_features"]
 

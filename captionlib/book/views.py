@@ -4,7 +4,7 @@ Written by hand. Each function returns a `View`, which a notebook shows as one p
 still picture and a sentence that are right before any script runs, and on paper; the data that the
 caller computed; and a small script of assets/views/, which needs no kernel and no network. Nothing
 in it has an id, so one view can stand on a page twice, and the same data makes the same text. That
-of a beam search is in `captionlib.beam_trace`, which needs more of the package.
+of a beam search is in `captionlib.book.beam_trace`, which needs more of the package.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from captionlib.files import ASSETS
-from captionlib.images import open_rgb
+from captionlib.io.files import ASSETS
+from captionlib.io.images import open_rgb
 from captionlib.metrics import Words, bleu_of, bleu_statistics, check_caption, ngram_counts
 
 __all__ = ["View", "attention_view", "bleu_view", "packed_view"]

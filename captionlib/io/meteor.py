@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 __all__ = ["meteor_command", "meteor_of", "meteor_statistics"]
 

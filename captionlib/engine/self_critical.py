@@ -24,8 +24,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from captionlib.beam_search import SearchConfig, beam_search_all
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel
+from captionlib.engine.processes import ALONE
 from captionlib.metrics import CiderD
-from captionlib.processes import ALONE
 from captionlib.training import TrainConfig
 
 __all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from captionlib.decoder import CaptionModel
 from captionlib.encoder import Encoder
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 __all__ = ["HalfEncoded", "first_stages", "free_last_stages", "stages"]
 

@@ -31,7 +31,7 @@ __all__ = [
     "write_json_rows",
 ]
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 
 
 class InputError(ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from captionlib import __version__
-from captionlib.files import ASSETS, InputError, read_json
+from captionlib.io.files import ASSETS, InputError, read_json
 
 __all__ = [
     "MODEL_OPTIONS",

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from captionlib.files import BadItem, InputError, read_json
+from captionlib.io.files import BadItem, InputError, read_json
 
 __all__ = ["SPLITS", "Record", "listed_images", "read_karpathy"]
 

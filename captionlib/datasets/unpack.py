@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 from tqdm.auto import tqdm
 
-from captionlib.files import InputError, require_free_space
+from captionlib.io.files import InputError, require_free_space
 
 __all__ = ["unpack"]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 __all__ = ["Object", "Storage", "Weight", "opened"]
 

@@ -19,7 +19,7 @@ import pooch
 import requests
 from tqdm.auto import tqdm
 
-from captionlib.files import InputError, read_json, require_free_space, write_json
+from captionlib.io.files import InputError, read_json, require_free_space, write_json
 
 __all__ = ["DownloadError", "Patience", "checksum_of", "fetch"]
 

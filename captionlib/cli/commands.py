@@ -19,14 +19,14 @@ from functools import partial
 from pathlib import Path
 from unicodedata import category
 
-from captionlib.arguments import (
+from captionlib.cli.arguments import (
     MODEL_OPTIONS,
     SEARCH_OPTIONS,
     TRAIN_OPTIONS,
     given,
     make_parser,
 )
-from captionlib.files import BadItem, InputError, read_json, recover_folder, write_json
+from captionlib.io.files import BadItem, InputError, read_json, recover_folder, write_json
 
 __all__ = ["main"]
 
@@ -103,7 +103,7 @@ def _bar() -> bool:
 
 
 def _scenes(args) -> int:
-    from captionlib.scenes import write_scenes
+    from captionlib.toy.scenes import write_scenes
 
     wanted = given(args, "train", "val", "test", "seed")
     path = write_scenes(args.to, **wanted, progress=_bar())
@@ -115,8 +115,8 @@ def _scenes(args) -> int:
 
 
 def _download(args) -> int:
-    from captionlib.download import download
-    from captionlib.fetch import DownloadError
+    from captionlib.datasets.download import download
+    from captionlib.datasets.fetch import DownloadError
 
     options = {"keep_archives": args.keep_archives, "progress": _bar()}
     try:
@@ -160,7 +160,7 @@ def _prepare_data(source: tuple, to: str | Path, settings: dict, **options) -> N
 
 
 def _train(args) -> int:
-    from captionlib.processes import Processes
+    from captionlib.engine.processes import Processes
 
     processes = Processes.join(args.device)
     with processes.main_first():  # what it has drawn and prepared, the others find
@@ -176,7 +176,7 @@ def _planned(args) -> tuple:
     """The recipe, the options of each stage, and whether one has begun; mistakes are said now."""
     from captionlib.beam_search import SearchConfig
     from captionlib.decoder import ModelConfig
-    from captionlib.recipes import find_recipe
+    from captionlib.engine.recipes import find_recipe
     from captionlib.training import TrainConfig
 
     recipe = find_recipe(args)
@@ -197,7 +197,7 @@ def _training_data(args, recipe, begun: bool) -> str | Path:
     Before the work the recipe is put into `--to`: killed at any moment, it is not forgotten.
     """
     from captionlib.data import find_base
-    from captionlib.scenes import write_scenes
+    from captionlib.toy.scenes import write_scenes
 
     to, source = Path(args.to) / "data", (args.karpathy_json, args.images)
     if args.data is not None:
@@ -244,7 +244,7 @@ def _train_stage(args, processes) -> None:
     from captionlib.data import CaptionDataset, find_base, image_file, load_references
     from captionlib.decoder import CaptionModel, ModelConfig
     from captionlib.encoder import FeatureDataset
-    from captionlib.scheduled_sampling import scheduled_sampling
+    from captionlib.engine.scheduled_sampling import scheduled_sampling
     from captionlib.training import TrainConfig, make_loader, teacher_forcing, train
 
     folder = Path(args.to)
@@ -437,8 +437,8 @@ def _batches(items: Sequence, size: int, *, unit: str, quiet: bool = False) -> I
 
 
 def _evaluate(args) -> int:
-    from captionlib.karpathy import read_karpathy
-    from captionlib.meteor import meteor_command
+    from captionlib.io.karpathy import read_karpathy
+    from captionlib.io.meteor import meteor_command
     from captionlib.metrics import intervals, score
 
     for path in (args.save_results, args.save_captions):
@@ -478,7 +478,7 @@ def _evaluate(args) -> int:
 
 def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:
     """METEOR and its interval, from one run of its program."""
-    from captionlib.meteor import meteor_of, meteor_statistics
+    from captionlib.io.meteor import meteor_of, meteor_statistics
     from captionlib.metrics import percentile_interval, resampled_sums
 
     statistics = meteor_statistics(references, hypotheses)
@@ -505,7 +505,7 @@ def _save_results(args, captioner, dataset: str, result: dict) -> None:
 
 
 def _caption(args) -> int:
-    from captionlib.images import read_image
+    from captionlib.io.images import read_image
 
     figures = _figure_paths(args.save_figure, args.images)
     captioner = _captioner(args)
@@ -582,7 +582,7 @@ def _printable(line: str) -> str:
 
 
 def _convert(args) -> int:
-    from captionlib.convert import convert
+    from captionlib.original.convert import convert
 
     model = convert(args.checkpoint, args.word_map, args.to)
     print(f"{args.to}: {model.config.backbone} and {len(model.vocabulary)} words")
@@ -598,6 +598,3 @@ _COMMANDS = {
     "caption": _caption,
     "convert": _convert,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
-"""A toy world.
+"""The toy world: scenes drawn from sprites, with captions that are true of them.
 
-Chapter 00 of the book, notebooks/00_toy_world.ipynb, explains this module and
-generates it: edit the chapter, not this file, then run `make export`.
+The page "The toy world" tells how a scene becomes five sentences.
 """
 
 import re
@@ -14,8 +13,8 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 from tqdm.auto import tqdm
 
-from captionlib.files import ASSETS, atomic_file, require_free_space, write_json
-from captionlib.scenery import CANVAS, SETTINGS, paint_setting
+from captionlib.io.files import ASSETS, atomic_file, require_free_space, write_json
+from captionlib.toy.scenery import CANVAS, SETTINGS, paint_setting
 
 __all__ = [
     "CAPTIONS",

@@ -12,7 +12,7 @@ from argparse import Namespace
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from captionlib.arguments import (
+from captionlib.cli.arguments import (
     MODEL_OPTIONS,
     RECIPES,
     SEARCH_OPTIONS,
@@ -20,7 +20,7 @@ from captionlib.arguments import (
     VIEW_OPTIONS,
     given,
 )
-from captionlib.files import InputError, read_json, write_json
+from captionlib.io.files import InputError, read_json, write_json
 
 __all__ = ["Recipe", "find_recipe", "read_recipe"]
 

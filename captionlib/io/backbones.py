@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from captionlib.files import InputError
+from captionlib.io.files import InputError
 
 __all__ = ["classifier", "is_packaged", "normalisation", "timm", "torchvision"]
 

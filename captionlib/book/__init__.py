@@ -1,0 +1,1 @@
+"""Diagrams and interactive views for the chapters."""

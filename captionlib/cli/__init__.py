@@ -1,0 +1,5 @@
+"""The `captionlib` command."""
+
+from captionlib.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Training for real: recipes, several processes, fine-tuning, other objectives."""

@@ -1,0 +1,1 @@
+"""Checkpoints of the original tutorial, read without running anything in them."""
