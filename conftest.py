@@ -31,7 +31,9 @@ def tally(record_property):
 
 def pytest_terminal_summary(terminalreporter):
     sums = Counter()
-    for report in (r for group in terminalreporter.stats.values() for r in group):
+    for report in (
+        r for group in terminalreporter.stats.values() for r in group
+    ):
         if getattr(report, "when", None) == "call":
             for name, count in report.user_properties:
                 if name.startswith(TALLY):

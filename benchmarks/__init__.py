@@ -13,7 +13,9 @@ from typing import NamedTuple
 import jupytext
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAT = 1.1  # peak memory for ten times as many images, against that for one time
+FLAT = (
+    1.1  # peak memory for ten times as many images, against that for one time
+)
 
 
 class Row(NamedTuple):
@@ -29,7 +31,11 @@ class Row(NamedTuple):
     def met(self) -> bool | None:
         if self.target is None:
             return None
-        return self.value >= self.target if self.at_least else self.value <= self.target
+        return (
+            self.value >= self.target
+            if self.at_least
+            else self.value <= self.target
+        )
 
 
 def from_chapter(chapter: str, *definitions: str) -> dict:
@@ -42,7 +48,10 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
     """
     notebook = jupytext.read(ROOT / "notebooks" / f"{chapter}.py")
     namespace: dict = {}
-    exec("import math\nimport numpy as np\nimport torch\nfrom torch import nn", namespace)
+    exec(
+        "import math\nimport numpy as np\nimport torch\nfrom torch import nn",
+        namespace,
+    )
     for definition in definitions:
         found = [
             cell.source
@@ -55,7 +64,9 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
     return namespace
 
 
-def median_seconds(functions: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+def median_seconds(
+    functions: dict[str, Callable[[], object]], rounds: int = 5
+) -> dict[str, float]:
     """The median time of each function; they take turns, so that drift meets all alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
@@ -76,7 +87,9 @@ def in_fresh_process(function: Callable, *args):
 def highest_megabytes() -> float:
     """The most memory that this process has had at once. Linux only; elsewhere not a number."""
     try:
-        with open("/proc/self/status") as status:  # getrusage would count the parent's, too
+        with open(
+            "/proc/self/status"
+        ) as status:  # getrusage would count the parent's, too
             (line,) = (line for line in status if line.startswith("VmHWM"))
     except FileNotFoundError:
         return float("nan")

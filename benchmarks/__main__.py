@@ -12,7 +12,15 @@ from datetime import date
 
 import torch
 
-from benchmarks import decoder, epoch, memory, photo, preparation, scoring, search
+from benchmarks import (
+    decoder,
+    epoch,
+    memory,
+    photo,
+    preparation,
+    scoring,
+    search,
+)
 from captionlib.decoder import versions
 from captionlib.io.files import write_json
 from captionlib.io.images import usable_cores
@@ -34,7 +42,15 @@ def main(argv: list[str]) -> int:
         return 2
     started = time.perf_counter()
     rows = []
-    for benchmark in (preparation, decoder, epoch, memory, search, scoring, photo):
+    for benchmark in (
+        preparation,
+        decoder,
+        epoch,
+        memory,
+        search,
+        scoring,
+        photo,
+    ):
         rows += [row for row in benchmark.main() if not math.isnan(row.value)]
         print(flush=True)
     result = {

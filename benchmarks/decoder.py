@@ -27,28 +27,46 @@ def make_batch(captions: int) -> tuple[Tensor, Tensor]:
 
 def products(lengths: Tensor) -> list[tuple[Tensor, Tensor, int]]:
     """The matrix products of a step: operands, and how often each runs (3 = both gradients too)."""
-    steps = [int((lengths - 1 > t).sum()) for t in range(int(lengths.max()) - 1)]
+    steps = [
+        int((lengths - 1 > t).sum()) for t in range(int(lengths.max()) - 1)
+    ]
     tokens = sum(steps)
     shapes = [
-        ((B * P, D), (D, A), 2),  # the images' projection; they need no gradient themselves
+        (
+            (B * P, D),
+            (D, A),
+            2,
+        ),  # the images' projection; they need no gradient themselves
         ((tokens, H), (H, V), 3),
         ((B, D), (D, 2 * H), 2),
     ]
     for n in steps:
         shapes += [((n, E + D), (E + D, 4 * H), 3), ((n, H), (H, 4 * H), 3)]
         shapes += [((n, H), (H, D), 3), ((n, H), (H, A), 3)]
-    return [(torch.randn(left), torch.randn(right), times) for left, right, times in shapes]
+    return [
+        (torch.randn(left), torch.randn(right), times)
+        for left, right, times in shapes
+    ]
 
 
-def naive_step(model: nn.Module, encoder_out: Tensor, captions: Tensor, lengths: Tensor):
+def naive_step(
+    model: nn.Module, encoder_out: Tensor, captions: Tensor, lengths: Tensor
+):
     """A function that trains the chapter's plain decoder by one batch."""
     optimizer = torch.optim.Adam(model.parameters())
 
     def step():
-        logits, sorted_captions, steps, alphas, _ = model(encoder_out, captions, lengths)
+        logits, sorted_captions, steps, alphas, _ = model(
+            encoder_out, captions, lengths
+        )
         predicted = pack_padded_sequence(logits, steps, batch_first=True).data
-        targets = pack_padded_sequence(sorted_captions[:, 1:], steps, batch_first=True).data
-        loss = F.cross_entropy(predicted, targets) + (1 - alphas.sum(1)).square().mean()
+        targets = pack_padded_sequence(
+            sorted_captions[:, 1:], steps, batch_first=True
+        ).data
+        loss = (
+            F.cross_entropy(predicted, targets)
+            + (1 - alphas.sum(1)).square().mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -57,7 +75,11 @@ def naive_step(model: nn.Module, encoder_out: Tensor, captions: Tensor, lengths:
 
 
 def exported_step(
-    model: nn.Module, encoder_out: Tensor, captions: Tensor, lengths: Tensor, bf16: bool = False
+    model: nn.Module,
+    encoder_out: Tensor,
+    captions: Tensor,
+    lengths: Tensor,
+    bf16: bool = False,
 ):
     """A function that trains the exported decoder by one batch; grids may be float16."""
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -79,7 +101,9 @@ def main() -> list[Row]:
     torch.manual_seed(0)
     encoder_out, batch = torch.randn(B, P, D), make_batch(B)
     images, five = torch.randn(B // EACH, P, D), make_batch(B // EACH * EACH)
-    naive = from_chapter("04_decoder", "class NaiveDecoder")["NaiveDecoder"](A, E, H, V, D)
+    naive = from_chapter("04_decoder", "class NaiveDecoder")["NaiveDecoder"](
+        A, E, H, V, D
+    )
     ours = DecoderWithAttention(A, E, H, V, D)
     ours.load_state_dict(naive.state_dict())
     operands = products(batch[1])
@@ -99,11 +123,20 @@ def main() -> list[Row]:
         }
     )
     seconds["together"] *= B / len(five[0])  # it has two captions less
-    print(f"decoder training step, batch {B}, {P}x{D} grid, sizes {A}, vocabulary {V}")
+    print(
+        f"decoder training step, batch {B}, {P}x{D} grid, sizes {A}, vocabulary {V}"
+    )
     for name, value in seconds.items():
-        print(f"  {name:<10} {1000 * value:7.0f} ms, {seconds['naive'] / value:4.1f} times as fast")
+        print(
+            f"  {name:<10} {1000 * value:7.0f} ms, {seconds['naive'] / value:4.1f} times as fast"
+        )
     return [
-        Row("a training step of the decoder", seconds["naive"] / seconds["exported"], "×", 5),
+        Row(
+            "a training step of the decoder",
+            seconds["naive"] / seconds["exported"],
+            "×",
+            5,
+        ),
         Row(
             "the same, against its matrix products alone",
             seconds["exported"] / seconds["products"],

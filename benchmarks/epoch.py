@@ -17,7 +17,18 @@ from pathlib import Path
 import torch
 
 from benchmarks import Row, from_chapter, median_seconds, search
-from benchmarks.decoder import EACH, A, D, E, H, P, V, exported_step, make_batch, naive_step
+from benchmarks.decoder import (
+    EACH,
+    A,
+    D,
+    E,
+    H,
+    P,
+    V,
+    exported_step,
+    make_batch,
+    naive_step,
+)
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder
@@ -25,7 +36,10 @@ from captionlib.io.features import Features, new_features
 
 BACKBONE = "resnet101"
 IMAGES, VALIDATION = 6000, 1000  # of an epoch
-NAIVE, BATCH = 32, 16  # captions of one naive batch, images of one batch of ours
+NAIVE, BATCH = (
+    32,
+    16,
+)  # captions of one naive batch, images of one batch of ours
 
 
 def main() -> list[Row]:
@@ -35,7 +49,9 @@ def main() -> list[Row]:
     chapter = from_chapter("02_encoder", "def naive_epoch")
     image = torch.randint(0, 256, (3, 256, 256), dtype=torch.uint8)
     chapter |= {"encoder": encoder, "captions": [(image,)] * NAIVE}
-    naive = from_chapter("04_decoder", "class NaiveDecoder")["NaiveDecoder"](A, E, H, V, D)
+    naive = from_chapter("04_decoder", "class NaiveDecoder")["NaiveDecoder"](
+        A, E, H, V, D
+    )
     ours = DecoderWithAttention(A, E, H, V, D)
     decoder, encoder_out, vocabulary = search.make_case("the original's sizes")
     greedy = SearchConfig(beam_size=1)
@@ -53,8 +69,12 @@ def main() -> list[Row]:
         seconds = median_seconds(
             {
                 "encode": chapter["naive_epoch"],
-                "plain": naive_step(naive, torch.randn(NAIVE, P, D), *make_batch(NAIVE)),
-                "load": lambda: torch.stack([torch.from_numpy(features[i]) for i in range(BATCH)]),
+                "plain": naive_step(
+                    naive, torch.randn(NAIVE, P, D), *make_batch(NAIVE)
+                ),
+                "load": lambda: torch.stack(
+                    [torch.from_numpy(features[i]) for i in range(BATCH)]
+                ),
                 "train": exported_step(ours, grids, *batch),
                 "bf16": exported_step(ours, grids, *batch, bf16=True),
                 "validate": validate,
@@ -66,17 +86,32 @@ def main() -> list[Row]:
     for name in ("load", "train", "bf16"):
         seconds[name] *= IMAGES / BATCH
     seconds["validate"] *= VALIDATION / len(encoder_out)
-    slow, cached = seconds["encode"] + seconds["plain"], seconds["load"] + seconds["train"]
-    print(f"one epoch of {IMAGES:,} images with {EACH} captions, {BACKBONE}, {P}x{D}, scaled up")
+    slow, cached = (
+        seconds["encode"] + seconds["plain"],
+        seconds["load"] + seconds["train"],
+    )
+    print(
+        f"one epoch of {IMAGES:,} images with {EACH} captions, {BACKBONE}, {P}x{D}, scaled up"
+    )
     print(f"  naive    {slow:7.0f} s, {seconds['encode']:.0f} of them encoding")
     print(f"  cached   {cached:7.0f} s, {seconds['load']:.1f} of them loading")
     half = seconds["load"] + seconds["bf16"]
-    print(f"  cached   {half:7.0f} s in bfloat16: {slow / half:.1f} times as fast as naive")
-    print(f"  validate {seconds['validate']:7.1f} s, {VALIDATION:,} images, greedy")
+    print(
+        f"  cached   {half:7.0f} s in bfloat16: {slow / half:.1f} times as fast as naive"
+    )
+    print(
+        f"  validate {seconds['validate']:7.1f} s, {VALIDATION:,} images, greedy"
+    )
     return [
         Row("an epoch over frozen features", slow / cached, "×", 20),
         Row("the same, in bfloat16", slow / half, "×", 20),
-        Row("validation of 1,000 images", 100 * seconds["validate"] / cached, "%", 10, False),
+        Row(
+            "validation of 1,000 images",
+            100 * seconds["validate"] / cached,
+            "%",
+            10,
+            False,
+        ),
     ]
 
 

@@ -29,13 +29,24 @@ def make_images(folder: Path) -> list[Path]:
     rng, paths = np.random.default_rng(0), []
     for i in range(MANY + OTHERS):
         paths.append(folder / f"{i:05d}.png")
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(paths[-1])
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(
+            paths[-1]
+        )
     return paths
 
 
 def peak(data: Path, to: Path) -> float:
     """Megabytes that this process, a fresh one, takes to train for an epoch."""
-    words = ("train", "--data", str(data), "--to", str(to), "--image-size", "128", *SMALL)
+    words = (
+        "train",
+        "--data",
+        str(data),
+        "--to",
+        str(to),
+        "--image-size",
+        "128",
+        *SMALL,
+    )
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         assert cli.main([*words, "--epochs", "1", "--batch-size", "16"]) == 0
     return highest_megabytes()
@@ -48,13 +59,33 @@ def main() -> list[Row]:
         folder = Path(temporary)
         paths = make_images(folder / "images")
         for count in (FEW, MANY):
-            json = make_json(folder / f"{count}.json", paths[: count + OTHERS], train=count)
+            json = make_json(
+                folder / f"{count}.json", paths[: count + OTHERS], train=count
+            )
             data = folder / f"data{count}"
-            prepare(json, folder / "images", data, DataConfig(min_word_freq=1), progress=False)
-            memory.append(in_fresh_process(peak, data, folder / f"model{count}"))
-    print(f"training for an epoch takes {memory[0]:.0f} MB at most on {FEW} images,")
+            prepare(
+                json,
+                folder / "images",
+                data,
+                DataConfig(min_word_freq=1),
+                progress=False,
+            )
+            memory.append(
+                in_fresh_process(peak, data, folder / f"model{count}")
+            )
+    print(
+        f"training for an epoch takes {memory[0]:.0f} MB at most on {FEW} images,"
+    )
     print(f"  {memory[1]:.0f} MB on {MANY:,}")
-    return [Row("memory of training on ten times as many", memory[1] / memory[0], "×", FLAT, False)]
+    return [
+        Row(
+            "memory of training on ten times as many",
+            memory[1] / memory[0],
+            "×",
+            FLAT,
+            False,
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ def main() -> list[Row]:
     """Time loading, a caption, and the parts of one; print them, return what was asked for."""
     photograph = ASSETS / "photograph.jpg"
     captioner = Captioner.from_pretrained()
-    model, pixels = captioner.model, torch.from_numpy(read_image(photograph))[None]
+    model, pixels = (
+        captioner.model,
+        torch.from_numpy(read_image(photograph))[None],
+    )
 
     @torch.inference_mode()
     def encode():
@@ -31,11 +34,26 @@ def main() -> list[Row]:
     seconds["search"] = seconds["caption"] - seconds["read"] - seconds["encode"]
     print(f"the shipped captioner, {torch.get_num_threads()} threads")
     print(f"  loaded in {seconds['load']:.2f} s after imports")
-    parts = ", ".join(f"{name} {1000 * seconds[name]:.0f}" for name in ("read", "encode", "search"))
+    parts = ", ".join(
+        f"{name} {1000 * seconds[name]:.0f}"
+        for name in ("read", "encode", "search")
+    )
     print(f"  a photograph takes {1000 * seconds['caption']:.0f} ms: {parts}")
     return [
-        Row("loading the captioner that ships", seconds["load"], "s", 3, at_least=False),
-        Row("captioning a photograph with it", seconds["caption"], "s", 0.5, at_least=False),
+        Row(
+            "loading the captioner that ships",
+            seconds["load"],
+            "s",
+            3,
+            at_least=False,
+        ),
+        Row(
+            "captioning a photograph with it",
+            seconds["caption"],
+            "s",
+            0.5,
+            at_least=False,
+        ),
     ]
 
 

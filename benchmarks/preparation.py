@@ -41,7 +41,9 @@ def make_photographs(folder: Path) -> list[Path]:
         paths.append(folder / f"{i:05d}.jpg")
         if i < DIFFERENT:
             left, top = rng.integers(0, 320), rng.integers(0, 240)
-            photograph.crop((left, top, left + 640, top + 480)).save(paths[-1], quality=90)
+            photograph.crop((left, top, left + 640, top + 480)).save(
+                paths[-1], quality=90
+            )
         else:
             paths[-1].hardlink_to(paths[i % DIFFERENT])
     return paths
@@ -54,7 +56,9 @@ def make_json(path: Path, photographs: list[Path], train: int) -> Path:
         {
             "filename": photograph.name,
             "split": "train" if i < train else ("val", "test")[i % 2],
-            "sentences": [{"tokens": rng.choice(WORDS, 11).tolist()} for _ in range(5)],
+            "sentences": [
+                {"tokens": rng.choice(WORDS, 11).tolist()} for _ in range(5)
+            ],
         }
         for i, photograph in enumerate(photographs)
     ]
@@ -65,7 +69,9 @@ def make_json(path: Path, photographs: list[Path], train: int) -> Path:
 def peak(json: Path, images: Path, to: Path) -> float:
     """Megabytes: of this process, a fresh one, and of those that it starts."""
     prepare(json, images, to, workers=PROCESSES, progress=False)
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6  # the largest
+    child = (
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    )  # the largest
     return highest_megabytes() + PROCESSES * child
 
 
@@ -79,11 +85,19 @@ def main() -> list[Row]:
         json = make_json(folder / "all.json", paths, train=IMAGES * 3 // 4)
 
         def ours():
-            prepare(json, folder / "images", folder / "data", workers=PROCESSES, progress=False)
+            prepare(
+                json,
+                folder / "images",
+                folder / "data",
+                workers=PROCESSES,
+                progress=False,
+            )
 
         seconds = median_seconds(
             {
-                "naive": lambda: chapter["naive_write"](folder / "naive.hdf5", paths),
+                "naive": lambda: chapter["naive_write"](
+                    folder / "naive.hdf5", paths
+                ),
                 "prepare": ours,
             },
             rounds=3,
@@ -91,7 +105,11 @@ def main() -> list[Row]:
         memory = [
             in_fresh_process(
                 peak,
-                make_json(folder / f"{count}.json", paths[:count], train=count * 3 // 4),
+                make_json(
+                    folder / f"{count}.json",
+                    paths[:count],
+                    train=count * 3 // 4,
+                ),
                 folder / "images",
                 folder / f"data{count}",
             )
@@ -100,11 +118,21 @@ def main() -> list[Row]:
     ratio = seconds["naive"] / seconds["prepare"]
     print(f"preparing {IMAGES:,} JPEG files of 640x480")
     print(f"  one at a time {seconds['naive']:5.2f} s")
-    print(f"  prepare       {seconds['prepare']:5.2f} s, {PROCESSES} processes: {ratio:.2f} times")
-    print(f"  at most {memory[0]:.0f} MB for {FEW} images, {memory[1]:.0f} MB for {MANY:,}")
+    print(
+        f"  prepare       {seconds['prepare']:5.2f} s, {PROCESSES} processes: {ratio:.2f} times"
+    )
+    print(
+        f"  at most {memory[0]:.0f} MB for {FEW} images, {memory[1]:.0f} MB for {MANY:,}"
+    )
     return [
         Row("preparing photographs, in two processes", ratio, "×", 1.7),
-        Row("memory of preparing ten times as many", memory[1] / memory[0], "×", FLAT, False),
+        Row(
+            "memory of preparing ten times as many",
+            memory[1] / memory[0],
+            "×",
+            FLAT,
+            False,
+        ),
     ]
 
 

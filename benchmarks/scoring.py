@@ -21,7 +21,10 @@ IMAGES, STEP, EACH = 1000, 64, 5
 def captions(rng: Random, count: int) -> list[list[str]]:
     """Captions of about eleven words, frequent and rare ones mixed as in a language."""
     return [
-        [f"w{int(3 * rng.paretovariate(0.9))}" for _ in range(rng.randint(6, 16))]
+        [
+            f"w{int(3 * rng.paretovariate(0.9))}"
+            for _ in range(rng.randint(6, 16))
+        ]
         for _ in range(count)
     ]
 
@@ -32,11 +35,16 @@ def with_pycocoevalcap(references: list, hypotheses: list) -> list[float]:
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    truth = {i: [" ".join(words) for words in group] for i, group in enumerate(references)}
+    truth = {
+        i: [" ".join(words) for words in group]
+        for i, group in enumerate(references)
+    }
     said = {i: [" ".join(words)] for i, words in enumerate(hypotheses)}
     with contextlib.redirect_stdout(io.StringIO()):
         values = [*Bleu(4).compute_score(truth, said, verbose=0)[0]]
-    values += [scorer.compute_score(truth, said)[0] for scorer in (Rouge(), Cider())]
+    values += [
+        scorer.compute_score(truth, said)[0] for scorer in (Rouge(), Cider())
+    ]
     return [100 * value for value in values]
 
 
@@ -44,9 +52,12 @@ def main() -> list[Row]:
     """Time all, print them, and return what was asked for."""
     rng = Random(0)
     references = [captions(rng, 5) for _ in range(IMAGES)]
-    hypotheses = [words[:-1] for (words,) in (captions(rng, 1) for _ in range(IMAGES))]
+    hypotheses = [
+        words[:-1] for (words,) in (captions(rng, 1) for _ in range(IMAGES))
+    ]
     assert np.allclose(
-        list(score(references, hypotheses).values()), with_pycocoevalcap(references, hypotheses)
+        list(score(references, hypotheses).values()),
+        with_pycocoevalcap(references, hypotheses),
     )
     cider = CiderD(references)
     rows = [row for row in rng.sample(range(IMAGES), STEP) for _ in range(EACH)]
@@ -54,16 +65,23 @@ def main() -> list[Row]:
     seconds = median_seconds(
         {
             "score": lambda: score(references, hypotheses),
-            "both": lambda: (score(references, hypotheses), intervals(references, hypotheses)),
+            "both": lambda: (
+                score(references, hypotheses),
+                intervals(references, hypotheses),
+            ),
             "step": lambda: cider.scores(rows, sampled),
             "pycocoevalcap": lambda: with_pycocoevalcap(references, hypotheses),
         },
         rounds=3,
     )
     print(f"scoring {IMAGES:,} captions against 5 references each")
-    print(f"  pycocoevalcap       {1000 * seconds['pycocoevalcap']:6.0f} ms, without intervals")
+    print(
+        f"  pycocoevalcap       {1000 * seconds['pycocoevalcap']:6.0f} ms, without intervals"
+    )
     print(f"  score               {1000 * seconds['score']:6.0f} ms")
-    print(f"  score and intervals {1000 * seconds['both']:6.0f} ms, 1,000 resamples")
+    print(
+        f"  score and intervals {1000 * seconds['both']:6.0f} ms, 1,000 resamples"
+    )
     print(
         f"  CIDEr-D of {len(rows)}      {1000 * seconds['step']:6.0f} ms, references prepared once"
     )
@@ -71,7 +89,9 @@ def main() -> list[Row]:
     print(f"  score is {ratio:.1f} times as fast as pycocoevalcap")
     return [
         Row("scoring 1,000 captions", seconds["score"], "s", 2, at_least=False),
-        Row("the same, with intervals", seconds["both"], "s", 2, at_least=False),
+        Row(
+            "the same, with intervals", seconds["both"], "s", 2, at_least=False
+        ),
         Row("scoring against pycocoevalcap", ratio, "×"),
     ]
 

@@ -14,7 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import Row, from_chapter, highest_megabytes, in_fresh_process, median_seconds
+from benchmarks import (
+    Row,
+    from_chapter,
+    highest_megabytes,
+    in_fresh_process,
+    median_seconds,
+)
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
@@ -51,9 +57,13 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
     likelier each time.
     """
     P, D, V, A, E, H = SIZES[sizes]
-    vocabulary = Vocabulary.build([[f"w{i}" for i in range(V - 4)]], min_word_freq=1)
+    vocabulary = Vocabulary.build(
+        [[f"w{i}" for i in range(V - 4)]], min_word_freq=1
+    )
     torch.manual_seed(0)
-    encoder_out = torch.randn(IMAGES, P, D).add_(torch.randn(IMAGES, 1, D)).relu_()
+    encoder_out = (
+        torch.randn(IMAGES, P, D).add_(torch.randn(IMAGES, 1, D)).relu_()
+    )
     encoder_out[:, :, 0] = torch.rand(IMAGES, 1)
     decoder = DecoderWithAttention(A, E, H, V, D).eval()
     cell, fc = decoder.decode_step, decoder.fc
@@ -62,9 +72,16 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
         decoder.embedding.weight.mul_(20)
         decoder.init_c.weight[0] = 0
         decoder.init_c.weight[0, 0], decoder.init_c.bias[0] = 1, -1.2
-        for weight in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh):
+        for weight in (
+            cell.weight_ih,
+            cell.weight_hh,
+            cell.bias_ih,
+            cell.bias_hh,
+        ):
             weight.view(4, H, -1)[:, 0] = 0
-        cell.bias_hh.view(4, H)[:, 0] = torch.tensor([9, 9, 0.1, 9])  # each step adds tanh(0.1)
+        cell.bias_hh.view(4, H)[:, 0] = torch.tensor(
+            [9, 9, 0.1, 9]
+        )  # each step adds tanh(0.1)
         fc.weight[vocabulary.end, 0] = 50
     return decoder, encoder_out, vocabulary
 
@@ -74,7 +91,10 @@ def naive_search():
     one = from_chapter("06_beam_search", "def naive_search")["naive_search"]
 
     def search(decoder, encoder_out, vocabulary):
-        return [one(decoder, grid, vocabulary, CONFIG.beam_size) for grid in encoder_out]
+        return [
+            one(decoder, grid, vocabulary, CONFIG.beam_size)
+            for grid in encoder_out
+        ]
 
     return search
 
@@ -102,13 +122,27 @@ def products(decoder, encoder_out, vocabulary):
     decoder.step = spy
     batched_search(decoder, encoder_out, vocabulary)
     del decoder.step
-    shapes = {"words": (H, V), "gate": (H, D), "attention": (H, A), "LSTM": (H, 4 * H)}
-    weights = {name: torch.randn(shape[::-1]).T for name, shape in shapes.items()}
+    shapes = {
+        "words": (H, V),
+        "gate": (H, D),
+        "attention": (H, A),
+        "LSTM": (H, 4 * H),
+    }
+    weights = {
+        name: torch.randn(shape[::-1]).T for name, shape in shapes.items()
+    }
     inputs = torch.randn(B * k, decoder.embedding.embedding_dim + D)
     hidden = torch.randn(B * k, H)
-    from_inputs, project = torch.randn(4 * H, inputs.shape[1]).T, torch.randn(A, D).T
+    from_inputs, project = (
+        torch.randn(4 * H, inputs.shape[1]).T,
+        torch.randn(A, D).T,
+    )
     first = torch.randn(2 * H, D).T
-    relevance, score, alpha = torch.randn(k * P, A), torch.randn(A, 1), torch.randn(B, k, P)
+    relevance, score, alpha = (
+        torch.randn(k * P, A),
+        torch.randn(A, 1),
+        torch.randn(B, k, P),
+    )
 
     def run():
         encoder_out.view(B * P, D) @ project
@@ -127,7 +161,11 @@ def products(decoder, encoder_out, vocabulary):
 def growth(sizes: str, name: str) -> float:
     """Megabytes that the memory of this process, a fresh one, grows by a search, at its peak."""
     case = make_case(sizes)
-    searches = {"naive": naive_search(), "batched": batched_search, "bf16": bf16_search}
+    searches = {
+        "naive": naive_search(),
+        "batched": batched_search,
+        "bf16": bf16_search,
+    }
     before = highest_megabytes()
     searches[name](*case)
     return highest_megabytes() - before
@@ -137,12 +175,16 @@ def check_same(naive: list, found: list) -> int:
     """Every caption is the naive search's, or ties with it; the number of those that tie."""
     ties = 0
     for (log_prob, words, _), hypothesis in zip(naive, found, strict=True):
-        assert abs(log_prob - hypothesis.log_prob) < 1e-4 * max(1, abs(log_prob)), "not the same"
+        assert abs(log_prob - hypothesis.log_prob) < 1e-4 * max(
+            1, abs(log_prob)
+        ), "not the same"
         ties += words != hypothesis.word_ids
     return ties
 
 
-def compare(sizes: str, least: float, least_bf16: float | None, rounds: int = 3) -> list[Row]:
+def compare(
+    sizes: str, least: float, least_bf16: float | None, rounds: int = 3
+) -> list[Row]:
     """Time one size, print it, and return it beside what was asked for."""
     case, naive = make_case(sizes), naive_search()
     ties = check_same(naive(*case), found := batched_search(*case))
@@ -169,11 +211,23 @@ def compare(sizes: str, least: float, least_bf16: float | None, rounds: int = 3)
             f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times {memory[name]:6.0f} MB"
         )
     share = seconds["products"] / seconds["batched"]
-    print(f"  the float32 products alone take {100 * share:.0f} % of the batched search's time")
+    print(
+        f"  the float32 products alone take {100 * share:.0f} % of the batched search's time"
+    )
     print(f"  same captions in float32, {ties} of them tied with another")
     return [
-        Row(f"beam search at {sizes}", seconds["naive"] / seconds["batched"], "×", least),
-        Row("the same, in bfloat16", seconds["naive"] / seconds["bf16"], "×", least_bf16),
+        Row(
+            f"beam search at {sizes}",
+            seconds["naive"] / seconds["batched"],
+            "×",
+            least,
+        ),
+        Row(
+            "the same, in bfloat16",
+            seconds["naive"] / seconds["bf16"],
+            "×",
+            least_bf16,
+        ),
         Row("time that its matrix products alone take", 100 * share, "%"),
         Row(f"peak memory of {IMAGES} images at once", memory["batched"], "MB"),
     ]
@@ -181,7 +235,11 @@ def compare(sizes: str, least: float, least_bf16: float | None, rounds: int = 3)
 
 def main() -> list[Row]:
     """Compare all sizes."""
-    return [row for sizes, targets in TARGETS.items() for row in compare(sizes, *targets)]
+    return [
+        row
+        for sizes, targets in TARGETS.items()
+        for row in compare(sizes, *targets)
+    ]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,10 @@ class Attention(nn.Module):
         return self.encoder_att(encoder_out)
 
     def forward(
-        self, encoder_out: Tensor, hidden: Tensor, projected: Tensor | None = None
+        self,
+        encoder_out: Tensor,
+        hidden: Tensor,
+        projected: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Average the annotation vectors under weights that depend on the state.
 
@@ -48,13 +51,21 @@ class Attention(nn.Module):
         B, P, D = encoder_out.shape
         k, rest = divmod(hidden.shape[0], B)
         if rest or k == 0:
-            raise ValueError(f"expected a multiple of {B} states, got {hidden.shape[0]}")
+            raise ValueError(
+                f"expected a multiple of {B} states, got {hidden.shape[0]}"
+            )
         if projected is None:
             projected = self.project(encoder_out)
         wanted = self.decoder_att(hidden).view(B, k, 1, -1)
-        scores = self._scores(projected.unsqueeze(1), wanted).squeeze(3)  # (B, k, P)
-        alpha = scores.float().softmax(dim=2)  # float32 even under autocast: sums stay 1
-        context = torch.bmm(alpha.to(encoder_out.dtype), encoder_out)  # (B, k, D)
+        scores = self._scores(projected.unsqueeze(1), wanted).squeeze(
+            3
+        )  # (B, k, P)
+        alpha = scores.float().softmax(
+            dim=2
+        )  # float32 even under autocast: sums stay 1
+        context = torch.bmm(
+            alpha.to(encoder_out.dtype), encoder_out
+        )  # (B, k, D)
         return context.view(B * k, D), alpha.view(B * k, P)
 
     def _scores(self, projected: Tensor, wanted: Tensor) -> Tensor:
@@ -67,9 +78,15 @@ class Attention(nn.Module):
         k = wanted.shape[1]
         images = max(1, 2**19 // (k * P * A))
         dtype = torch.result_type(projected, wanted)
-        place = projected.new_empty(min(images, len(projected)), k, P, A, dtype=dtype)
+        place = projected.new_empty(
+            min(images, len(projected)), k, P, A, dtype=dtype
+        )
         scores = [
-            self.full_att(torch.add(some, states, out=place[: len(some)]).relu_())
-            for some, states in zip(projected.split(images), wanted.split(images), strict=True)
+            self.full_att(
+                torch.add(some, states, out=place[: len(some)]).relu_()
+            )
+            for some, states in zip(
+                projected.split(images), wanted.split(images), strict=True
+            )
         ]
         return torch.cat(scores)

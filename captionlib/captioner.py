@@ -27,11 +27,15 @@ class Caption(NamedTuple):
     words: list[str]  # without <start> and <end>
     text: str  # the words, spaces between
     log_prob: float  # nats, summed over the words and <end>
-    alphas: np.ndarray  # (len(words), height, width) float32: each word's map adds up to 1
+    alphas: (
+        np.ndarray
+    )  # (len(words), height, width) float32: each word's map adds up to 1
     finished: bool  # False: cut off at the longest length
 
 
-SHIPPED = ASSETS / "flickr8k"  # where the captioner that comes with the package is found
+SHIPPED = (
+    ASSETS / "flickr8k"
+)  # where the captioner that comes with the package is found
 
 
 class Captioner:
@@ -50,7 +54,9 @@ class Captioner:
         try:
             self.search = search or SearchConfig(**model.search)
         except (TypeError, ValueError) as error:
-            raise InputError(f"the model's search settings are no use ({error})") from None
+            raise InputError(
+                f"the model's search settings are no use ({error})"
+            ) from None
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None) -> "Captioner":
@@ -88,7 +94,10 @@ class Captioner:
         return self.caption_batch([image], beam_size)[0]
 
     def caption_batch(
-        self, images: Iterable, beam_size: int | None = None, batch_size: int = 32
+        self,
+        images: Iterable,
+        beam_size: int | None = None,
+        batch_size: int = 32,
     ) -> list[Caption]:
         """Caption many images, each as `caption` would alone.
 
@@ -102,20 +111,36 @@ class Captioner:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        search = self.search if beam_size is None else replace(self.search, beam_size=beam_size)
+        search = (
+            self.search
+            if beam_size is None
+            else replace(self.search, beam_size=beam_size)
+        )
         images, captions = iter(images), []
-        while batch := [read_image(image) for image in islice(images, batch_size)]:
-            captions += self._caption_pixels(torch.from_numpy(np.stack(batch)), search)
+        while batch := [
+            read_image(image) for image in islice(images, batch_size)
+        ]:
+            captions += self._caption_pixels(
+                torch.from_numpy(np.stack(batch)), search
+            )
         return captions
 
     @torch.inference_mode()  # nothing is kept for a gradient: memory stays that of one batch
-    def _caption_pixels(self, pixels: torch.Tensor, search: SearchConfig) -> list[Caption]:
+    def _caption_pixels(
+        self, pixels: torch.Tensor, search: SearchConfig
+    ) -> list[Caption]:
         device = next(self.model.parameters()).device
-        encoder_out = self.model.encode(pixels.to(device))  # (B, height, width, D)
-        found = beam_search(self.model.decoder, encoder_out, self.model.vocabulary, search)
+        encoder_out = self.model.encode(
+            pixels.to(device)
+        )  # (B, height, width, D)
+        found = beam_search(
+            self.model.decoder, encoder_out, self.model.vocabulary, search
+        )
         return [self._answer(best, encoder_out.shape[1:3]) for best in found]
 
     def _answer(self, best: Hypothesis, grid: tuple[int, int]) -> Caption:
         words = self.model.vocabulary.decode(best.word_ids)
         alphas = best.alphas.float().reshape(len(words), *grid).cpu().numpy()
-        return Caption(words, " ".join(words), float(best.log_prob), alphas, best.finished)
+        return Caption(
+            words, " ".join(words), float(best.log_prob), alphas, best.finished
+        )

@@ -29,8 +29,15 @@ from captionlib.io.files import (
     write_json,
     write_json_rows,
 )
-from captionlib.io.images import IMAGE_SIZE, decoding_pool, try_images, usable_cores
-from captionlib.io.images import read_image as read_image  # for those who look for it here
+from captionlib.io.images import (
+    IMAGE_SIZE,
+    decoding_pool,
+    try_images,
+    usable_cores,
+)
+from captionlib.io.images import (
+    read_image as read_image,
+)  # for those who look for it here
 from captionlib.io.karpathy import Record, read_karpathy
 
 __all__ = [
@@ -70,10 +77,17 @@ class Vocabulary:
     """
 
     def __init__(self, word_map: dict[str, int]):
-        if sorted(word_map.values()) != list(range(len(word_map))) or word_map.get(PAD) != 0:
-            raise InputError("the word map's ids must be 0 (<pad>), 1, 2, ...; prepare again")
+        if (
+            sorted(word_map.values()) != list(range(len(word_map)))
+            or word_map.get(PAD) != 0
+        ):
+            raise InputError(
+                "the word map's ids must be 0 (<pad>), 1, 2, ...; prepare again"
+            )
         if not {UNK, START, END} <= word_map.keys():
-            raise InputError("the word map lacks a special token; prepare again")
+            raise InputError(
+                "the word map lacks a special token; prepare again"
+            )
         self.word_map = word_map
         self.words = sorted(word_map, key=word_map.get)  # id to token
         self.pad, self.unk = word_map[PAD], word_map[UNK]
@@ -83,27 +97,44 @@ class Vocabulary:
         return len(self.word_map)
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], min_word_freq: int) -> "Vocabulary":
+    def build(
+        cls, captions: Iterable[Sequence[str]], min_word_freq: int
+    ) -> "Vocabulary":
         """Give an id to each word that occurs at least `min_word_freq` times, frequent ones first.
 
         Equally frequent words stand in alphabetical order, so the same captions, in any order,
         always give the same map.
         """
         counts = Counter(token for caption in captions for token in caption)
-        kept = {word for word, count in counts.items() if count >= min_word_freq}
-        words = sorted(kept - {PAD, UNK, START, END}, key=lambda word: (-counts[word], word))
-        return cls({word: id for id, word in enumerate([PAD, *words, UNK, START, END])})
+        kept = {
+            word for word, count in counts.items() if count >= min_word_freq
+        }
+        words = sorted(
+            kept - {PAD, UNK, START, END},
+            key=lambda word: (-counts[word], word),
+        )
+        return cls(
+            {word: id for id, word in enumerate([PAD, *words, UNK, START, END])}
+        )
 
     def encode(self, tokens: Sequence[str], max_len: int) -> list[int]:
         """`<start>`, at most `max_len` words, `<end>`, then `<pad>` up to max_len + 2 ids."""
-        special = (self.pad, self.start, self.end)  # no word, even where a caption spells it out
+        special = (
+            self.pad,
+            self.start,
+            self.end,
+        )  # no word, even where a caption spells it out
         ids = [self.word_map.get(token, self.unk) for token in tokens[:max_len]]
         ids = [self.unk if id in special else id for id in ids]
         return [self.start, *ids, self.end] + [self.pad] * (max_len - len(ids))
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words behind `ids`, without `<start>`, `<end>` and `<pad>`."""
-        return [self.words[i] for i in map(int, ids) if i not in (self.start, self.end, self.pad)]
+        return [
+            self.words[i]
+            for i in map(int, ids)
+            if i not in (self.start, self.end, self.pad)
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write the word map as JSON, whole or not at all."""
@@ -116,7 +147,9 @@ class Vocabulary:
         try:
             return cls(word_map)
         except (InputError, AttributeError, TypeError):
-            raise InputError(f"{path}: is no word map; prepare the data again") from None
+            raise InputError(
+                f"{path}: is no word map; prepare the data again"
+            ) from None
 
 
 def choose_captions(captions: list, n: int, rng: random.Random) -> list:
@@ -130,22 +163,30 @@ def choose_captions(captions: list, n: int, rng: random.Random) -> list:
 class DataConfig:
     """How captions become numbers."""
 
-    captions_per_image: int = 5  # an image with more has them drawn from, one with less repeated
-    min_word_freq: int = 5  # rarer words, counted in train and restval, become <unk>
+    captions_per_image: int = (
+        5  # an image with more has them drawn from, one with less repeated
+    )
+    min_word_freq: int = (
+        5  # rarer words, counted in train and restval, become <unk>
+    )
     max_len: int = 50  # words; longer training captions are left out
     seed: int = 0  # of the draw
 
     def __post_init__(self):
         for name in ("captions_per_image", "min_word_freq", "max_len"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
 
 
 BATCH = 16  # images a process gets at a time: asking costs time, too
 MOST = 2  # batches for each process, under way or waiting
 
 
-def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
+def decode_in_order(
+    paths: Sequence[Path], workers: int
+) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
     However many paths there are, at most `MOST` batches a process are in memory.
@@ -154,7 +195,9 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 4)  # a process must be worth its start
+    workers = min(
+        workers, len(batches) // 4
+    )  # a process must be worth its start
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
@@ -193,14 +236,21 @@ def write_images(
             "images",
             (len(records), *one),
             np.uint8,
-            chunks=(1, *one),  # so that one image is one read, and the end can be cut off
+            chunks=(
+                1,
+                *one,
+            ),  # so that one image is one read, and the end can be cut off
             maxshape=(None, *one),
             track_times=False,  # the same images, the same bytes
         )
-        for record in tqdm(records, path.name, disable=None if progress else True):
+        for record in tqdm(
+            records, path.name, disable=None if progress else True
+        ):
             image = next(decoded)
             if not isinstance(image, InputError):
-                images.id.write_direct_chunk((len(kept), 0, 0, 0), image)  # spares HDF5's copies
+                images.id.write_direct_chunk(
+                    (len(kept), 0, 0, 0), image
+                )  # spares HDF5's copies
                 kept.append(record)
             elif skipped is None:
                 raise image
@@ -219,16 +269,22 @@ def write_captions(
     config: DataConfig,
 ) -> None:
     """Write a split's encoded captions and their lengths, n for each record."""
-    rng = random.Random(f"{config.seed} {split}")  # its own: nothing else can disturb the draw
+    rng = random.Random(
+        f"{config.seed} {split}"
+    )  # its own: nothing else can disturb the draw
     n, max_len, lengths = config.captions_per_image, config.max_len, []
 
     def rows() -> Iterator[list[int]]:
         for record in records:
             captions = record.captions
             if split == "TRAIN":
-                captions = [tokens for tokens in captions if len(tokens) <= max_len]
+                captions = [
+                    tokens for tokens in captions if len(tokens) <= max_len
+                ]
             for tokens in choose_captions(captions, n, rng):
-                lengths.append(min(len(tokens), max_len) + 2)  # <start> and <end> count
+                lengths.append(
+                    min(len(tokens), max_len) + 2
+                )  # <start> and <end> count
                 yield vocabulary.encode(tokens, max_len)
 
     write_json_rows(folder / f"{split}_CAPTIONS_{base}.json", rows())
@@ -239,7 +295,9 @@ class Prepared(NamedTuple):
     """What `prepare` has done."""
 
     base: str  # ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq
-    skipped: list[str]  # a line for each image or caption that was left out, and why
+    skipped: list[
+        str
+    ]  # a line for each image or caption that was left out, and why
 
 
 def prepare(
@@ -269,32 +327,58 @@ def prepare(
         InputError: if an input is bad or the disk too full; nothing has been written then.
     """
     config, to, skipped = config or DataConfig(), Path(to), []
-    bad = skipped if skip_bad else None  # where a line about bad input goes; None: it is raised
+    bad = (
+        skipped if skip_bad else None
+    )  # where a line about bad input goes; None: it is raised
     records = read_karpathy(karpathy_json, images, skipped=bad)
     n, max_len = config.captions_per_image, config.max_len
     base = f"{records[0].dataset}_{n}_cap_per_img_{config.min_word_freq}_min_word_freq"
-    splits = {name: [r for r in records if r.split == name] for name in ("TRAIN", "VAL", "TEST")}
+    splits = {
+        name: [r for r in records if r.split == name]
+        for name in ("TRAIN", "VAL", "TEST")
+    }
 
-    too_long = [r for r in splits["TRAIN"] if min(map(len, r.captions)) > max_len]
-    splits["TRAIN"] = [r for r in splits["TRAIN"] if min(map(len, r.captions)) <= max_len]
-    skipped += [f"{r.path}: no caption of {max_len} words or fewer to train on" for r in too_long]
+    too_long = [
+        r for r in splits["TRAIN"] if min(map(len, r.captions)) > max_len
+    ]
+    splits["TRAIN"] = [
+        r for r in splits["TRAIN"] if min(map(len, r.captions)) <= max_len
+    ]
+    skipped += [
+        f"{r.path}: no caption of {max_len} words or fewer to train on"
+        for r in too_long
+    ]
 
-    one = 3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000  # pixels, ids, references
+    one = (
+        3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000
+    )  # pixels, ids, references
     require_free_space(to, len(records) * one + 2**24)
     paths = [r.path for found in splits.values() for r in found]
     decoder = decode_in_order(paths, workers or usable_cores())
-    with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder, closing(decoder) as decoded:
+    with (
+        atomic_group(to, seal=f"WORDMAP_{base}.json") as folder,
+        closing(decoder) as decoded,
+    ):
         for split, found in splits.items():
             file = folder / f"{split}_IMAGES_{base}.hdf5"
-            splits[split] = write_images(file, found, decoded, n, skipped=bad, progress=progress)
+            splits[split] = write_images(
+                file, found, decoded, n, skipped=bad, progress=progress
+            )
         if not splits["TRAIN"]:
-            raise InputError(f"{karpathy_json}: leaves no image to train on; check its splits")
-        counted = (tokens for r in splits["TRAIN"] + too_long for tokens in r.captions)
+            raise InputError(
+                f"{karpathy_json}: leaves no image to train on; check its splits"
+            )
+        counted = (
+            tokens for r in splits["TRAIN"] + too_long for tokens in r.captions
+        )
         vocabulary = Vocabulary.build(counted, config.min_word_freq)
         for split, kept in splits.items():
             write_captions(folder, split, base, kept, vocabulary, config)
         references = {
-            split: [{"image": r.filename, "captions": r.captions} for r in splits[split]]
+            split: [
+                {"image": r.filename, "captions": r.captions}
+                for r in splits[split]
+            ]
             for split in ("VAL", "TEST")
         }
         write_json(folder / f"REFERENCES_{base}.json", references)
@@ -306,9 +390,13 @@ def find_base(folder: str | Path) -> str:
     """The name that ends every file in a prepared folder; `InputError` if none or several do."""
     names = sorted(path.name for path in Path(folder).glob("WORDMAP_*.json"))
     if not names:
-        raise InputError(f"{folder}: holds no prepared data (no WORDMAP file); prepare it first")
+        raise InputError(
+            f"{folder}: holds no prepared data (no WORDMAP file); prepare it first"
+        )
     if len(names) > 1:
-        raise InputError(f"{folder}: holds {' and '.join(names)}; give each its own folder")
+        raise InputError(
+            f"{folder}: holds {' and '.join(names)}; give each its own folder"
+        )
     return names[0].removeprefix("WORDMAP_").removesuffix(".json")
 
 
@@ -316,18 +404,26 @@ def image_file(folder: str | Path, split: str) -> Path:
     """The HDF5 file of a split's images; `split` is TRAIN, VAL or TEST, in any case."""
     path = Path(folder) / f"{split.upper()}_IMAGES_{find_base(folder)}.hdf5"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; the splits are TRAIN, VAL and TEST")
+        raise InputError(
+            f"{path}: no such file; the splits are TRAIN, VAL and TEST"
+        )
     return path
 
 
-def load_references(folder: str | Path, split: str) -> tuple[list[str], list[list[list[str]]]]:
+def load_references(
+    folder: str | Path, split: str
+) -> tuple[list[str], list[list[list[str]]]]:
     """A VAL or TEST split's image names and, for each, all its captions as people wrote them."""
     path = Path(folder) / f"REFERENCES_{find_base(folder)}.json"
     references = read_json(path)
     if split.upper() not in references:
-        raise InputError(f"{path}: has no {split}; references are kept for VAL and TEST")
+        raise InputError(
+            f"{path}: has no {split}; references are kept for VAL and TEST"
+        )
     images = references[split.upper()]
-    return [image["image"] for image in images], [image["captions"] for image in images]
+    return [image["image"] for image in images], [
+        image["captions"] for image in images
+    ]
 
 
 class ImageDataset(Dataset):
@@ -350,9 +446,13 @@ class ImageDataset(Dataset):
                 self.captions_per_image = int(file.attrs["captions_per_image"])
                 shape, dtype = file["images"].shape, file["images"].dtype
         except (OSError, KeyError):
-            raise InputError(f"{path}: holds no prepared images; prepare the data again") from None
+            raise InputError(
+                f"{path}: holds no prepared images; prepare the data again"
+            ) from None
         if shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE) or dtype != np.uint8:
-            raise InputError(f"{path}: holds {dtype} {shape}; prepare the data again")
+            raise InputError(
+                f"{path}: holds {dtype} {shape}; prepare the data again"
+            )
         self._length = shape[0]
 
     def __len__(self) -> int:
@@ -362,7 +462,10 @@ class ImageDataset(Dataset):
         if not 0 <= i < len(self):
             raise IndexError(i)
         if self._process != os.getpid():
-            self._images, self._process = None, os.getpid()  # let go of a parent's file first
+            self._images, self._process = (
+                None,
+                os.getpid(),
+            )  # let go of a parent's file first
             self._images = h5py.File(self.path, "r", locking=False)["images"]
         return torch.from_numpy(self._images[i])
 
@@ -392,10 +495,18 @@ class CaptionDataset(Dataset):
         self.vocabulary = Vocabulary.load(folder / f"WORDMAP_{base}.json")
         captions = read_json(folder / f"{split.upper()}_CAPTIONS_{base}.json")
         lengths = read_json(folder / f"{split.upper()}_CAPLENS_{base}.json")
-        if not len(captions) == len(lengths) == len(self.images) * self.captions_per_image:
-            raise InputError(f"{folder}: the {split} files disagree; prepare the data again")
+        if (
+            not len(captions)
+            == len(lengths)
+            == len(self.images) * self.captions_per_image
+        ):
+            raise InputError(
+                f"{folder}: the {split} files disagree; prepare the data again"
+            )
         width = len(captions[0]) if captions else 0
-        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(len(captions), width)
+        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(
+            len(captions), width
+        )
         self.lengths = torch.tensor(lengths, dtype=torch.int64)
 
     def __len__(self) -> int:

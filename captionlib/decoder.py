@@ -16,12 +16,22 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import (
+    PackedSequence,
+    pack_padded_sequence,
+    pad_packed_sequence,
+)
 
 from captionlib.attention import Attention
 from captionlib.data import Vocabulary
 from captionlib.encoder import Encoder
-from captionlib.io.files import InputError, atomic_folder, package_folder, read_json, write_json
+from captionlib.io.files import (
+    InputError,
+    atomic_folder,
+    package_folder,
+    read_json,
+    write_json,
+)
 
 __all__ = [
     "CaptionModel",
@@ -79,7 +89,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *_):
-        inputs, gradients = (torch.cat(tensors) for tensors in zip(*ctx.steps, strict=True))
+        inputs, gradients = (
+            torch.cat(tensors) for tensors in zip(*ctx.steps, strict=True)
+        )
         ctx.steps.clear()
         return gradients.T @ inputs, gradients.sum(dim=0), None
 
@@ -171,7 +183,9 @@ class DecoderWithAttention(nn.Module):
         mean = grid.encoder_out.mean(dim=1)
         return State(self.init_h(mean), self.init_c(mean))
 
-    def step(self, words: Tensor, state: State, grid: Grid) -> tuple[State, Tensor]:
+    def step(
+        self, words: Tensor, state: State, grid: Grid
+    ) -> tuple[State, Tensor]:
         """Read one word and look once.
 
         Args:
@@ -182,14 +196,24 @@ class DecoderWithAttention(nn.Module):
         Returns:
             the new state (N, H), from which `word_logits` scores the next word; alpha (N, P).
         """
-        context, alpha = self.attention(grid.encoder_out, state.hidden, grid.projected)
-        return self._read(self.embedding(words), state, context, F.linear), alpha
+        context, alpha = self.attention(
+            grid.encoder_out, state.hidden, grid.projected
+        )
+        return self._read(
+            self.embedding(words), state, context, F.linear
+        ), alpha
 
     def _read(
-        self, embedded: Tensor, state: State, context: Tensor, linear: Callable[..., Tensor]
+        self,
+        embedded: Tensor,
+        state: State,
+        context: Tensor,
+        linear: Callable[..., Tensor],
     ) -> State:
         hidden, cell = state
-        beta = torch.sigmoid(linear(hidden, self.f_beta.weight, self.f_beta.bias))  # (N, D)
+        beta = torch.sigmoid(
+            linear(hidden, self.f_beta.weight, self.f_beta.bias)
+        )  # (N, D)
         inputs = torch.cat([embedded, beta * context], dim=1)  # (N, E + D)
 
         # What nn.LSTMCell does, spelled out so that training can pass its own `linear`.
@@ -197,7 +221,9 @@ class DecoderWithAttention(nn.Module):
         gates = linear(inputs, lstm.weight_ih, lstm.bias_ih)
         gates = gates + linear(hidden, lstm.weight_hh, lstm.bias_hh)  # (N, 4H)
         write, keep, new, show = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(
+            new
+        )
         return State(torch.sigmoid(show) * torch.tanh(cell), cell)
 
     def word_logits(self, hidden: Tensor) -> Tensor:
@@ -229,17 +255,23 @@ class DecoderWithAttention(nn.Module):
         N, T = captions.shape
         n, rest = divmod(N, len(encoder_out))
         if rest or n == 0:
-            raise ValueError(f"expected a multiple of {len(encoder_out)} captions, got {N}")
+            raise ValueError(
+                f"expected a multiple of {len(encoder_out)} captions, got {N}"
+            )
         lengths = caption_lengths.cpu()  # packing wants them there
         if lengths.shape != (N,) or lengths.min() < 2 or lengths.max() > T:
-            raise ValueError(f"expected {N} lengths from 2 to {T}, got {lengths.tolist()}")
+            raise ValueError(
+                f"expected {N} lengths from 2 to {T}, got {lengths.tolist()}"
+            )
 
         targets = pack_padded_sequence(
             captions[:, 1:], lengths - 1, batch_first=True, enforce_sorted=False
         )
         order = targets.sorted_indices
         # Looked up once: a look-up in every step would sum a gradient of V rows in every step.
-        embedded = self.embedding((captions if fed is None else fed)[order])  # (N, T, E)
+        embedded = self.embedding(
+            (captions if fed is None else fed)[order]
+        )  # (N, T, E)
         grid = self.grid(encoder_out)
         state = self.init_state(grid).select(order // n)
         # Images are sorted, too, by their longest captions; n rows each, their captions' `places`.
@@ -252,9 +284,13 @@ class DecoderWithAttention(nn.Module):
         hiddens, alphas = [], []
         for t, running in enumerate(targets.batch_sizes.tolist()):
             looking = int((longest - 1 > t).sum())
-            if looking < len(grid.projected):  # all captions of some images have ended
+            if looking < len(
+                grid.projected
+            ):  # all captions of some images have ended
                 grid = Grid(*(tensor[:looking] for tensor in grid))
-            if running < len(state.hidden):  # some captions have ended: keep the first rows
+            if running < len(
+                state.hidden
+            ):  # some captions have ended: keep the first rows
                 state = State(*(tensor[:running] for tensor in state))
             # Attention sees n rows an image; those of captions that have ended are zeros, dropped.
             place = places[:running]
@@ -271,7 +307,9 @@ class DecoderWithAttention(nn.Module):
 
         # One product for the vocabulary: nothing in the loop waited for it.
         logits = packed(self.word_logits(torch.cat(hiddens)))
-        padded_alphas, _ = pad_packed_sequence(packed(torch.cat(alphas)), batch_first=True)
+        padded_alphas, _ = pad_packed_sequence(
+            packed(torch.cat(alphas)), batch_first=True
+        )
         return DecoderOutput(logits, targets, padded_alphas)
 
     def load_pretrained_embeddings(self, embeddings: Tensor) -> None:
@@ -282,7 +320,9 @@ class DecoderWithAttention(nn.Module):
         """
         if embeddings.shape != self.embedding.weight.shape:
             expected = tuple(self.embedding.weight.shape)
-            raise ValueError(f"expected embeddings {expected}, got {tuple(embeddings.shape)}")
+            raise ValueError(
+                f"expected embeddings {expected}, got {tuple(embeddings.shape)}"
+            )
         with torch.no_grad():
             self.embedding.weight.copy_(embeddings)
 
@@ -291,7 +331,9 @@ class DecoderWithAttention(nn.Module):
         self.embedding.weight.requires_grad_(on)
 
 
-def read_glove(path: str | Path, word_map: dict[str, int]) -> tuple[Tensor, list[str]]:
+def read_glove(
+    path: str | Path, word_map: dict[str, int]
+) -> tuple[Tensor, list[str]]:
     """Read word vectors in GloVe's text format, in the word map's order.
 
     Args:
@@ -318,13 +360,17 @@ def read_glove(path: str | Path, word_map: dict[str, int]) -> tuple[Tensor, list
                 if word in word_map:
                     vectors[word] = [float(value) for value in values]
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path of the word vectors") from None
+        raise InputError(
+            f"{path}: no such file; check the path of the word vectors"
+        ) from None
     except (OSError, UnicodeDecodeError, ValueError):
         raise InputError(
             f"{path}: is not a file of word vectors; each line must be a word and its numbers"
         ) from None
     if not vectors:
-        raise InputError(f"{path}: knows none of the vocabulary's words; is it the right language?")
+        raise InputError(
+            f"{path}: knows none of the vocabulary's words; is it the right language?"
+        )
     found = torch.tensor(list(vectors.values()))  # (found, E)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(word_map), found.shape[1], generator=generator)
@@ -339,9 +385,15 @@ class ModelConfig:
     """The shape of a caption model. The defaults train on a laptop."""
 
     backbone: str = "tf_efficientnet_lite0"  # see captionlib.encoder
-    grid_size: int | None = None  # None: the backbone's own grid; the original stretches it to 14
-    image_size: int | None = None  # stretch images to this many pixels a side before encoding
-    feature_dim: int | None = None  # learn to shorten the annotation vectors to this many numbers
+    grid_size: int | None = (
+        None  # None: the backbone's own grid; the original stretches it to 14
+    )
+    image_size: int | None = (
+        None  # stretch images to this many pixels a side before encoding
+    )
+    feature_dim: int | None = (
+        None  # learn to shorten the annotation vectors to this many numbers
+    )
     attention_dim: int = 512
     embed_dim: int = 512
     decoder_dim: int = 512
@@ -349,23 +401,40 @@ class ModelConfig:
     feature_dropout: float = 0.0  # on the annotation vectors, in training
 
     def __post_init__(self):
-        for name in ("feature_dim", "attention_dim", "embed_dim", "decoder_dim"):
+        for name in (
+            "feature_dim",
+            "attention_dim",
+            "embed_dim",
+            "decoder_dim",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("dropout", "feature_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be in [0, 1), got {getattr(self, name)}"
+                )
 
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on, to be stored beside it."""
-    names = ("captionlib", "torch", "torchvision", "timm", "numpy", "pillow", "h5py")
+    names = (
+        "captionlib",
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "pillow",
+        "h5py",
+    )
     found = {}
     for name in names:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was never installed
+        except (
+            PackageNotFoundError
+        ):  # run from a checkout that was never installed
             found[name] = "unknown"
     return found
 
@@ -378,20 +447,29 @@ class CaptionModel(nn.Module):
         metrics: what was measured on it, with data set, split and seed.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, encoder: Encoder | None = None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        encoder: Encoder | None = None,
+    ):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         # An encoder of one's own, or one that training changed, is saved with the model.
         self.own_encoder = encoder is not None
         self.encoder = encoder or Encoder(
-            config.backbone, grid_size=config.grid_size, image_size=config.image_size
+            config.backbone,
+            grid_size=config.grid_size,
+            image_size=config.image_size,
         )
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         dim, shorter = self.encoder.encoder_dim, config.feature_dim
         self.shorten = nn.Identity()
         if shorter is not None:
             self.shorten = nn.Sequential(
-                nn.Linear(dim, shorter), nn.ReLU(), nn.Dropout(config.feature_dropout)
+                nn.Linear(dim, shorter),
+                nn.ReLU(),
+                nn.Dropout(config.feature_dropout),
             )
         self.decoder = DecoderWithAttention(
             config.attention_dim,
@@ -426,7 +504,9 @@ class CaptionModel(nn.Module):
             vectors = images.float()
         return self.shorten(self.feature_dropout(vectors))
 
-    def forward(self, images: Tensor, captions: Tensor, caption_lengths: Tensor) -> DecoderOutput:
+    def forward(
+        self, images: Tensor, captions: Tensor, caption_lengths: Tensor
+    ) -> DecoderOutput:
         """Teacher-forced logits; `images` as `encode` takes them, the rest as the decoder does."""
         return self.decoder(self.encode(images), captions, caption_lengths)
 
@@ -446,7 +526,9 @@ class CaptionModel(nn.Module):
         """The files of `save`, into an existing folder, one after another."""
         own = self.own_encoder or not self.encoder.packaged
         weights = {
-            name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+            name: (
+                tensor.half() if half and tensor.is_floating_point() else tensor
+            ).contiguous()
             for name, tensor in self.state_dict().items()
             if own or not name.startswith("encoder.")
         }
@@ -487,13 +569,29 @@ class CaptionModel(nn.Module):
                     image_size=config.image_size,
                     pretrained=False,
                 )
-            model = cls(config, Vocabulary.load(folder / "vocabulary.json"), encoder)
+            model = cls(
+                config, Vocabulary.load(folder / "vocabulary.json"), encoder
+            )
             weights = load_file(folder / "model.safetensors")
             missing, unexpected = model.load_state_dict(weights, strict=False)
-            if unexpected or any(own or not name.startswith("encoder.") for name in missing):
+            if unexpected or any(
+                own or not name.startswith("encoder.") for name in missing
+            ):
                 raise KeyError("weights and configuration disagree")
             model.search, model.metrics = stored["search"], stored["metrics"]
-        except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{folder}: can't be read as a captioner ({reason})") from error
+        except (
+            KeyError,
+            TypeError,
+            RuntimeError,
+            OSError,
+            SafetensorError,
+        ) as error:
+            reason = (
+                str(error).splitlines()[0]
+                if str(error)
+                else type(error).__name__
+            )
+            raise InputError(
+                f"{folder}: can't be read as a captioner ({reason})"
+            ) from error
         return model.eval()

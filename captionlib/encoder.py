@@ -21,7 +21,13 @@ from captionlib.io import backbones as vision
 from captionlib.io.features import Features, fingerprint, new_features
 from captionlib.io.files import InputError
 
-__all__ = ["Encoder", "FeatureDataset", "cache_features", "later_parameters", "without_head"]
+__all__ = [
+    "Encoder",
+    "FeatureDataset",
+    "cache_features",
+    "later_parameters",
+    "without_head",
+]
 
 
 def without_head(model: nn.Module) -> nn.Module:
@@ -59,9 +65,15 @@ def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
     """
     if isinstance(trunk, nn.Sequential):
         return list(trunk[5:].parameters())
-    stages = [stage["module"] for stage in trunk.feature_info if stage["reduction"] <= 4]
+    stages = [
+        stage["module"]
+        for stage in trunk.feature_info
+        if stage["reduction"] <= 4
+    ]
     if not stages:
-        raise InputError(f"{type(trunk).__name__} does not shrink in stages: none can be freed")
+        raise InputError(
+            f"{type(trunk).__name__} does not shrink in stages: none can be freed"
+        )
     early, reached = set(), False
     for name, module in trunk.named_modules():
         inside = f"{name}.".startswith(f"{stages[-1]}.")
@@ -69,7 +81,9 @@ def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
             break
         reached = reached or inside
         early.update(module.parameters(recurse=False))
-    return [parameter for parameter in trunk.parameters() if parameter not in early]
+    return [
+        parameter for parameter in trunk.parameters() if parameter not in early
+    ]
 
 
 class Encoder(nn.Module):
@@ -108,20 +122,38 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         if grid_size is not None and grid_size < 1:
-            raise ValueError(f"grid_size must be at least 1, or None, got {grid_size}")
+            raise ValueError(
+                f"grid_size must be at least 1, or None, got {grid_size}"
+            )
         if image_size is not None and image_size < 32:
-            raise ValueError(f"image_size must be at least 32, or None, got {image_size}")
+            raise ValueError(
+                f"image_size must be at least 32, or None, got {image_size}"
+            )
         model = vision.classifier(backbone, pretrained=pretrained)
         mean, std = vision.normalisation(model)
-        self.backbone, self.grid_size, self.image_size = backbone, grid_size, image_size
+        self.backbone, self.grid_size, self.image_size = (
+            backbone,
+            grid_size,
+            image_size,
+        )
         self.packaged = pretrained and vision.is_packaged(backbone)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std).view(3, 1, 1), persistent=False
+        )
         self.trunk = without_head(model)
-        self.resize = nn.Identity() if grid_size is None else nn.AdaptiveAvgPool2d(grid_size)
+        self.resize = (
+            nn.Identity()
+            if grid_size is None
+            else nn.AdaptiveAvgPool2d(grid_size)
+        )
         for layer in self.trunk.modules():
             if isinstance(layer, _BatchNorm):
-                layer.track_running_stats = False  # not even if set to train by hand
+                layer.track_running_stats = (
+                    False  # not even if set to train by hand
+                )
         self.encoder_dim = self._count_channels()
         self.requires_grad_(False).train()
 
@@ -155,11 +187,17 @@ class Encoder(nn.Module):
             (B, height, width, D) float: `grid_size` squared, or 1/32 of the image's sides.
         """
         if not images.is_floating_point():
-            raise TypeError(f"expected normalised images, got {images.dtype}: call normalise first")
+            raise TypeError(
+                f"expected normalised images, got {images.dtype}: call normalise first"
+            )
         if self.image_size is not None:
             size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        images = images.contiguous(memory_format=torch.channels_last)  # faster on a CPU
+            images = F.interpolate(
+                images, size, mode="bilinear", align_corners=False
+            )
+        images = images.contiguous(
+            memory_format=torch.channels_last
+        )  # faster on a CPU
         grid = self.resize(self._features(images))  # (B, D, height, width)
         return grid.permute(0, 2, 3, 1)
 
@@ -185,7 +223,9 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def _count_channels(self) -> int:
         try:
-            grid = self._features(torch.zeros(1, 3, 64, 64))  # (1, D, height, width)
+            grid = self._features(
+                torch.zeros(1, 3, 64, 64)
+            )  # (1, D, height, width)
         except Exception as error:
             raise InputError(
                 f"{self.backbone}: does not take images of every size; choose a convolutional "
@@ -233,18 +273,26 @@ def cache_features(
         ValueError: if the encoder is being fine-tuned, or a number does not fit into float16.
     """
     if any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise ValueError("vectors of an encoder in training would be stale: fine_tune(False) first")
+        raise ValueError(
+            "vectors of an encoder in training would be stale: fine_tune(False) first"
+        )
     to, images = Path(to), ImageDataset(image_file)
     if not len(images):
-        raise InputError(f"{image_file}: holds no images, so there is nothing to encode")
+        raise InputError(
+            f"{image_file}: holds no images, so there is nothing to encode"
+        )
     expected = fingerprint(encoder, image_file, bf16=bf16, mirrored=mirrored)
     if to.exists() and Features(to).fingerprint == expected:
         return Features(to)
     encoder.to(device)
-    first = _encode(encoder, images[0][None], device, bf16, mirrored)  # (1, height, width, D)
+    first = _encode(
+        encoder, images[0][None], device, bf16, mirrored
+    )  # (1, height, width, D)
     shape = (len(images), *first.shape[1:])
     size = f"{2 * math.prod(shape) / 1e9:.2f} GB"
-    say(f"{to}: {len(images)} images, to be encoded once and kept on disk, {size}")
+    say(
+        f"{to}: {len(images)} images, to be encoded once and kept on disk, {size}"
+    )
     bar = tqdm(
         total=len(images),
         desc=f"encoding, {size}",
@@ -253,22 +301,30 @@ def cache_features(
     )
     with new_features(to, shape, expected) as vectors, bar:
         starts = range(0, len(images), batch_size)
-        for start, batch in zip(starts, DataLoader(images, batch_size), strict=True):
-            encoded = _encode(encoder, batch, device, bf16, mirrored).flatten(1, 2)  # (B, P, D)
+        for start, batch in zip(
+            starts, DataLoader(images, batch_size), strict=True
+        ):
+            encoded = _encode(encoder, batch, device, bf16, mirrored).flatten(
+                1, 2
+            )  # (B, P, D)
             vectors[start : start + len(batch)] = encoded.numpy()
             bar.update(len(batch))
     return Features(to)
 
 
 @torch.inference_mode()
-def _encode(encoder: Encoder, images: Tensor, device, bf16: bool, mirrored: bool) -> Tensor:
+def _encode(
+    encoder: Encoder, images: Tensor, device, bf16: bool, mirrored: bool
+) -> Tensor:
     images = images.to(device)
     if mirrored:
         images = images.flip(3)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         vectors = encoder(encoder.normalise(images)).half()
     if not vectors.isfinite().all():
-        raise ValueError(f"{encoder.backbone}: some of its vectors do not fit into float16")
+        raise ValueError(
+            f"{encoder.backbone}: some of its vectors do not fit into float16"
+        )
     return vectors.cpu()
 
 
@@ -293,9 +349,16 @@ class FeatureDataset(Dataset):
     def __init__(self, folder: str | Path, split: str, features, *other_views):
         dataset = CaptionDataset(folder, split)
         n = dataset.captions_per_image
-        self.views, self.vocabulary = (features, *other_views), dataset.vocabulary
-        self.captions = torch.as_tensor(dataset.captions).unflatten(0, (-1, n))  # (I, n, T)
-        self.lengths = torch.as_tensor(dataset.lengths).unflatten(0, (-1, n))  # (I, n)
+        self.views, self.vocabulary = (
+            (features, *other_views),
+            dataset.vocabulary,
+        )
+        self.captions = torch.as_tensor(dataset.captions).unflatten(
+            0, (-1, n)
+        )  # (I, n, T)
+        self.lengths = torch.as_tensor(dataset.lengths).unflatten(
+            0, (-1, n)
+        )  # (I, n)
         for view in self.views:
             if len(view) != len(self.captions):
                 raise InputError(
@@ -308,4 +371,8 @@ class FeatureDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         view, image = divmod(index, len(self.captions))
-        return torch.as_tensor(self.views[view][image]), self.captions[image], self.lengths[image]
+        return (
+            torch.as_tensor(self.views[view][image]),
+            self.captions[image],
+            self.lengths[image],
+        )

@@ -47,7 +47,9 @@ def ngram_counts(words: Words, longest: int = 4) -> Counter[tuple[str, ...]]:
     return Counter(
         ngram
         for n in range(1, longest + 1)
-        for ngram in zip(*(words[i:] for i in range(n)), strict=False)  # stop at the last word
+        for ngram in zip(
+            *(words[i:] for i in range(n)), strict=False
+        )  # stop at the last word
     )
 
 
@@ -57,8 +59,12 @@ def check_caption(caption: Words, image: int) -> None:
     Raises:
         ValueError: it is.
     """
-    if not isinstance(caption, list | tuple) or not all(isinstance(word, str) for word in caption):
-        raise ValueError(f"image {image}: expected a caption as a list of words, got {caption!r}")
+    if not isinstance(caption, list | tuple) or not all(
+        isinstance(word, str) for word in caption
+    ):
+        raise ValueError(
+            f"image {image}: expected a caption as a list of words, got {caption!r}"
+        )
 
 
 def check_references(references: Sequence) -> None:
@@ -123,7 +129,9 @@ def bleu_statistics(
             matched[len(ngram) - 1] += count
         length = len(hypothesis)
         possible = [max(0, length - n) for n in range(4)]
-        closest = min((abs(len(caption) - length), len(caption)) for caption in captions)[1]
+        closest = min(
+            (abs(len(caption) - length), len(caption)) for caption in captions
+        )[1]
         rows.append([*matched, *possible, closest])
     return np.array(rows, dtype=float)
 
@@ -144,7 +152,9 @@ def bleu_of(sums: np.ndarray) -> np.ndarray:
     return 100 * means * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
-def bleu(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> dict[str, float]:
+def bleu(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> dict[str, float]:
     """Corpus BLEU as `pycocoevalcap` computes it, ×100: keys "bleu1" to "bleu4".
 
     It is NLTK's `corpus_bleu` where every hypothesis has at least four words and some 4-gram
@@ -154,13 +164,21 @@ def bleu(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> 
     return {f"bleu{n}": float(value) for n, value in enumerate(values, 1)}
 
 
-def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+def longest_common_subsequence(
+    first: Sequence[str], second: Sequence[str]
+) -> int:
     """Length of the longest sequence of words found in both, in order, gaps allowed."""
-    lengths = [0] * (len(second) + 1)  # of the words of `first` so far, with second[:j]
+    lengths = [0] * (
+        len(second) + 1
+    )  # of the words of `first` so far, with second[:j]
     for word in first:
         diagonal = 0
         for j, other in enumerate(second, 1):
-            longest = diagonal + 1 if word == other else max(lengths[j - 1], lengths[j])
+            longest = (
+                diagonal + 1
+                if word == other
+                else max(lengths[j - 1], lengths[j])
+            )
             diagonal, lengths[j] = lengths[j], longest
     return lengths[-1]
 
@@ -180,13 +198,21 @@ def rouge_l_scores(
     check_captions(references, hypotheses)
     scores = []
     for captions, hypothesis in zip(references, hypotheses, strict=True):
-        words = hypothesis or [""]  # pycocoevalcap takes no words for one empty word
+        words = hypothesis or [
+            ""
+        ]  # pycocoevalcap takes no words for one empty word
         filled = [caption or [""] for caption in captions]
-        common = [longest_common_subsequence(caption, words) for caption in filled]
+        common = [
+            longest_common_subsequence(caption, words) for caption in filled
+        ]
         precision = max(common) / len(words)
-        recall = max(n / len(caption) for n, caption in zip(common, filled, strict=True))
+        recall = max(
+            n / len(caption) for n, caption in zip(common, filled, strict=True)
+        )
         weighted = recall + beta**2 * precision
-        scores.append((1 + beta**2) * precision * recall / weighted if weighted else 0.0)
+        scores.append(
+            (1 + beta**2) * precision * recall / weighted if weighted else 0.0
+        )
     return 100 * np.array(scores)
 
 
@@ -223,10 +249,16 @@ class CiderD:
         for captions in corpus:
             images_with.update(set().union(*map(ngram_counts, captions)))
         self.references, self.sigma = references, sigma
-        self.rarest = math.log(len(corpus))  # of an n-gram that no image of the corpus has
-        self.rarity = {ngram: self.rarest - math.log(n) for ngram, n in images_with.items()}
+        self.rarest = math.log(
+            len(corpus)
+        )  # of an n-gram that no image of the corpus has
+        self.rarity = {
+            ngram: self.rarest - math.log(n) for ngram, n in images_with.items()
+        }
 
-    def scores(self, images: Sequence[int], hypotheses: Sequence[Words]) -> np.ndarray:
+    def scores(
+        self, images: Sequence[int], hypotheses: Sequence[Words]
+    ) -> np.ndarray:
         """CIDEr-D of each hypothesis, ×100.
 
         Args:
@@ -242,19 +274,30 @@ class CiderD:
         """
         images = [int(image) for image in images]
         if len(images) != len(hypotheses):
-            raise ValueError(f"{len(images)} image numbers, but {len(hypotheses)} hypotheses")
+            raise ValueError(
+                f"{len(images)} image numbers, but {len(hypotheses)} hypotheses"
+            )
         rows_of: dict[int, list[int]] = {}
-        for row, (image, hypothesis) in enumerate(zip(images, hypotheses, strict=True)):
+        for row, (image, hypothesis) in enumerate(
+            zip(images, hypotheses, strict=True)
+        ):
             if not 0 <= image < len(self.references):
-                raise ValueError(f"image {image}: there are {len(self.references)} of them, from 0")
+                raise ValueError(
+                    f"image {image}: there are {len(self.references)} of them, from 0"
+                )
             check_caption(hypothesis, image)
             rows_of.setdefault(image, []).append(row)
         scores = np.zeros(len(images))
         for image, rows in rows_of.items():
-            references = [self._vector(words) for words in self.references[image]]
+            references = [
+                self._vector(words) for words in self.references[image]
+            ]
             for row in rows:
                 ours = self._vector(hypotheses[row])
-                similarities = [self._similarity(ours, reference) for reference in references]
+                similarities = [
+                    self._similarity(ours, reference)
+                    for reference in references
+                ]
                 scores[row] = 10 * sum(similarities) / len(similarities)
         return 100 * scores
 
@@ -262,23 +305,38 @@ class CiderD:
         """Weight of each n-gram, length of the vector for n = 1 to 4, and of the caption."""
         weights, squares = {}, [0.0] * 4
         for ngram, count in ngram_counts(words).items():
-            weights[ngram] = weight = count * self.rarity.get(ngram, self.rarest)
+            weights[ngram] = weight = count * self.rarity.get(
+                ngram, self.rarest
+            )
             squares[len(ngram) - 1] += weight * weight
         # pycocoevalcap measures length in pairs, which takes no words and one for the same
-        return weights, [math.sqrt(square) for square in squares], max(1, len(words))
+        return (
+            weights,
+            [math.sqrt(square) for square in squares],
+            max(1, len(words)),
+        )
 
     def _similarity(self, hypothesis: tuple, reference: tuple) -> float:
-        (weights, norms, length), (others, other_norms, other_length) = hypothesis, reference
+        (weights, norms, length), (others, other_norms, other_length) = (
+            hypothesis,
+            reference,
+        )
         products = [0.0] * 4
         for ngram, weight in weights.items():
             if (other := others.get(ngram)) is not None:
                 products[len(ngram) - 1] += min(weight, other) * other
         cosines = [
             product / (norm * other)
-            for product, norm, other in zip(products, norms, other_norms, strict=True)
+            for product, norm, other in zip(
+                products, norms, other_norms, strict=True
+            )
             if norm and other
         ]
-        return sum(cosines) / 4 * math.exp(-((length - other_length) ** 2) / (2 * self.sigma**2))
+        return (
+            sum(cosines)
+            / 4
+            * math.exp(-((length - other_length) ** 2) / (2 * self.sigma**2))
+        )
 
 
 def cider_d_scores(
@@ -292,10 +350,14 @@ def cider_d_scores(
     the company it is in. `sigma` as for `CiderD`. Arguments and errors as for `bleu_statistics`.
     """
     check_captions(references, hypotheses)
-    return CiderD(references, sigma=sigma).scores(range(len(references)), hypotheses)
+    return CiderD(references, sigma=sigma).scores(
+        range(len(references)), hypotheses
+    )
 
 
-def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> float:
+def meteor(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> float:
     """METEOR of a corpus, ×100, from the Java program in `pycocoevalcap`, which starts slowly.
 
     It is `meteor_of` on the sum of `meteor_statistics`: `resampled_sums` of these gives intervals.
@@ -308,7 +370,9 @@ def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -
     Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
     """
     check_captions(references, hypotheses)
-    return float(meteor_of(meteor_statistics(references, hypotheses).sum(axis=0)))
+    return float(
+        meteor_of(meteor_statistics(references, hypotheses).sum(axis=0))
+    )
 
 
 FIGURES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")
@@ -329,10 +393,14 @@ def image_statistics(
 
 def figures_of(sums: np.ndarray, images: int) -> np.ndarray:
     """The six `FIGURES`, (..., 6), from `image_statistics` (..., 11) summed over `images`."""
-    return np.concatenate([bleu_of(sums[..., :9]), sums[..., 9:] / images], axis=-1)
+    return np.concatenate(
+        [bleu_of(sums[..., :9]), sums[..., 9:] / images], axis=-1
+    )
 
 
-def score(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> dict[str, float]:
+def score(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> dict[str, float]:
     """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D of a corpus, all ×100, keyed by `FIGURES`.
 
     Args:
@@ -347,7 +415,9 @@ def score(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) ->
     return dict(zip(FIGURES, values.tolist(), strict=True))
 
 
-def resampled_sums(statistics: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def resampled_sums(
+    statistics: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> np.ndarray:
     """Sums of what I images add to a corpus, over I of them drawn with replacement, many times.
 
     Args:
@@ -364,20 +434,25 @@ def resampled_sums(statistics: np.ndarray, *, resamples: int = 1000, seed: int =
     images = len(statistics)
     rng = np.random.default_rng(seed)
     sums = [
-        np.bincount(rng.integers(images, size=images), minlength=images) @ statistics
+        np.bincount(rng.integers(images, size=images), minlength=images)
+        @ statistics
         for _ in range(resamples)
     ]
     return np.array(sums)
 
 
-def percentile_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+def percentile_interval(
+    values: np.ndarray, confidence: float = 0.95
+) -> np.ndarray:
     """The bounds of the middle `confidence` of `values` (resamples, ...): (2, ...), low and high.
 
     Raises:
         ValueError: if `confidence` is not between 0 and 1.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+        raise ValueError(
+            f"confidence must be between 0 and 1, got {confidence}"
+        )
     tail = 50 * (1 - confidence)
     return np.percentile(values, [tail, 100 - tail], axis=0)
 
@@ -440,4 +515,6 @@ def paired_bootstrap(
     bounds = percentile_interval(differences, confidence).T.tolist()
     better = (differences > 0).mean(axis=0).tolist()
     rows = zip((whole[1] - whole[0]).tolist(), bounds, better, strict=True)
-    return {name: Difference(*row) for name, row in zip(FIGURES, rows, strict=True)}
+    return {
+        name: Difference(*row) for name, row in zip(FIGURES, rows, strict=True)
+    }

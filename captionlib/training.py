@@ -88,12 +88,16 @@ def caption_loss(
     """
     log_probs = output.logits.data.float().log_softmax(dim=1)  # (tokens, V)
     surprise = F.nll_loss(log_probs, output.targets.data, reduction="sum")
-    evenly = -log_probs.mean(dim=1).sum()  # the surprise if every word were right a little
+    evenly = -log_probs.mean(
+        dim=1
+    ).sum()  # the surprise if every word were right a little
     nats, evenly = mean(torch.stack([surprise, evenly]), len(log_probs))
     smoothed = (1 - label_smoothing) * nats + label_smoothing * evenly
     missing = (1 - output.alphas.sum(dim=1)).square().mean(dim=1)  # (N,)
     penalty = mean(missing.sum(), len(missing))
-    return CaptionLoss(smoothed + alpha_c * penalty, nats.detach(), penalty.detach())
+    return CaptionLoss(
+        smoothed + alpha_c * penalty, nats.detach(), penalty.detach()
+    )
 
 
 @dataclass(frozen=True)
@@ -106,42 +110,72 @@ class TrainConfig:
     encoder_learning_rate: float = 1e-4  # Adam, encoder, where it is fine-tuned
     schedule: str = "plateau"  # or "one_cycle"
     decay: float = 0.8  # plateau: factor on the rates ...
-    decay_after: int = 8  # ... after every so many epochs without a better BLEU-4
-    patience: int = 20  # epochs without a better BLEU-4 before the training ends
-    alpha_c: float = 1.0  # weight of doubly stochastic attention, see caption_loss
-    label_smoothing: float = 0.0  # share of each target spread over the vocabulary
-    weight_decay: float = 0.0  # AdamW: each step shrinks the weights by this share of the rate
+    decay_after: int = (
+        8  # ... after every so many epochs without a better BLEU-4
+    )
+    patience: int = (
+        20  # epochs without a better BLEU-4 before the training ends
+    )
+    alpha_c: float = (
+        1.0  # weight of doubly stochastic attention, see caption_loss
+    )
+    label_smoothing: float = (
+        0.0  # share of each target spread over the vocabulary
+    )
+    weight_decay: float = (
+        0.0  # AdamW: each step shrinks the weights by this share of the rate
+    )
     averaging: float = 0.0  # judge and keep a running average of the weights, see WeightAverage
-    own_words: float = 0.0  # scheduled sampling: share of own words fed at the end
-    own_words_ramp: str = "linear"  # or "exponential", "inverse_sigmoid": how that share climbs
-    max_grad_norm: float = 5.0  # clip the gradient of all weights together to this length
-    bf16: bool = False  # matrix products in bfloat16; weights and sums stay float32
+    own_words: float = (
+        0.0  # scheduled sampling: share of own words fed at the end
+    )
+    own_words_ramp: str = (
+        "linear"  # or "exponential", "inverse_sigmoid": how that share climbs
+    )
+    max_grad_norm: float = (
+        5.0  # clip the gradient of all weights together to this length
+    )
+    bf16: bool = (
+        False  # matrix products in bfloat16; weights and sums stay float32
+    )
     compile: bool = False  # fuse the encoder's and the attention's operations by torch.compile
     fine_tune_encoder: bool = False  # the second stage
     seed: int = 0
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "one_cycle"):
-            raise ValueError(f"schedule must be plateau or one_cycle, got {self.schedule!r}")
+            raise ValueError(
+                f"schedule must be plateau or one_cycle, got {self.schedule!r}"
+            )
         ramps = ("linear", "exponential", "inverse_sigmoid")
         if self.own_words_ramp not in ramps:
             raise ValueError(
                 f"own_words_ramp must be one of {', '.join(ramps)}, got {self.own_words_ramp!r}"
             )
         if not 0 <= self.own_words <= 1:
-            raise ValueError(f"own_words must be in [0, 1], got {self.own_words}")
+            raise ValueError(
+                f"own_words must be in [0, 1], got {self.own_words}"
+            )
         for name in ("epochs", "batch_size", "decay_after", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
         for name in ("learning_rate", "encoder_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be positive, got {getattr(self, name)}"
+                )
         for name in ("label_smoothing", "weight_decay", "averaging"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be in [0, 1), got {getattr(self, name)}"
+                )
 
 
-def rate_factor(config: TrainConfig, history: list[dict], progress: float) -> float:
+def rate_factor(
+    config: TrainConfig, history: list[dict], progress: float
+) -> float:
     """The share of the full learning rates to use now.
 
     A function of what has happened, with no state of its own, so that a resumed training can't
@@ -151,12 +185,18 @@ def rate_factor(config: TrainConfig, history: list[dict], progress: float) -> fl
         history: one dict an epoch so far, each with "bleu4".
         progress: where the training stands, 0 at its first step and 1 at its last.
     """
-    if config.schedule == "one_cycle":  # Smith and Topin 2017 (arXiv:1708.07120), cosine form
+    if (
+        config.schedule == "one_cycle"
+    ):  # Smith and Topin 2017 (arXiv:1708.07120), cosine form
         if progress < 0.3:
             return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
         return (1 + math.cos(math.pi * (progress - 0.3) / 0.7)) / 2
-    stale = [stale_epochs(history[: epoch + 1]) for epoch in range(len(history))]
-    cuts = sum(epochs > 0 and epochs % config.decay_after == 0 for epochs in stale)
+    stale = [
+        stale_epochs(history[: epoch + 1]) for epoch in range(len(history))
+    ]
+    cuts = sum(
+        epochs > 0 and epochs % config.decay_after == 0 for epochs in stale
+    )
     return config.decay**cuts
 
 
@@ -183,7 +223,12 @@ class Batches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, images: int, batch_size: int, *, views: int = 1, processes: Processes = ALONE
+        self,
+        images: int,
+        batch_size: int,
+        *,
+        views: int = 1,
+        processes: Processes = ALONE,
     ):
         self.images, self.views, self.processes = images, views, processes
         self.count = max(1, math.ceil(images / batch_size))
@@ -205,7 +250,9 @@ class Batches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(self.images, generator=generator)
-        order += self.images * torch.randint(self.views, order.shape, generator=generator)
+        order += self.images * torch.randint(
+            self.views, order.shape, generator=generator
+        )
         for batch in order.tensor_split(self.count)[self.skip :]:
             yield batch[self.processes.number :: self.processes.count].tolist()
 
@@ -222,7 +269,9 @@ class WeightAverage:
 
     def __init__(self, model: CaptionModel, decay: float):
         named = [
-            (name, weight) for name, weight in model.named_parameters() if weight.requires_grad
+            (name, weight)
+            for name, weight in model.named_parameters()
+            if weight.requires_grad
         ]
         self.names, self.weights = map(list, zip(*named, strict=True))
         self.decay, self.updates = decay, 0
@@ -276,10 +325,15 @@ def teacher_forcing(
         progress: where the training stands, from 0 to 1; here it makes no difference.
         mean: as in `caption_loss`.
     """
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(
+        images.device.type, dtype=torch.bfloat16, enabled=config.bf16
+    ):
         output = model(images, captions, lengths)
     loss = caption_loss(
-        output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing, mean=mean
+        output,
+        alpha_c=config.alpha_c,
+        label_smoothing=config.label_smoothing,
+        mean=mean,
     )
     return loss, len(output.targets.data)
 
@@ -290,7 +344,9 @@ class EpochSoFar:
 
     steps: int = 0
     tokens: float = 0.0  # of all processes
-    sums: dict[str, float] = field(default_factory=dict)  # of each part of the loss, over tokens
+    sums: dict[str, float] = field(
+        default_factory=dict
+    )  # of each part of the loss, over tokens
     learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0
 
@@ -303,8 +359,12 @@ class Training:
     optimizer: torch.optim.Optimizer
     config: TrainConfig
     average: WeightAverage | None = None
-    history: list[dict] = field(default_factory=list)  # one dict an epoch that is done
-    so_far: EpochSoFar = field(default_factory=EpochSoFar)  # of the epoch that is not
+    history: list[dict] = field(
+        default_factory=list
+    )  # one dict an epoch that is done
+    so_far: EpochSoFar = field(
+        default_factory=EpochSoFar
+    )  # of the epoch that is not
 
 
 def seed_of(*place: int) -> int:
@@ -338,8 +398,16 @@ def train_one_epoch(
     Raises:
         FloatingPointError: if a loss is not finite, naming epoch and step; that step is not taken.
     """
-    model, optimizer, config = training.model, training.optimizer, training.config
-    epoch, so_far, device = len(training.history), training.so_far, torch.device(device)
+    model, optimizer, config = (
+        training.model,
+        training.optimizer,
+        training.config,
+    )
+    epoch, so_far, device = (
+        len(training.history),
+        training.so_far,
+        torch.device(device),
+    )
     started = time.perf_counter() - so_far.seconds
     loader.batch_sampler.begin(seed_of(config.seed, epoch), skip=so_far.steps)
     model.train()
@@ -358,13 +426,22 @@ def train_one_epoch(
             group["lr"] = factor * group["full_rate"]
 
         # What this step drops out depends on its place alone, not on what was drawn before.
-        torch.manual_seed(seed_of(config.seed, epoch, so_far.steps, processes.number))
+        torch.manual_seed(
+            seed_of(config.seed, epoch, so_far.steps, processes.number)
+        )
         images = images.to(device, non_blocking=True)
         captions = captions.flatten(0, -2).to(device, non_blocking=True)
         loss, count = loss_of(
-            images, captions, lengths.flatten(), config, progress=share, mean=processes.mean
+            images,
+            captions,
+            lengths.flatten(),
+            config,
+            progress=share,
+            mean=processes.mean,
         )
-        measured = torch.stack([*loss, torch.tensor(float(count), device=device)]).detach()
+        measured = torch.stack(
+            [*loss, torch.tensor(float(count), device=device)]
+        ).detach()
         *parts, count = processes.average(measured).tolist()
         if not math.isfinite(parts[0]):
             raise FloatingPointError(
@@ -386,25 +463,39 @@ def train_one_epoch(
         so_far.learning_rate = factor * config.learning_rate
         so_far.seconds = time.perf_counter() - started
         after_step()
-        bar.set_postfix(nats=f"{so_far.sums['nats'] / so_far.tokens:.3f}", refresh=False)
+        bar.set_postfix(
+            nats=f"{so_far.sums['nats'] / so_far.tokens:.3f}", refresh=False
+        )
         bar.update()
     bar.close()
     means = {name: value / so_far.tokens for name, value in so_far.sums.items()}
     return means | {"learning_rate": so_far.learning_rate}
 
 
-def make_optimizer(model: CaptionModel, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: CaptionModel, config: TrainConfig
+) -> torch.optim.Optimizer:
     """Adam over the weights that may change, the encoder's at their own rate."""
     encoder = set(model.encoder.parameters())
     free = [weight for weight in model.parameters() if weight.requires_grad]
     parts = [
-        ([weight for weight in free if weight not in encoder], config.learning_rate),
-        ([weight for weight in free if weight in encoder], config.encoder_learning_rate),
+        (
+            [weight for weight in free if weight not in encoder],
+            config.learning_rate,
+        ),
+        (
+            [weight for weight in free if weight in encoder],
+            config.encoder_learning_rate,
+        ),
     ]
     groups = [
-        {"params": weights, "lr": rate, "full_rate": rate} for weights, rate in parts if weights
+        {"params": weights, "lr": rate, "full_rate": rate}
+        for weights, rate in parts
+        if weights
     ]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        groups, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def save_checkpoint(folder: Path, training: Training) -> None:
@@ -423,7 +514,9 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         training.model.write_files(temporary)
         (temporary / "optimizer.safetensors").write_bytes(save(moments))
         if training.average is not None:
-            (temporary / "average.safetensors").write_bytes(save(training.average.state()))
+            (temporary / "average.safetensors").write_bytes(
+                save(training.average.state())
+            )
         write_json(temporary / "training.json", place)
 
 
@@ -442,7 +535,10 @@ def load_checkpoint(folder: Path, training: Training) -> None:
                 "resume with the same settings or train into another folder"
             )
     saved = CaptionModel.load(folder)
-    if saved.config != model.config or saved.vocabulary.word_map != model.vocabulary.word_map:
+    if (
+        saved.config != model.config
+        or saved.vocabulary.word_map != model.vocabulary.word_map
+    ):
         raise InputError(
             f"{folder}: holds a model of another shape or vocabulary; resume with the same model "
             "and data or train into another folder"
@@ -457,7 +553,10 @@ def load_checkpoint(folder: Path, training: Training) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if training.average is not None:
         training.average.load_state(load_file(folder / "average.safetensors"))
-    training.history, training.so_far = stored["history"], EpochSoFar(**stored["so_far"])
+    training.history, training.so_far = (
+        stored["history"],
+        EpochSoFar(**stored["so_far"]),
+    )
 
 
 def train(
@@ -501,13 +600,17 @@ def train(
     with processes.main_first():
         recover_folder(last)
     if last.exists() and not resume:
-        raise InputError(f"{folder}: holds a training already; resume it or name another folder")
+        raise InputError(
+            f"{folder}: holds a training already; resume it or name another folder"
+        )
     if config.fine_tune_encoder:
         model.fine_tune_encoder()
     if config.compile:
         compile_layers(model)
     model.to(device)
-    average = WeightAverage(model, config.averaging) if config.averaging else None
+    average = (
+        WeightAverage(model, config.averaging) if config.averaging else None
+    )
     training = Training(model, make_optimizer(model, config), config, average)
     if last.exists():
         load_checkpoint(last, training)
@@ -517,7 +620,9 @@ def train(
     def keep(minutes: float = 0.0) -> None:
         nonlocal saved
         if processes.is_main and time.monotonic() - saved >= 60 * minutes:
-            with one_line_if_full(folder, "the checkpoint before is kept; make room and resume"):
+            with one_line_if_full(
+                folder, "the checkpoint before is kept; make room and resume"
+            ):
                 if not training.so_far.steps:  # an epoch has just ended
                     write_down(folder, model, config, history, average)
                 save_checkpoint(last, training)
@@ -538,7 +643,12 @@ def train(
         with average or nullcontext():
             scores = processes.agree(evaluate(model))
         history.append(
-            {"epoch": len(history) + 1, **losses, **scores, "processes": processes.count}
+            {
+                "epoch": len(history) + 1,
+                **losses,
+                **scores,
+                "processes": processes.count,
+            }
             | {"train_seconds": round(training.so_far.seconds, 2)}
             | {"evaluate_seconds": round(time.perf_counter() - started, 2)}
         )
@@ -551,7 +661,10 @@ def train(
 
 def is_over(config: TrainConfig, history: list[dict]) -> bool:
     """Whether all epochs are done, or BLEU-4 has not risen for too many of them."""
-    return len(history) >= config.epochs or stale_epochs(history) >= config.patience
+    return (
+        len(history) >= config.epochs
+        or stale_epochs(history) >= config.patience
+    )
 
 
 def write_down(
@@ -567,7 +680,9 @@ def write_down(
         with average or nullcontext():
             model.save(folder / "best")
     with atomic_file(folder / "log.jsonl") as path:
-        path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row) + "\n" for row in history), encoding="utf-8"
+        )
     with atomic_file(folder / "curve.png") as path:
         draw_curve(history).savefig(path)
 
@@ -578,11 +693,17 @@ def compile_layers(model: CaptionModel) -> None:
     Weights keep their names, and files their form.
     """
     model.encoder.compile()
-    model.decoder.attention.compile(dynamic=True)  # captions end, and rows become fewer
+    model.decoder.attention.compile(
+        dynamic=True
+    )  # captions end, and rows become fewer
 
 
 def make_loader(
-    dataset, config: TrainConfig, *, num_workers: int = 0, processes: Processes = ALONE
+    dataset,
+    config: TrainConfig,
+    *,
+    num_workers: int = 0,
+    processes: Processes = ALONE,
 ) -> DataLoader:
     """Batches of `dataset`, in an order that `train` decides anew for each epoch.
 
@@ -596,7 +717,9 @@ def make_loader(
     images = len(dataset) // views
     return DataLoader(
         dataset,
-        batch_sampler=Batches(images, config.batch_size, views=views, processes=processes),
+        batch_sampler=Batches(
+            images, config.batch_size, views=views, processes=processes
+        ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),  # so that copying to a GPU holds nothing up
@@ -608,8 +731,26 @@ def draw_curve(history: list[dict]) -> Figure:
     figure = Figure(figsize=(8, 3), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["nats"] for row in history], "o-", color="#1f5fa8", markersize=3)
-    left.set(xlabel="epoch", ylabel="nats a token", title="training, true words fed in")
-    right.plot(epochs, [row["bleu4"] for row in history], "o-", color="#c8730a", markersize=3)
-    right.set(xlabel="epoch", ylabel="BLEU-4", title="validation, written freely")
+    left.plot(
+        epochs,
+        [row["nats"] for row in history],
+        "o-",
+        color="#1f5fa8",
+        markersize=3,
+    )
+    left.set(
+        xlabel="epoch",
+        ylabel="nats a token",
+        title="training, true words fed in",
+    )
+    right.plot(
+        epochs,
+        [row["bleu4"] for row in history],
+        "o-",
+        color="#c8730a",
+        markersize=3,
+    )
+    right.set(
+        xlabel="epoch", ylabel="BLEU-4", title="validation, written freely"
+    )
     return figure

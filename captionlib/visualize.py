@@ -22,7 +22,9 @@ from captionlib.io.images import open_rgb
 __all__ = ["COLUMNS", "show_attention", "upsample_alpha"]
 
 
-def upsample_alpha(alpha, size: tuple[int, int], *, smooth: bool = True) -> np.ndarray:
+def upsample_alpha(
+    alpha, size: tuple[int, int], *, smooth: bool = True
+) -> np.ndarray:
     """Give every pixel of a picture its attention weight.
 
     Args:
@@ -37,14 +39,17 @@ def upsample_alpha(alpha, size: tuple[int, int], *, smooth: bool = True) -> np.n
     """
     alpha = np.asarray(alpha, dtype=np.float32)
     rows, columns = (
-        _spread(n, pixels, smooth) for n, pixels in zip(alpha.shape, size, strict=True)
+        _spread(n, pixels, smooth)
+        for n, pixels in zip(alpha.shape, size, strict=True)
     )
     return rows @ alpha @ columns.T
 
 
 def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
     """(pixels, cells): how much each cell counts at each pixel along one side; rows add up to 1."""
-    places = (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels  # in cells
+    places = (
+        (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
+    )  # in cells
     nearest = np.eye(cells, dtype=np.float32)[places.astype(int)]
     if not smooth:
         return nearest
@@ -57,7 +62,11 @@ COLUMNS = 6  # panels in a row, at most
 
 
 def show_attention(
-    image, caption: Caption, *, to: str | Path | None = None, smooth: bool = True
+    image,
+    caption: Caption,
+    *,
+    to: str | Path | None = None,
+    smooth: bool = True,
 ) -> Figure:
     """Draw the image, and then, for each word, the image seen through the word's attention.
 
@@ -78,26 +87,44 @@ def show_attention(
     """
     alphas = np.asarray(caption.alphas, dtype=np.float32)
     if alphas.ndim != 3 or len(alphas) != len(caption.words):
-        raise ValueError(f"expected {len(caption.words)} maps (h, w), got {alphas.shape}")
-    photograph = open_rgb(image).copy()  # the caller's own picture keeps its size
+        raise ValueError(
+            f"expected {len(caption.words)} maps (h, w), got {alphas.shape}"
+        )
+    photograph = open_rgb(
+        image
+    ).copy()  # the caller's own picture keeps its size
     photograph.thumbnail((400, 400))
-    pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
+    pixels = (
+        np.asarray(photograph, dtype=np.float32) / 255
+    )  # (height, width, 3)
 
-    maps = [upsample_alpha(alpha, pixels.shape[:2], smooth=smooth) for alpha in alphas]
+    maps = [
+        upsample_alpha(alpha, pixels.shape[:2], smooth=smooth)
+        for alpha in alphas
+    ]
     top = max((weights.max() for weights in maps), default=1.0)
     title = caption.text + ("" if caption.finished else " … (unfinished)")
     new = Figure if to is not None else plt.figure
-    figure, panels = _panels(new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1])
+    figure, panels = _panels(
+        new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1]
+    )
     panels[0].imshow(pixels, aspect="auto")
-    for axes, word, alpha, weights in zip(panels[1:], caption.words, alphas, maps, strict=True):
-        axes.imshow(_lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)), aspect="auto")
+    for axes, word, alpha, weights in zip(
+        panels[1:], caption.words, alphas, maps, strict=True
+    ):
+        axes.imshow(
+            _lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)),
+            aspect="auto",
+        )
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
         _save(figure, Path(to))
     return figure
 
 
-def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[Axes]]:
+def _panels(
+    new, title: str, count: int, tallness: float
+) -> tuple[Figure, list[Axes]]:
     """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
     rows = math.ceil(count / COLUMNS)
     columns = math.ceil(count / rows)  # rows of about the same length
@@ -107,13 +134,25 @@ def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[
     size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
     figure = new(figsize=size, facecolor="white")
     figure.suptitle(
-        "\n".join(lines), y=1 - 0.08 / size[1], fontsize=11, color="#1a1a1a", parse_math=False
+        "\n".join(lines),
+        y=1 - 0.08 / size[1],
+        fontsize=11,
+        color="#1a1a1a",
+        parse_math=False,
     )
     panels = []
     for n in range(count):
         row, column = divmod(n, columns)
-        left, bottom = 0.1 + column * step[0], size[1] - head - (row + 1) * step[1] + 0.2
-        place = left / size[0], bottom / size[1], panel[0] / size[0], panel[1] / size[1]
+        left, bottom = (
+            0.1 + column * step[0],
+            size[1] - head - (row + 1) * step[1] + 0.2,
+        )
+        place = (
+            left / size[0],
+            bottom / size[1],
+            panel[0] / size[0],
+            panel[1] / size[1],
+        )
         panels.append(figure.add_axes(place))
         panels[-1].axis("off")
     return figure, panels
@@ -121,12 +160,20 @@ def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[
 
 def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
     """The image (height, width, 3) where `light` is 1, and a purple night where it is 0."""
-    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(PALETTE["attention"])
+    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(
+        PALETTE["attention"]
+    )
     return night + light[..., None] * (pixels - night)
 
 
 def _label(axes: Axes, word: str, peak: str) -> None:
-    axes.set_title(word, fontsize=10, color=PALETTE["word"], weight="bold", parse_math=False)
+    axes.set_title(
+        word,
+        fontsize=10,
+        color=PALETTE["word"],
+        weight="bold",
+        parse_math=False,
+    )
     axes.text(
         0.5,
         -0.02,
@@ -142,6 +189,8 @@ def _label(axes: Axes, word: str, peak: str) -> None:
 def _save(figure: Figure, to: Path) -> None:
     formats = figure.canvas.get_supported_filetypes()
     if to.suffix[1:].lower() not in formats:
-        raise InputError(f"{to}: is no picture file; let its name end in .png, .svg or .pdf")
+        raise InputError(
+            f"{to}: is no picture file; let its name end in .png, .svg or .pdf"
+        )
     with atomic_file(to) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -39,11 +39,18 @@ import matplotlib.pyplot as plt
 
 from captionlib.toy.scenes import draw_scene, scene_with_captions
 
-figure, panels = plt.subplots(2, 3, figsize=(9, 6.9), facecolor="white", layout="constrained")
+figure, panels = plt.subplots(
+    2, 3, figsize=(9, 6.9), facecolor="white", layout="constrained"
+)
 for panel, index in zip(panels.flat, (31, 13, 20, 23, 17, 9), strict=True):
     scene, sentences = scene_with_captions("train", index)
     panel.imshow(draw_scene(scene))
-    panel.set_title("\n".join(textwrap.wrap(sentences[0], 36)), y=-0.03, va="top", fontsize=10)
+    panel.set_title(
+        "\n".join(textwrap.wrap(sentences[0], 36)),
+        y=-0.03,
+        va="top",
+        fontsize=10,
+    )
     panel.axis("off")
 plt.show()
 
@@ -116,7 +123,12 @@ careless.paste(dog.convert("RGB"), (70, 90))
 masked = blank.copy()
 masked.paste(dog, (70, 90), mask=dog)
 
-show(blank, careless, masked, titles=("blank", "paste(dog)", "paste(dog, mask=dog)"))
+show(
+    blank,
+    careless,
+    masked,
+    titles=("blank", "paste(dog)", "paste(dog, mask=dog)"),
+)
 
 # %% [markdown]
 # A picture is a rectangle, a dog is not. The sticker has a fourth channel besides red, green and
@@ -136,7 +148,9 @@ show(blank, careless, masked, titles=("blank", "paste(dog)", "paste(dog, mask=do
 # %%
 print("sheet  ", blank.mode, blank.size)
 print("sticker", dog.mode, dog.size)
-assert masked.getpixel((71, 91)) == blank.getpixel((71, 91))  # beside the ear: still green
+assert masked.getpixel((71, 91)) == blank.getpixel(
+    (71, 91)
+)  # beside the ear: still green
 
 # %% [markdown]
 # ## The things of this world
@@ -191,10 +205,21 @@ GROUPS = (
 )
 PLURALS = {  # only these come in twos and threes
     **{"sheep": "sheep", "butterfly": "butterflies"},
-    **{name: name + "s" for name in "dog cat rabbit horse cow duck penguin camel tree".split()},
-    **{name: name + "s" for name in "gift apple boat swan dolphin balloon kite".split()},
+    **{
+        name: name + "s"
+        for name in "dog cat rabbit horse cow duck penguin camel tree".split()
+    },
+    **{
+        name: name + "s"
+        for name in "gift apple boat swan dolphin balloon kite".split()
+    },
 }
-SYNONYMS = {"bicycle": "bike", "rabbit": "bunny", "airplane": "plane", "gift": "present"}
+SYNONYMS = {
+    "bicycle": "bike",
+    "rabbit": "bunny",
+    "airplane": "plane",
+    "gift": "present",
+}
 
 
 @dataclass(frozen=True)
@@ -212,7 +237,11 @@ class Kind:
     @property
     def words(self) -> list[str]:
         """Every caption word that can name it."""
-        names = [self.name, SYNONYMS.get(self.name, ""), PLURALS.get(self.name, "")]
+        names = [
+            self.name,
+            SYNONYMS.get(self.name, ""),
+            PLURALS.get(self.name, ""),
+        ]
         return list(dict.fromkeys(" ".join(names).split()))
 
 
@@ -228,21 +257,35 @@ from PIL import ImageOps
 columns = 13
 rows = -(-len(KINDS) // columns)
 figure, panels = plt.subplots(
-    rows, columns, figsize=(9, 0.95 * rows), facecolor="white", layout="constrained"
+    rows,
+    columns,
+    figsize=(9, 0.95 * rows),
+    facecolor="white",
+    layout="constrained",
 )
 for panel in panels.flat:
     panel.axis("off")
 for panel, name in zip(panels.flat, sorted(KINDS), strict=False):
-    picture = Image.open(ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").convert("RGBA")
+    picture = Image.open(
+        ASSETS / "sprites" / f"{name.replace(' ', '_')}.png"
+    ).convert("RGBA")
     panel.imshow(ImageOps.pad(picture, (128, 128), color=(255, 255, 255, 0)))
     panel.set_title(name, fontsize=7, y=-0.2, va="top")
 plt.show()
 
 # %%
 print(f"{len(KINDS)} things, for example {KINDS['palm tree']}")
-print("a bicycle may be called", KINDS["bicycle"].words, "and balloons", KINDS["balloon"].words)
+print(
+    "a bicycle may be called",
+    KINDS["bicycle"].words,
+    "and balloons",
+    KINDS["balloon"].words,
+)
 assert len(KINDS) >= 40
-assert all((ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").is_file() for name in KINDS)
+assert all(
+    (ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").is_file()
+    for name in KINDS
+)
 
 
 # %% [markdown]
@@ -252,7 +295,9 @@ assert all((ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").is_file() for 
 
 # %%
 def naive_sprite(name, size, flipped):
-    picture = Image.open(ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").convert("RGBA")
+    picture = Image.open(
+        ASSETS / "sprites" / f"{name.replace(' ', '_')}.png"
+    ).convert("RGBA")
     picture = ImageOps.contain(picture, (size, size), Image.Resampling.LANCZOS)
     return ImageOps.mirror(picture) if flipped else picture
 
@@ -285,7 +330,9 @@ def sprite(name: str, size: int = 128, flipped: bool = False) -> Image.Image:
     Returns:
         An RGBA image without margins. It is kept for the next call: paste it, don't change it.
     """
-    picture = Image.open(ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").convert("RGBA")
+    picture = Image.open(
+        ASSETS / "sprites" / f"{name.replace(' ', '_')}.png"
+    ).convert("RGBA")
     picture = ImageOps.contain(picture, (size, size), Image.Resampling.LANCZOS)
     return ImageOps.mirror(picture) if flipped else picture
 
@@ -307,7 +354,10 @@ fast = milliseconds(sprite, "horse", 90, True)
 print(f"from the file {slow:.2f} ms, remembered {fast:.4f} ms")
 
 # %%
-assert sprite("horse", 90, True).tobytes() == naive_sprite("horse", 90, True).tobytes()
+assert (
+    sprite("horse", 90, True).tobytes()
+    == naive_sprite("horse", 90, True).tobytes()
+)
 assert sprite("horse", 90, True) is sprite("horse", 90, True)
 
 # %% [markdown]
@@ -330,9 +380,15 @@ def naive_meadow(side):
     draw = Draw(image)
     top, bottom = ImageColor.getrgb("#5db7f0"), ImageColor.getrgb("#e6f6fd")
     for y in range(side):  # the sky
-        mixed = [round(a + (b - a) * y / side) for a, b in zip(top, bottom, strict=True)]
+        mixed = [
+            round(a + (b - a) * y / side)
+            for a, b in zip(top, bottom, strict=True)
+        ]
         draw.line((0, y, side, y), tuple(mixed))
-    for level, swell, colour in ((0.55, 0.06, "#b3dd93"), (0.65, 0.04, "#86cb5f")):
+    for level, swell, colour in (
+        (0.55, 0.06, "#b3dd93"),
+        (0.65, 0.04, "#86cb5f"),
+    ):
         ridge = [
             (x, side * (level - swell * math.sin(7 * x / side + 40 * level)))
             for x in range(side + 1)
@@ -343,7 +399,12 @@ def naive_meadow(side):
 
 rough, smooth = naive_meadow(256), naive_meadow(512).reduce(2)
 piece = (176, 120, 224, 168)
-show(smooth, rough.crop(piece), smooth.crop(piece), titles=("a meadow", "jagged", "smooth"))
+show(
+    smooth,
+    rough.crop(piece),
+    smooth.crop(piece),
+    titles=("a meadow", "jagged", "smooth"),
+)
 
 # %% [markdown]
 # Add a sun, clouds, flowers, and seven more places in the same manner, and you have
@@ -356,7 +417,9 @@ show(smooth, rough.crop(piece), smooth.crop(piece), titles=("a meadow", "jagged"
 # %% mystnb={"figure": {"caption": "Eight places to be.", "name": "fig-scenes-settings"}, "image": {"alt": "Eight settings without objects, in two rows: a meadow with flowers, a beach, a snowy landscape with firs, a street with coloured houses, a desert with table mountains, a moonlit night with fireflies, open water, and a room with a window, a painting and a rug."}}
 from captionlib.toy.scenery import SETTINGS, paint_setting
 
-figure, panels = plt.subplots(2, 4, figsize=(9, 4.9), facecolor="white", layout="constrained")
+figure, panels = plt.subplots(
+    2, 4, figsize=(9, 4.9), facecolor="white", layout="constrained"
+)
 for panel, setting in zip(panels.flat, SETTINGS, strict=True):
     panel.imshow(paint_setting(setting, look=8).reduce(2))
     panel.set_title(setting, fontsize=10)
@@ -364,8 +427,14 @@ for panel, setting in zip(panels.flat, SETTINGS, strict=True):
 plt.show()
 
 # %%
-assert paint_setting("beach", look=1).tobytes() == paint_setting("beach", look=1).tobytes()
-assert paint_setting("beach", look=1).tobytes() != paint_setting("beach", look=2).tobytes()
+assert (
+    paint_setting("beach", look=1).tobytes()
+    == paint_setting("beach", look=1).tobytes()
+)
+assert (
+    paint_setting("beach", look=1).tobytes()
+    != paint_setting("beach", look=2).tobytes()
+)
 
 # %% [markdown]
 # ## Facts first, then the picture
@@ -387,7 +456,9 @@ class Thing:
 
     name: str  # a key of `KINDS`
     size: str  # "small", "big", or "" where no caption speaks of it
-    box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 just outside
+    box: tuple[
+        int, int, int, int
+    ]  # x0, y0, x1, y1 in pixels; x1 and y1 just outside
     flipped: bool
 
 
@@ -397,12 +468,17 @@ class Scene:
 
     setting: str  # a key of `SETTINGS`
     look: int  # seed of the setting's hills, clouds and light
-    things: tuple[Thing, ...]  # on the ground from left to right, then in the air
+    things: tuple[
+        Thing, ...
+    ]  # on the ground from left to right, then in the air
 
     @property
     def groups(self) -> list[list[Thing]]:
         """Things that are spoken of together: a dog, two sheep, three kites."""
-        return [list(group) for _, group in groupby(self.things, lambda thing: thing.name)]
+        return [
+            list(group)
+            for _, group in groupby(self.things, lambda thing: thing.name)
+        ]
 
 
 # %% [markdown]
@@ -426,7 +502,9 @@ def draw_scene(scene: Scene) -> Image.Image:
         if not KINDS[thing.name].flies and not afloat:
             _draw_shadow(canvas, thing)
     image = canvas.reduce(CANVAS // SIZE)
-    for thing in sorted(scene.things, key=lambda thing: thing.box[3]):  # the nearest last
+    for thing in sorted(
+        scene.things, key=lambda thing: thing.box[3]
+    ):  # the nearest last
         x0, y0, x1, y1 = thing.box
         picture = sprite(thing.name, max(x1 - x0, y1 - y0), thing.flipped)
         if afloat and not KINDS[thing.name].flies:
@@ -439,7 +517,12 @@ def _draw_shadow(canvas: Image.Image, thing: Thing) -> None:
     draw = ImageDraw.Draw(canvas, "RGBA")
     x0, _, x1, base = (CANVAS // SIZE * edge for edge in thing.box)
     for inset in (0, 6):  # one ellipse inside another looks soft
-        box = x0 + inset, base - 14 + inset / 2, x1 - 1 - inset, base + 8 - inset / 2
+        box = (
+            x0 + inset,
+            base - 14 + inset / 2,
+            x1 - 1 - inset,
+            base + 8 - inset / 2,
+        )
         draw.ellipse(box, (20, 30, 50, 38))
 
 
@@ -449,7 +532,12 @@ def _sink(picture: Image.Image) -> Image.Image:
     deep = 0, round(0.84 * height), width, height
     fade = Image.linear_gradient("L").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     alpha = picture.getchannel("A")
-    alpha.paste(ImageChops.multiply(alpha.crop(deep), fade.resize((width, height - deep[1]))), deep)
+    alpha.paste(
+        ImageChops.multiply(
+            alpha.crop(deep), fade.resize((width, height - deep[1]))
+        ),
+        deep,
+    )
     picture = picture.copy()
     picture.putalpha(alpha)
     return picture
@@ -485,7 +573,8 @@ from random import Random
 
 def naive_boxes(count, rng, side=90):
     lefts_and_tops = [
-        (rng.randint(0, 256 - side), rng.randint(0, 256 - side)) for _ in range(count)
+        (rng.randint(0, 256 - side), rng.randint(0, 256 - side))
+        for _ in range(count)
     ]
     return [(x, y, x + side, y + side) for x, y in lefts_and_tops]
 
@@ -498,7 +587,9 @@ def hidden_share(boxes):
             across = min(a[2], b[2]) - max(a[0], b[0])
             down = min(a[3], b[3]) - max(a[1], b[1])
             if a is not b and across > 0 and down > 0:
-                worst = max(worst, across * down / ((a[2] - a[0]) * (a[3] - a[1])))
+                worst = max(
+                    worst, across * down / ((a[2] - a[0]) * (a[3] - a[1]))
+                )
     return worst
 
 
@@ -527,7 +618,15 @@ LENGTHS = {"small": 64, "": 90, "big": 122}  # pixels along the longer side
 CROWDED = 76  # the same where three things share the picture
 
 # How many there are of each kind, and how often: (1, 2) might be a tree and two dogs.
-COUNTS = {(1,): 28, (1, 1): 40, (1, 1, 1): 12, (2,): 8, (3,): 4, (1, 2): 4, (2, 1): 4}
+COUNTS = {
+    (1,): 28,
+    (1, 1): 40,
+    (1, 1, 1): 12,
+    (2,): 8,
+    (3,): 4,
+    (1, 2): 4,
+    (2, 1): 4,
+}
 
 
 def random_scene(rng: Random) -> Scene:
@@ -539,16 +638,24 @@ def random_scene(rng: Random) -> Scene:
     counts = rng.choices(list(COUNTS), list(COUNTS.values()))[0]
     crowded = sum(counts) == 3
     standing, flying = [], []
-    for kind, count in zip(_choose_kinds(setting, counts, rng), counts, strict=True):
-        sizes = ["small", ""] if kind.flies and len(counts) > 1 else list(LENGTHS)
+    for kind, count in zip(
+        _choose_kinds(setting, counts, rng), counts, strict=True
+    ):
+        sizes = (
+            ["small", ""] if kind.flies and len(counts) > 1 else list(LENGTHS)
+        )
         size = "" if crowded else rng.choice(sizes)
         frame = sprite(kind.name, CROWDED if crowded else LENGTHS[size]).size
-        (flying if kind.flies else standing).extend([(kind.name, size, *frame)] * count)
+        (flying if kind.flies else standing).extend(
+            [(kind.name, size, *frame)] * count
+        )
     ground = _stand(standing, rng, low=bool(flying))
     return Scene(setting, look, (*ground, *_fly(flying, ground, rng)))
 
 
-def _choose_kinds(setting: str, counts: tuple[int, ...], rng: Random) -> list[Kind]:
+def _choose_kinds(
+    setting: str, counts: tuple[int, ...], rng: Random
+) -> list[Kind]:
     """A different kind for each count; in three scenes of ten the last one flies."""
     chosen: list[Kind] = []
     last_flies = rng.random() < 0.3
@@ -560,10 +667,17 @@ def _choose_kinds(setting: str, counts: tuple[int, ...], rng: Random) -> list[Ki
             if setting in kind.settings
             and kind.flies == (last_flies and index == len(counts) - 1)
             and (count == 1 or kind.name in PLURALS)
-            and not taken & set(kind.words)  # no palm tree beside a tree: which one is "tree"?
+            and not taken
+            & set(
+                kind.words
+            )  # no palm tree beside a tree: which one is "tree"?
         ]
         # What is at home in few settings is likelier there, so all are seen about as often.
-        chosen.append(rng.choices(fitting, [1 / len(kind.settings) for kind in fitting])[0])
+        chosen.append(
+            rng.choices(fitting, [1 / len(kind.settings) for kind in fitting])[
+                0
+            ]
+        )
     return chosen
 
 
@@ -573,7 +687,14 @@ def _stand(wanted: list[tuple], rng: Random, *, low: bool) -> list[Thing]:
     lefts = _spread([width for _, _, width, _ in wanted], rng)
     for (name, size, width, height), x in zip(wanted, lefts, strict=True):
         base = rng.randint(236 if low or size == "big" else 206, 247)
-        things.append(Thing(name, size, (x, base - height, x + width, base), rng.random() < 0.5))
+        things.append(
+            Thing(
+                name,
+                size,
+                (x, base - height, x + width, base),
+                rng.random() < 0.5,
+            )
+        )
     return things
 
 
@@ -584,30 +705,47 @@ def _fly(wanted: list[tuple], ground: list[Thing], rng: Random) -> list[Thing]:
     lefts = _spread([width for _, _, width, _ in wanted], rng)
     for (name, size, width, height), x in zip(wanted, lefts, strict=True):
         if len(ground) == len(wanted) == 1:  # one above one: straight above
-            x = (ground[0].box[0] + ground[0].box[2] - width) // 2 + rng.randint(-24, 24)
+            x = (
+                ground[0].box[0] + ground[0].box[2] - width
+            ) // 2 + rng.randint(-24, 24)
             x = min(max(x, 3), SIZE - 3 - width)
         y = rng.randint(5, max(5, lowest - height - 2))
-        things.append(Thing(name, size, (x, y, x + width, y + height), rng.random() < 0.5))
+        things.append(
+            Thing(name, size, (x, y, x + width, y + height), rng.random() < 0.5)
+        )
     return things
 
 
-def _spread(widths: list[int], rng: Random, edge: int = 3, gap: int = 4) -> list[int]:
+def _spread(
+    widths: list[int], rng: Random, edge: int = 3, gap: int = 4
+) -> list[int]:
     """Left edges of a row of boxes that do not touch."""
     free = SIZE - 2 * edge - gap * (len(widths) - 1) - sum(widths)
     shifts = sorted(rng.randint(0, free) for _ in widths)
-    return [edge + shift + gap * i + sum(widths[:i]) for i, shift in enumerate(shifts)]
+    return [
+        edge + shift + gap * i + sum(widths[:i])
+        for i, shift in enumerate(shifts)
+    ]
 
 
 # %%
 scenes = [random_scene(Random(number)) for number in range(500)]
-shares = [hidden_share([thing.box for thing in scene.things]) for scene in scenes]
-print(f"standing in a row: in {sum(s > 0.25 for s in shares) / 5:.0f} % of 500 scenes")
+shares = [
+    hidden_share([thing.box for thing in scene.things]) for scene in scenes
+]
+print(
+    f"standing in a row: in {sum(s > 0.25 for s in shares) / 5:.0f} % of 500 scenes"
+)
 
 assert max(shares) < 0.01
 for scene in scenes:
     assert 1 <= len(scene.things) <= 3
-    assert all(scene.setting in KINDS[thing.name].settings for thing in scene.things)
-    assert all(0 <= min(thing.box) and max(thing.box) <= SIZE for thing in scene.things)
+    assert all(
+        scene.setting in KINDS[thing.name].settings for thing in scene.things
+    )
+    assert all(
+        0 <= min(thing.box) and max(thing.box) <= SIZE for thing in scene.things
+    )
 
 
 # %% [markdown]
@@ -636,7 +774,12 @@ for number in (3, 6, 47):
 # %% tags=["hide-input"]
 #| export
 PLACES = {  # what is said first is said most
-    "meadow": ("on the grass", "in a meadow", "in a green field", "in the country"),
+    "meadow": (
+        "on the grass",
+        "in a meadow",
+        "in a green field",
+        "in the country",
+    ),
     "beach": ("on the beach", "on the sand", "by the sea", "at the seaside"),
     "snow": ("in the snow", "in winter", "on a snowy day", "in the cold"),
     "street": ("on the street", "in the city", "on the road", "in a town"),
@@ -646,13 +789,33 @@ PLACES = {  # what is said first is said most
     "room": ("in a room", "on the floor", "at home", "indoors"),
 }
 SKIES = {  # the same, where nothing stands on the ground
-    "meadow": ("over the grass", "over a meadow", "in the sky", "in the country"),
-    "beach": ("over the beach", "over the sand", "by the sea", "at the seaside"),
+    "meadow": (
+        "over the grass",
+        "over a meadow",
+        "in the sky",
+        "in the country",
+    ),
+    "beach": (
+        "over the beach",
+        "over the sand",
+        "by the sea",
+        "at the seaside",
+    ),
     "snow": ("over the snow", "in winter", "on a snowy day", "in the cold"),
     "street": ("over the street", "over the city", "in the sky", "over a town"),
-    "desert": ("over the desert", "over the sand", "over the dunes", "in the heat"),
+    "desert": (
+        "over the desert",
+        "over the sand",
+        "over the dunes",
+        "in the heat",
+    ),
     "night": ("at night", "under the stars", "in the night sky", "in the dark"),
-    "water": ("over the water", "at sea", "over the waves", "over the blue sea"),
+    "water": (
+        "over the water",
+        "at sea",
+        "over the waves",
+        "over the blue sea",
+    ),
     "room": ("in a room", "over the floor", "at home", "indoors"),
 }
 TEMPLATES = {
@@ -739,7 +902,9 @@ def sentence(scene: Scene, rng: Random) -> str:
 
 def _choose(options: tuple[str, ...], rng: Random) -> str:
     """One of them: the second half as often as the first, the third a third as often, ..."""
-    return rng.choices(options, [1 / rank for rank in range(1, len(options) + 1)])[0]
+    return rng.choices(
+        options, [1 / rank for rank in range(1, len(options) + 1)]
+    )[0]
 
 
 def _noun_phrase(group: list[Thing], rng: Random) -> str:
@@ -778,8 +943,15 @@ print(describe(whale, rng))
 
 # %%
 said = [" ".join(describe(scene, Random(0))) for scene in scenes]
-assert not any(re.search(r"\ban? (?:two|three)\b|\ba [aeiou]|\ban [^aeiou]", text) for text in said)
-assert not any(re.search(r"\b(?:two|three) .*\bis\b", text) for text in said if " and " not in text)
+assert not any(
+    re.search(r"\ban? (?:two|three)\b|\ba [aeiou]|\ban [^aeiou]", text)
+    for text in said
+)
+assert not any(
+    re.search(r"\b(?:two|three) .*\bis\b", text)
+    for text in said
+    if " and " not in text
+)
 for text in said[:6]:
     print(text)
 
@@ -794,7 +966,9 @@ for text in said[:6]:
 # %%
 def naive_split(train, val, seed=0):
     rng = Random(seed)
-    return [random_scene(rng) for _ in range(train)], [random_scene(rng) for _ in range(val)]
+    return [random_scene(rng) for _ in range(train)], [
+        random_scene(rng) for _ in range(val)
+    ]
 
 
 _, small = naive_split(train=10, val=1)
@@ -813,7 +987,9 @@ print("one more training scene, the same validation scene?", small == large)
 CAPTIONS = 5  # per image, as in Flickr8k
 
 
-def scene_with_captions(split: str, index: int, seed: int = 0) -> tuple[Scene, list[str]]:
+def scene_with_captions(
+    split: str, index: int, seed: int = 0
+) -> tuple[Scene, list[str]]:
     """Scene number `index` of a split, and five sentences about it, no two the same.
 
     They depend on the three arguments alone: not on the process, nor on how many are drawn.
@@ -906,7 +1082,9 @@ def write_scenes(
     ]
     require_free_space(folder, 100_000 * len(positions))
     images, objects = [], {}
-    for imgid, (split, index) in enumerate(tqdm(positions, unit="scene", disable=not progress)):
+    for imgid, (split, index) in enumerate(
+        tqdm(positions, unit="scene", disable=not progress)
+    ):
         scene, sentences = scene_with_captions(split, index, seed)
         filename = f"{split}_{index:05d}.png"
         with atomic_file(folder / "images" / filename) as temporary:
@@ -919,17 +1097,28 @@ def write_scenes(
                 "split": split,
                 "sentids": sentids,
                 "sentences": [
-                    {"tokens": tokenise(raw), "raw": raw, "imgid": imgid, "sentid": sentid}
+                    {
+                        "tokens": tokenise(raw),
+                        "raw": raw,
+                        "imgid": imgid,
+                        "sentid": sentid,
+                    }
                     for sentid, raw in zip(sentids, sentences, strict=True)
                 ],
             }
         )
         objects[filename] = [
-            {"name": thing.name, "box": list(thing.box), "words": KINDS[thing.name].words}
+            {
+                "name": thing.name,
+                "box": list(thing.box),
+                "words": KINDS[thing.name].words,
+            }
             for thing in scene.things
         ]
     write_json(folder / "objects_scenes.json", objects)
-    write_json(folder / "dataset_scenes.json", {"dataset": "scenes", "images": images})
+    write_json(
+        folder / "dataset_scenes.json", {"dataset": "scenes", "images": images}
+    )
     return folder / "dataset_scenes.json"
 
 
@@ -960,9 +1149,13 @@ from matplotlib.patches import Rectangle
 from captionlib.book.diagrams import PALETTE
 
 objects = json.loads((folder / "objects_scenes.json").read_text())
-figure, panels = plt.subplots(1, 3, figsize=(9, 3.2), facecolor="white", layout="constrained")
+figure, panels = plt.subplots(
+    1, 3, figsize=(9, 3.2), facecolor="white", layout="constrained"
+)
 for panel, filename in zip(
-    panels, ("train_00001.png", "train_00003.png", "train_00005.png"), strict=True
+    panels,
+    ("train_00001.png", "train_00003.png", "train_00005.png"),
+    strict=True,
 ):
     panel.imshow(Image.open(folder / "images" / filename))
     panel.axis("off")
@@ -971,7 +1164,14 @@ for panel, filename in zip(
         frame = {"fill": False, "edgecolor": PALETTE["image"], "linewidth": 2}
         panel.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **frame))
         label = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        panel.text(x0, y0, ", ".join(thing["words"]), fontsize=8, va="bottom", bbox=label)
+        panel.text(
+            x0,
+            y0,
+            ", ".join(thing["words"]),
+            fontsize=8,
+            va="bottom",
+            bbox=label,
+        )
 plt.show()
 
 
@@ -982,7 +1182,11 @@ plt.show()
 
 # %%
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 before = contents(folder)
@@ -1030,11 +1234,17 @@ bore = [tokenise("A dog next to a tree on the grass.")] * len(worlds)
 expert_bleu4 = 100 * corpus_bleu(references, expert)
 print("BLEU-4, 200 validation scenes, seed 0")
 print(f"the generator, in fresh words: {expert_bleu4:5.1f}")
-print(f"the liar:                      {100 * corpus_bleu(references, liar):5.1f}")
-print(f"the bore:                      {100 * corpus_bleu(references, bore):5.1f}")
+print(
+    f"the liar:                      {100 * corpus_bleu(references, liar):5.1f}"
+)
+print(
+    f"the bore:                      {100 * corpus_bleu(references, bore):5.1f}"
+)
 
 # %%
-words = {word for captions in references for caption in captions for word in caption}
+words = {
+    word for captions in references for caption in captions for word in caption
+}
 lengths = [len(caption) for captions in references for caption in captions]
 print(
     f"{len(words)} different words in {len(lengths)} captions of {min(lengths)} to {max(lengths)} "

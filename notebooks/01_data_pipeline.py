@@ -40,10 +40,39 @@ axes = canvas(9.6, 3.4)
 box(axes, 0.95, 2.5, 1.5, 0.65, "pictures", "image", note="any size, any mode")
 box(axes, 0.95, 0.95, 1.5, 0.65, "captions", "word", note="Karpathy's JSON")
 box(axes, 2.85, 1.75, 1.2, 0.7, "prepare", note="once")
-box(axes, 4.95, 2.75, 1.7, 0.6, "HDF5 images", "image", note="uint8 (I, 3, 256, 256)", size=9)
-box(axes, 4.95, 1.65, 1.7, 0.6, "captions, lengths", "word", note="ids in JSON", size=9)
+box(
+    axes,
+    4.95,
+    2.75,
+    1.7,
+    0.6,
+    "HDF5 images",
+    "image",
+    note="uint8 (I, 3, 256, 256)",
+    size=9,
+)
+box(
+    axes,
+    4.95,
+    1.65,
+    1.7,
+    0.6,
+    "captions, lengths",
+    "word",
+    note="ids in JSON",
+    size=9,
+)
 box(axes, 4.95, 0.55, 1.7, 0.6, "word map", "word", note="token to id", size=9)
-box(axes, 7.0, 1.75, 1.45, 0.7, "CaptionDataset", note="one pair at a time", size=9)
+box(
+    axes,
+    7.0,
+    1.75,
+    1.45,
+    0.7,
+    "CaptionDataset",
+    note="one pair at a time",
+    size=9,
+)
 box(axes, 8.75, 1.75, 1.2, 0.7, "DataLoader", note="batches", size=9)
 arrow(axes, (1.7, 2.5), (2.45, 2.1), kind="image")
 arrow(axes, (1.7, 0.95), (2.45, 1.4), kind="word")
@@ -128,7 +157,9 @@ import numpy as np
 
 def naive_read(path):
     image = Image.open(path).convert("RGB").resize((256, 256))
-    return np.asarray(image).transpose(2, 0, 1)  # (256, 256, 3) to (3, 256, 256)
+    return np.asarray(image).transpose(
+        2, 0, 1
+    )  # (256, 256, 3) to (3, 256, 256)
 
 
 pixels = naive_read(pictures / entry["filename"])
@@ -151,7 +182,9 @@ assert pixels.dtype == np.uint8
 # %% mystnb={"figure": {"caption": "A wide picture, and the square that the model will see: squeezed, but complete.", "name": "fig-data-squeeze"}, "image": {"alt": "Left, a wide picture, two scenes side by side. Right, the same picture squeezed to a square, everything in it narrower."}} tags=["hide-input"]
 wide = Image.new("RGB", (480, 256))
 for column, name in enumerate(("train_00000.png", "train_00003.png")):
-    wide.paste(Image.open(pictures / name).crop((0, 0, 240, 256)), (240 * column, 0))
+    wide.paste(
+        Image.open(pictures / name).crop((0, 0, 240, 256)), (240 * column, 0)
+    )
 figure, panels = plt.subplots(1, 2, figsize=(7.5, 2.8), width_ratios=(480, 256))
 for panel, image in zip(panels, (wide, wide.resize((256, 256))), strict=True):
     panel.imshow(image)
@@ -188,7 +221,10 @@ def normalise(pixels):
 
 other = naive_read(pictures / "train_00000.png")
 once = normalise(pixels), normalise(other)
-print("two images differ, on average, by", np.abs(once[0] - once[1]).mean().round(3))
+print(
+    "two images differ, on average, by",
+    np.abs(once[0] - once[1]).mean().round(3),
+)
 
 # %% [markdown]
 # Three readers of the original tutorial got *the same caption for every image*. Their pixels had
@@ -197,10 +233,14 @@ print("two images differ, on average, by", np.abs(once[0] - once[1]).mean().roun
 
 # %%
 twice = normalise(pixels / 255), normalise(other / 255)
-print("divided twice, they differ by", np.abs(twice[0] - twice[1]).mean().round(3))
+print(
+    "divided twice, they differ by", np.abs(twice[0] - twice[1]).mean().round(3)
+)
 
 # %%
-assert np.abs(once[0] - once[1]).mean() > 100 * np.abs(twice[0] - twice[1]).mean()
+assert (
+    np.abs(once[0] - once[1]).mean() > 100 * np.abs(twice[0] - twice[1]).mean()
+)
 
 # %% [markdown]
 # So we give the task one owner. Means and deviations differ between *backbones*, the networks that an
@@ -224,9 +264,13 @@ deep = np.asarray(scene.convert("L")).astype(np.uint16) * 257  # 0 to 65,535
 Image.fromarray(deep).save(odd / "sixteen bits.png")
 exif = Image.Exif()
 exif[0x0112] = 6  # "the camera was held sideways"
-scene.transpose(Image.Transpose.ROTATE_90).save(odd / "sideways.jpg", exif=exif, quality=95)
+scene.transpose(Image.Transpose.ROTATE_90).save(
+    odd / "sideways.jpg", exif=exif, quality=95
+)
 cut_out = scene.convert("RGBA")
-cut_out.putalpha(Image.radial_gradient("L").point(lambda v: 255 if v < 128 else 0))
+cut_out.putalpha(
+    Image.radial_gradient("L").point(lambda v: 255 if v < 128 else 0)
+)
 cut_out.save(odd / "transparent.png")
 scene.convert("CMYK").save(odd / "for print.jpg", quality=95)
 sorted(path.name for path in odd.iterdir())
@@ -243,7 +287,9 @@ sorted(path.name for path in odd.iterdir())
 # %%
 #| export
 from captionlib.io.images import IMAGE_SIZE
-from captionlib.io.images import read_image as read_image  # for those who look for it here
+from captionlib.io.images import (
+    read_image as read_image,
+)  # for those who look for it here
 
 # %% mystnb={"figure": {"caption": "Five files, read by `naive_read` (above) and `read_image` (below).", "name": "fig-data-odd"}, "image": {"alt": "Two rows of five pictures of one scene. Upper row, the naive reader: grey and print are fine, the picture with sixteen bits is nearly white, the sideways one lies on its side, the transparent one shows its hidden edges. Lower row, read_image: all stand upright, the sixteen-bit one has its greys, the transparent one is a disc on white."}} tags=["hide-input"]
 figure, panels = plt.subplots(2, 5, figsize=(9.4, 4))
@@ -259,10 +305,17 @@ plt.show()
 
 # %%
 plain = read_image(pictures / entry["filename"]).astype(int)
-assert (plain == read_image(scene)).all() and (plain == read_image(np.asarray(scene))).all()
-assert np.abs(plain - read_image(odd / "sideways.jpg")).mean() < 4  # JPEG is not exact
+assert (plain == read_image(scene)).all() and (
+    plain == read_image(np.asarray(scene))
+).all()
 assert (
-    np.abs(read_image(odd / "grey.png").astype(int) - read_image(odd / "sixteen bits.png")).max()
+    np.abs(plain - read_image(odd / "sideways.jpg")).mean() < 4
+)  # JPEG is not exact
+assert (
+    np.abs(
+        read_image(odd / "grey.png").astype(int)
+        - read_image(odd / "sixteen bits.png")
+    ).max()
     <= 1
 )
 
@@ -316,7 +369,8 @@ print("seen less than 5 times:", sum(count < 5 for count in counts.values()))
 
 # %%
 kept = sorted(
-    (word for word in counts if counts[word] >= 5), key=lambda word: (-counts[word], word)
+    (word for word in counts if counts[word] >= 5),
+    key=lambda word: (-counts[word], word),
 )
 naive_map = {"<pad>": 0}
 for word in [*kept, "<unk>", "<start>", "<end>"]:
@@ -364,10 +418,17 @@ class Vocabulary:
     """
 
     def __init__(self, word_map: dict[str, int]):
-        if sorted(word_map.values()) != list(range(len(word_map))) or word_map.get(PAD) != 0:
-            raise InputError("the word map's ids must be 0 (<pad>), 1, 2, ...; prepare again")
+        if (
+            sorted(word_map.values()) != list(range(len(word_map)))
+            or word_map.get(PAD) != 0
+        ):
+            raise InputError(
+                "the word map's ids must be 0 (<pad>), 1, 2, ...; prepare again"
+            )
         if not {UNK, START, END} <= word_map.keys():
-            raise InputError("the word map lacks a special token; prepare again")
+            raise InputError(
+                "the word map lacks a special token; prepare again"
+            )
         self.word_map = word_map
         self.words = sorted(word_map, key=word_map.get)  # id to token
         self.pad, self.unk = word_map[PAD], word_map[UNK]
@@ -377,27 +438,44 @@ class Vocabulary:
         return len(self.word_map)
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], min_word_freq: int) -> "Vocabulary":
+    def build(
+        cls, captions: Iterable[Sequence[str]], min_word_freq: int
+    ) -> "Vocabulary":
         """Give an id to each word that occurs at least `min_word_freq` times, frequent ones first.
 
         Equally frequent words stand in alphabetical order, so the same captions, in any order,
         always give the same map.
         """
         counts = Counter(token for caption in captions for token in caption)
-        kept = {word for word, count in counts.items() if count >= min_word_freq}
-        words = sorted(kept - {PAD, UNK, START, END}, key=lambda word: (-counts[word], word))
-        return cls({word: id for id, word in enumerate([PAD, *words, UNK, START, END])})
+        kept = {
+            word for word, count in counts.items() if count >= min_word_freq
+        }
+        words = sorted(
+            kept - {PAD, UNK, START, END},
+            key=lambda word: (-counts[word], word),
+        )
+        return cls(
+            {word: id for id, word in enumerate([PAD, *words, UNK, START, END])}
+        )
 
     def encode(self, tokens: Sequence[str], max_len: int) -> list[int]:
         """`<start>`, at most `max_len` words, `<end>`, then `<pad>` up to max_len + 2 ids."""
-        special = (self.pad, self.start, self.end)  # no word, even where a caption spells it out
+        special = (
+            self.pad,
+            self.start,
+            self.end,
+        )  # no word, even where a caption spells it out
         ids = [self.word_map.get(token, self.unk) for token in tokens[:max_len]]
         ids = [self.unk if id in special else id for id in ids]
         return [self.start, *ids, self.end] + [self.pad] * (max_len - len(ids))
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The words behind `ids`, without `<start>`, `<end>` and `<pad>`."""
-        return [self.words[i] for i in map(int, ids) if i not in (self.start, self.end, self.pad)]
+        return [
+            self.words[i]
+            for i in map(int, ids)
+            if i not in (self.start, self.end, self.pad)
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write the word map as JSON, whole or not at all."""
@@ -410,7 +488,9 @@ class Vocabulary:
         try:
             return cls(word_map)
         except (InputError, AttributeError, TypeError):
-            raise InputError(f"{path}: is no word map; prepare the data again") from None
+            raise InputError(
+                f"{path}: is no word map; prepare the data again"
+            ) from None
 
 
 # %%
@@ -424,7 +504,9 @@ vocabulary = Vocabulary.build(training, min_word_freq=5)
 
 assert vocabulary.word_map == naive_map
 assert vocabulary.encode(tokens, longest) == ids
-assert vocabulary.decode(ids) == [t if t in naive_map else "<unk>" for t in tokens]
+assert vocabulary.decode(ids) == [
+    t if t in naive_map else "<unk>" for t in tokens
+]
 len(vocabulary)
 
 # %% [markdown]
@@ -449,8 +531,16 @@ def choose_captions(captions: list, n: int, rng: random.Random) -> list:
 
 
 # %%
-for captions in (["one", "two"], ["one", "two", "three"], ["one", "two", "three", "four", "five"]):
-    print(len(captions), "captions, 3 wanted:", choose_captions(captions, 3, random.Random(0)))
+for captions in (
+    ["one", "two"],
+    ["one", "two", "three"],
+    ["one", "two", "three", "four", "five"],
+):
+    print(
+        len(captions),
+        "captions, 3 wanted:",
+        choose_captions(captions, 3, random.Random(0)),
+    )
 
 # %% [markdown]
 # Four numbers decide what the files will hold. They get a small class of their own.
@@ -464,15 +554,21 @@ from dataclasses import dataclass
 class DataConfig:
     """How captions become numbers."""
 
-    captions_per_image: int = 5  # an image with more has them drawn from, one with less repeated
-    min_word_freq: int = 5  # rarer words, counted in train and restval, become <unk>
+    captions_per_image: int = (
+        5  # an image with more has them drawn from, one with less repeated
+    )
+    min_word_freq: int = (
+        5  # rarer words, counted in train and restval, become <unk>
+    )
     max_len: int = 50  # words; longer training captions are left out
     seed: int = 0  # of the draw
 
     def __post_init__(self):
         for name in ("captions_per_image", "min_word_freq", "max_len"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise InputError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
 
 
 # %% [markdown]
@@ -498,7 +594,9 @@ import h5py
 
 def naive_write(path, sources):
     with h5py.File(path, "w") as file:
-        images = file.create_dataset("images", (len(sources), 3, 256, 256), np.uint8)
+        images = file.create_dataset(
+            "images", (len(sources), 3, 256, 256), np.uint8
+        )
         for i, source in enumerate(sources):
             images[i] = read_image(source)
 
@@ -506,7 +604,11 @@ def naive_write(path, sources):
 # %%
 naive_write(folder / "naive.hdf5", sorted(pictures.glob("train_*.png")))
 with h5py.File(folder / "naive.hdf5") as file:
-    print(file["images"].shape, file["images"].dtype, file["images"][3].mean().round(2))
+    print(
+        file["images"].shape,
+        file["images"].dtype,
+        file["images"][3].mean().round(2),
+    )
 
 # %% [markdown]
 # One image at a time keeps one processor core busy while the others look on. The exported version
@@ -535,7 +637,9 @@ BATCH = 16  # images a process gets at a time: asking costs time, too
 MOST = 2  # batches for each process, under way or waiting
 
 
-def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
+def decode_in_order(
+    paths: Sequence[Path], workers: int
+) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
     However many paths there are, at most `MOST` batches a process are in memory.
@@ -544,7 +648,9 @@ def decode_in_order(paths: Sequence[Path], workers: int) -> Iterator[np.ndarray 
         (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 4)  # a process must be worth its start
+    workers = min(
+        workers, len(batches) // 4
+    )  # a process must be worth its start
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
@@ -576,7 +682,9 @@ import time
 photos = folder / "photos"
 photos.mkdir()
 for i, path in enumerate(sorted(pictures.glob("train_*.png"))[:64]):
-    Image.open(path).resize((640, 480)).save(photos / f"{i:03d}.jpg", quality=95)
+    Image.open(path).resize((640, 480)).save(
+        photos / f"{i:03d}.jpg", quality=95
+    )
 paths = sorted(photos.iterdir()) * 8
 
 clock = [time.perf_counter()]
@@ -589,11 +697,15 @@ two_processes += stream
 clock.append(time.perf_counter())
 one, start, rest = np.diff(clock)
 print(f"{len(paths)} images in one process: {one:.2f} s")
-print(f"in two: {start:.2f} s until the first image, {rest:.2f} s for the others")
+print(
+    f"in two: {start:.2f} s until the first image, {rest:.2f} s for the others"
+)
 print(f"once running, {one / rest:.1f} times as fast")
 
 # %%
-assert all((a == b).all() for a, b in zip(one_process, two_processes, strict=True))
+assert all(
+    (a == b).all() for a, b in zip(one_process, two_processes, strict=True)
+)
 
 # %% [markdown]
 # ## The files
@@ -649,14 +761,21 @@ def write_images(
             "images",
             (len(records), *one),
             np.uint8,
-            chunks=(1, *one),  # so that one image is one read, and the end can be cut off
+            chunks=(
+                1,
+                *one,
+            ),  # so that one image is one read, and the end can be cut off
             maxshape=(None, *one),
             track_times=False,  # the same images, the same bytes
         )
-        for record in tqdm(records, path.name, disable=None if progress else True):
+        for record in tqdm(
+            records, path.name, disable=None if progress else True
+        ):
             image = next(decoded)
             if not isinstance(image, InputError):
-                images.id.write_direct_chunk((len(kept), 0, 0, 0), image)  # spares HDF5's copies
+                images.id.write_direct_chunk(
+                    (len(kept), 0, 0, 0), image
+                )  # spares HDF5's copies
                 kept.append(record)
             elif skipped is None:
                 raise image
@@ -685,16 +804,22 @@ def write_captions(
     config: DataConfig,
 ) -> None:
     """Write a split's encoded captions and their lengths, n for each record."""
-    rng = random.Random(f"{config.seed} {split}")  # its own: nothing else can disturb the draw
+    rng = random.Random(
+        f"{config.seed} {split}"
+    )  # its own: nothing else can disturb the draw
     n, max_len, lengths = config.captions_per_image, config.max_len, []
 
     def rows() -> Iterator[list[int]]:
         for record in records:
             captions = record.captions
             if split == "TRAIN":
-                captions = [tokens for tokens in captions if len(tokens) <= max_len]
+                captions = [
+                    tokens for tokens in captions if len(tokens) <= max_len
+                ]
             for tokens in choose_captions(captions, n, rng):
-                lengths.append(min(len(tokens), max_len) + 2)  # <start> and <end> count
+                lengths.append(
+                    min(len(tokens), max_len) + 2
+                )  # <start> and <end> count
                 yield vocabulary.encode(tokens, max_len)
 
     write_json_rows(folder / f"{split}_CAPTIONS_{base}.json", rows())
@@ -729,7 +854,9 @@ class Prepared(NamedTuple):
     """What `prepare` has done."""
 
     base: str  # ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq
-    skipped: list[str]  # a line for each image or caption that was left out, and why
+    skipped: list[
+        str
+    ]  # a line for each image or caption that was left out, and why
 
 
 def prepare(
@@ -759,32 +886,58 @@ def prepare(
         InputError: if an input is bad or the disk too full; nothing has been written then.
     """
     config, to, skipped = config or DataConfig(), Path(to), []
-    bad = skipped if skip_bad else None  # where a line about bad input goes; None: it is raised
+    bad = (
+        skipped if skip_bad else None
+    )  # where a line about bad input goes; None: it is raised
     records = read_karpathy(karpathy_json, images, skipped=bad)
     n, max_len = config.captions_per_image, config.max_len
     base = f"{records[0].dataset}_{n}_cap_per_img_{config.min_word_freq}_min_word_freq"
-    splits = {name: [r for r in records if r.split == name] for name in ("TRAIN", "VAL", "TEST")}
+    splits = {
+        name: [r for r in records if r.split == name]
+        for name in ("TRAIN", "VAL", "TEST")
+    }
 
-    too_long = [r for r in splits["TRAIN"] if min(map(len, r.captions)) > max_len]
-    splits["TRAIN"] = [r for r in splits["TRAIN"] if min(map(len, r.captions)) <= max_len]
-    skipped += [f"{r.path}: no caption of {max_len} words or fewer to train on" for r in too_long]
+    too_long = [
+        r for r in splits["TRAIN"] if min(map(len, r.captions)) > max_len
+    ]
+    splits["TRAIN"] = [
+        r for r in splits["TRAIN"] if min(map(len, r.captions)) <= max_len
+    ]
+    skipped += [
+        f"{r.path}: no caption of {max_len} words or fewer to train on"
+        for r in too_long
+    ]
 
-    one = 3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000  # pixels, ids, references
+    one = (
+        3 * IMAGE_SIZE**2 + n * 7 * (max_len + 2) + 1000
+    )  # pixels, ids, references
     require_free_space(to, len(records) * one + 2**24)
     paths = [r.path for found in splits.values() for r in found]
     decoder = decode_in_order(paths, workers or usable_cores())
-    with atomic_group(to, seal=f"WORDMAP_{base}.json") as folder, closing(decoder) as decoded:
+    with (
+        atomic_group(to, seal=f"WORDMAP_{base}.json") as folder,
+        closing(decoder) as decoded,
+    ):
         for split, found in splits.items():
             file = folder / f"{split}_IMAGES_{base}.hdf5"
-            splits[split] = write_images(file, found, decoded, n, skipped=bad, progress=progress)
+            splits[split] = write_images(
+                file, found, decoded, n, skipped=bad, progress=progress
+            )
         if not splits["TRAIN"]:
-            raise InputError(f"{karpathy_json}: leaves no image to train on; check its splits")
-        counted = (tokens for r in splits["TRAIN"] + too_long for tokens in r.captions)
+            raise InputError(
+                f"{karpathy_json}: leaves no image to train on; check its splits"
+            )
+        counted = (
+            tokens for r in splits["TRAIN"] + too_long for tokens in r.captions
+        )
         vocabulary = Vocabulary.build(counted, config.min_word_freq)
         for split, kept in splits.items():
             write_captions(folder, split, base, kept, vocabulary, config)
         references = {
-            split: [{"image": r.filename, "captions": r.captions} for r in splits[split]]
+            split: [
+                {"image": r.filename, "captions": r.captions}
+                for r in splits[split]
+            ]
             for split in ("VAL", "TEST")
         }
         write_json(folder / f"REFERENCES_{base}.json", references)
@@ -794,7 +947,11 @@ def prepare(
 
 # %%
 base, skipped = prepare(
-    karpathy_json, pictures, folder / "data", DataConfig(max_len=20), progress=False
+    karpathy_json,
+    pictures,
+    folder / "data",
+    DataConfig(max_len=20),
+    progress=False,
 )
 for path in sorted((folder / "data").iterdir()):
     print(f"{path.stat().st_size:>10,} bytes  {path.name}")
@@ -817,7 +974,9 @@ try:
 except InputError as error:
     print(str(error).replace(str(folder), "..."))
 
-_, skipped = prepare(karpathy_json, pictures, folder / "other", skip_bad=True, progress=False)
+_, skipped = prepare(
+    karpathy_json, pictures, folder / "other", skip_bad=True, progress=False
+)
 print(len(skipped), "line:", skipped[0].replace(str(folder), "..."))
 
 
@@ -833,9 +992,13 @@ def find_base(folder: str | Path) -> str:
     """The name that ends every file in a prepared folder; `InputError` if none or several do."""
     names = sorted(path.name for path in Path(folder).glob("WORDMAP_*.json"))
     if not names:
-        raise InputError(f"{folder}: holds no prepared data (no WORDMAP file); prepare it first")
+        raise InputError(
+            f"{folder}: holds no prepared data (no WORDMAP file); prepare it first"
+        )
     if len(names) > 1:
-        raise InputError(f"{folder}: holds {' and '.join(names)}; give each its own folder")
+        raise InputError(
+            f"{folder}: holds {' and '.join(names)}; give each its own folder"
+        )
     return names[0].removeprefix("WORDMAP_").removesuffix(".json")
 
 
@@ -843,23 +1006,37 @@ def image_file(folder: str | Path, split: str) -> Path:
     """The HDF5 file of a split's images; `split` is TRAIN, VAL or TEST, in any case."""
     path = Path(folder) / f"{split.upper()}_IMAGES_{find_base(folder)}.hdf5"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; the splits are TRAIN, VAL and TEST")
+        raise InputError(
+            f"{path}: no such file; the splits are TRAIN, VAL and TEST"
+        )
     return path
 
 
-def load_references(folder: str | Path, split: str) -> tuple[list[str], list[list[list[str]]]]:
+def load_references(
+    folder: str | Path, split: str
+) -> tuple[list[str], list[list[list[str]]]]:
     """A VAL or TEST split's image names and, for each, all its captions as people wrote them."""
     path = Path(folder) / f"REFERENCES_{find_base(folder)}.json"
     references = read_json(path)
     if split.upper() not in references:
-        raise InputError(f"{path}: has no {split}; references are kept for VAL and TEST")
+        raise InputError(
+            f"{path}: has no {split}; references are kept for VAL and TEST"
+        )
     images = references[split.upper()]
-    return [image["image"] for image in images], [image["captions"] for image in images]
+    return [image["image"] for image in images], [
+        image["captions"] for image in images
+    ]
 
 
 # %%
 names, references = load_references(folder / "data", "VAL")
-print(names[0], "has", len(references[0]), "references, the first:", *references[0][0])
+print(
+    names[0],
+    "has",
+    len(references[0]),
+    "references, the first:",
+    *references[0][0],
+)
 
 # %% [markdown]
 # Training asks for data through a PyTorch `Dataset`: a class that knows its length
@@ -915,9 +1092,13 @@ class ImageDataset(Dataset):
                 self.captions_per_image = int(file.attrs["captions_per_image"])
                 shape, dtype = file["images"].shape, file["images"].dtype
         except (OSError, KeyError):
-            raise InputError(f"{path}: holds no prepared images; prepare the data again") from None
+            raise InputError(
+                f"{path}: holds no prepared images; prepare the data again"
+            ) from None
         if shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE) or dtype != np.uint8:
-            raise InputError(f"{path}: holds {dtype} {shape}; prepare the data again")
+            raise InputError(
+                f"{path}: holds {dtype} {shape}; prepare the data again"
+            )
         self._length = shape[0]
 
     def __len__(self) -> int:
@@ -927,7 +1108,10 @@ class ImageDataset(Dataset):
         if not 0 <= i < len(self):
             raise IndexError(i)
         if self._process != os.getpid():
-            self._images, self._process = None, os.getpid()  # let go of a parent's file first
+            self._images, self._process = (
+                None,
+                os.getpid(),
+            )  # let go of a parent's file first
             self._images = h5py.File(self.path, "r", locking=False)["images"]
         return torch.from_numpy(self._images[i])
 
@@ -957,10 +1141,18 @@ class CaptionDataset(Dataset):
         self.vocabulary = Vocabulary.load(folder / f"WORDMAP_{base}.json")
         captions = read_json(folder / f"{split.upper()}_CAPTIONS_{base}.json")
         lengths = read_json(folder / f"{split.upper()}_CAPLENS_{base}.json")
-        if not len(captions) == len(lengths) == len(self.images) * self.captions_per_image:
-            raise InputError(f"{folder}: the {split} files disagree; prepare the data again")
+        if (
+            not len(captions)
+            == len(lengths)
+            == len(self.images) * self.captions_per_image
+        ):
+            raise InputError(
+                f"{folder}: the {split} files disagree; prepare the data again"
+            )
         width = len(captions[0]) if captions else 0
-        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(len(captions), width)
+        self.captions = torch.tensor(captions, dtype=torch.int64).reshape(
+            len(captions), width
+        )
         self.lengths = torch.tensor(lengths, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -976,7 +1168,11 @@ from torch.utils.data import DataLoader
 
 dataset = CaptionDataset(folder / "data", "TRAIN")
 loader = DataLoader(
-    dataset, batch_size=8, shuffle=True, num_workers=2, generator=torch.Generator().manual_seed(0)
+    dataset,
+    batch_size=8,
+    shuffle=True,
+    num_workers=2,
+    generator=torch.Generator().manual_seed(0),
 )
 images, captions, caption_lengths = next(iter(loader))
 print("images         ", tuple(images.shape), images.dtype)
@@ -984,8 +1180,17 @@ print("captions       ", tuple(captions.shape), captions.dtype)
 print("caption_lengths", tuple(caption_lengths.shape), caption_lengths.dtype)
 
 # %%
-alone = next(iter(DataLoader(dataset, 8, shuffle=True, generator=torch.Generator().manual_seed(0))))
-assert all((a == b).all() for a, b in zip(alone, (images, captions, caption_lengths), strict=True))
+alone = next(
+    iter(
+        DataLoader(
+            dataset, 8, shuffle=True, generator=torch.Generator().manual_seed(0)
+        )
+    )
+)
+assert all(
+    (a == b).all()
+    for a, b in zip(alone, (images, captions, caption_lengths), strict=True)
+)
 assert (captions != dataset.vocabulary.pad).sum(dim=1).equal(caption_lengths)
 
 # %% mystnb={"figure": {"caption": "A batch as the model gets it: images, captions, and where each caption ends. The grey cells are never computed.", "name": "fig-data-batch"}, "image": {"alt": "Eight rows, one for each caption of a batch: a small picture on the left, then its caption as a row of cells, one word a cell, start and end in green, and grey cells of padding up to the common length."}} tags=["hide-input"]
@@ -994,13 +1199,22 @@ from captionlib.book.diagrams import TINT
 figure, panel = plt.subplots(figsize=(9.4, 4.4))
 columns = int(caption_lengths.max()) + 1
 for row in range(8):
-    panel.imshow(images[row].permute(1, 2, 0), extent=(-1.1, -0.1, row + 0.48, row - 0.48))
+    panel.imshow(
+        images[row].permute(1, 2, 0),
+        extent=(-1.1, -0.1, row + 0.48, row - 0.48),
+    )
     for column, id in enumerate(captions[row, :columns].tolist()):
         word = dataset.vocabulary.words[id]
-        kind = {"<pad>": "plain", "<start>": "state", "<end>": "state"}.get(word, "word")
-        cell = plt.Rectangle((column, row - 0.4), 0.96, 0.8, facecolor=TINT[kind], linewidth=0)
+        kind = {"<pad>": "plain", "<start>": "state", "<end>": "state"}.get(
+            word, "word"
+        )
+        cell = plt.Rectangle(
+            (column, row - 0.4), 0.96, 0.8, facecolor=TINT[kind], linewidth=0
+        )
         panel.add_patch(cell)
-        panel.text(column + 0.48, row, word, ha="center", va="center", fontsize=7)
+        panel.text(
+            column + 0.48, row, word, ha="center", va="center", fontsize=7
+        )
 panel.set(xlim=(-1.2, columns), ylim=(7.6, -0.6), aspect="auto")
 panel.axis("off")
 plt.show()

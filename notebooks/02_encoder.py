@@ -43,11 +43,19 @@ from captionlib.toy.scenes import draw_scene, random_scene
 
 def slab(axes, x, side, channels, name, kind="image"):
     """A block of numbers: as high as the grid's side, as thick as its channels, by logarithm."""
-    high, thick, slant = 0.33 * log2(side / 4), 0.085 * log2(channels / 4), 0.08 * log2(side / 4)
+    high, thick, slant = (
+        0.33 * log2(side / 4),
+        0.085 * log2(channels / 4),
+        0.08 * log2(side / 4),
+    )
     front = [(x, 1.9 - high / 2), (x + thick, 1.9 - high / 2)]
     front += [(x + thick, 1.9 + high / 2), (x, 1.9 + high / 2)]
     lean = [(slant + a, slant + b) for a, b in front]
-    style = {"facecolor": TINT[kind], "edgecolor": PALETTE[kind], "linewidth": 1.2}
+    style = {
+        "facecolor": TINT[kind],
+        "edgecolor": PALETTE[kind],
+        "linewidth": 1.2,
+    }
     axes.fill(*zip(front[3], lean[3], lean[2], front[2], strict=True), **style)
     axes.fill(*zip(front[1], lean[1], lean[2], front[2], strict=True), **style)
     axes.fill(*zip(*front, strict=True), **style)
@@ -58,9 +66,13 @@ def slab(axes, x, side, channels, name, kind="image"):
 
 
 axes = canvas(9.4, 3.4)
-axes.imshow(draw_scene(random_scene(Random(4))), extent=(0.15, 2.13, 0.95, 2.93))
+axes.imshow(
+    draw_scene(random_scene(Random(4))), extent=(0.15, 2.13, 0.95, 2.93)
+)
 axes.set(xlim=(0, 9.4), ylim=(0, 3.4))
-axes.text(1.14, 0.62, "256×256×3", ha="center", color=PALETTE["image"], fontsize=8.5)
+axes.text(
+    1.14, 0.62, "256×256×3", ha="center", color=PALETTE["image"], fontsize=8.5
+)
 axes.text(1.14, 0.8, "image", ha="center", color="#1a1a1a", fontsize=8.5)
 end, blocks = 2.18, {}
 for name, side, channels in [
@@ -71,7 +83,12 @@ for name, side, channels in [
     ("the grid", 14, 2048),
 ]:
     gap = 0.75 if name == "the grid" else 0.4
-    arrow(axes, (end, 1.9), (end + gap - 0.04, 1.9), text="stretch" if gap > 0.5 else "")
+    arrow(
+        axes,
+        (end, 1.9),
+        (end + gap - 0.04, 1.9),
+        text="stretch" if gap > 0.5 else "",
+    )
     blocks[name] = end + gap
     end = slab(axes, end + gap, side, channels, name)
 for first, last, words, color in [
@@ -79,8 +96,15 @@ for first, last, words, color in [
     ("block 2", "block 4", "fine_tune() frees these", PALETTE["attention"]),
 ]:
     left, right = blocks[first] - 0.05, blocks[last] + 0.85
-    axes.plot([left, left, right, right], [2.95, 3.02, 3.02, 2.95], color=color, linewidth=1.2)
-    axes.text((left + right) / 2, 3.08, words, ha="center", color=color, fontsize=8.5)
+    axes.plot(
+        [left, left, right, right],
+        [2.95, 3.02, 3.02, 2.95],
+        color=color,
+        linewidth=1.2,
+    )
+    axes.text(
+        (left + right) / 2, 3.08, words, ha="center", color=color, fontsize=8.5
+    )
 middle = blocks["block 4"] + 0.4
 axes.annotate(
     "cut off: pooling, linear layer",
@@ -88,7 +112,11 @@ axes.annotate(
     ha="center",
     color=PALETTE["plain"],
     fontsize=8.5,
-    bbox={"facecolor": "white", "edgecolor": PALETTE["plain"], "linestyle": "--"},
+    bbox={
+        "facecolor": "white",
+        "edgecolor": PALETTE["plain"],
+        "linestyle": "--",
+    },
 )
 arrow(axes, (middle, 0.55), (middle, 0.33))
 plt.show()
@@ -169,8 +197,17 @@ for panel, drawing, guess in zip(panels, drawings, guesses, strict=True):
 plt.show()
 
 # %%
-found = [labels.index_to_description(int(i)).split(",")[0] for i in guesses.argmax(dim=1)]
-assert found[:5] == ["soccer ball", "king penguin", "balloon", "umbrella", "mountain tent"]
+found = [
+    labels.index_to_description(int(i)).split(",")[0]
+    for i in guesses.argmax(dim=1)
+]
+assert found[:5] == [
+    "soccer ball",
+    "king penguin",
+    "balloon",
+    "umbrella",
+    "mountain tent",
+]
 
 # %% [markdown]
 # Five of six, from a network that learned from photographs. (These are picked: with most of our
@@ -194,7 +231,9 @@ for name, child in resnet.named_children():
     x = child(x.flatten(1) if name == "fc" else x)
     millions = sum(weight.numel() for weight in child.parameters()) / 1e6
     kind = type(child).__name__
-    print(f"{name:8s} {kind:18s} {str(tuple(x.shape)):20s} {millions:5.1f} million weights")
+    print(
+        f"{name:8s} {kind:18s} {str(tuple(x.shape)):20s} {millions:5.1f} million weights"
+    )
 
 # %% [markdown]
 # Read the shapes from top to bottom: (batch, channels, height, width). After `layer1`, which is the
@@ -252,7 +291,9 @@ assert grid.shape == (1, 2048, 8, 8)  # one position for every 32×32 pixels
 
 # %%
 candidates = map(random_scene, map(Random, range(200)))
-scene = next(s for s in candidates if any(thing.name == "ball" for thing in s.things))
+scene = next(
+    s for s in candidates if any(thing.name == "ball" for thing in s.things)
+)
 image = torch.from_numpy(read_image(draw_scene(scene)))  # (3, 256, 256) uint8
 trunk = without_head(lite0)
 stages = {}
@@ -276,7 +317,9 @@ shown = ["block 0", "block 1", "block 2", "block 4", "head"]
 for column, name in zip(panels.T[1:], shown, strict=True):
     maps = stages[name]
     strongest = maps[maps.flatten(1).std(dim=1).argmax()]
-    for panel, picture in zip(column, (maps.mean(dim=0), strongest), strict=True):
+    for panel, picture in zip(
+        column, (maps.mean(dim=0), strongest), strict=True
+    ):
         panel.imshow(picture, cmap="gray")
     column[0].set_title(f"{name}: {len(picture)}×{len(picture)}", fontsize=9)
 for panel in panels.flat:
@@ -312,14 +355,20 @@ for name, model in [("resnet101", resnet), ("tf_efficientnet_lite0", lite0)]:
 
 # %%
 scenes = [random_scene(Random(seed)) for seed in range(8)]
-images = torch.stack([torch.from_numpy(read_image(draw_scene(s))) for s in scenes])
+images = torch.stack(
+    [torch.from_numpy(read_image(draw_scene(s))) for s in scenes]
+)
 
 
 def likeness(pixels):
     """The average cosine between the grids of two different images."""
     with torch.no_grad():
-        grids = trunk.forward_features((pixels - 0.5) / 0.5).flatten(1)  # (8, D * P)
-    cosines = torch.cosine_similarity(grids[:, None], grids[None], dim=2)  # (8, 8)
+        grids = trunk.forward_features((pixels - 0.5) / 0.5).flatten(
+            1
+        )  # (8, D * P)
+    cosines = torch.cosine_similarity(
+        grids[:, None], grids[None], dim=2
+    )  # (8, 8)
     return cosines[~torch.eye(len(grids), dtype=bool)].mean().item()
 
 
@@ -356,9 +405,17 @@ nn.AdaptiveAvgPool1d(14)(positions[None])[0]
 stretch = nn.AdaptiveAvgPool2d(14)
 grid = stages["head"][None]  # (1, 1280, 8, 8)
 large = stretch(grid)
-cells = torch.eye(64).view(64, 1, 8, 8)  # one grid for each cell, that cell being 1
+cells = torch.eye(64).view(
+    64, 1, 8, 8
+)  # one grid for each cell, that cell being 1
 how = stretch(cells).flatten(1)  # (64, 196): how much of each cell goes where
-print(tuple(grid.shape), "->", tuple(large.shape), "  rank", torch.linalg.matrix_rank(how).item())
+print(
+    tuple(grid.shape),
+    "->",
+    tuple(large.shape),
+    "  rank",
+    torch.linalg.matrix_rank(how).item(),
+)
 print("copies:", (how.max(dim=0).values == 1).sum().item(), "of", how.shape[1])
 
 # %%
@@ -368,7 +425,9 @@ assert torch.allclose(grid.flatten(2) @ how, large.flatten(2), atol=1e-5)
 # %% mystnb={"figure": {"caption": "One channel on its own grid, and stretched as in the original tutorial.", "name": "fig-encoder-stretch"}, "image": {"alt": "One feature map twice: as 8 by 8 cells, and stretched to 14 by 14 cells that look like a slightly blurred copy of the same picture."}} tags=["hide-input"]
 figure, panels = plt.subplots(1, 2, figsize=(5.6, 2.8), facecolor="white")
 channel = grid[0].flatten(1).std(dim=1).argmax()
-for panel, picture in zip(panels, (grid[0, channel], large[0, channel]), strict=True):
+for panel, picture in zip(
+    panels, (grid[0, channel], large[0, channel]), strict=True
+):
     panel.imshow(picture, cmap="Blues")
     side = len(picture)
     panel.set_title(f"{side}×{side} = {side * side} vectors", fontsize=9)
@@ -433,9 +492,15 @@ def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
     """
     if isinstance(trunk, nn.Sequential):
         return list(trunk[5:].parameters())
-    stages = [stage["module"] for stage in trunk.feature_info if stage["reduction"] <= 4]
+    stages = [
+        stage["module"]
+        for stage in trunk.feature_info
+        if stage["reduction"] <= 4
+    ]
     if not stages:
-        raise InputError(f"{type(trunk).__name__} does not shrink in stages: none can be freed")
+        raise InputError(
+            f"{type(trunk).__name__} does not shrink in stages: none can be freed"
+        )
     early, reached = set(), False
     for name, module in trunk.named_modules():
         inside = f"{name}.".startswith(f"{stages[-1]}.")
@@ -443,13 +508,20 @@ def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
             break
         reached = reached or inside
         early.update(module.parameters(recurse=False))
-    return [parameter for parameter in trunk.parameters() if parameter not in early]
+    return [
+        parameter for parameter in trunk.parameters() if parameter not in early
+    ]
 
 
 # %%
-for name, model in [("ResNet-101", without_head(resnet)), ("EfficientNet-Lite0", trunk)]:
+for name, model in [
+    ("ResNet-101", without_head(resnet)),
+    ("EfficientNet-Lite0", trunk),
+]:
     later = set(later_parameters(model))
-    kept = [key for key, weight in model.named_parameters() if weight not in later]
+    kept = [
+        key for key, weight in model.named_parameters() if weight not in later
+    ]
     freed = [key for key, weight in model.named_parameters() if weight in later]
     print(f"{name}: {len(kept)} tensors stay, the last is {kept[-1]}")
     print(f"{' ' * len(name)}  {len(freed)} are free, the first is {freed[0]}")
@@ -463,7 +535,9 @@ for name, model in [("ResNet-101", without_head(resnet)), ("EfficientNet-Lite0",
 # `encoder.train()` each epoch, so its frozen encoder drifts. Watch.
 
 # %%
-drifting = vision.classifier("tf_efficientnet_lite0").requires_grad_(False)  # frozen, we think
+drifting = vision.classifier("tf_efficientnet_lite0").requires_grad_(
+    False
+)  # frozen, we think
 pixels = (images[:4] / 255 - 0.5) / 0.5
 with torch.no_grad():
     before = drifting.forward_features(pixels)
@@ -537,20 +611,38 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         if grid_size is not None and grid_size < 1:
-            raise ValueError(f"grid_size must be at least 1, or None, got {grid_size}")
+            raise ValueError(
+                f"grid_size must be at least 1, or None, got {grid_size}"
+            )
         if image_size is not None and image_size < 32:
-            raise ValueError(f"image_size must be at least 32, or None, got {image_size}")
+            raise ValueError(
+                f"image_size must be at least 32, or None, got {image_size}"
+            )
         model = vision.classifier(backbone, pretrained=pretrained)
         mean, std = vision.normalisation(model)
-        self.backbone, self.grid_size, self.image_size = backbone, grid_size, image_size
+        self.backbone, self.grid_size, self.image_size = (
+            backbone,
+            grid_size,
+            image_size,
+        )
         self.packaged = pretrained and vision.is_packaged(backbone)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std).view(3, 1, 1), persistent=False
+        )
         self.trunk = without_head(model)
-        self.resize = nn.Identity() if grid_size is None else nn.AdaptiveAvgPool2d(grid_size)
+        self.resize = (
+            nn.Identity()
+            if grid_size is None
+            else nn.AdaptiveAvgPool2d(grid_size)
+        )
         for layer in self.trunk.modules():
             if isinstance(layer, _BatchNorm):
-                layer.track_running_stats = False  # not even if set to train by hand
+                layer.track_running_stats = (
+                    False  # not even if set to train by hand
+                )
         self.encoder_dim = self._count_channels()
         self.requires_grad_(False).train()
 
@@ -584,11 +676,17 @@ class Encoder(nn.Module):
             (B, height, width, D) float: `grid_size` squared, or 1/32 of the image's sides.
         """
         if not images.is_floating_point():
-            raise TypeError(f"expected normalised images, got {images.dtype}: call normalise first")
+            raise TypeError(
+                f"expected normalised images, got {images.dtype}: call normalise first"
+            )
         if self.image_size is not None:
             size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        images = images.contiguous(memory_format=torch.channels_last)  # faster on a CPU
+            images = F.interpolate(
+                images, size, mode="bilinear", align_corners=False
+            )
+        images = images.contiguous(
+            memory_format=torch.channels_last
+        )  # faster on a CPU
         grid = self.resize(self._features(images))  # (B, D, height, width)
         return grid.permute(0, 2, 3, 1)
 
@@ -614,7 +712,9 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def _count_channels(self) -> int:
         try:
-            grid = self._features(torch.zeros(1, 3, 64, 64))  # (1, D, height, width)
+            grid = self._features(
+                torch.zeros(1, 3, 64, 64)
+            )  # (1, D, height, width)
         except Exception as error:
             raise InputError(
                 f"{self.backbone}: does not take images of every size; choose a convolutional "
@@ -636,13 +736,22 @@ grids = encoder(encoder.normalise(images))
 print(tuple(images.shape), images.dtype, "->", tuple(grids.shape), grids.dtype)
 
 with torch.device("meta"):
-    original = Encoder("resnet101", pretrained=False)  # as in the original tutorial
+    original = Encoder(
+        "resnet101", pretrained=False
+    )  # as in the original tutorial
     shape = original(torch.zeros(8, 3, 256, 256)).shape
 print("resnet101, grid_size=14 ->", tuple(shape))
 
 # %%
-assert torch.allclose(grids.permute(0, 3, 1, 2)[:4], trunk.forward_features(pixels), atol=1e-3)
-assert shape == (8, 14, 14, 2048) and grids.shape == (8, 8, 8, encoder.encoder_dim)
+assert torch.allclose(
+    grids.permute(0, 3, 1, 2)[:4], trunk.forward_features(pixels), atol=1e-3
+)
+assert shape == (8, 14, 14, 2048) and grids.shape == (
+    8,
+    8,
+    8,
+    encoder.encoder_dim,
+)
 assert not grids.requires_grad  # frozen: nothing is recorded
 
 # %% [markdown]
@@ -678,7 +787,9 @@ def seconds(run):
 with torch.inference_mode():
     first = seconds(lambda: encoder.trunk.forward_features(pixels))
     last = seconds(lambda: encoder(pixels))
-print(f"channels first: {8 / first:.0f} images a second; channels last: {8 / last:.0f}")
+print(
+    f"channels first: {8 / first:.0f} images a second; channels last: {8 / last:.0f}"
+)
 
 
 # %% [markdown]
@@ -695,13 +806,22 @@ def has_kite(scene):
 
 
 many = [random_scene(Random(seed)) for seed in range(300)]
-shown = [s for s in many if has_kite(s)][:4] + [s for s in many if not has_kite(s)][:1]
-pictures = torch.stack([torch.from_numpy(read_image(draw_scene(s))) for s in shown])
+shown = [s for s in many if has_kite(s)][:4] + [
+    s for s in many if not has_kite(s)
+][:1]
+pictures = torch.stack(
+    [torch.from_numpy(read_image(draw_scene(s))) for s in shown]
+)
 grids = encoder(encoder.normalise(pictures))  # (5, 8, 8, 1280)
 grids = grids - grids.mean(dim=(0, 1, 2))
 
-left, top, right, bottom = next(t.box for t in shown[0].things if t.name == "kite")
-row, column = (top + bottom) // 2 // 32, (left + right) // 2 // 32  # a cell is 32 pixels wide
+left, top, right, bottom = next(
+    t.box for t in shown[0].things if t.name == "kite"
+)
+row, column = (
+    (top + bottom) // 2 // 32,
+    (left + right) // 2 // 32,
+)  # a cell is 32 pixels wide
 kite = grids[0, row, column]  # (1280,)
 likeness = torch.cosine_similarity(grids, kite, dim=3)  # (5, 8, 8)
 [f"{best:.2f}" for best in likeness.flatten(1).max(dim=1).values]
@@ -713,7 +833,14 @@ for panel, picture, cells in zip(panels, pictures, likeness, strict=True):
     light = light.repeat_interleave(32, 0).repeat_interleave(32, 1)
     panel.imshow(picture.permute(1, 2, 0) / 255 * light[..., None])
     panel.axis("off")
-panels[0].plot(column * 32 + 16, row * 32 + 16, "o", color="white", fillstyle="none", markersize=14)
+panels[0].plot(
+    column * 32 + 16,
+    row * 32 + 16,
+    "o",
+    color="white",
+    fillstyle="none",
+    markersize=14,
+)
 plt.show()
 
 # %%
@@ -741,10 +868,18 @@ assert likeness[4].max() < likeness[1:4].flatten(1).max(dim=1).values.min()
 # %%
 encoder.fine_tune()
 encoder(pixels).mean().backward()
-reached = {name for name, weight in encoder.named_parameters() if weight.grad is not None}
-freed = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+reached = {
+    name
+    for name, weight in encoder.named_parameters()
+    if weight.grad is not None
+}
+freed = {
+    name for name, weight in encoder.named_parameters() if weight.requires_grad
+}
 total = sum(1 for _ in encoder.parameters())
-print(f"{len(freed)} of {total} tensors are free, and gradients reach {len(reached)}")
+print(
+    f"{len(freed)} of {total} tensors are free, and gradients reach {len(reached)}"
+)
 assert reached == freed
 encoder.zero_grad()
 
@@ -774,7 +909,9 @@ def moved(learning_rate, steps=3):
     free = [weight for weight in student.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(free, lr=learning_rate)
     for _ in range(steps):
-        logits = readout(student(few).mean(dim=(1, 2)))  # (4, 4): which of the four is it?
+        logits = readout(
+            student(few).mean(dim=(1, 2))
+        )  # (4, 4): which of the four is it?
         loss = nn.functional.cross_entropy(logits, targets)
         optimizer.zero_grad()
         loss.backward()
@@ -817,7 +954,13 @@ from captionlib.toy.scenes import write_scenes
 place = tempfile.TemporaryDirectory()  # gone when the chapter ends
 folder = Path(place.name)
 karpathy = write_scenes(folder / "scenes", train=16, val=2, test=2)
-prepare(karpathy, folder / "scenes" / "images", folder / "data", workers=1, progress=False)
+prepare(
+    karpathy,
+    folder / "scenes" / "images",
+    folder / "data",
+    workers=1,
+    progress=False,
+)
 captions = CaptionDataset(folder / "data", "TRAIN")
 len(captions), captions.captions_per_image
 
@@ -827,7 +970,9 @@ def naive_epoch():
     """Every caption brings its image along, and the image is encoded again."""
     with torch.no_grad():
         for start in range(0, len(captions), 16):
-            batch = torch.stack([captions[i][0] for i in range(start, start + 16)])
+            batch = torch.stack(
+                [captions[i][0] for i in range(start, start + 16)]
+            )
             encoder(encoder.normalise(batch))
 
 
@@ -849,8 +994,12 @@ with torch.inference_mode():
     with torch.autocast("cpu", torch.bfloat16):
         rough = encoder(pixels).float()
     halved = exact.half().float()
-on_disk, computed = ((other - exact).norm() / exact.norm() for other in (halved, rough))
-print(f"stored as float16: {on_disk:.2%} off; computed in bfloat16: {computed:.0%} off")
+on_disk, computed = (
+    (other - exact).norm() / exact.norm() for other in (halved, rough)
+)
+print(
+    f"stored as float16: {on_disk:.2%} off; computed in bfloat16: {computed:.0%} off"
+)
 
 # %%
 assert on_disk < 0.001 < computed < 0.3
@@ -913,18 +1062,26 @@ def cache_features(
         ValueError: if the encoder is being fine-tuned, or a number does not fit into float16.
     """
     if any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise ValueError("vectors of an encoder in training would be stale: fine_tune(False) first")
+        raise ValueError(
+            "vectors of an encoder in training would be stale: fine_tune(False) first"
+        )
     to, images = Path(to), ImageDataset(image_file)
     if not len(images):
-        raise InputError(f"{image_file}: holds no images, so there is nothing to encode")
+        raise InputError(
+            f"{image_file}: holds no images, so there is nothing to encode"
+        )
     expected = fingerprint(encoder, image_file, bf16=bf16, mirrored=mirrored)
     if to.exists() and Features(to).fingerprint == expected:
         return Features(to)
     encoder.to(device)
-    first = _encode(encoder, images[0][None], device, bf16, mirrored)  # (1, height, width, D)
+    first = _encode(
+        encoder, images[0][None], device, bf16, mirrored
+    )  # (1, height, width, D)
     shape = (len(images), *first.shape[1:])
     size = f"{2 * math.prod(shape) / 1e9:.2f} GB"
-    say(f"{to}: {len(images)} images, to be encoded once and kept on disk, {size}")
+    say(
+        f"{to}: {len(images)} images, to be encoded once and kept on disk, {size}"
+    )
     bar = tqdm(
         total=len(images),
         desc=f"encoding, {size}",
@@ -933,33 +1090,48 @@ def cache_features(
     )
     with new_features(to, shape, expected) as vectors, bar:
         starts = range(0, len(images), batch_size)
-        for start, batch in zip(starts, DataLoader(images, batch_size), strict=True):
-            encoded = _encode(encoder, batch, device, bf16, mirrored).flatten(1, 2)  # (B, P, D)
+        for start, batch in zip(
+            starts, DataLoader(images, batch_size), strict=True
+        ):
+            encoded = _encode(encoder, batch, device, bf16, mirrored).flatten(
+                1, 2
+            )  # (B, P, D)
             vectors[start : start + len(batch)] = encoded.numpy()
             bar.update(len(batch))
     return Features(to)
 
 
 @torch.inference_mode()
-def _encode(encoder: Encoder, images: Tensor, device, bf16: bool, mirrored: bool) -> Tensor:
+def _encode(
+    encoder: Encoder, images: Tensor, device, bf16: bool, mirrored: bool
+) -> Tensor:
     images = images.to(device)
     if mirrored:
         images = images.flip(3)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
         vectors = encoder(encoder.normalise(images)).half()
     if not vectors.isfinite().all():
-        raise ValueError(f"{encoder.backbone}: some of its vectors do not fit into float16")
+        raise ValueError(
+            f"{encoder.backbone}: some of its vectors do not fit into float16"
+        )
     return vectors.cpu()
 
 
 # %%
 features = cache_features(
-    encoder, image_file(folder / "data", "TRAIN"), folder / "train.hdf5", progress=False
+    encoder,
+    image_file(folder / "data", "TRAIN"),
+    folder / "train.hdf5",
+    progress=False,
 )
 print(features.shape, features.grid, f"{features.nbytes / 1e6:.1f} MB")
 
-direct = encoder(encoder.normalise(captions[0][0][None])).flatten(1, 2)[0]  # (P, D)
-assert torch.allclose(torch.from_numpy(features[0]).float(), direct, rtol=1e-3, atol=2e-3)
+direct = encoder(encoder.normalise(captions[0][0][None])).flatten(1, 2)[
+    0
+]  # (P, D)
+assert torch.allclose(
+    torch.from_numpy(features[0]).float(), direct, rtol=1e-3, atol=2e-3
+)
 
 # %% [markdown]
 # Training reads them through a dataset whose item is *an image*, with all its captions: five
@@ -993,9 +1165,16 @@ class FeatureDataset(Dataset):
     def __init__(self, folder: str | Path, split: str, features, *other_views):
         dataset = CaptionDataset(folder, split)
         n = dataset.captions_per_image
-        self.views, self.vocabulary = (features, *other_views), dataset.vocabulary
-        self.captions = torch.as_tensor(dataset.captions).unflatten(0, (-1, n))  # (I, n, T)
-        self.lengths = torch.as_tensor(dataset.lengths).unflatten(0, (-1, n))  # (I, n)
+        self.views, self.vocabulary = (
+            (features, *other_views),
+            dataset.vocabulary,
+        )
+        self.captions = torch.as_tensor(dataset.captions).unflatten(
+            0, (-1, n)
+        )  # (I, n, T)
+        self.lengths = torch.as_tensor(dataset.lengths).unflatten(
+            0, (-1, n)
+        )  # (I, n)
         for view in self.views:
             if len(view) != len(self.captions):
                 raise InputError(
@@ -1008,18 +1187,29 @@ class FeatureDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         view, image = divmod(index, len(self.captions))
-        return torch.as_tensor(self.views[view][image]), self.captions[image], self.lengths[image]
+        return (
+            torch.as_tensor(self.views[view][image]),
+            self.captions[image],
+            self.lengths[image],
+        )
 
 
 # %%
 dataset = FeatureDataset(folder / "data", "TRAIN", features)
 grid, words, lengths = dataset[0]
 print(tuple(grid.shape), grid.dtype, tuple(words.shape), tuple(lengths.shape))
-assert torch.equal(words[3], captions[3][1]) and torch.equal(lengths[3], captions[3][2])
+assert torch.equal(words[3], captions[3][1]) and torch.equal(
+    lengths[3], captions[3][2]
+)
 
 # %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
-cache_features(encoder, image_file(folder / "data", "TRAIN"), folder / "train.hdf5", progress=False)
+cache_features(
+    encoder,
+    image_file(folder / "data", "TRAIN"),
+    folder / "train.hdf5",
+    progress=False,
+)
 again = time.perf_counter() - start
 
 start = time.perf_counter()
@@ -1030,7 +1220,9 @@ cached = time.perf_counter() - start
 epochs = 20
 once = naive / captions.captions_per_image
 ratio = epochs * naive / (once + epochs * cached)
-print(f"an epoch of grids: {naive:.2f} s encoded again and again, {cached:.3f} s from the cache")
+print(
+    f"an epoch of grids: {naive:.2f} s encoded again and again, {cached:.3f} s from the cache"
+)
 print(f"asking for a cache that is there already: {again:.2f} s")
 print(f"{epochs} epochs, encoding included: {ratio:.0f} times as fast")
 
@@ -1049,9 +1241,13 @@ for name, cells, channels in [
     ("lite0, 8×8", 64, 1280),
 ]:
     sizes = {
-        data: n * cells * channels * 2 / 1e9 for data, n in [("Flickr8k", 8000), ("COCO", 123287)]
+        data: n * cells * channels * 2 / 1e9
+        for data, n in [("Flickr8k", 8000), ("COCO", 123287)]
     }
-    print(f"{name:17s}", "  ".join(f"{data}: {size:5.1f} GB" for data, size in sizes.items()))
+    print(
+        f"{name:17s}",
+        "  ".join(f"{data}: {size:5.1f} GB" for data, size in sizes.items()),
+    )
 
 # %% [markdown]
 # The stretched grid triples the file and, as you saw, adds nothing to it. And the cache has two

@@ -41,11 +41,33 @@ box(axes, 1.0, 2.55, 1.5, 0.7, "image grid", "image", note="(B, P, D)")
 box(axes, 1.0, 0.95, 1.5, 0.7, "hidden state", "state", note="(B, H)")
 box(axes, 3.0, 2.55, 1.4, 0.6, "encoder_att", "image", note="(B, P, A)", size=9)
 box(axes, 3.0, 0.95, 1.4, 0.6, "decoder_att", "state", note="(B, A)", size=9)
-box(axes, 4.7, 1.75, 1.1, 0.6, "add, ReLU", "attention", note="(B, P, A)", size=9)
+box(
+    axes,
+    4.7,
+    1.75,
+    1.1,
+    0.6,
+    "add, ReLU",
+    "attention",
+    note="(B, P, A)",
+    size=9,
+)
 box(axes, 6.25, 1.75, 1.1, 0.6, "full_att", "attention", note="(B, P)", size=9)
-box(axes, 7.65, 1.75, 0.95, 0.6, "softmax", "attention", note="alpha (B, P)", size=9)
+box(
+    axes,
+    7.65,
+    1.75,
+    0.95,
+    0.6,
+    "softmax",
+    "attention",
+    note="alpha (B, P)",
+    size=9,
+)
 box(axes, 8.6, 2.85, 1.3, 0.6, "weighted sum", "attention", note="", size=9)
-axes.text(8.72, 3.2, "context (B, D)", ha="center", color="#8a3f9e", fontsize=8.5)
+axes.text(
+    8.72, 3.2, "context (B, D)", ha="center", color="#8a3f9e", fontsize=8.5
+)
 for start, end in [
     ((1.75, 2.55), (2.3, 2.55)),
     ((1.75, 0.95), (2.3, 0.95)),
@@ -253,7 +275,10 @@ class Attention(nn.Module):
         return self.encoder_att(encoder_out)
 
     def forward(
-        self, encoder_out: Tensor, hidden: Tensor, projected: Tensor | None = None
+        self,
+        encoder_out: Tensor,
+        hidden: Tensor,
+        projected: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Average the annotation vectors under weights that depend on the state.
 
@@ -271,13 +296,21 @@ class Attention(nn.Module):
         B, P, D = encoder_out.shape
         k, rest = divmod(hidden.shape[0], B)
         if rest or k == 0:
-            raise ValueError(f"expected a multiple of {B} states, got {hidden.shape[0]}")
+            raise ValueError(
+                f"expected a multiple of {B} states, got {hidden.shape[0]}"
+            )
         if projected is None:
             projected = self.project(encoder_out)
         wanted = self.decoder_att(hidden).view(B, k, 1, -1)
-        scores = self._scores(projected.unsqueeze(1), wanted).squeeze(3)  # (B, k, P)
-        alpha = scores.float().softmax(dim=2)  # float32 even under autocast: sums stay 1
-        context = torch.bmm(alpha.to(encoder_out.dtype), encoder_out)  # (B, k, D)
+        scores = self._scores(projected.unsqueeze(1), wanted).squeeze(
+            3
+        )  # (B, k, P)
+        alpha = scores.float().softmax(
+            dim=2
+        )  # float32 even under autocast: sums stay 1
+        context = torch.bmm(
+            alpha.to(encoder_out.dtype), encoder_out
+        )  # (B, k, D)
         return context.view(B * k, D), alpha.view(B * k, P)
 
     def _scores(self, projected: Tensor, wanted: Tensor) -> Tensor:
@@ -290,10 +323,16 @@ class Attention(nn.Module):
         k = wanted.shape[1]
         images = max(1, 2**19 // (k * P * A))
         dtype = torch.result_type(projected, wanted)
-        place = projected.new_empty(min(images, len(projected)), k, P, A, dtype=dtype)
+        place = projected.new_empty(
+            min(images, len(projected)), k, P, A, dtype=dtype
+        )
         scores = [
-            self.full_att(torch.add(some, states, out=place[: len(some)]).relu_())
-            for some, states in zip(projected.split(images), wanted.split(images), strict=True)
+            self.full_att(
+                torch.add(some, states, out=place[: len(some)]).relu_()
+            )
+            for some, states in zip(
+                projected.split(images), wanted.split(images), strict=True
+            )
         ]
         return torch.cat(scores)
 
@@ -344,7 +383,9 @@ def outside():
 with torch.inference_mode():
     slow, fast = seconds(inside), seconds(outside)
 print(f"projection at every step: {1000 * slow:.0f} ms")
-print(f"projection once:          {1000 * fast:.0f} ms, {slow / fast:.1f} times as fast")
+print(
+    f"projection once:          {1000 * fast:.0f} ms, {slow / fast:.1f} times as fast"
+)
 
 # %% [markdown]
 # ## Does it learn where to look?
@@ -364,7 +405,9 @@ def search_game(n):
     wanted, place = torch.randint(10, (n,)), torch.randint(49, (n,))
     others = torch.randint(10, (n, 49))
     hide = torch.rand(n, 49) < 0.2  # a fifth of the pixels hold other things
-    others = torch.where(others == wanted.unsqueeze(1), (others + 1) % 10, others)
+    others = torch.where(
+        others == wanted.unsqueeze(1), (others + 1) % 10, others
+    )
     grid = grid + things[others] * hide.unsqueeze(2)
     grid[torch.arange(n), place] = things[wanted] + 0.3 * torch.randn(n, 32)
     return grid, things[wanted], place
@@ -393,7 +436,9 @@ assert found > 0.9
 figure, panels = plt.subplots(1, 6, figsize=(9, 1.8), facecolor="white")
 for panel, weights, where in zip(panels, alpha, place, strict=False):
     panel.imshow(weights.view(7, 7), cmap="Purples", vmin=0, vmax=1)
-    panel.plot(where % 7, where // 7, "o", mfc="none", mec="#c8730a", ms=14, mew=2)
+    panel.plot(
+        where % 7, where // 7, "o", mfc="none", mec="#c8730a", ms=14, mew=2
+    )
     panel.set(xticks=[], yticks=[])
 plt.show()
 
@@ -412,15 +457,27 @@ from random import Random
 from captionlib.toy.scenes import draw_scene, random_scene
 
 picture = draw_scene(random_scene(Random(3)))
-rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-alphas = (-((rows - 5.5) ** 2 + (columns - 5.5) ** 2) / 3).flatten().softmax(0).view(1, 1, 8, 8)
+rows, columns = torch.meshgrid(
+    torch.arange(8.0), torch.arange(8.0), indexing="ij"
+)
+alphas = (
+    (-((rows - 5.5) ** 2 + (columns - 5.5) ** 2) / 3)
+    .flatten()
+    .softmax(0)
+    .view(1, 1, 8, 8)
+)
 figure, panels = plt.subplots(1, 3, figsize=(9, 3.1), facecolor="white")
 for panel, mode, title in zip(
-    panels, (None, "nearest", "bicubic"), ("the picture", "raw weights", "smoothed"), strict=True
+    panels,
+    (None, "nearest", "bicubic"),
+    ("the picture", "raw weights", "smoothed"),
+    strict=True,
 ):
     panel.imshow(picture)
     if mode:
-        overlay = nn.functional.interpolate(alphas, size=picture.size[::-1], mode=mode)[0, 0]
+        overlay = nn.functional.interpolate(
+            alphas, size=picture.size[::-1], mode=mode
+        )[0, 0]
         panel.imshow(overlay, cmap="Purples", alpha=0.65)
     panel.set_title(title)
     panel.axis("off")

@@ -49,15 +49,26 @@ arrow(axes, (1.7, 2.9), (2.3, 2.9), kind="image")
 arrow(axes, (1.4, 1.35), (2.5, 2.55), kind="state")
 arrow(axes, (1.7, 1.0), (2.3, 1.0), kind="state")
 arrow(axes, (3.5, 2.9), (4.3, 2.4), kind="attention")
-axes.text(4.0, 2.72, "context (B, D)", va="center", color="#8a3f9e", fontsize=8.5)
+axes.text(
+    4.0, 2.72, "context (B, D)", va="center", color="#8a3f9e", fontsize=8.5
+)
 arrow(axes, (3.5, 1.0), (4.3, 1.85), kind="state")
 arrow(axes, (4.8, 2.1), (5.65, 1.8), kind="attention")
 arrow(axes, (5.18, 0.6), (5.75, 1.1), kind="word")
 arrow(axes, (6.95, 1.6), (7.55, 1.6), kind="state", text="h")
 arrow(axes, (2.9, 3.25), (3.6, 3.55), kind="attention")
-axes.text(3.65, 3.55, "alpha (B, P)", va="center", color="#8a3f9e", fontsize=8.5)
+axes.text(
+    3.65, 3.55, "alpha (B, P)", va="center", color="#8a3f9e", fontsize=8.5
+)
 arrow(axes, (6.3, 2.1), (6.3, 3.2), kind="state")
-axes.text(6.3, 3.25, "new hidden and cell, (B, H) each", ha="center", color="#2f8f5b", fontsize=8.5)
+axes.text(
+    6.3,
+    3.25,
+    "new hidden and cell, (B, H) each",
+    ha="center",
+    color="#2f8f5b",
+    fontsize=8.5,
+)
 plt.show()
 
 # %% [markdown]
@@ -85,13 +96,24 @@ import torch
 from torch import nn
 
 torch.manual_seed(0)
-B, P, D, H, E, V = 4, 64, 1280, 32, 16, 100  # images, pixels, features, state, embedding, words
+B, P, D, H, E, V = (
+    4,
+    64,
+    1280,
+    32,
+    16,
+    100,
+)  # images, pixels, features, state, embedding, words
 
 encoder_out = torch.randn(B, P, D)
 captions = torch.randint(4, V, (B, 7))
 
 image_to_state = nn.Linear(D, H)
-embedding, lstm, fc = nn.Embedding(V, E), nn.LSTM(E, H, batch_first=True), nn.Linear(H, V)
+embedding, lstm, fc = (
+    nn.Embedding(V, E),
+    nn.LSTM(E, H, batch_first=True),
+    nn.Linear(H, V),
+)
 
 first = image_to_state(encoder_out.mean(dim=1)).unsqueeze(0)  # (1, B, H)
 hidden, _ = lstm(embedding(captions), (first, torch.zeros_like(first)))
@@ -139,7 +161,9 @@ lines = [
     "a fish",
 ]
 lengths = [len(line.split()) for line in lines]
-batch_sizes = [sum(length > t for length in lengths) for t in range(max(lengths))]
+batch_sizes = [
+    sum(length > t for length in lengths) for t in range(max(lengths))
+]
 print("lengths    ", lengths)
 print("batch sizes", batch_sizes)
 
@@ -160,10 +184,31 @@ for row, line in enumerate(lines):
                 edgecolor="#c8730a" if here else "#cccccc",
             )
         )
-        axes.text(x - 0.03, y, words[column] if here else "", ha="center", va="center", fontsize=9)
+        axes.text(
+            x - 0.03,
+            y,
+            words[column] if here else "",
+            ha="center",
+            va="center",
+            fontsize=9,
+        )
 for column, size in enumerate(batch_sizes):
-    axes.text(0.47 + width * column, 0.42, f"{size}", ha="center", color="#c8730a", fontsize=11)
-axes.text(4.7, 0.08, "effective batch size at each step", ha="center", color="#c8730a", fontsize=9)
+    axes.text(
+        0.47 + width * column,
+        0.42,
+        f"{size}",
+        ha="center",
+        color="#c8730a",
+        fontsize=11,
+    )
+axes.text(
+    4.7,
+    0.08,
+    "effective batch size at each step",
+    ha="center",
+    color="#c8730a",
+    fontsize=9,
+)
 plt.show()
 
 # %% [markdown]
@@ -219,7 +264,15 @@ packed_view([lines[row].split() for row in (1, 4, 0, 3, 2)])
 
 # %%
 class NaiveDecoder(nn.Module):
-    def __init__(self, attention_dim, embed_dim, decoder_dim, vocab_size, encoder_dim, dropout=0.5):
+    def __init__(
+        self,
+        attention_dim,
+        embed_dim,
+        decoder_dim,
+        vocab_size,
+        encoder_dim,
+        dropout=0.5,
+    ):
         super().__init__()
         self.attention = nn.ModuleDict(
             {
@@ -239,18 +292,28 @@ class NaiveDecoder(nn.Module):
     def attend(self, encoder_out, hidden):
         image = self.attention["encoder_att"](encoder_out)
         state = self.attention["decoder_att"](hidden).unsqueeze(1)
-        alpha = self.attention["full_att"](torch.relu(image + state)).squeeze(2).softmax(dim=1)
+        alpha = (
+            self.attention["full_att"](torch.relu(image + state))
+            .squeeze(2)
+            .softmax(dim=1)
+        )
         return (encoder_out * alpha.unsqueeze(2)).sum(dim=1), alpha
 
     def forward(self, encoder_out, captions, caption_lengths):
-        caption_lengths, order = caption_lengths.sort(dim=0, descending=True, stable=True)
+        caption_lengths, order = caption_lengths.sort(
+            dim=0, descending=True, stable=True
+        )
         encoder_out, captions = encoder_out[order], captions[order]
         decode_lengths = (caption_lengths - 1).tolist()  # nothing follows <end>
         embeddings = self.embedding(captions)
         mean = encoder_out.mean(dim=1)
         hidden, cell = self.init_h(mean), self.init_c(mean)
-        logits = encoder_out.new_zeros(len(captions), max(decode_lengths), self.fc.out_features)
-        alphas = encoder_out.new_zeros(len(captions), max(decode_lengths), encoder_out.shape[1])
+        logits = encoder_out.new_zeros(
+            len(captions), max(decode_lengths), self.fc.out_features
+        )
+        alphas = encoder_out.new_zeros(
+            len(captions), max(decode_lengths), encoder_out.shape[1]
+        )
         for t in range(max(decode_lengths)):
             N = sum(length > t for length in decode_lengths)  # still running
             context, alpha = self.attend(encoder_out[:N], hidden[:N])
@@ -351,7 +414,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *_):
-        inputs, gradients = (torch.cat(tensors) for tensors in zip(*ctx.steps, strict=True))
+        inputs, gradients = (
+            torch.cat(tensors) for tensors in zip(*ctx.steps, strict=True)
+        )
         ctx.steps.clear()
         return gradients.T @ inputs, gradients.sum(dim=0), None
 
@@ -401,7 +466,10 @@ class LoopLinear:
 
 # %%
 torch.manual_seed(0)
-weight, bias = torch.randn(5, 3, requires_grad=True), torch.randn(5, requires_grad=True)
+weight, bias = (
+    torch.randn(5, 3, requires_grad=True),
+    torch.randn(5, requires_grad=True),
+)
 
 
 def recur(linear, state):
@@ -411,7 +479,9 @@ def recur(linear, state):
 
 
 state = torch.randn(2, 3)
-expected = torch.autograd.grad(recur(nn.functional.linear, state), (weight, bias))
+expected = torch.autograd.grad(
+    recur(nn.functional.linear, state), (weight, bias)
+)
 actual = torch.autograd.grad(recur(LoopLinear(), state), (weight, bias))
 torch.testing.assert_close(actual, expected)
 
@@ -483,7 +553,9 @@ class DecoderWithAttention(nn.Module):
         mean = grid.encoder_out.mean(dim=1)
         return State(self.init_h(mean), self.init_c(mean))
 
-    def step(self, words: Tensor, state: State, grid: Grid) -> tuple[State, Tensor]:
+    def step(
+        self, words: Tensor, state: State, grid: Grid
+    ) -> tuple[State, Tensor]:
         """Read one word and look once.
 
         Args:
@@ -494,14 +566,24 @@ class DecoderWithAttention(nn.Module):
         Returns:
             the new state (N, H), from which `word_logits` scores the next word; alpha (N, P).
         """
-        context, alpha = self.attention(grid.encoder_out, state.hidden, grid.projected)
-        return self._read(self.embedding(words), state, context, F.linear), alpha
+        context, alpha = self.attention(
+            grid.encoder_out, state.hidden, grid.projected
+        )
+        return self._read(
+            self.embedding(words), state, context, F.linear
+        ), alpha
 
     def _read(
-        self, embedded: Tensor, state: State, context: Tensor, linear: Callable[..., Tensor]
+        self,
+        embedded: Tensor,
+        state: State,
+        context: Tensor,
+        linear: Callable[..., Tensor],
     ) -> State:
         hidden, cell = state
-        beta = torch.sigmoid(linear(hidden, self.f_beta.weight, self.f_beta.bias))  # (N, D)
+        beta = torch.sigmoid(
+            linear(hidden, self.f_beta.weight, self.f_beta.bias)
+        )  # (N, D)
         inputs = torch.cat([embedded, beta * context], dim=1)  # (N, E + D)
 
         # What nn.LSTMCell does, spelled out so that training can pass its own `linear`.
@@ -509,7 +591,9 @@ class DecoderWithAttention(nn.Module):
         gates = linear(inputs, lstm.weight_ih, lstm.bias_ih)
         gates = gates + linear(hidden, lstm.weight_hh, lstm.bias_hh)  # (N, 4H)
         write, keep, new, show = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(
+            new
+        )
         return State(torch.sigmoid(show) * torch.tanh(cell), cell)
 
     def word_logits(self, hidden: Tensor) -> Tensor:
@@ -541,17 +625,23 @@ class DecoderWithAttention(nn.Module):
         N, T = captions.shape
         n, rest = divmod(N, len(encoder_out))
         if rest or n == 0:
-            raise ValueError(f"expected a multiple of {len(encoder_out)} captions, got {N}")
+            raise ValueError(
+                f"expected a multiple of {len(encoder_out)} captions, got {N}"
+            )
         lengths = caption_lengths.cpu()  # packing wants them there
         if lengths.shape != (N,) or lengths.min() < 2 or lengths.max() > T:
-            raise ValueError(f"expected {N} lengths from 2 to {T}, got {lengths.tolist()}")
+            raise ValueError(
+                f"expected {N} lengths from 2 to {T}, got {lengths.tolist()}"
+            )
 
         targets = pack_padded_sequence(
             captions[:, 1:], lengths - 1, batch_first=True, enforce_sorted=False
         )
         order = targets.sorted_indices
         # Looked up once: a look-up in every step would sum a gradient of V rows in every step.
-        embedded = self.embedding((captions if fed is None else fed)[order])  # (N, T, E)
+        embedded = self.embedding(
+            (captions if fed is None else fed)[order]
+        )  # (N, T, E)
         grid = self.grid(encoder_out)
         state = self.init_state(grid).select(order // n)
         # Images are sorted, too, by their longest captions; n rows each, their captions' `places`.
@@ -564,9 +654,13 @@ class DecoderWithAttention(nn.Module):
         hiddens, alphas = [], []
         for t, running in enumerate(targets.batch_sizes.tolist()):
             looking = int((longest - 1 > t).sum())
-            if looking < len(grid.projected):  # all captions of some images have ended
+            if looking < len(
+                grid.projected
+            ):  # all captions of some images have ended
                 grid = Grid(*(tensor[:looking] for tensor in grid))
-            if running < len(state.hidden):  # some captions have ended: keep the first rows
+            if running < len(
+                state.hidden
+            ):  # some captions have ended: keep the first rows
                 state = State(*(tensor[:running] for tensor in state))
             # Attention sees n rows an image; those of captions that have ended are zeros, dropped.
             place = places[:running]
@@ -583,7 +677,9 @@ class DecoderWithAttention(nn.Module):
 
         # One product for the vocabulary: nothing in the loop waited for it.
         logits = packed(self.word_logits(torch.cat(hiddens)))
-        padded_alphas, _ = pad_packed_sequence(packed(torch.cat(alphas)), batch_first=True)
+        padded_alphas, _ = pad_packed_sequence(
+            packed(torch.cat(alphas)), batch_first=True
+        )
         return DecoderOutput(logits, targets, padded_alphas)
 
     def load_pretrained_embeddings(self, embeddings: Tensor) -> None:
@@ -594,7 +690,9 @@ class DecoderWithAttention(nn.Module):
         """
         if embeddings.shape != self.embedding.weight.shape:
             expected = tuple(self.embedding.weight.shape)
-            raise ValueError(f"expected embeddings {expected}, got {tuple(embeddings.shape)}")
+            raise ValueError(
+                f"expected embeddings {expected}, got {tuple(embeddings.shape)}"
+            )
         with torch.no_grad():
             self.embedding.weight.copy_(embeddings)
 
@@ -610,22 +708,38 @@ class DecoderWithAttention(nn.Module):
 # dropout, for any lengths in any order. `pad_packed_sequence` undoes the sorting.
 
 # %%
-sizes = dict(attention_dim=24, embed_dim=16, decoder_dim=32, vocab_size=100, encoder_dim=64)
+sizes = dict(
+    attention_dim=24,
+    embed_dim=16,
+    decoder_dim=32,
+    vocab_size=100,
+    encoder_dim=64,
+)
 naive = NaiveDecoder(**sizes, dropout=0.0)
 decoder = DecoderWithAttention(**sizes, dropout=0.0)
-decoder.load_state_dict(naive.state_dict())  # the parameters have the same names
+decoder.load_state_dict(
+    naive.state_dict()
+)  # the parameters have the same names
 
 encoder_out = torch.randn(6, 49, 64)
 caption_lengths = torch.tensor([5, 9, 3, 9, 7, 2])
 captions = torch.randint(4, 100, (6, 11))
 
-logits, _, decode_lengths, alphas, order = naive(encoder_out, captions, caption_lengths)
+logits, _, decode_lengths, alphas, order = naive(
+    encoder_out, captions, caption_lengths
+)
 out = decoder(encoder_out, captions, caption_lengths)
 our_logits, our_lengths = pad_packed_sequence(out.logits, batch_first=True)
 assert torch.equal(our_lengths, caption_lengths - 1)
 torch.testing.assert_close(our_logits[order], logits, atol=1e-5, rtol=0)
 torch.testing.assert_close(out.alphas[order], alphas, atol=1e-5, rtol=0)
-print("logits", tuple(out.logits.data.shape), "for", (caption_lengths - 1).sum().item(), "tokens")
+print(
+    "logits",
+    tuple(out.logits.data.shape),
+    "for",
+    (caption_lengths - 1).sum().item(),
+    "tokens",
+)
 
 # %% [markdown]
 # And training on five captions of each image is training on five copies of the image, without the
@@ -636,7 +750,9 @@ five = torch.randint(4, 100, (30, 11))
 five_lengths = torch.randint(2, 12, (30,))
 together = decoder(encoder_out, five, five_lengths)
 apart = decoder(encoder_out.repeat_interleave(5, dim=0), five, five_lengths)
-torch.testing.assert_close(together.logits.data, apart.logits.data, atol=1e-5, rtol=0)
+torch.testing.assert_close(
+    together.logits.data, apart.logits.data, atol=1e-5, rtol=0
+)
 
 # %% [markdown]
 # ### Faster by how much?
@@ -651,9 +767,18 @@ import time
 from torch.nn.functional import cross_entropy
 
 torch.manual_seed(0)
-sizes = dict(attention_dim=256, embed_dim=256, decoder_dim=256, vocab_size=5000, encoder_dim=1024)
+sizes = dict(
+    attention_dim=256,
+    embed_dim=256,
+    decoder_dim=256,
+    vocab_size=5000,
+    encoder_dim=1024,
+)
 naive, decoder = NaiveDecoder(**sizes), DecoderWithAttention(**sizes)
-encoder_out, captions = torch.randn(32, 196, 1024), torch.randint(4, 5000, (32, 22))
+encoder_out, captions = (
+    torch.randn(32, 196, 1024),
+    torch.randint(4, 5000, (32, 22)),
+)
 caption_lengths = torch.randint(11, 23, (32,))
 targets = pack_padded_sequence(
     captions[:, 1:], caption_lengths - 1, batch_first=True, enforce_sorted=False
@@ -662,7 +787,10 @@ targets = pack_padded_sequence(
 
 def naive_loss():
     logits, _, lengths, _, _ = naive(encoder_out, captions, caption_lengths)
-    return cross_entropy(pack_padded_sequence(logits, lengths, batch_first=True).data, targets.data)
+    return cross_entropy(
+        pack_padded_sequence(logits, lengths, batch_first=True).data,
+        targets.data,
+    )
 
 
 def our_loss():
@@ -731,7 +859,9 @@ from pathlib import Path
 from captionlib.io.files import InputError
 
 
-def read_glove(path: str | Path, word_map: dict[str, int]) -> tuple[Tensor, list[str]]:
+def read_glove(
+    path: str | Path, word_map: dict[str, int]
+) -> tuple[Tensor, list[str]]:
     """Read word vectors in GloVe's text format, in the word map's order.
 
     Args:
@@ -758,13 +888,17 @@ def read_glove(path: str | Path, word_map: dict[str, int]) -> tuple[Tensor, list
                 if word in word_map:
                     vectors[word] = [float(value) for value in values]
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path of the word vectors") from None
+        raise InputError(
+            f"{path}: no such file; check the path of the word vectors"
+        ) from None
     except (OSError, UnicodeDecodeError, ValueError):
         raise InputError(
             f"{path}: is not a file of word vectors; each line must be a word and its numbers"
         ) from None
     if not vectors:
-        raise InputError(f"{path}: knows none of the vocabulary's words; is it the right language?")
+        raise InputError(
+            f"{path}: knows none of the vocabulary's words; is it the right language?"
+        )
     found = torch.tensor(list(vectors.values()))  # (found, E)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(word_map), found.shape[1], generator=generator)
@@ -777,19 +911,36 @@ def read_glove(path: str | Path, word_map: dict[str, int]) -> tuple[Tensor, list
 # %%
 import tempfile
 
-word_map = {"<pad>": 0, "a": 1, "dog": 2, "cat": 3, "<unk>": 4, "<start>": 5, "<end>": 6}
+word_map = {
+    "<pad>": 0,
+    "a": 1,
+    "dog": 2,
+    "cat": 3,
+    "<unk>": 4,
+    "<start>": 5,
+    "<end>": 6,
+}
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "vectors.txt"
-    path.write_text("dog 0.8 0.1 0.3\ncat 0.7 0.2 0.4\nzebra 0.9 0.9 0.9\na 0.0 0.1 0.0\n")
+    path.write_text(
+        "dog 0.8 0.1 0.3\ncat 0.7 0.2 0.4\nzebra 0.9 0.9 0.9\na 0.0 0.1 0.0\n"
+    )
     embeddings, found = read_glove(path, word_map)
 
-decoder = DecoderWithAttention(8, 3, 8, vocab_size=len(word_map), encoder_dim=16)
+decoder = DecoderWithAttention(
+    8, 3, 8, vocab_size=len(word_map), encoder_dim=16
+)
 decoder.load_pretrained_embeddings(embeddings)
-decoder.fine_tune_embeddings(False)  # hold them; True, the default, lets training move them
+decoder.fine_tune_embeddings(
+    False
+)  # hold them; True, the default, lets training move them
 print("found", found, "\n", decoder.embedding.weight.data)
 
 # %%
-assert decoder.embedding.weight[2].tolist() == torch.tensor([0.8, 0.1, 0.3]).tolist()
+assert (
+    decoder.embedding.weight[2].tolist()
+    == torch.tensor([0.8, 0.1, 0.3]).tolist()
+)
 assert not decoder.embedding.weight.requires_grad
 
 # %% [markdown]
@@ -814,14 +965,22 @@ box(axes, 2.5, 1.6, 1.3, 0.8, "Encoder", "image", note="")
 box(axes, 4.2, 1.6, 1.1, 0.8, "grid", "image", note="(P, D)")
 arrow(axes, (1.4, 1.6), (1.85, 1.6), kind="image")
 arrow(axes, (3.15, 1.6), (3.65, 1.6), kind="image")
-for i, (before, after) in enumerate([("<start>", "a"), ("a", "dog"), ("dog", "<end>")]):
+for i, (before, after) in enumerate(
+    [("<start>", "a"), ("a", "dog"), ("dog", "<end>")]
+):
     x = 5.9 + 1.5 * i
     box(axes, x, 1.6, 1.0, 0.8, f"step {i + 1}", "state")
     axes.text(x, 0.32, before, ha="center", color="#c8730a")
     arrow(axes, (x, 0.55), (x, 1.2), kind="word")
     axes.text(x, 2.95, after, ha="center", color="#c8730a")  # above the bows
     arrow(axes, (x, 2.0), (x, 2.9), kind="word")
-    arrow(axes, (4.4, 2.0), (x - 0.3, 2.0), kind="attention", bend=-0.25 - 0.03 * i)
+    arrow(
+        axes,
+        (4.4, 2.0),
+        (x - 0.3, 2.0),
+        kind="attention",
+        bend=-0.25 - 0.03 * i,
+    )
     arrow(
         axes,
         (x - 1.0 if i else 4.75, 1.6),
@@ -841,9 +1000,15 @@ class ModelConfig:
     """The shape of a caption model. The defaults train on a laptop."""
 
     backbone: str = "tf_efficientnet_lite0"  # see captionlib.encoder
-    grid_size: int | None = None  # None: the backbone's own grid; the original stretches it to 14
-    image_size: int | None = None  # stretch images to this many pixels a side before encoding
-    feature_dim: int | None = None  # learn to shorten the annotation vectors to this many numbers
+    grid_size: int | None = (
+        None  # None: the backbone's own grid; the original stretches it to 14
+    )
+    image_size: int | None = (
+        None  # stretch images to this many pixels a side before encoding
+    )
+    feature_dim: int | None = (
+        None  # learn to shorten the annotation vectors to this many numbers
+    )
     attention_dim: int = 512
     embed_dim: int = 512
     decoder_dim: int = 512
@@ -851,13 +1016,20 @@ class ModelConfig:
     feature_dropout: float = 0.0  # on the annotation vectors, in training
 
     def __post_init__(self):
-        for name in ("feature_dim", "attention_dim", "embed_dim", "decoder_dim"):
+        for name in (
+            "feature_dim",
+            "attention_dim",
+            "embed_dim",
+            "decoder_dim",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("dropout", "feature_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be in [0, 1), got {getattr(self, name)}"
+                )
 
 
 # %%
@@ -870,17 +1042,32 @@ from safetensors.torch import load_file, save
 
 from captionlib.data import Vocabulary
 from captionlib.encoder import Encoder
-from captionlib.io.files import atomic_folder, package_folder, read_json, write_json
+from captionlib.io.files import (
+    atomic_folder,
+    package_folder,
+    read_json,
+    write_json,
+)
 
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on, to be stored beside it."""
-    names = ("captionlib", "torch", "torchvision", "timm", "numpy", "pillow", "h5py")
+    names = (
+        "captionlib",
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "pillow",
+        "h5py",
+    )
     found = {}
     for name in names:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was never installed
+        except (
+            PackageNotFoundError
+        ):  # run from a checkout that was never installed
             found[name] = "unknown"
     return found
 
@@ -893,20 +1080,29 @@ class CaptionModel(nn.Module):
         metrics: what was measured on it, with data set, split and seed.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: Vocabulary, encoder: Encoder | None = None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        encoder: Encoder | None = None,
+    ):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         # An encoder of one's own, or one that training changed, is saved with the model.
         self.own_encoder = encoder is not None
         self.encoder = encoder or Encoder(
-            config.backbone, grid_size=config.grid_size, image_size=config.image_size
+            config.backbone,
+            grid_size=config.grid_size,
+            image_size=config.image_size,
         )
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         dim, shorter = self.encoder.encoder_dim, config.feature_dim
         self.shorten = nn.Identity()
         if shorter is not None:
             self.shorten = nn.Sequential(
-                nn.Linear(dim, shorter), nn.ReLU(), nn.Dropout(config.feature_dropout)
+                nn.Linear(dim, shorter),
+                nn.ReLU(),
+                nn.Dropout(config.feature_dropout),
             )
         self.decoder = DecoderWithAttention(
             config.attention_dim,
@@ -941,7 +1137,9 @@ class CaptionModel(nn.Module):
             vectors = images.float()
         return self.shorten(self.feature_dropout(vectors))
 
-    def forward(self, images: Tensor, captions: Tensor, caption_lengths: Tensor) -> DecoderOutput:
+    def forward(
+        self, images: Tensor, captions: Tensor, caption_lengths: Tensor
+    ) -> DecoderOutput:
         """Teacher-forced logits; `images` as `encode` takes them, the rest as the decoder does."""
         return self.decoder(self.encode(images), captions, caption_lengths)
 
@@ -961,7 +1159,9 @@ class CaptionModel(nn.Module):
         """The files of `save`, into an existing folder, one after another."""
         own = self.own_encoder or not self.encoder.packaged
         weights = {
-            name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+            name: (
+                tensor.half() if half and tensor.is_floating_point() else tensor
+            ).contiguous()
             for name, tensor in self.state_dict().items()
             if own or not name.startswith("encoder.")
         }
@@ -1002,15 +1202,31 @@ class CaptionModel(nn.Module):
                     image_size=config.image_size,
                     pretrained=False,
                 )
-            model = cls(config, Vocabulary.load(folder / "vocabulary.json"), encoder)
+            model = cls(
+                config, Vocabulary.load(folder / "vocabulary.json"), encoder
+            )
             weights = load_file(folder / "model.safetensors")
             missing, unexpected = model.load_state_dict(weights, strict=False)
-            if unexpected or any(own or not name.startswith("encoder.") for name in missing):
+            if unexpected or any(
+                own or not name.startswith("encoder.") for name in missing
+            ):
                 raise KeyError("weights and configuration disagree")
             model.search, model.metrics = stored["search"], stored["metrics"]
-        except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{folder}: can't be read as a captioner ({reason})") from error
+        except (
+            KeyError,
+            TypeError,
+            RuntimeError,
+            OSError,
+            SafetensorError,
+        ) as error:
+            reason = (
+                str(error).splitlines()[0]
+                if str(error)
+                else type(error).__name__
+            )
+            raise InputError(
+                f"{folder}: can't be read as a captioner ({reason})"
+            ) from error
         return model.eval()
 
 
@@ -1028,7 +1244,9 @@ torch.manual_seed(0)
 model = CaptionModel(config, vocabulary).eval()
 
 images = torch.randint(256, (2, 3, 256, 256), dtype=torch.uint8)
-captions = torch.tensor([vocabulary.encode(words[:5], 8), vocabulary.encode(words[9:16], 8)])
+captions = torch.tensor(
+    [vocabulary.encode(words[:5], 8), vocabulary.encode(words[9:16], 8)]
+)
 caption_lengths = torch.tensor([7, 9])
 with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
     model.save(folder + "/model")
@@ -1040,7 +1258,12 @@ with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
 
 # %%
 assert torch.equal(before.logits.data, after.logits.data)
-print("grid", tuple(model.encode(images).shape), "  logits", tuple(after.logits.data.shape))
+print(
+    "grid",
+    tuple(model.encode(images).shape),
+    "  logits",
+    tuple(after.logits.data.shape),
+)
 
 # %% [markdown]
 # ## Departures

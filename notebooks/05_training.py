@@ -44,7 +44,16 @@ box(axes, 5.5, 2.2, 1.5, 0.7, "loss", "attention", note="words + attention")
 box(axes, 7.8, 2.2, 1.6, 0.7, "optimizer", "plain", note="clip, then step")
 box(axes, 3.3, 0.75, 1.9, 0.7, "write freely", "word", note="validation images")
 box(axes, 5.7, 0.75, 1.5, 0.7, "BLEU-4", "word", note="against five captions")
-box(axes, 7.9, 0.75, 1.7, 0.7, "best? stop?", "plain", note="keep, slow down, end")
+box(
+    axes,
+    7.9,
+    0.75,
+    1.7,
+    0.7,
+    "best? stop?",
+    "plain",
+    note="keep, slow down, end",
+)
 for start, end in [
     ((1.85, 2.2), (2.55, 2.2)),
     ((4.05, 2.2), (4.75, 2.2)),
@@ -54,7 +63,15 @@ for start, end in [
 ]:
     arrow(axes, start, end)
 arrow(axes, (7.8, 2.6), (1.1, 2.6), bend=0.12, text="")
-axes.text(1.1, 0.72, "after each\nepoch", ha="center", va="center", color="#4a4a4a", fontsize=9)
+axes.text(
+    1.1,
+    0.72,
+    "after each\nepoch",
+    ha="center",
+    va="center",
+    color="#4a4a4a",
+    fontsize=9,
+)
 arrow(axes, (1.65, 0.75), (2.3, 0.75))
 plt.show()
 
@@ -101,13 +118,23 @@ print(base)
 encoder = Encoder("tf_efficientnet_lite0", grid_size=None)
 features = {
     split: cache_features(
-        encoder, image_file(folder / "data", split), folder / f"{split}_features.h5", progress=False
+        encoder,
+        image_file(folder / "data", split),
+        folder / f"{split}_features.h5",
+        progress=False,
     )
     for split in ("TRAIN", "VAL")
 }
 training_set = FeatureDataset(folder / "data", "TRAIN", features["TRAIN"])
 grid, captions, lengths = training_set[0]
-print("grid", tuple(grid.shape), " captions", tuple(captions.shape), " lengths", lengths.tolist())
+print(
+    "grid",
+    tuple(grid.shape),
+    " captions",
+    tuple(captions.shape),
+    " lengths",
+    lengths.tolist(),
+)
 
 # %% [markdown]
 # ## What to reward
@@ -124,13 +151,19 @@ import math
 
 from captionlib.decoder import CaptionModel, ModelConfig
 
-config = ModelConfig(attention_dim=128, embed_dim=96, decoder_dim=128, dropout=0.3)
+config = ModelConfig(
+    attention_dim=128, embed_dim=96, decoder_dim=128, dropout=0.3
+)
 vocabulary = training_set.vocabulary
 torch.manual_seed(0)
 model = CaptionModel(config, vocabulary, encoder=None)
 output = model(grid.unsqueeze(0), captions, lengths)
-surprise = torch.nn.functional.cross_entropy(output.logits.data, output.targets.data)
-print(f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary)):.2f}")
+surprise = torch.nn.functional.cross_entropy(
+    output.logits.data, output.targets.data
+)
+print(
+    f"untrained: {surprise:.2f} nats a token; log V = {math.log(len(vocabulary)):.2f}"
+)
 
 # %% [markdown]
 # The loss is taken over `.data` of the packed sequences, so no padding is in it and none has to be
@@ -200,12 +233,16 @@ def caption_loss(
     """
     log_probs = output.logits.data.float().log_softmax(dim=1)  # (tokens, V)
     surprise = F.nll_loss(log_probs, output.targets.data, reduction="sum")
-    evenly = -log_probs.mean(dim=1).sum()  # the surprise if every word were right a little
+    evenly = -log_probs.mean(
+        dim=1
+    ).sum()  # the surprise if every word were right a little
     nats, evenly = mean(torch.stack([surprise, evenly]), len(log_probs))
     smoothed = (1 - label_smoothing) * nats + label_smoothing * evenly
     missing = (1 - output.alphas.sum(dim=1)).square().mean(dim=1)  # (N,)
     penalty = mean(missing.sum(), len(missing))
-    return CaptionLoss(smoothed + alpha_c * penalty, nats.detach(), penalty.detach())
+    return CaptionLoss(
+        smoothed + alpha_c * penalty, nats.detach(), penalty.detach()
+    )
 
 
 # %%
@@ -213,7 +250,9 @@ loss = caption_loss(output, alpha_c=1.0, label_smoothing=0.1)
 torch.testing.assert_close(loss.nats, surprise.detach())
 torch.testing.assert_close(
     loss.total - loss.penalty,
-    torch.nn.functional.cross_entropy(output.logits.data, output.targets.data, label_smoothing=0.1),
+    torch.nn.functional.cross_entropy(
+        output.logits.data, output.targets.data, label_smoothing=0.1
+    ),
 )
 print(f"words {loss.nats:.2f}, attention {loss.penalty:.3f}")
 
@@ -266,7 +305,9 @@ validation = torch.from_numpy(features["VAL"][:])
 
 
 def bleu4(hypotheses):
-    return 100 * corpus_bleu(references, hypotheses, smoothing_function=SmoothingFunction().method1)
+    return 100 * corpus_bleu(
+        references, hypotheses, smoothing_function=SmoothingFunction().method1
+    )
 
 
 def evaluate(model):
@@ -274,7 +315,11 @@ def evaluate(model):
 
 
 model.eval()
-print("untrained, it writes:", " ".join(write_greedily(model, validation[:1])[0][:8]), "…")
+print(
+    "untrained, it writes:",
+    " ".join(write_greedily(model, validation[:1])[0][:8]),
+    "…",
+)
 print(f"BLEU-4 {evaluate(model)['bleu4']:.2f}")
 
 # %% [markdown]
@@ -311,42 +356,72 @@ class TrainConfig:
     encoder_learning_rate: float = 1e-4  # Adam, encoder, where it is fine-tuned
     schedule: str = "plateau"  # or "one_cycle"
     decay: float = 0.8  # plateau: factor on the rates ...
-    decay_after: int = 8  # ... after every so many epochs without a better BLEU-4
-    patience: int = 20  # epochs without a better BLEU-4 before the training ends
-    alpha_c: float = 1.0  # weight of doubly stochastic attention, see caption_loss
-    label_smoothing: float = 0.0  # share of each target spread over the vocabulary
-    weight_decay: float = 0.0  # AdamW: each step shrinks the weights by this share of the rate
+    decay_after: int = (
+        8  # ... after every so many epochs without a better BLEU-4
+    )
+    patience: int = (
+        20  # epochs without a better BLEU-4 before the training ends
+    )
+    alpha_c: float = (
+        1.0  # weight of doubly stochastic attention, see caption_loss
+    )
+    label_smoothing: float = (
+        0.0  # share of each target spread over the vocabulary
+    )
+    weight_decay: float = (
+        0.0  # AdamW: each step shrinks the weights by this share of the rate
+    )
     averaging: float = 0.0  # judge and keep a running average of the weights, see WeightAverage
-    own_words: float = 0.0  # scheduled sampling: share of own words fed at the end
-    own_words_ramp: str = "linear"  # or "exponential", "inverse_sigmoid": how that share climbs
-    max_grad_norm: float = 5.0  # clip the gradient of all weights together to this length
-    bf16: bool = False  # matrix products in bfloat16; weights and sums stay float32
+    own_words: float = (
+        0.0  # scheduled sampling: share of own words fed at the end
+    )
+    own_words_ramp: str = (
+        "linear"  # or "exponential", "inverse_sigmoid": how that share climbs
+    )
+    max_grad_norm: float = (
+        5.0  # clip the gradient of all weights together to this length
+    )
+    bf16: bool = (
+        False  # matrix products in bfloat16; weights and sums stay float32
+    )
     compile: bool = False  # fuse the encoder's and the attention's operations by torch.compile
     fine_tune_encoder: bool = False  # the second stage
     seed: int = 0
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "one_cycle"):
-            raise ValueError(f"schedule must be plateau or one_cycle, got {self.schedule!r}")
+            raise ValueError(
+                f"schedule must be plateau or one_cycle, got {self.schedule!r}"
+            )
         ramps = ("linear", "exponential", "inverse_sigmoid")
         if self.own_words_ramp not in ramps:
             raise ValueError(
                 f"own_words_ramp must be one of {', '.join(ramps)}, got {self.own_words_ramp!r}"
             )
         if not 0 <= self.own_words <= 1:
-            raise ValueError(f"own_words must be in [0, 1], got {self.own_words}")
+            raise ValueError(
+                f"own_words must be in [0, 1], got {self.own_words}"
+            )
         for name in ("epochs", "batch_size", "decay_after", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
         for name in ("learning_rate", "encoder_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be positive, got {getattr(self, name)}"
+                )
         for name in ("label_smoothing", "weight_decay", "averaging"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be in [0, 1), got {getattr(self, name)}"
+                )
 
 
-def rate_factor(config: TrainConfig, history: list[dict], progress: float) -> float:
+def rate_factor(
+    config: TrainConfig, history: list[dict], progress: float
+) -> float:
     """The share of the full learning rates to use now.
 
     A function of what has happened, with no state of its own, so that a resumed training can't
@@ -356,12 +431,18 @@ def rate_factor(config: TrainConfig, history: list[dict], progress: float) -> fl
         history: one dict an epoch so far, each with "bleu4".
         progress: where the training stands, 0 at its first step and 1 at its last.
     """
-    if config.schedule == "one_cycle":  # Smith and Topin 2017 (arXiv:1708.07120), cosine form
+    if (
+        config.schedule == "one_cycle"
+    ):  # Smith and Topin 2017 (arXiv:1708.07120), cosine form
         if progress < 0.3:
             return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / 0.3)) / 2
         return (1 + math.cos(math.pi * (progress - 0.3) / 0.7)) / 2
-    stale = [stale_epochs(history[: epoch + 1]) for epoch in range(len(history))]
-    cuts = sum(epochs > 0 and epochs % config.decay_after == 0 for epochs in stale)
+    stale = [
+        stale_epochs(history[: epoch + 1]) for epoch in range(len(history))
+    ]
+    cuts = sum(
+        epochs > 0 and epochs % config.decay_after == 0 for epochs in stale
+    )
     return config.decay**cuts
 
 
@@ -377,7 +458,10 @@ figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
 for schedule, kind in (("one_cycle", "#c8730a"), ("plateau", "#1f5fa8")):
     settings = TrainConfig(epochs=40, schedule=schedule)
     panel.plot(
-        [rate_factor(settings, fake[:epoch], epoch / 40) for epoch in range(40)],
+        [
+            rate_factor(settings, fake[:epoch], epoch / 40)
+            for epoch in range(40)
+        ],
         color=kind,
         label=schedule,
         drawstyle="steps" if schedule == "plateau" else "default",
@@ -425,7 +509,12 @@ class Batches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, images: int, batch_size: int, *, views: int = 1, processes: Processes = ALONE
+        self,
+        images: int,
+        batch_size: int,
+        *,
+        views: int = 1,
+        processes: Processes = ALONE,
     ):
         self.images, self.views, self.processes = images, views, processes
         self.count = max(1, math.ceil(images / batch_size))
@@ -447,7 +536,9 @@ class Batches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(self.images, generator=generator)
-        order += self.images * torch.randint(self.views, order.shape, generator=generator)
+        order += self.images * torch.randint(
+            self.views, order.shape, generator=generator
+        )
         for batch in order.tensor_split(self.count)[self.skip :]:
             yield batch[self.processes.number :: self.processes.count].tolist()
 
@@ -508,7 +599,9 @@ class WeightAverage:
 
     def __init__(self, model: CaptionModel, decay: float):
         named = [
-            (name, weight) for name, weight in model.named_parameters() if weight.requires_grad
+            (name, weight)
+            for name, weight in model.named_parameters()
+            if weight.requires_grad
         ]
         self.names, self.weights = map(list, zip(*named, strict=True))
         self.decay, self.updates = decay, 0
@@ -556,7 +649,9 @@ for t in range(1, 200):
     by_hand = d * by_hand + (1 - d) * (t % 2)
 with average:
     assert abs(line.weight.item() - by_hand) < 1e-6
-    print(f"the weight jumps between 0 and 1, its average is {line.weight.item():.2f}")
+    print(
+        f"the weight jumps between 0 and 1, its average is {line.weight.item():.2f}"
+    )
 assert line.weight.item() == 1
 
 # %%
@@ -582,10 +677,15 @@ def teacher_forcing(
         progress: where the training stands, from 0 to 1; here it makes no difference.
         mean: as in `caption_loss`.
     """
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(
+        images.device.type, dtype=torch.bfloat16, enabled=config.bf16
+    ):
         output = model(images, captions, lengths)
     loss = caption_loss(
-        output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing, mean=mean
+        output,
+        alpha_c=config.alpha_c,
+        label_smoothing=config.label_smoothing,
+        mean=mean,
     )
     return loss, len(output.targets.data)
 
@@ -606,7 +706,9 @@ class EpochSoFar:
 
     steps: int = 0
     tokens: float = 0.0  # of all processes
-    sums: dict[str, float] = field(default_factory=dict)  # of each part of the loss, over tokens
+    sums: dict[str, float] = field(
+        default_factory=dict
+    )  # of each part of the loss, over tokens
     learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0
 
@@ -619,8 +721,12 @@ class Training:
     optimizer: torch.optim.Optimizer
     config: TrainConfig
     average: WeightAverage | None = None
-    history: list[dict] = field(default_factory=list)  # one dict an epoch that is done
-    so_far: EpochSoFar = field(default_factory=EpochSoFar)  # of the epoch that is not
+    history: list[dict] = field(
+        default_factory=list
+    )  # one dict an epoch that is done
+    so_far: EpochSoFar = field(
+        default_factory=EpochSoFar
+    )  # of the epoch that is not
 
 
 def seed_of(*place: int) -> int:
@@ -663,8 +769,16 @@ def train_one_epoch(
     Raises:
         FloatingPointError: if a loss is not finite, naming epoch and step; that step is not taken.
     """
-    model, optimizer, config = training.model, training.optimizer, training.config
-    epoch, so_far, device = len(training.history), training.so_far, torch.device(device)
+    model, optimizer, config = (
+        training.model,
+        training.optimizer,
+        training.config,
+    )
+    epoch, so_far, device = (
+        len(training.history),
+        training.so_far,
+        torch.device(device),
+    )
     started = time.perf_counter() - so_far.seconds
     loader.batch_sampler.begin(seed_of(config.seed, epoch), skip=so_far.steps)
     model.train()
@@ -683,13 +797,22 @@ def train_one_epoch(
             group["lr"] = factor * group["full_rate"]
 
         # What this step drops out depends on its place alone, not on what was drawn before.
-        torch.manual_seed(seed_of(config.seed, epoch, so_far.steps, processes.number))
+        torch.manual_seed(
+            seed_of(config.seed, epoch, so_far.steps, processes.number)
+        )
         images = images.to(device, non_blocking=True)
         captions = captions.flatten(0, -2).to(device, non_blocking=True)
         loss, count = loss_of(
-            images, captions, lengths.flatten(), config, progress=share, mean=processes.mean
+            images,
+            captions,
+            lengths.flatten(),
+            config,
+            progress=share,
+            mean=processes.mean,
         )
-        measured = torch.stack([*loss, torch.tensor(float(count), device=device)]).detach()
+        measured = torch.stack(
+            [*loss, torch.tensor(float(count), device=device)]
+        ).detach()
         *parts, count = processes.average(measured).tolist()
         if not math.isfinite(parts[0]):
             raise FloatingPointError(
@@ -711,7 +834,9 @@ def train_one_epoch(
         so_far.learning_rate = factor * config.learning_rate
         so_far.seconds = time.perf_counter() - started
         after_step()
-        bar.set_postfix(nats=f"{so_far.sums['nats'] / so_far.tokens:.3f}", refresh=False)
+        bar.set_postfix(
+            nats=f"{so_far.sums['nats'] / so_far.tokens:.3f}", refresh=False
+        )
         bar.update()
     bar.close()
     means = {name: value / so_far.tokens for name, value in so_far.sums.items()}
@@ -750,18 +875,30 @@ from captionlib.io.files import (
 )
 
 
-def make_optimizer(model: CaptionModel, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: CaptionModel, config: TrainConfig
+) -> torch.optim.Optimizer:
     """Adam over the weights that may change, the encoder's at their own rate."""
     encoder = set(model.encoder.parameters())
     free = [weight for weight in model.parameters() if weight.requires_grad]
     parts = [
-        ([weight for weight in free if weight not in encoder], config.learning_rate),
-        ([weight for weight in free if weight in encoder], config.encoder_learning_rate),
+        (
+            [weight for weight in free if weight not in encoder],
+            config.learning_rate,
+        ),
+        (
+            [weight for weight in free if weight in encoder],
+            config.encoder_learning_rate,
+        ),
     ]
     groups = [
-        {"params": weights, "lr": rate, "full_rate": rate} for weights, rate in parts if weights
+        {"params": weights, "lr": rate, "full_rate": rate}
+        for weights, rate in parts
+        if weights
     ]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        groups, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def save_checkpoint(folder: Path, training: Training) -> None:
@@ -780,7 +917,9 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         training.model.write_files(temporary)
         (temporary / "optimizer.safetensors").write_bytes(save(moments))
         if training.average is not None:
-            (temporary / "average.safetensors").write_bytes(save(training.average.state()))
+            (temporary / "average.safetensors").write_bytes(
+                save(training.average.state())
+            )
         write_json(temporary / "training.json", place)
 
 
@@ -799,7 +938,10 @@ def load_checkpoint(folder: Path, training: Training) -> None:
                 "resume with the same settings or train into another folder"
             )
     saved = CaptionModel.load(folder)
-    if saved.config != model.config or saved.vocabulary.word_map != model.vocabulary.word_map:
+    if (
+        saved.config != model.config
+        or saved.vocabulary.word_map != model.vocabulary.word_map
+    ):
         raise InputError(
             f"{folder}: holds a model of another shape or vocabulary; resume with the same model "
             "and data or train into another folder"
@@ -814,7 +956,10 @@ def load_checkpoint(folder: Path, training: Training) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if training.average is not None:
         training.average.load_state(load_file(folder / "average.safetensors"))
-    training.history, training.so_far = stored["history"], EpochSoFar(**stored["so_far"])
+    training.history, training.so_far = (
+        stored["history"],
+        EpochSoFar(**stored["so_far"]),
+    )
 
 
 # %% [markdown]
@@ -873,13 +1018,17 @@ def train(
     with processes.main_first():
         recover_folder(last)
     if last.exists() and not resume:
-        raise InputError(f"{folder}: holds a training already; resume it or name another folder")
+        raise InputError(
+            f"{folder}: holds a training already; resume it or name another folder"
+        )
     if config.fine_tune_encoder:
         model.fine_tune_encoder()
     if config.compile:
         compile_layers(model)
     model.to(device)
-    average = WeightAverage(model, config.averaging) if config.averaging else None
+    average = (
+        WeightAverage(model, config.averaging) if config.averaging else None
+    )
     training = Training(model, make_optimizer(model, config), config, average)
     if last.exists():
         load_checkpoint(last, training)
@@ -889,7 +1038,9 @@ def train(
     def keep(minutes: float = 0.0) -> None:
         nonlocal saved
         if processes.is_main and time.monotonic() - saved >= 60 * minutes:
-            with one_line_if_full(folder, "the checkpoint before is kept; make room and resume"):
+            with one_line_if_full(
+                folder, "the checkpoint before is kept; make room and resume"
+            ):
                 if not training.so_far.steps:  # an epoch has just ended
                     write_down(folder, model, config, history, average)
                 save_checkpoint(last, training)
@@ -910,7 +1061,12 @@ def train(
         with average or nullcontext():
             scores = processes.agree(evaluate(model))
         history.append(
-            {"epoch": len(history) + 1, **losses, **scores, "processes": processes.count}
+            {
+                "epoch": len(history) + 1,
+                **losses,
+                **scores,
+                "processes": processes.count,
+            }
             | {"train_seconds": round(training.so_far.seconds, 2)}
             | {"evaluate_seconds": round(time.perf_counter() - started, 2)}
         )
@@ -923,7 +1079,10 @@ def train(
 
 def is_over(config: TrainConfig, history: list[dict]) -> bool:
     """Whether all epochs are done, or BLEU-4 has not risen for too many of them."""
-    return len(history) >= config.epochs or stale_epochs(history) >= config.patience
+    return (
+        len(history) >= config.epochs
+        or stale_epochs(history) >= config.patience
+    )
 
 
 def write_down(
@@ -939,7 +1098,9 @@ def write_down(
         with average or nullcontext():
             model.save(folder / "best")
     with atomic_file(folder / "log.jsonl") as path:
-        path.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row) + "\n" for row in history), encoding="utf-8"
+        )
     with atomic_file(folder / "curve.png") as path:
         draw_curve(history).savefig(path)
 
@@ -950,11 +1111,17 @@ def compile_layers(model: CaptionModel) -> None:
     Weights keep their names, and files their form.
     """
     model.encoder.compile()
-    model.decoder.attention.compile(dynamic=True)  # captions end, and rows become fewer
+    model.decoder.attention.compile(
+        dynamic=True
+    )  # captions end, and rows become fewer
 
 
 def make_loader(
-    dataset, config: TrainConfig, *, num_workers: int = 0, processes: Processes = ALONE
+    dataset,
+    config: TrainConfig,
+    *,
+    num_workers: int = 0,
+    processes: Processes = ALONE,
 ) -> DataLoader:
     """Batches of `dataset`, in an order that `train` decides anew for each epoch.
 
@@ -968,7 +1135,9 @@ def make_loader(
     images = len(dataset) // views
     return DataLoader(
         dataset,
-        batch_sampler=Batches(images, config.batch_size, views=views, processes=processes),
+        batch_sampler=Batches(
+            images, config.batch_size, views=views, processes=processes
+        ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),  # so that copying to a GPU holds nothing up
@@ -980,10 +1149,28 @@ def draw_curve(history: list[dict]) -> Figure:
     figure = Figure(figsize=(8, 3), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["nats"] for row in history], "o-", color="#1f5fa8", markersize=3)
-    left.set(xlabel="epoch", ylabel="nats a token", title="training, true words fed in")
-    right.plot(epochs, [row["bleu4"] for row in history], "o-", color="#c8730a", markersize=3)
-    right.set(xlabel="epoch", ylabel="BLEU-4", title="validation, written freely")
+    left.plot(
+        epochs,
+        [row["nats"] for row in history],
+        "o-",
+        color="#1f5fa8",
+        markersize=3,
+    )
+    left.set(
+        xlabel="epoch",
+        ylabel="nats a token",
+        title="training, true words fed in",
+    )
+    right.plot(
+        epochs,
+        [row["bleu4"] for row in history],
+        "o-",
+        color="#c8730a",
+        markersize=3,
+    )
+    right.set(
+        xlabel="epoch", ylabel="BLEU-4", title="validation, written freely"
+    )
     return figure
 
 
@@ -1000,18 +1187,25 @@ from random import Random
 from captionlib.toy.scenes import describe, scene_with_captions
 
 rng = Random(1)  # another seed than the references were written with
-fresh = [describe(scene_with_captions("val", index, seed=0)[0], rng) for index in range(150)]
+fresh = [
+    describe(scene_with_captions("val", index, seed=0)[0], rng)
+    for index in range(150)
+]
 generator_bleu4 = bleu4(fresh)
 print(f"a fresh caption from the generator: BLEU-4 {generator_bleu4:.1f}")
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.training import TrainConfig, make_loader, train
 
-settings = TrainConfig(epochs=12, batch_size=32, learning_rate=4e-3, schedule="one_cycle", seed=0)
+settings = TrainConfig(
+    epochs=12, batch_size=32, learning_rate=4e-3, schedule="one_cycle", seed=0
+)
 loader = make_loader(training_set, settings)
 torch.manual_seed(settings.seed)
 model = CaptionModel(config, vocabulary)
-history = train(model, loader, evaluate, settings, folder / "run", progress=False)
+history = train(
+    model, loader, evaluate, settings, folder / "run", progress=False
+)
 for row in history[::3] + history[-1:]:
     print(
         f"epoch {row['epoch']:>2}   {row['nats']:.2f} nats a token   BLEU-4 {row['bleu4']:5.1f}   "
@@ -1019,7 +1213,9 @@ for row in history[::3] + history[-1:]:
     )
 
 # %% mystnb={"figure": {"caption": "The training on 1,200 scenes, judged on 150 others. Dashed: a fresh caption from the generator.", "name": "fig-training-curve"}, "image": {"alt": "Two curves over the epochs of the toy training. Left, the surprise at the true words falls steeply and flattens. Right, the BLEU-4 of freely written captions rises and flattens, close to a dashed line that marks the generator's own score."}} tags=["nbval-ignore-output"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), facecolor="white", layout="constrained")
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9, 3), facecolor="white", layout="constrained"
+)
 epochs = [row["epoch"] for row in history]
 left.plot(epochs, [row["nats"] for row in history], "o-", color="#1f5fa8")
 left.set(xlabel="epoch", ylabel="nats a token", ylim=(0, None))
@@ -1049,7 +1245,9 @@ import textwrap
 from PIL import Image
 
 written = write_greedily(best, validation[:6])
-figure, panels = plt.subplots(2, 3, figsize=(9, 7), facecolor="white", layout="constrained")
+figure, panels = plt.subplots(
+    2, 3, figsize=(9, 7), facecolor="white", layout="constrained"
+)
 for panel, name, words in zip(panels.flat, names, written, strict=False):
     panel.imshow(Image.open(folder / "scenes" / "images" / name))
     panel.set_title(textwrap.fill(" ".join(words), 34), fontsize=9)
@@ -1067,16 +1265,22 @@ plt.show()
 # %%
 from captionlib.training import teacher_forcing
 
-short = TrainConfig(epochs=4, batch_size=64, learning_rate=4e-3, schedule="one_cycle", seed=3)
+short = TrainConfig(
+    epochs=4, batch_size=64, learning_rate=4e-3, schedule="one_cycle", seed=3
+)
 few = torch.utils.data.Subset(training_set, range(192))
 
 
 def train_shortly(name, **options):
     torch.manual_seed(3)
-    model = CaptionModel(ModelConfig(attention_dim=32, embed_dim=32, decoder_dim=32), vocabulary)
+    model = CaptionModel(
+        ModelConfig(attention_dim=32, embed_dim=32, decoder_dim=32), vocabulary
+    )
     loader, to = make_loader(few, short), folder / name
     options = {"checkpoint_minutes": 0, "progress": False} | options
-    return model, train(model, loader, lambda model: {"bleu4": 1.0}, short, to, **options)
+    return model, train(
+        model, loader, lambda model: {"bleu4": 1.0}, short, to, **options
+    )
 
 
 class PowerCut(Exception):
@@ -1098,7 +1302,9 @@ try:
     train_shortly("b", objective=until_the_lights_go_out)
 except PowerCut:
     place = json.loads((folder / "b" / "last" / "training.json").read_text())
-    print(f"stopped in epoch {len(place['history']) + 1}, after step {place['so_far']['steps']}")
+    print(
+        f"stopped in epoch {len(place['history']) + 1}, after step {place['so_far']['steps']}"
+    )
 
 resumed, history = train_shortly("b", resume=True)
 print("epochs in the history:", [row["epoch"] for row in history])
@@ -1118,9 +1324,15 @@ for name, weight in unbroken.state_dict().items():
 # %%
 from captionlib.data import CaptionDataset
 
-second = TrainConfig(epochs=1, batch_size=4, fine_tune_encoder=True, encoder_learning_rate=1e-4)
-pictures = torch.utils.data.Subset(CaptionDataset(folder / "data", "TRAIN"), range(8))
-before = {name: weight.clone() for name, weight in best.encoder.state_dict().items()}
+second = TrainConfig(
+    epochs=1, batch_size=4, fine_tune_encoder=True, encoder_learning_rate=1e-4
+)
+pictures = torch.utils.data.Subset(
+    CaptionDataset(folder / "data", "TRAIN"), range(8)
+)
+before = {
+    name: weight.clone() for name, weight in best.encoder.state_dict().items()
+}
 train(
     best,
     make_loader(pictures, second),
@@ -1140,7 +1352,9 @@ print(
 )
 
 # %%
-assert changed and not any("running_" in name for name in changed)  # batch norm's statistics stay
+assert changed and not any(
+    "running_" in name for name in changed
+)  # batch norm's statistics stay
 
 # %% [markdown]
 # On COCO the original's author trained the decoder for 20 epochs with batches of 80 and the rate
@@ -1164,7 +1378,11 @@ assert changed and not any("running_" in name for name in changed)  # batch norm
 # own words begin at none and end at the setting `own_words`.
 
 # %% mystnb={"figure": {"caption": "Three ways to the same share of own words, here a quarter.", "name": "fig-training-own-words"}, "image": {"alt": "Three curves of the share of own words over a training, all from 0 to 0.25. Linear is a straight line. Exponential rises steeply and then flattens. Inverse sigmoid stays low, rises steeply around the middle and flattens: an S."}} tags=["hide-input"]
-from captionlib.engine.scheduled_sampling import feed_own_words, own_word_share, scheduled_sampling
+from captionlib.engine.scheduled_sampling import (
+    feed_own_words,
+    own_word_share,
+    scheduled_sampling,
+)
 
 figure, panel = plt.subplots(figsize=(7, 2.4), facecolor="white")
 for ramp, kind in (
@@ -1174,8 +1392,15 @@ for ramp, kind in (
 ):
     settings = TrainConfig(own_words=0.25, own_words_ramp=ramp)
     points = [i / 100 for i in range(101)]
-    panel.plot(points, [own_word_share(settings, p) for p in points], color=kind, label=ramp)
-panel.set(xlabel="share of the training that is over", ylabel="share of own words")
+    panel.plot(
+        points,
+        [own_word_share(settings, p) for p in points],
+        color=kind,
+        label=ramp,
+    )
+panel.set(
+    xlabel="share of the training that is over", ylabel="share of own words"
+)
 panel.legend(frameon=False)
 plt.show()
 
@@ -1193,12 +1418,18 @@ plt.show()
 scene, words = validation[:1], torch.full((1, 12), vocabulary.start)
 fed = feed_own_words(best.decoder, best.encode(scene), words, share=1.0)
 print(" ".join(until_end(fed[0, 1:].tolist(), vocabulary)))
-assert until_end(fed[0, 1:].tolist(), vocabulary) == write_greedily(best, scene, max_words=11)[0]
+assert (
+    until_end(fed[0, 1:].tolist(), vocabulary)
+    == write_greedily(best, scene, max_words=11)[0]
+)
 
 grids, captions, lengths = next(iter(make_loader(few, short)))
 batch = (grids, captions.flatten(0, 1), lengths.flatten(), short)
 best.eval()  # no dropout, so that two passes can be compared
-assert scheduled_sampling(best, *batch)[0].total == teacher_forcing(best, *batch)[0].total
+assert (
+    scheduled_sampling(best, *batch)[0].total
+    == teacher_forcing(best, *batch)[0].total
+)
 
 # %% [markdown]
 # A warning goes with it {cite}`huszar2015`. The targets stay where they were, so the model learns to say
@@ -1223,16 +1454,30 @@ from captionlib.engine.processes import Processes
 
 pair = [Processes() for _ in range(2)]
 for number, process in enumerate(pair):
-    process.number, process.count = number, 2  # as if Accelerate had started two
+    process.number, process.count = (
+        number,
+        2,
+    )  # as if Accelerate had started two
 whole, *shares = (
-    next(iter(torch.utils.data.DataLoader(few, batch_sampler=Batches(192, 5, processes=process))))
+    next(
+        iter(
+            torch.utils.data.DataLoader(
+                few, batch_sampler=Batches(192, 5, processes=process)
+            )
+        )
+    )
     for process in (Processes(), *pair)
 )
 sizes = {"words": [], "captions": []}
 for _, _, lengths in (whole, *shares):
     sizes["words"].append(int((lengths - 1).sum()))
     sizes["captions"].append(lengths.numel())
-print("images:", [len(share[0]) for share in (whole, *shares)], " words:", sizes["words"])
+print(
+    "images:",
+    [len(share[0]) for share in (whole, *shares)],
+    " words:",
+    sizes["words"],
+)
 
 
 def gradient(batch, mean):
@@ -1252,7 +1497,9 @@ together = sum(gradient(share, everybodys) for share in shares) / 2
 alone = gradient(whole, Processes().mean)
 torch.testing.assert_close(together, alone)
 careless = sum(gradient(share, Processes().mean) for share in shares) / 2
-print(f"a mean of means is off by {(careless - alone).norm() / alone.norm():.1%}")
+print(
+    f"a mean of means is off by {(careless - alone).norm() / alone.norm():.1%}"
+)
 
 # %%
 assert (careless - alone).norm() > 1e-3 * alone.norm()

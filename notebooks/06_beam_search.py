@@ -38,20 +38,42 @@ import matplotlib.pyplot as plt
 from captionlib.book.diagrams import PALETTE, arrow, box, canvas
 
 axes = canvas(10, 4.7)
-for x, title in [(2.6, "first word"), (5.3, "second word"), (8.2, "third word")]:
+for x, title in [
+    (2.6, "first word"),
+    (5.3, "second word"),
+    (8.2, "third word"),
+]:
     axes.text(x, 4.45, title, ha="center", color=PALETTE["plain"], fontsize=10)
 
 
 def node(x, y, word, probability, kind, parent, width=1.0):
     """A word of the tree; `kind` None for one that is not kept."""
     color = PALETTE[kind] if kind else "#6f6f6f"
-    style = {"arrowstyle": "-", "color": color, "linewidth": 1.6 if kind else 0.8}
+    style = {
+        "arrowstyle": "-",
+        "color": color,
+        "linewidth": 1.6 if kind else 0.8,
+    }
     axes.annotate("", (x - width / 2, y), parent, arrowprops=style)
     if kind:
         box(axes, x, y, width, 0.42, word, kind)
     else:
-        axes.text(x - width / 2 + 0.06, y, word, va="center", color="#6f6f6f", fontsize=9)
-    axes.text(x + width / 2 + 0.06, y, f"{probability:.3g}", va="center", color=color, fontsize=9)
+        axes.text(
+            x - width / 2 + 0.06,
+            y,
+            word,
+            va="center",
+            color="#6f6f6f",
+            fontsize=9,
+        )
+    axes.text(
+        x + width / 2 + 0.06,
+        y,
+        f"{probability:.3g}",
+        va="center",
+        color=color,
+        fontsize=9,
+    )
     return x + width / 2 + 0.42, y
 
 
@@ -70,8 +92,22 @@ node(8.2, 3.8, "a dog sleeps", 0.12, "word", a_dog, 1.5)
 node(8.2, 3.25, "a dog <end>", 0.08, None, a_dog, 1.5)
 node(8.2, 1.1, "dogs sleep <end>", 0.324, "state", dogs_sleep, 1.5)
 node(8.2, 0.45, "dogs sleep a", 0.036, None, dogs_sleep, 1.5)
-axes.text(8.95, 4.1, "can't win any more", ha="right", color=PALETTE["word"], fontsize=8.5)
-axes.text(8.95, 1.4, "finished, and the best", ha="right", color=PALETTE["state"], fontsize=8.5)
+axes.text(
+    8.95,
+    4.1,
+    "can't win any more",
+    ha="right",
+    color=PALETTE["word"],
+    fontsize=8.5,
+)
+axes.text(
+    8.95,
+    1.4,
+    "finished, and the best",
+    ha="right",
+    color=PALETTE["state"],
+    fontsize=8.5,
+)
 plt.show()
 
 # %% [markdown]
@@ -140,7 +176,9 @@ def every_sentence(table, longest, words=("<start>",), probability=1.0):
         if word == "<end>":
             yield probability * p, " ".join(words[1:])
         elif len(words) <= longest:
-            yield from every_sentence(table, longest, (*words, word), probability * p)
+            yield from every_sentence(
+                table, longest, (*words, word), probability * p
+            )
 
 
 sentences = sorted(every_sentence(NEXT, longest=4), reverse=True)
@@ -192,11 +230,16 @@ def beam_on_table(table, beam_size):
         ]
         candidates.sort(reverse=True)
         kept = candidates[: beam_size - len(finished)]
-        finished += [candidate for candidate in kept if candidate[1][-1] == "<end>"]
+        finished += [
+            candidate for candidate in kept if candidate[1][-1] == "<end>"
+        ]
         best = max(finished, default=(-math.inf, []))
         live = [c for c in kept if c[1][-1] != "<end>" and c[0] > best[0]]
         print(
-            *(f"{math.exp(log_prob):.3f} {' '.join(words[1:])}" for log_prob, words in kept),
+            *(
+                f"{math.exp(log_prob):.3f} {' '.join(words[1:])}"
+                for log_prob, words in kept
+            ),
             sep=" | ",
         )
     return best
@@ -206,7 +249,9 @@ log_prob, words = beam_on_table(NEXT, beam_size=2)
 
 # %%
 assert words[1:] == ["dogs", "sleep", "<end>"]
-assert math.isclose(math.exp(log_prob), 0.324) and math.isclose(sentences[0][0], 0.324)
+assert math.isclose(math.exp(log_prob), 0.324) and math.isclose(
+    sentences[0][0], 0.324
+)
 
 # %% [markdown]
 # Those are the kept nodes of the tree, column by column. A beam of one *is* greedy search. A beam
@@ -231,7 +276,9 @@ from captionlib.toy.scenes import draw_scene, scene_with_captions
 model = CaptionModel.load("toy")
 decoder, vocabulary = model.decoder, model.vocabulary
 scenes = [scene_with_captions("val", i)[0] for i in range(64)]
-images = torch.stack([torch.from_numpy(read_image(draw_scene(scene))) for scene in scenes])
+images = torch.stack(
+    [torch.from_numpy(read_image(draw_scene(scene))) for scene in scenes]
+)
 with torch.inference_mode():
     encoder_out = model.encode(images)
 print(f"{len(vocabulary)} words; encodings {tuple(encoder_out.shape)}")
@@ -249,7 +296,10 @@ print(f"{len(vocabulary)} words; encodings {tuple(encoder_out.shape)}")
 def naive_search(decoder, encoder_out, vocabulary, beam_size=5, max_words=50):
     """One image, (P, D) or (height, width, D); one row at a time."""
     grid = decoder.grid(encoder_out.unsqueeze(0))
-    live, finished = [(0.0, [vocabulary.start], decoder.init_state(grid), [])], []
+    live, finished = (
+        [(0.0, [vocabulary.start], decoder.init_state(grid), [])],
+        [],
+    )
     for step in range(max_words + 1):
         candidates = []
         for log_prob, words, state, alphas in live:
@@ -258,17 +308,25 @@ def naive_search(decoder, encoder_out, vocabulary, beam_size=5, max_words=50):
             log_probs[[vocabulary.start, vocabulary.pad]] = -math.inf
             for word in log_probs.topk(beam_size).indices.tolist():
                 total = log_prob + log_probs[word].item()
-                candidates.append((total, [*words, word], state, [*alphas, alpha[0]]))
+                candidates.append(
+                    (total, [*words, word], state, [*alphas, alpha[0]])
+                )
         candidates.sort(key=lambda candidate: candidate[0], reverse=True)
         kept = candidates[: beam_size - len(finished)]
-        finished += [candidate for candidate in kept if candidate[1][-1] == vocabulary.end]
+        finished += [
+            candidate
+            for candidate in kept
+            if candidate[1][-1] == vocabulary.end
+        ]
         if step == max_words:
             break
         best = max((candidate[0] for candidate in finished), default=-math.inf)
         live = [c for c in kept if c[1][-1] != vocabulary.end and c[0] > best]
         if not live:
             break
-    log_prob, words, _, alphas = max(finished or live, key=lambda candidate: candidate[0])
+    log_prob, words, _, alphas = max(
+        finished or live, key=lambda candidate: candidate[0]
+    )
     words = words[1:-1] if finished else words[1:]
     return log_prob, words, alphas[: len(words)]
 
@@ -320,27 +378,48 @@ class SearchConfig:
 
     beam_size: int = 5  # captions kept an image; 1 is greedy search
     max_words: int = 50  # excluding <start> and <end>
-    length_normalisation: float = 0.0  # divide log-probabilities by length ** this; 0: raw sums
+    length_normalisation: float = (
+        0.0  # divide log-probabilities by length ** this; 0: raw sums
+    )
     min_words: int = 0  # no <end> before so many
     forbid_unk: bool = False  # never say <unk>
-    no_repeat: int = 0  # no run of so many words is said twice; 0: repeat at will
+    no_repeat: int = (
+        0  # no run of so many words is said twice; 0: repeat at will
+    )
     groups: int = 1  # diverse search: split the beam into so many
-    diversity: float = 0.5  # nats off a word for each time an earlier group has just taken it
-    sample: bool = False  # draw each word instead of searching, with a beam_size of 1
+    diversity: float = (
+        0.5  # nats off a word for each time an earlier group has just taken it
+    )
+    sample: bool = (
+        False  # draw each word instead of searching, with a beam_size of 1
+    )
     temperature: float = 1.0  # sampling: below 1 bolder for the likely words, above 1 for the rest
-    top_k: int = 0  # sampling: only from so many of the likeliest words; 0: from all
+    top_k: int = (
+        0  # sampling: only from so many of the likeliest words; 0: from all
+    )
     top_p: float = 1.0  # sampling: only from the fewest words that have this much probability
 
     def __post_init__(self):
-        least = {"beam_size": 1, "max_words": 1, "length_normalisation": 0, "min_words": 0}
+        least = {
+            "beam_size": 1,
+            "max_words": 1,
+            "length_normalisation": 0,
+            "min_words": 0,
+        }
         least |= {"no_repeat": 0, "groups": 1, "diversity": 0, "top_k": 0}
         for name, low in least.items():
             if not low <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least {low}, got {getattr(self, name)}"
+                )
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+            raise ValueError(
+                f"temperature must be above 0, got {self.temperature}"
+            )
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+            raise ValueError(
+                f"top_p must be above 0 and at most 1, got {self.top_p}"
+            )
         if self.min_words > self.max_words:
             raise ValueError(
                 f"min_words must be at most max_words, {self.max_words}, got {self.min_words}"
@@ -350,9 +429,17 @@ class SearchConfig:
                 f"groups must divide the beam_size, {self.beam_size}, got {self.groups}"
             )
         if self.sample and self.beam_size != 1:
-            raise ValueError(f"beam_size must be 1 for sampling, got {self.beam_size}")
-        if not self.sample and (self.temperature, self.top_k, self.top_p) != (1, 0, 1):
-            raise ValueError("temperature, top_k and top_p are for sampling: set sample, too")
+            raise ValueError(
+                f"beam_size must be 1 for sampling, got {self.beam_size}"
+            )
+        if not self.sample and (self.temperature, self.top_k, self.top_p) != (
+            1,
+            0,
+            1,
+        ):
+            raise ValueError(
+                "temperature, top_k and top_p are for sampling: set sample, too"
+            )
 
 
 # %% [markdown]
@@ -369,7 +456,9 @@ class Hypothesis(NamedTuple):
     """A caption that a search found."""
 
     word_ids: list[int]  # without <start> and <end>
-    log_prob: float  # the model's raw sum in nats, <end> included if it was reached
+    log_prob: (
+        float  # the model's raw sum in nats, <end> included if it was reached
+    )
     alphas: Tensor  # (words, P) float on the CPU, where it looked for each word; rows sum to 1
     finished: bool  # False: no <end>; max_words came first, or no word was allowed any more
 
@@ -404,7 +493,9 @@ def best_candidates(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         wanted = count - greater.sum(dim=1, keepdim=True)
         chosen = greater | (equal & (equal.cumsum(dim=1) <= wanted))
         positions[tied] = chosen.nonzero()[:, 1].view(-1, count)
-    values, order = scores.gather(1, positions).sort(dim=1, descending=True, stable=True)
+    values, order = scores.gather(1, positions).sort(
+        dim=1, descending=True, stable=True
+    )
     return values, positions.gather(1, order)
 
 
@@ -431,11 +522,15 @@ class Partial(NamedTuple):
 
     log_prob: float  # of its words so far
     words: tuple[int, ...]  # from <start> on
-    rows: tuple[int, ...]  # for each further word, the row it came from, counted over all steps
+    rows: tuple[
+        int, ...
+    ]  # for each further word, the row it came from, counted over all steps
 
     def then(self, word: int, log_prob: float, row: int) -> "Partial":
         """The same, one word longer."""
-        return Partial(self.log_prob + log_prob, (*self.words, word), (*self.rows, row))
+        return Partial(
+            self.log_prob + log_prob, (*self.words, word), (*self.rows, row)
+        )
 
 
 # %%
@@ -467,30 +562,49 @@ class Beam:
     ):
         self.end, self.config, self.wanted = end, config, wanted
         self.group, self.numbers = group, numbers
-        self.places = config.beam_size // config.groups  # each finished caption takes one
+        self.places = (
+            config.beam_size // config.groups
+        )  # each finished caption takes one
         self.live = [Partial(0.0, (start,), ())]
         self.finished: list[Partial] = []  # at most `wanted`, best first
-        self.unfinished: list[Partial] = []  # those that could not go on, best first
+        self.unfinished: list[
+            Partial
+        ] = []  # those that could not go on, best first
 
     def score(self, caption: Partial, length: int | None = None) -> float:
         """What captions are compared by; `length` counts words and `<end>`."""
         length = length or len(caption.words) - 1
-        return caption.log_prob / max(1, length) ** self.config.length_normalisation
+        return (
+            caption.log_prob
+            / max(1, length) ** self.config.length_normalisation
+        )
 
     def advance(self, children: list[Partial]) -> None:
         """Go on with these continuations of `live`, best first; at most `places`."""
         ended = [child for child in children if child.words[-1] == self.end]
         self.places -= len(ended)
         # The sort keeps equal ones in order: of two equally good captions, the first stays.
-        self.finished = sorted(self.finished + ended, key=self.score, reverse=True)[: self.wanted]
+        self.finished = sorted(
+            self.finished + ended, key=self.score, reverse=True
+        )[: self.wanted]
         longest = self.config.max_words + 1
-        if not children or len(self.live[0].words) == longest:  # <start> and max_words
+        if (
+            not children or len(self.live[0].words) == longest
+        ):  # <start> and max_words
             said = {child.words[:-1] for child in ended}
-            over = [caption for caption in self.live if caption.words not in said]
-            self.unfinished = sorted(over, key=lambda caption: -caption.log_prob)
+            over = [
+                caption for caption in self.live if caption.words not in said
+            ]
+            self.unfinished = sorted(
+                over, key=lambda caption: -caption.log_prob
+            )
             self.live = []
             return
-        bar = self.score(self.finished[-1]) if len(self.finished) == self.wanted else -math.inf
+        bar = (
+            self.score(self.finished[-1])
+            if len(self.finished) == self.wanted
+            else -math.inf
+        )
         self.live = [  # at best, the words to come are certain
             child
             for child in children
@@ -521,7 +635,9 @@ class Row(NamedTuple):
 
 def lay_out(images: list[list[Beam]]) -> list[Row]:
     """The rows of the next step: k for each image, k being what the fullest needs."""
-    k = max((sum(len(beam.live) for beam in beams) for beams in images), default=0)
+    k = max(
+        (sum(len(beam.live) for beam in beams) for beams in images), default=0
+    )
     rows = []
     for beams in images:
         live = [Row(beam, caption) for beam in beams for caption in beam.live]
@@ -558,14 +674,22 @@ def next_log_probs(logits: Sequence[Tensor]) -> Tensor:
     """
     if len({each.shape[1] for each in logits}) > 1:
         sizes = ", ".join(str(each.shape[1]) for each in logits)
-        raise ValueError(f"expected decoders of one vocabulary, got {sizes} words")
+        raise ValueError(
+            f"expected decoders of one vocabulary, got {sizes} words"
+        )
     dtype = torch.promote_types(logits[0].dtype, torch.float32)
     log_probs = [each.log_softmax(dim=1, dtype=dtype) for each in logits]
     mean = log_probs[0]
     if len(log_probs) > 1:
-        mean = torch.stack(log_probs).logsumexp(dim=0) - math.log(len(log_probs))
-    if mean[:, 0].isnan().any():  # one of a row's scores is enough to spoil them all
-        raise ValueError("no caption: the decoder's scores are not numbers (NaN)")
+        mean = torch.stack(log_probs).logsumexp(dim=0) - math.log(
+            len(log_probs)
+        )
+    if (
+        mean[:, 0].isnan().any()
+    ):  # one of a row's scores is enough to spoil them all
+        raise ValueError(
+            "no caption: the decoder's scores are not numbers (NaN)"
+        )
     return mean
 
 
@@ -584,14 +708,20 @@ import copy
 from captionlib.decoder import DecoderWithAttention, Grid
 
 
-def as_autocast_wants(decoder: DecoderWithAttention, encoder_out: Tensor) -> tuple:
+def as_autocast_wants(
+    decoder: DecoderWithAttention, encoder_out: Tensor
+) -> tuple:
     """Both in autocast's dtype where it is on; the encodings always in a copy of their own."""
     device, dtype = encoder_out.device.type, encoder_out.dtype
     if dtype == torch.float32 and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         # What deepcopy finds in its memo, it takes instead of a copy: the weights, cast.
-        decoder = copy.deepcopy(decoder, {id(p): p.to(dtype) for p in decoder.parameters()})
-    return decoder, encoder_out.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        decoder = copy.deepcopy(
+            decoder, {id(p): p.to(dtype) for p in decoder.parameters()}
+        )
+    return decoder, encoder_out.to(
+        dtype, copy=True, memory_format=torch.contiguous_format
+    )
 
 
 class Ensemble:
@@ -602,13 +732,21 @@ class Ensemble:
         encoder_outs: M tensors (B, P, D) or (B, height, width, D); they are copied once.
     """
 
-    def __init__(self, decoders: Sequence[DecoderWithAttention], encoder_outs: Sequence[Tensor]):
+    def __init__(
+        self,
+        decoders: Sequence[DecoderWithAttention],
+        encoder_outs: Sequence[Tensor],
+    ):
         self.device = encoder_outs[0].device
-        pairs = [as_autocast_wants(*pair) for pair in zip(decoders, encoder_outs, strict=True)]
+        pairs = [
+            as_autocast_wants(*pair)
+            for pair in zip(decoders, encoder_outs, strict=True)
+        ]
         self.decoders = [decoder for decoder, _ in pairs]
         self.grids = [decoder.grid(own) for decoder, own in pairs]
         self.states = [
-            pair[0].init_state(grid) for pair, grid in zip(pairs, self.grids, strict=True)
+            pair[0].init_state(grid)
+            for pair, grid in zip(pairs, self.grids, strict=True)
         ]
 
     def step(self, words: list[int]) -> tuple[Tensor, Tensor]:
@@ -619,7 +757,9 @@ class Ensemble:
         last = torch.tensor(words, device=self.device)
         steps = [
             decoder.step(last, state, grid)
-            for decoder, state, grid in zip(self.decoders, self.states, self.grids, strict=True)
+            for decoder, state, grid in zip(
+                self.decoders, self.states, self.grids, strict=True
+            )
         ]
         self.states = [state for state, _ in steps]
         logits = [
@@ -641,7 +781,10 @@ class Ensemble:
                 if place != image:
                     for tensor in grid:
                         tensor[place] = tensor[image]
-        self.grids = [Grid(*(tensor[: len(images)] for tensor in grid)) for grid in self.grids]
+        self.grids = [
+            Grid(*(tensor[: len(images)] for tensor in grid))
+            for grid in self.grids
+        ]
         chosen = torch.tensor(rows, dtype=torch.long, device=self.device)
         self.states = [state.select(chosen) for state in self.states]
 
@@ -665,13 +808,20 @@ def repeats(words: Sequence[int], n: int) -> set[int]:
     Source: Paulus et al. 2018 (arXiv:1705.04304), section 2.5, where n is 3.
     """
     tail = words[len(words) - n + 1 :]
-    return {words[i + n - 1] for i in range(len(words) - n + 1) if words[i : i + n - 1] == tail}
+    return {
+        words[i + n - 1]
+        for i in range(len(words) - n + 1)
+        if words[i : i + n - 1] == tail
+    }
 
 
 # %%
 said = "a dog next to a dog next".split()
 print(repeats(said, 3), repeats(said, 2), repeats(said[:2], 2))
-assert repeats(said, 3) == repeats(said, 2) == {"to"} and repeats(said[:2], 2) == set()
+assert (
+    repeats(said, 3) == repeats(said, 2) == {"to"}
+    and repeats(said[:2], 2) == set()
+)
 assert repeats(said, 1) == set(said)
 
 # %% [markdown]
@@ -684,7 +834,10 @@ from captionlib.data import Vocabulary
 
 
 def forbid(
-    log_probs: Tensor, captions: list[Partial], vocabulary: Vocabulary, config: SearchConfig
+    log_probs: Tensor,
+    captions: list[Partial],
+    vocabulary: Vocabulary,
+    config: SearchConfig,
 ) -> None:
     """Rule out, in place, what may not come next: (N, V) for N captions of equal length."""
     never = [vocabulary.start, vocabulary.pad]
@@ -694,7 +847,9 @@ def forbid(
         never.append(vocabulary.end)
     log_probs[:, never] = -math.inf
     if config.no_repeat:
-        found = [repeats(caption.words, config.no_repeat) for caption in captions]
+        found = [
+            repeats(caption.words, config.no_repeat) for caption in captions
+        ]
         rows = [row for row, words in enumerate(found) for _ in words]
         log_probs[rows, [word for words in found for word in words]] = -math.inf
 
@@ -733,12 +888,18 @@ def draw(log_probs: Tensor, numbers: Tensor, config: SearchConfig) -> Tensor:
     Source: Fan et al. 2018 (arXiv:1805.04833), section 5.4; Holtzman et al. 2020
     (arXiv:1904.09751), section 3.1.
     """
-    scores = (log_probs / config.temperature).clamp_(min=torch.finfo(log_probs.dtype).min)
+    scores = (log_probs / config.temperature).clamp_(
+        min=torch.finfo(log_probs.dtype).min
+    )
     words = None
     if config.top_k or config.top_p < 1:
         scores, words = best_candidates(scores, config.top_k or scores.shape[1])
     reached = scores.softmax(dim=1).cumsum(dim=1)
-    last = (reached < config.top_p).sum(dim=1, keepdim=True).clamp_(max=scores.shape[1] - 1)
+    last = (
+        (reached < config.top_p)
+        .sum(dim=1, keepdim=True)
+        .clamp_(max=scores.shape[1] - 1)
+    )
     target = numbers.to(reached.dtype).unsqueeze(1) * reached.gather(1, last)
     drawn = torch.searchsorted(reached, target, right=True)
     return (drawn if words is None else words.gather(1, drawn)).squeeze(1)
@@ -752,8 +913,13 @@ p = torch.tensor([0.1, 0.5, 0.05, 0.35])
 numbers = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
 for settings in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.9}):
     config = SearchConfig(beam_size=1, sample=True, **settings)
-    drawn = draw(p.log().expand(10_000, -1), numbers, config).bincount(minlength=4) / 10_000
-    print(f"{settings or 'as it is'!s:<20}", *(f"{share:.2f}" for share in drawn))
+    drawn = (
+        draw(p.log().expand(10_000, -1), numbers, config).bincount(minlength=4)
+        / 10_000
+    )
+    print(
+        f"{settings or 'as it is'!s:<20}", *(f"{share:.2f}" for share in drawn)
+    )
     expected = p ** (1 / config.temperature)
     if settings.keys() & {"top_k", "top_p"}:
         expected[p < (0.2 if config.top_k else 0.1)] = 0
@@ -768,13 +934,19 @@ for settings in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.9}):
 
 # %%
 #| export
-def sample_next(rows: list[Row], log_probs: Tensor, config: SearchConfig, first_row: int) -> None:
+def sample_next(
+    rows: list[Row], log_probs: Tensor, config: SearchConfig, first_row: int
+) -> None:
     """Advance every beam by a drawn word; `first_row` is the first row's number over all steps."""
     step = len(rows[0].caption.rows)
-    numbers = torch.tensor([row.beam.numbers[step] if row.beam else 0.0 for row in rows])
+    numbers = torch.tensor(
+        [row.beam.numbers[step] if row.beam else 0.0 for row in rows]
+    )
     words = draw(log_probs, numbers.to(log_probs.device), config)
     values = log_probs.gather(1, words.unsqueeze(1)).squeeze(1).tolist()
-    for number, (row, word, value) in enumerate(zip(rows, words.tolist(), values, strict=True)):
+    for number, (row, word, value) in enumerate(
+        zip(rows, words.tolist(), values, strict=True)
+    ):
         if row.beam:
             child = row.caption.then(word, value, first_row + number)
             row.beam.advance([child] if value > -math.inf else [])
@@ -816,14 +988,24 @@ def search_next(
     """
     B, V = len(running), log_probs.shape[1]
     k = len(rows) // B
-    said = [Counter() for _ in running]  # the words that earlier groups have just taken
+    said = [
+        Counter() for _ in running
+    ]  # the words that earlier groups have just taken
     for group in range(config.groups):
         so_far = [
-            row.caption.log_prob if row.beam and row.beam.group == group else -math.inf
+            row.caption.log_prob
+            if row.beam and row.beam.group == group
+            else -math.inf
             for row in rows
         ]
-        totals = (log_probs.new_tensor(so_far).unsqueeze(1) + log_probs).view(B, k, V)
-        if avoid := [(i, *pair) for i, counts in enumerate(said) for pair in counts.items()]:
+        totals = (log_probs.new_tensor(so_far).unsqueeze(1) + log_probs).view(
+            B, k, V
+        )
+        if avoid := [
+            (i, *pair)
+            for i, counts in enumerate(said)
+            for pair in counts.items()
+        ]:
             images, words, counts = map(list, zip(*avoid, strict=True))
             penalties = config.diversity * log_probs.new_tensor(counts)
             totals[images, :, words] -= penalties.unsqueeze(1)
@@ -831,17 +1013,27 @@ def search_next(
             totals.view(B, k * V), config.beam_size // config.groups
         )
         values = log_probs.view(B, k * V).gather(1, positions)
-        found = zip(running, scores.tolist(), positions.tolist(), values.tolist(), strict=True)
+        found = zip(
+            running,
+            scores.tolist(),
+            positions.tolist(),
+            values.tolist(),
+            strict=True,
+        )
         for i, (beams, *candidates) in enumerate(found):
             beam = beams[group]
             if not beam.live:
                 continue
             children = []
-            for score, position, value in list(zip(*candidates, strict=True))[: beam.places]:
+            for score, position, value in list(zip(*candidates, strict=True))[
+                : beam.places
+            ]:
                 if score > -math.inf:
                     place, word = divmod(position, V)
                     row = i * k + place
-                    children.append(rows[row].caption.then(word, value, first_row + row))
+                    children.append(
+                        rows[row].caption.then(word, value, first_row + row)
+                    )
             said[i].update(child.words[-1] for child in children)
             beam.advance(children)
 
@@ -863,15 +1055,22 @@ def close_up(running: list[list[Beam]]) -> list[int]:
     return [place if live[place] else behind.pop() for place in range(left)]
 
 
-def grow(images: list[list[Beam]], ensemble: Ensemble, vocabulary: Vocabulary) -> Tensor:
+def grow(
+    images: list[list[Beam]], ensemble: Ensemble, vocabulary: Vocabulary
+) -> Tensor:
     """Search until every beam is done. Returns the alphas (rows of all steps, P), on the CPU."""
     config = images[0][0].config
     running, rows, first_row = images, lay_out(images), 0
     places = list(range(len(images)))
-    ensemble.select(places, [place for place in places for _ in range(len(rows) // len(images))])
+    ensemble.select(
+        places,
+        [place for place in places for _ in range(len(rows) // len(images))],
+    )
     history = []
     while running:
-        log_probs, alpha = ensemble.step([row.caption.words[-1] for row in rows])
+        log_probs, alpha = ensemble.step(
+            [row.caption.words[-1] for row in rows]
+        )
         history.append(alpha.float().cpu())
         forbid(log_probs, [row.caption for row in rows], vocabulary, config)
         if config.sample:
@@ -881,7 +1080,9 @@ def grow(images: list[list[Beam]], ensemble: Ensemble, vocabulary: Vocabulary) -
         places = close_up(running)
         running = [running[place] for place in places]
         next_rows = lay_out(running)
-        ensemble.select(places, [row.caption.rows[-1] - first_row for row in next_rows])
+        ensemble.select(
+            places, [row.caption.rows[-1] - first_row for row in next_rows]
+        )
         first_row, rows = first_row + len(rows), next_rows
     return torch.cat(history)
 
@@ -903,7 +1104,10 @@ def ranked(beams: list[Beam]) -> list[Partial]:
     for rank in zip_longest(*(beam.captions() for beam in beams)):
         some = [caption for caption in rank if caption]
         if not beams[0].config.sample:
-            some.sort(key=lambda c: (c.words[-1] == beams[0].end, beams[0].score(c)), reverse=True)
+            some.sort(
+                key=lambda c: (c.words[-1] == beams[0].end, beams[0].score(c)),
+                reverse=True,
+            )
         captions += some
     return captions
 
@@ -934,20 +1138,28 @@ def beam_search_all(
         ValueError: as `beam_search` does, and if `captions` is not in its range.
     """
     if captions < 1 or not (config.sample or captions <= config.beam_size):
-        most = "" if config.sample else f" and at most the beam_size, {config.beam_size}"
+        most = (
+            ""
+            if config.sample
+            else f" and at most the beam_size, {config.beam_size}"
+        )
         raise ValueError(f"captions must be at least 1{most}, got {captions}")
     decoders = decoder if isinstance(decoder, Sequence) else [decoder]
     if isinstance(encoder_out, Tensor):
         encoder_out = [encoder_out] * len(decoders)
     images = [len(each) for each in encoder_out]
     if len(images) != len(decoders) or len(set(images)) != 1:
-        raise ValueError(f"expected encodings for each of {len(decoders)} decoders, got {images}")
+        raise ValueError(
+            f"expected encodings for each of {len(decoders)} decoders, got {images}"
+        )
     if images[0] == 0:
         return []
 
     groups = captions if config.sample else config.groups
     numbers = [[()] * groups] * images[0]
-    if config.sample:  # all at once, so that no image's draws depend on how long others go on
+    if (
+        config.sample
+    ):  # all at once, so that no image's draws depend on how long others go on
         size = (images[0], groups, config.max_words + 1)
         device = generator.device if generator else None
         numbers = torch.rand(size, generator=generator, device=device).tolist()
@@ -961,7 +1173,11 @@ def beam_search_all(
     ]
     training = [each.training for each in decoders]
     try:
-        alphas = grow(beams, Ensemble([d.eval() for d in decoders], encoder_out), vocabulary)
+        alphas = grow(
+            beams,
+            Ensemble([d.eval() for d in decoders], encoder_out),
+            vocabulary,
+        )
     finally:
         for each, mode in zip(decoders, training, strict=True):
             each.train(mode)
@@ -972,7 +1188,10 @@ def beam_search_all(
         rows = torch.tensor(caption.rows[: len(words)], dtype=torch.long)
         return Hypothesis(words, caption.log_prob, alphas[rows], finished)
 
-    return [[answer(caption) for caption in ranked(of_image)[:captions]] for of_image in beams]
+    return [
+        [answer(caption) for caption in ranked(of_image)[:captions]]
+        for of_image in beams
+    ]
 
 
 # %% [markdown]
@@ -1015,7 +1234,9 @@ def beam_search(
     Raises:
         ValueError: if a decoder's scores are NaN, or an ensemble's parts don't fit together.
     """
-    found = beam_search_all(decoder, encoder_out, vocabulary, config, 1, generator)
+    found = beam_search_all(
+        decoder, encoder_out, vocabulary, config, 1, generator
+    )
     return [hypotheses[0] for hypotheses in found]
 
 
@@ -1043,7 +1264,9 @@ naive, naive_seconds = best_of_three(
     lambda: [naive_search(decoder, grid, vocabulary) for grid in some]
 )
 found, seconds = best_of_three(lambda: beam_search(decoder, some, vocabulary))
-print(f"32 scenes, beam 5: naive {naive_seconds:.2f} s, batched {seconds:.2f} s")
+print(
+    f"32 scenes, beam 5: naive {naive_seconds:.2f} s, batched {seconds:.2f} s"
+)
 print(f"{naive_seconds / seconds:.1f} times as fast")
 
 # %%
@@ -1051,7 +1274,9 @@ for (log_prob, words, alphas), hypothesis in zip(naive, found, strict=True):
     assert abs(log_prob - hypothesis.log_prob) < 1e-3
     assert len(hypothesis.alphas) == len(hypothesis.word_ids)
     if hypothesis.word_ids == words and words:
-        torch.testing.assert_close(hypothesis.alphas, torch.stack(alphas), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            hypothesis.alphas, torch.stack(alphas), atol=1e-4, rtol=0
+        )
 
 # %% [markdown]
 # Three more things must hold. A beam of one is greedy search; the log-probability is the one that
@@ -1060,7 +1285,9 @@ for (log_prob, words, alphas), hypothesis in zip(naive, found, strict=True):
 # %%
 from torch.nn.utils.rnn import pad_packed_sequence
 
-greedy_found = beam_search(decoder, encoder_out, vocabulary, SearchConfig(beam_size=1))
+greedy_found = beam_search(
+    decoder, encoder_out, vocabulary, SearchConfig(beam_size=1)
+)
 with torch.inference_mode():
     grid = decoder.grid(encoder_out[:1])
     state, words = decoder.init_state(grid), [vocabulary.start]
@@ -1069,12 +1296,18 @@ with torch.inference_mode():
         words.append(int(decoder.word_logits(state.hidden).argmax()))
     assert words[1:-1] == greedy_found[0].word_ids
 
-    caption = torch.tensor([[vocabulary.start, *found[0].word_ids, vocabulary.end]])
+    caption = torch.tensor(
+        [[vocabulary.start, *found[0].word_ids, vocabulary.end]]
+    )
     out = decoder(encoder_out[:1], caption, torch.tensor([caption.shape[1]]))
-    log_probs = pad_packed_sequence(out.logits, batch_first=True)[0].log_softmax(dim=2)
+    log_probs = pad_packed_sequence(out.logits, batch_first=True)[
+        0
+    ].log_softmax(dim=2)
     forced = log_probs[0].gather(1, caption[0, 1:, None]).sum()
     assert abs(forced - found[0].log_prob) < 1e-3
-    torch.testing.assert_close(out.alphas[0, :-1], found[0].alphas, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        out.alphas[0, :-1], found[0].alphas, atol=1e-4, rtol=0
+    )
 
 # %% [markdown]
 # ## What a wider beam brings
@@ -1085,17 +1318,25 @@ with torch.inference_mode():
 # %% tags=["nbval-ignore-output"]
 widths = [1, 3, 5]
 by_width = {
-    width: beam_search(decoder, encoder_out, vocabulary, SearchConfig(beam_size=width))
+    width: beam_search(
+        decoder, encoder_out, vocabulary, SearchConfig(beam_size=width)
+    )
     for width in widths
 }
 for width, hypotheses in by_width.items():
-    mean = sum(hypothesis.log_prob for hypothesis in hypotheses) / len(hypotheses)
-    words = sum(len(hypothesis.word_ids) for hypothesis in hypotheses) / len(hypotheses)
+    mean = sum(hypothesis.log_prob for hypothesis in hypotheses) / len(
+        hypotheses
+    )
+    words = sum(len(hypothesis.word_ids) for hypothesis in hypotheses) / len(
+        hypotheses
+    )
     changed = sum(
         hypothesis.word_ids != other.word_ids
         for hypothesis, other in zip(hypotheses, by_width[1], strict=True)
     )
-    print(f"beam {width}: {mean:6.2f} nats, {words:4.1f} words, {changed:2d} changed")
+    print(
+        f"beam {width}: {mean:6.2f} nats, {words:4.1f} words, {changed:2d} changed"
+    )
 
 # %% [markdown]
 # A wider beam finds captions that the model thinks likelier; that is all it can promise. Whether
@@ -1109,7 +1350,8 @@ for width, hypotheses in by_width.items():
 
 # %%
 gain = [
-    wide.log_prob - narrow.log_prob for wide, narrow in zip(by_width[5], by_width[1], strict=True)
+    wide.log_prob - narrow.log_prob
+    for wide, narrow in zip(by_width[5], by_width[1], strict=True)
 ]
 most = sorted(range(len(scenes)), key=lambda i: -gain[i])[:3]
 
@@ -1147,14 +1389,19 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 # %% tags=["nbval-ignore-output"]
 from captionlib.book.beam_trace import beam_view, trace_search
 
-trace = trace_search(decoder, encoder_out[most[0]], vocabulary, SearchConfig(beam_size=3))
+trace = trace_search(
+    decoder, encoder_out[most[0]], vocabulary, SearchConfig(beam_size=3)
+)
 beam_view(trace)
 
 # %%
 step, place = trace.winners()[-1]
 traced = trace.steps[step][place]
 assert abs(traced.log_prob - by_width[3][most[0]].log_prob) < 1e-3
-assert all(sum(c.fate != "dropped" for c in candidates) <= 3 for candidates in trace.steps)
+assert all(
+    sum(c.fate != "dropped" for c in candidates) <= 3
+    for candidates in trace.steps
+)
 
 # %% [markdown]
 # ### Length
@@ -1166,8 +1413,13 @@ mean_words = []
 for exponent in (0.0, 0.7, 1.0):
     config = SearchConfig(beam_size=5, length_normalisation=exponent)
     hypotheses = beam_search(decoder, encoder_out, vocabulary, config)
-    mean_words.append(sum(len(hypothesis.word_ids) for hypothesis in hypotheses) / len(hypotheses))
-    print(f"length to the power {exponent}: {mean_words[-1]:.2f} words on average")
+    mean_words.append(
+        sum(len(hypothesis.word_ids) for hypothesis in hypotheses)
+        / len(hypotheses)
+    )
+    print(
+        f"length to the power {exponent}: {mean_words[-1]:.2f} words on average"
+    )
 
 # %%
 assert mean_words[0] < mean_words[-1]
@@ -1181,9 +1433,13 @@ assert mean_words[0] < mean_words[-1]
 # %% tags=["nbval-ignore-output"]
 endless = copy.deepcopy(decoder)
 endless.fc.bias.data[vocabulary.end] = -math.inf
-(hypothesis,) = beam_search(endless, encoder_out[:1], vocabulary, SearchConfig(max_words=15))
+(hypothesis,) = beam_search(
+    endless, encoder_out[:1], vocabulary, SearchConfig(max_words=15)
+)
 print(" ".join(vocabulary.decode(hypothesis.word_ids)))
-print("finished:", hypothesis.finished, " alphas:", tuple(hypothesis.alphas.shape))
+print(
+    "finished:", hypothesis.finished, " alphas:", tuple(hypothesis.alphas.shape)
+)
 
 # %%
 assert not hypothesis.finished
@@ -1199,7 +1455,9 @@ assert len(hypothesis.word_ids) == len(hypothesis.alphas) == 15
 
 # %% tags=["nbval-ignore-output"]
 for settings in ({}, {"min_words": 10}, {"no_repeat": 2, "min_words": 10}):
-    hypothesis = beam_search(decoder, encoder_out[:1], vocabulary, SearchConfig(**settings))[0]
+    hypothesis = beam_search(
+        decoder, encoder_out[:1], vocabulary, SearchConfig(**settings)
+    )[0]
     text = " ".join(vocabulary.decode(hypothesis.word_ids))
     print(f"{hypothesis.log_prob:6.2f} nats  {text}")
     words = hypothesis.word_ids
@@ -1221,7 +1479,9 @@ ways = {
 several = {}
 for way, config in ways.items():
     generator = torch.Generator().manual_seed(0)
-    several[way] = beam_search_all(decoder, encoder_out, vocabulary, config, 4, generator)
+    several[way] = beam_search_all(
+        decoder, encoder_out, vocabulary, config, 4, generator
+    )
     print(way)
     for hypothesis in several[way][0]:
         text = " ".join(vocabulary.decode(hypothesis.word_ids))
@@ -1234,12 +1494,16 @@ for way, config in ways.items():
 # %% tags=["nbval-ignore-output"]
 likely, first_words = {}, {}
 for way, found in several.items():
-    total = sum(hypothesis.log_prob for captions in found for hypothesis in captions)
-    likely[way] = total / (4 * len(found))
-    first_words[way] = sum(len({h.word_ids[0] for h in captions}) for captions in found) / len(
-        found
+    total = sum(
+        hypothesis.log_prob for captions in found for hypothesis in captions
     )
-    print(f"{way:<8} {likely[way]:7.2f} nats {first_words[way]:5.2f} first words")
+    likely[way] = total / (4 * len(found))
+    first_words[way] = sum(
+        len({h.word_ids[0] for h in captions}) for captions in found
+    ) / len(found)
+    print(
+        f"{way:<8} {likely[way]:7.2f} nats {first_words[way]:5.2f} first words"
+    )
 
 # %%
 assert likely["beam"] > likely["groups"] > likely["samples"] < likely["nucleus"]
@@ -1261,13 +1525,18 @@ forgetful = copy.deepcopy(decoder)
 torch.manual_seed(0)
 with torch.no_grad():
     for parameter in forgetful.parameters():
-        parameter += 0.2 * parameter.std(correction=0) * torch.randn_like(parameter)
+        parameter += (
+            0.2 * parameter.std(correction=0) * torch.randn_like(parameter)
+        )
 
 ensemble = beam_search([decoder, forgetful], encoder_out, vocabulary)
 twice = beam_search([decoder, decoder], encoder_out, vocabulary)
 for one, two in zip(by_width[5], twice, strict=True):
     assert abs(one.log_prob - two.log_prob) < 1e-3
-assert any(one.word_ids != two.word_ids for one, two in zip(by_width[5], ensemble, strict=True))
+assert any(
+    one.word_ids != two.word_ids
+    for one, two in zip(by_width[5], ensemble, strict=True)
+)
 
 # %% [markdown]
 # ## Departures
@@ -1364,7 +1633,9 @@ import math
 from captionlib.exercises import check
 
 
-def advance(live, finished, table, k):  # table: as NEXT at the start of the chapter
+def advance(
+    live, finished, table, k
+):  # table: as NEXT at the start of the chapter
     live, finished = ..., ...
     return live, finished
 

@@ -52,7 +52,13 @@ def runs(words, n):
 axes = canvas(10, 3.5)
 axes.text(0.2, 3.2, "three people", color=PALETTE["plain"], fontsize=10)
 for row, reference in enumerate(references):
-    axes.text(0.2, 2.8 - 0.36 * row, " ".join(reference), fontsize=9.5, color="#1a1a1a")
+    axes.text(
+        0.2,
+        2.8 - 0.36 * row,
+        " ".join(reference),
+        fontsize=9.5,
+        color="#1a1a1a",
+    )
 step, left = 0.76, 4.4
 for i, word in enumerate(hypothesis):
     box(axes, left + step * i, 3.15, 0.7, 0.45, word, "word", size=10)
@@ -131,7 +137,9 @@ def ngram_counts(words: Words, longest: int = 4) -> Counter[tuple[str, ...]]:
     return Counter(
         ngram
         for n in range(1, longest + 1)
-        for ngram in zip(*(words[i:] for i in range(n)), strict=False)  # stop at the last word
+        for ngram in zip(
+            *(words[i:] for i in range(n)), strict=False
+        )  # stop at the last word
     )
 
 
@@ -156,8 +164,12 @@ def clipped_precision(references, hypothesis, n):
     for reference in references:
         most |= ngram_counts(reference)
     counts = ngram_counts(hypothesis)
-    matched = sum(count for ngram, count in (counts & most).items() if len(ngram) == n)
-    return matched, sum(count for ngram, count in counts.items() if len(ngram) == n)
+    matched = sum(
+        count for ngram, count in (counts & most).items() if len(ngram) == n
+    )
+    return matched, sum(
+        count for ngram, count in counts.items() if len(ngram) == n
+    )
 
 
 print("the × 7:", clipped_precision(references, ["the"] * 7, 1))
@@ -237,17 +249,25 @@ from captionlib.toy.scenes import describe, random_scene
 
 rng = Random(0)
 scenes = [random_scene(rng) for _ in range(200)]
-scene_references = [[describe(scene, rng) for _ in range(5)] for scene in scenes]
+scene_references = [
+    [describe(scene, rng) for _ in range(5)] for scene in scenes
+]
 scene_hypotheses = [describe(scene, rng) for scene in scenes]
 
 one_by_one = np.array(
     [
-        sentence_bleu(captions, words) if clipped_precision(captions, words, 4)[0] else 0.0
-        for captions, words in zip(scene_references, scene_hypotheses, strict=True)
+        sentence_bleu(captions, words)
+        if clipped_precision(captions, words, 4)[0]
+        else 0.0
+        for captions, words in zip(
+            scene_references, scene_hypotheses, strict=True
+        )
     ]
 )
 print(f"corpus  {100 * corpus_bleu(scene_references, scene_hypotheses):.1f}")
-print(f"average {100 * one_by_one.mean():.1f}, with {np.mean(one_by_one == 0):.0%} at zero")
+print(
+    f"average {100 * one_by_one.mean():.1f}, with {np.mean(one_by_one == 0):.0%} at zero"
+)
 
 
 # %% [markdown]
@@ -269,8 +289,12 @@ def check_caption(caption: Words, image: int) -> None:
     Raises:
         ValueError: it is.
     """
-    if not isinstance(caption, list | tuple) or not all(isinstance(word, str) for word in caption):
-        raise ValueError(f"image {image}: expected a caption as a list of words, got {caption!r}")
+    if not isinstance(caption, list | tuple) or not all(
+        isinstance(word, str) for word in caption
+    ):
+        raise ValueError(
+            f"image {image}: expected a caption as a list of words, got {caption!r}"
+        )
 
 
 # %%
@@ -344,7 +368,9 @@ def bleu_statistics(
             matched[len(ngram) - 1] += count
         length = len(hypothesis)
         possible = [max(0, length - n) for n in range(4)]
-        closest = min((abs(len(caption) - length), len(caption)) for caption in captions)[1]
+        closest = min(
+            (abs(len(caption) - length), len(caption)) for caption in captions
+        )[1]
         rows.append([*matched, *possible, closest])
     return np.array(rows, dtype=float)
 
@@ -375,7 +401,9 @@ def bleu_of(sums: np.ndarray) -> np.ndarray:
 
 # %%
 #| export
-def bleu(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> dict[str, float]:
+def bleu(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> dict[str, float]:
     """Corpus BLEU as `pycocoevalcap` computes it, ×100: keys "bleu1" to "bleu4".
 
     It is NLTK's `corpus_bleu` where every hypothesis has at least four words and some 4-gram
@@ -414,7 +442,10 @@ def milliseconds(function):
 
 
 four_calls = milliseconds(
-    lambda: [corpus_bleu(scene_references, scene_hypotheses, weights=w) for w in WEIGHTS]
+    lambda: [
+        corpus_bleu(scene_references, scene_hypotheses, weights=w)
+        for w in WEIGHTS
+    ]
 )
 one_pass = milliseconds(lambda: bleu(scene_references, scene_hypotheses))
 print(f"NLTK, four calls {four_calls:.0f} ms; ours, one pass {one_pass:.0f} ms")
@@ -434,13 +465,21 @@ assert one_pass < four_calls
 
 # %%
 #| export
-def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+def longest_common_subsequence(
+    first: Sequence[str], second: Sequence[str]
+) -> int:
     """Length of the longest sequence of words found in both, in order, gaps allowed."""
-    lengths = [0] * (len(second) + 1)  # of the words of `first` so far, with second[:j]
+    lengths = [0] * (
+        len(second) + 1
+    )  # of the words of `first` so far, with second[:j]
     for word in first:
         diagonal = 0
         for j, other in enumerate(second, 1):
-            longest = diagonal + 1 if word == other else max(lengths[j - 1], lengths[j])
+            longest = (
+                diagonal + 1
+                if word == other
+                else max(lengths[j - 1], lengths[j])
+            )
             diagonal, lengths[j] = lengths[j], longest
     return lengths[-1]
 
@@ -462,13 +501,21 @@ def rouge_l_scores(
     check_captions(references, hypotheses)
     scores = []
     for captions, hypothesis in zip(references, hypotheses, strict=True):
-        words = hypothesis or [""]  # pycocoevalcap takes no words for one empty word
+        words = hypothesis or [
+            ""
+        ]  # pycocoevalcap takes no words for one empty word
         filled = [caption or [""] for caption in captions]
-        common = [longest_common_subsequence(caption, words) for caption in filled]
+        common = [
+            longest_common_subsequence(caption, words) for caption in filled
+        ]
         precision = max(common) / len(words)
-        recall = max(n / len(caption) for n, caption in zip(common, filled, strict=True))
+        recall = max(
+            n / len(caption) for n, caption in zip(common, filled, strict=True)
+        )
         weighted = recall + beta**2 * precision
-        scores.append((1 + beta**2) * precision * recall / weighted if weighted else 0.0)
+        scores.append(
+            (1 + beta**2) * precision * recall / weighted if weighted else 0.0
+        )
     return 100 * np.array(scores)
 
 
@@ -524,10 +571,16 @@ class CiderD:
         for captions in corpus:
             images_with.update(set().union(*map(ngram_counts, captions)))
         self.references, self.sigma = references, sigma
-        self.rarest = math.log(len(corpus))  # of an n-gram that no image of the corpus has
-        self.rarity = {ngram: self.rarest - math.log(n) for ngram, n in images_with.items()}
+        self.rarest = math.log(
+            len(corpus)
+        )  # of an n-gram that no image of the corpus has
+        self.rarity = {
+            ngram: self.rarest - math.log(n) for ngram, n in images_with.items()
+        }
 
-    def scores(self, images: Sequence[int], hypotheses: Sequence[Words]) -> np.ndarray:
+    def scores(
+        self, images: Sequence[int], hypotheses: Sequence[Words]
+    ) -> np.ndarray:
         """CIDEr-D of each hypothesis, ×100.
 
         Args:
@@ -543,19 +596,30 @@ class CiderD:
         """
         images = [int(image) for image in images]
         if len(images) != len(hypotheses):
-            raise ValueError(f"{len(images)} image numbers, but {len(hypotheses)} hypotheses")
+            raise ValueError(
+                f"{len(images)} image numbers, but {len(hypotheses)} hypotheses"
+            )
         rows_of: dict[int, list[int]] = {}
-        for row, (image, hypothesis) in enumerate(zip(images, hypotheses, strict=True)):
+        for row, (image, hypothesis) in enumerate(
+            zip(images, hypotheses, strict=True)
+        ):
             if not 0 <= image < len(self.references):
-                raise ValueError(f"image {image}: there are {len(self.references)} of them, from 0")
+                raise ValueError(
+                    f"image {image}: there are {len(self.references)} of them, from 0"
+                )
             check_caption(hypothesis, image)
             rows_of.setdefault(image, []).append(row)
         scores = np.zeros(len(images))
         for image, rows in rows_of.items():
-            references = [self._vector(words) for words in self.references[image]]
+            references = [
+                self._vector(words) for words in self.references[image]
+            ]
             for row in rows:
                 ours = self._vector(hypotheses[row])
-                similarities = [self._similarity(ours, reference) for reference in references]
+                similarities = [
+                    self._similarity(ours, reference)
+                    for reference in references
+                ]
                 scores[row] = 10 * sum(similarities) / len(similarities)
         return 100 * scores
 
@@ -563,23 +627,38 @@ class CiderD:
         """Weight of each n-gram, length of the vector for n = 1 to 4, and of the caption."""
         weights, squares = {}, [0.0] * 4
         for ngram, count in ngram_counts(words).items():
-            weights[ngram] = weight = count * self.rarity.get(ngram, self.rarest)
+            weights[ngram] = weight = count * self.rarity.get(
+                ngram, self.rarest
+            )
             squares[len(ngram) - 1] += weight * weight
         # pycocoevalcap measures length in pairs, which takes no words and one for the same
-        return weights, [math.sqrt(square) for square in squares], max(1, len(words))
+        return (
+            weights,
+            [math.sqrt(square) for square in squares],
+            max(1, len(words)),
+        )
 
     def _similarity(self, hypothesis: tuple, reference: tuple) -> float:
-        (weights, norms, length), (others, other_norms, other_length) = hypothesis, reference
+        (weights, norms, length), (others, other_norms, other_length) = (
+            hypothesis,
+            reference,
+        )
         products = [0.0] * 4
         for ngram, weight in weights.items():
             if (other := others.get(ngram)) is not None:
                 products[len(ngram) - 1] += min(weight, other) * other
         cosines = [
             product / (norm * other)
-            for product, norm, other in zip(products, norms, other_norms, strict=True)
+            for product, norm, other in zip(
+                products, norms, other_norms, strict=True
+            )
             if norm and other
         ]
-        return sum(cosines) / 4 * math.exp(-((length - other_length) ** 2) / (2 * self.sigma**2))
+        return (
+            sum(cosines)
+            / 4
+            * math.exp(-((length - other_length) ** 2) / (2 * self.sigma**2))
+        )
 
 
 # %%
@@ -595,12 +674,18 @@ def cider_d_scores(
     the company it is in. `sigma` as for `CiderD`. Arguments and errors as for `bleu_statistics`.
     """
     check_captions(references, hypotheses)
-    return CiderD(references, sigma=sigma).scores(range(len(references)), hypotheses)
+    return CiderD(references, sigma=sigma).scores(
+        range(len(references)), hypotheses
+    )
 
 
 # %%
 both = [references, [["a", "red", "car"]]]
-for words in ["a dog runs on the green grass", "a dog", "grass green the on runs dog a"]:
+for words in [
+    "a dog runs on the green grass",
+    "a dog",
+    "grass green the on runs dog a",
+]:
     pair = [words.split(), ["a", "red", "car"]]
     rouge, cider = rouge_l_scores(both, pair)[0], cider_d_scores(both, pair)[0]
     print(f"{words:32} ROUGE-L {rouge:5.1f}   CIDEr-D {cider:6.1f}")
@@ -631,7 +716,9 @@ for words in ["a dog runs on the green grass", "a dog", "grass green the on runs
 from captionlib.io.meteor import meteor_of, meteor_statistics
 
 
-def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> float:
+def meteor(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> float:
     """METEOR of a corpus, ×100, from the Java program in `pycocoevalcap`, which starts slowly.
 
     It is `meteor_of` on the sum of `meteor_statistics`: `resampled_sums` of these gives intervals.
@@ -644,7 +731,9 @@ def meteor(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -
     Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
     """
     check_captions(references, hypotheses)
-    return float(meteor_of(meteor_statistics(references, hypotheses).sum(axis=0)))
+    return float(
+        meteor_of(meteor_statistics(references, hypotheses).sum(axis=0))
+    )
 
 
 # %% [markdown]
@@ -687,12 +776,16 @@ def image_statistics(
 #| export
 def figures_of(sums: np.ndarray, images: int) -> np.ndarray:
     """The six `FIGURES`, (..., 6), from `image_statistics` (..., 11) summed over `images`."""
-    return np.concatenate([bleu_of(sums[..., :9]), sums[..., 9:] / images], axis=-1)
+    return np.concatenate(
+        [bleu_of(sums[..., :9]), sums[..., 9:] / images], axis=-1
+    )
 
 
 # %%
 #| export
-def score(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) -> dict[str, float]:
+def score(
+    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
+) -> dict[str, float]:
     """BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D of a corpus, all ×100, keyed by `FIGURES`.
 
     Args:
@@ -709,7 +802,9 @@ def score(references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]) ->
 
 # %%
 #| export
-def resampled_sums(statistics: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def resampled_sums(
+    statistics: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> np.ndarray:
     """Sums of what I images add to a corpus, over I of them drawn with replacement, many times.
 
     Args:
@@ -726,7 +821,8 @@ def resampled_sums(statistics: np.ndarray, *, resamples: int = 1000, seed: int =
     images = len(statistics)
     rng = np.random.default_rng(seed)
     sums = [
-        np.bincount(rng.integers(images, size=images), minlength=images) @ statistics
+        np.bincount(rng.integers(images, size=images), minlength=images)
+        @ statistics
         for _ in range(resamples)
     ]
     return np.array(sums)
@@ -734,14 +830,18 @@ def resampled_sums(statistics: np.ndarray, *, resamples: int = 1000, seed: int =
 
 # %%
 #| export
-def percentile_interval(values: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+def percentile_interval(
+    values: np.ndarray, confidence: float = 0.95
+) -> np.ndarray:
     """The bounds of the middle `confidence` of `values` (resamples, ...): (2, ...), low and high.
 
     Raises:
         ValueError: if `confidence` is not between 0 and 1.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+        raise ValueError(
+            f"confidence must be between 0 and 1, got {confidence}"
+        )
     tail = 50 * (1 - confidence)
     return np.percentile(values, [tail, 100 - tail], axis=0)
 
@@ -836,7 +936,9 @@ def paired_bootstrap(
     bounds = percentile_interval(differences, confidence).T.tolist()
     better = (differences > 0).mean(axis=0).tolist()
     rows = zip((whole[1] - whole[0]).tolist(), bounds, better, strict=True)
-    return {name: Difference(*row) for name, row in zip(FIGURES, rows, strict=True)}
+    return {
+        name: Difference(*row) for name, row in zip(FIGURES, rows, strict=True)
+    }
 
 
 # %%
@@ -845,7 +947,9 @@ other_margins = intervals(scene_references, swallowing)
 compared = paired_bootstrap(scene_references, scene_hypotheses, swallowing)
 for name in ("bleu4", "rouge_l", "cider_d"):
     value, (low, high), better = compared[name]
-    print(f"{name:8} {value:+5.1f}   between {low:+5.1f} and {high:+5.1f}   better in {better:.1%}")
+    print(
+        f"{name:8} {value:+5.1f}   between {low:+5.1f} and {high:+5.1f}   better in {better:.1%}"
+    )
 
 # %%
 for name in ("bleu4", "rouge_l", "cider_d"):
@@ -869,17 +973,29 @@ from captionlib.toy.scenes import draw_scene, scene_with_captions, tokenise
 model = CaptionModel.load("toy")
 vocabulary = model.vocabulary
 
-scenes, captions = zip(*(scene_with_captions("val", i) for i in range(200)), strict=True)
+scenes, captions = zip(
+    *(scene_with_captions("val", i) for i in range(200)), strict=True
+)
 references = [[tokenise(caption) for caption in five] for five in captions]
-images = torch.stack([torch.from_numpy(read_image(draw_scene(scene))) for scene in scenes])
+images = torch.stack(
+    [torch.from_numpy(read_image(draw_scene(scene))) for scene in scenes]
+)
 with torch.inference_mode():
     encoder_out = torch.cat([model.encode(batch) for batch in images.split(50)])
 
 
 def written(beam_size):
     """The words found for each scene, with `<end>` where the search got there."""
-    found = beam_search(model.decoder, encoder_out, vocabulary, SearchConfig(beam_size=beam_size))
-    return [vocabulary.decode(best.word_ids) + ["<end>"] * best.finished for best in found]
+    found = beam_search(
+        model.decoder,
+        encoder_out,
+        vocabulary,
+        SearchConfig(beam_size=beam_size),
+    )
+    return [
+        vocabulary.decode(best.word_ids) + ["<end>"] * best.finished
+        for best in found
+    ]
 
 
 # %%
@@ -891,7 +1007,10 @@ def until_end(words):
 # %%
 greedy = written(1)
 systems = {
-    f"free-running, beam {k}": (references, [until_end(words) for words in found])
+    f"free-running, beam {k}": (
+        references,
+        [until_end(words) for words in found],
+    )
     for k, found in ((1, greedy), (3, written(3)), (5, written(5)))
 }
 
@@ -907,8 +1026,12 @@ systems = {
 from torch.nn.utils.rnn import pad_packed_sequence
 
 longest = max(len(caption) for five in references for caption in five)
-targets = torch.tensor([vocabulary.encode(c, longest) for five in references for c in five])
-lengths = torch.tensor([len(caption) + 2 for five in references for caption in five])
+targets = torch.tensor(
+    [vocabulary.encode(c, longest) for five in references for c in five]
+)
+lengths = torch.tensor(
+    [len(caption) + 2 for five in references for caption in five]
+)
 with torch.inference_mode():
     out = model.decoder(encoder_out, targets, lengths)
 guesses, _ = pad_packed_sequence(
@@ -920,10 +1043,19 @@ def names(ids):
     return [vocabulary.words[i] for i in ids]
 
 
-forced = [names(row[: n - 1]) for row, n in zip(guesses.tolist(), lengths.tolist(), strict=True)]
-truth = [names(row[1:n]) for row, n in zip(targets.tolist(), lengths.tolist(), strict=True)]
+forced = [
+    names(row[: n - 1])
+    for row, n in zip(guesses.tolist(), lengths.tolist(), strict=True)
+]
+truth = [
+    names(row[1:n])
+    for row, n in zip(targets.tolist(), lengths.tolist(), strict=True)
+]
 truth_of_image = [truth[5 * i : 5 * i + 5] for i in range(len(scenes))]
-systems["teacher-forced, as the original"] = ([truth_of_image[i // 5] for i in range(1000)], forced)
+systems["teacher-forced, as the original"] = (
+    [truth_of_image[i // 5] for i in range(1000)],
+    forced,
+)
 
 # %% tags=["nbval-ignore-output"]
 i = 0
@@ -938,29 +1070,57 @@ print("free-running  ", " ".join(systems["free-running, beam 1"][1][i]))
 
 # %% tags=["nbval-ignore-output"]
 rng = Random(1)
-systems["a fresh true caption"] = (references, [describe(scene, rng) for scene in scenes])
+systems["a fresh true caption"] = (
+    references,
+    [describe(scene, rng) for scene in scenes],
+)
 
-table = {name: (score(*pair), intervals(*pair)) for name, pair in systems.items()}
+table = {
+    name: (score(*pair), intervals(*pair)) for name, pair in systems.items()
+}
 print(f"{'':32}" + "".join(f"{name:>9}" for name in FIGURES))
 for name, (values, _) in table.items():
-    print(f"{name:32}" + "".join(f"{values[figure]:9.1f}" for figure in FIGURES))
+    print(
+        f"{name:32}" + "".join(f"{values[figure]:9.1f}" for figure in FIGURES)
+    )
 
 # %% mystnb={"figure": {"caption": "BLEU-4 on 200 validation scenes, with 95 % bootstrap intervals. Teacher forcing has five captions a scene, which are not independent: its interval looks narrower than it is.", "name": "fig-bleu-systems"}, "image": {"alt": "BLEU-4 with 95 percent intervals, one line a system: free-running with beams 1, 3 and 5, teacher-forced as in the original, and a fresh true caption. The numbers are those of the table above."}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(8, 2.6), facecolor="white")
 colors = [PALETTE["word"]] * 3 + [PALETTE["attention"], PALETTE["state"]]
-for row, ((values, bounds), color) in enumerate(zip(table.values(), colors, strict=True)):
-    axes.plot(bounds["bleu4"], [row, row], color=color, linewidth=3, solid_capstyle="round")
+for row, ((values, bounds), color) in enumerate(
+    zip(table.values(), colors, strict=True)
+):
+    axes.plot(
+        bounds["bleu4"],
+        [row, row],
+        color=color,
+        linewidth=3,
+        solid_capstyle="round",
+    )
     axes.plot(values["bleu4"], row, "o", color=color, markersize=9)
-    axes.text(values["bleu4"], row - 0.28, f"{values['bleu4']:.1f}", ha="center", fontsize=9)
-axes.set(yticks=range(len(table)), yticklabels=table, ylim=(len(table) - 0.5, -0.7))
+    axes.text(
+        values["bleu4"],
+        row - 0.28,
+        f"{values['bleu4']:.1f}",
+        ha="center",
+        fontsize=9,
+    )
+axes.set(
+    yticks=range(len(table)), yticklabels=table, ylim=(len(table) - 0.5, -0.7)
+)
 axes.set_xlabel("BLEU-4")
 axes.spines[["top", "right"]].set_visible(False)
 figure.tight_layout()
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
-free, teacher = table["free-running, beam 1"][0], table["teacher-forced, as the original"][0]
-print(f"teacher forcing moves BLEU-4 by {teacher['bleu4'] - free['bleu4']:+.1f}")
+free, teacher = (
+    table["free-running, beam 1"][0],
+    table["teacher-forced, as the original"][0],
+)
+print(
+    f"teacher forcing moves BLEU-4 by {teacher['bleu4'] - free['bleu4']:+.1f}"
+)
 
 # %%
 assert abs(teacher["bleu4"] - free["bleu4"]) > 1
@@ -971,7 +1131,9 @@ assert abs(teacher["bleu4"] - free["bleu4"]) > 1
 # %% tags=["nbval-ignore-output"]
 beams = {}  # by the wider one
 for narrow, wide in ((1, 3), (3, 5)):
-    captions_of = [systems[f"free-running, beam {k}"][1] for k in (narrow, wide)]
+    captions_of = [
+        systems[f"free-running, beam {k}"][1] for k in (narrow, wide)
+    ]
     beams[narrow, wide] = paired_bootstrap(references, *captions_of)["bleu4"]
     value, (low, high), better = beams[narrow, wide]
     print(
@@ -1026,18 +1188,31 @@ def with_habits(references, written, forced, known):
         return [[*words, "<end>"] for words in captions]
 
     free = [until_end(words) for words in written]
-    each = [captions for captions in references for _ in captions]  # a row for each reference
+    each = [
+        captions for captions in references for _ in captions
+    ]  # a row for each reference
     truth = [words for captions in references for words in captions]
-    again = [words for words, captions in zip(free, references) for _ in captions]
+    again = [
+        words for words, captions in zip(free, references) for _ in captions
+    ]
     told = [words for rows in forced for words in rows]
     return {
         "none": (references, free),
-        "`<unk>` matches": ([[masked(words) for words in five] for five in references], free),
+        "`<unk>` matches": (
+            [[masked(words) for words in five] for five in references],
+            free,
+        ),
         "`<end>` stays": ([ended(five) for five in references], written),
-        "cut at the true length": (each, [w[: len(t)] for w, t in zip(again, truth)]),
+        "cut at the true length": (
+            each,
+            [w[: len(t)] for w, t in zip(again, truth)],
+        ),
         "teacher forcing": (each, [until_end(words) for words in told]),
         "every image once a reference": (each, again),
-        "all of these": ([ended(masked(words) for words in five) for five in each], told),
+        "all of these": (
+            [ended(masked(words) for words in five) for five in each],
+            told,
+        ),
     }
 
 
@@ -1045,11 +1220,18 @@ def with_habits(references, written, forced, known):
 forced_of_image = [forced[5 * i : 5 * i + 5] for i in range(len(scenes))]
 habits = with_habits(references, greedy, forced_of_image, set(vocabulary.words))
 sums = {
-    name: bleu_statistics(*pair).reshape(len(scenes), -1, 9).sum(axis=1)  # an image's rows
+    name: bleu_statistics(*pair)
+    .reshape(len(scenes), -1, 9)
+    .sum(axis=1)  # an image's rows
     for name, pair in habits.items()
 }
-audit = {name: bleu_of(of_images.sum(axis=0))[3] for name, of_images in sums.items()}
-drawn = {name: bleu_of(resampled_sums(of_images))[:, 3] for name, of_images in sums.items()}
+audit = {
+    name: bleu_of(of_images.sum(axis=0))[3] for name, of_images in sums.items()
+}
+drawn = {
+    name: bleu_of(resampled_sums(of_images))[:, 3]
+    for name, of_images in sums.items()
+}
 print(f"BLEU-4 with none of them {audit['none']:.1f}")
 for name in list(habits)[1:]:
     low, high = percentile_interval(drawn[name] - drawn["none"])
@@ -1057,7 +1239,9 @@ for name in list(habits)[1:]:
     print(f"{name:29} {moved:+6.1f}   between {low:+6.1f} and {high:+6.1f}")
 
 # %%
-assert np.isclose(audit["all of these"], teacher["bleu4"])  # it is the original's figure
+assert np.isclose(
+    audit["all of these"], teacher["bleu4"]
+)  # it is the original's figure
 assert np.isclose(audit["every image once a reference"], audit["none"])
 assert np.isclose(audit["`<unk>` matches"], audit["none"])  # no rare words here
 assert abs(audit["teacher forcing"] - audit["none"]) > 1
@@ -1108,7 +1292,10 @@ people = [
     "a dog stands beside a cat in the snow".split(),
     "there is a dog next to a cat in the snow".split(),
 ]
-others = [["a", "red", "car"], ["a", "ship", "at", "sea"]]  # so that CIDEr-D knows what is common
+others = [
+    ["a", "red", "car"],
+    ["a", "ship", "at", "sea"],
+]  # so that CIDEr-D knows what is common
 for verdict, words in [
     ("right", "a puppy is left of a kitten in the snow"),
     ("wrong", "a camel is left of a rocket in the snow"),
@@ -1117,7 +1304,9 @@ for verdict, words in [
     corpus = [people, [others[0]], [others[1]]], [words.split(), *others]
     rouge, cider = rouge_l_scores(*corpus)[0], cider_d_scores(*corpus)[0]
     value = bleu([people], [words.split()])["bleu4"]
-    print(f"{verdict}: {words:42} BLEU-4 {value:.1f}  ROUGE-L {rouge:.1f}  CIDEr-D {cider:.0f}")
+    print(
+        f"{verdict}: {words:42} BLEU-4 {value:.1f}  ROUGE-L {rouge:.1f}  CIDEr-D {cider:.0f}"
+    )
 
 # %%
 right, wrong = (
@@ -1304,7 +1493,9 @@ from collections import Counter
 from captionlib.exercises import check
 
 
-def rarity(references):  # for each image a list of captions, each a list of words
+def rarity(
+    references,
+):  # for each image a list of captions, each a list of words
     return ...  # a dictionary, word → weight
 
 
@@ -1352,7 +1543,9 @@ import numpy as np
 from captionlib.exercises import check
 
 
-def paired_interval(first, second, draws):  # (I,), (I,), and (R, I) whole numbers
+def paired_interval(
+    first, second, draws
+):  # (I,), (I,), and (R, I) whole numbers
     return ..., ...  # low, high
 
 

@@ -50,14 +50,25 @@ pixels = np.asarray(Image.open(photograph).convert("RGB"))
 columns = 5
 rows = math.ceil((len(caption.words) + 1) / columns)
 figure, axes = plt.subplots(
-    rows, columns, figsize=(9.6, 1.5 * rows), facecolor="white", layout="constrained"
+    rows,
+    columns,
+    figsize=(9.6, 1.5 * rows),
+    facecolor="white",
+    layout="constrained",
 )
-for ax, word, alpha in zip(axes.flat, ["", *caption.words], [None, *caption.alphas]):
+for ax, word, alpha in zip(
+    axes.flat, ["", *caption.words], [None, *caption.alphas]
+):
     if alpha is None:
         ax.imshow(pixels)
     else:
         light = Image.fromarray((255 * alpha / alpha.max()).astype("uint8"))
-        light = np.asarray(light.resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)) / 255
+        light = (
+            np.asarray(
+                light.resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+            )
+            / 255
+        )
         ax.imshow((pixels * light[..., None]).astype("uint8"))
     ax.set_title(word, fontsize=10)
 for ax in axes.flat:
@@ -73,10 +84,23 @@ from captionlib.book.diagrams import PALETTE, arrow, box, canvas
 
 axes = canvas(9.6, 1.6)
 box(axes, 0.95, 1.0, 1.5, 0.8, "any picture", "image", note="file, PIL, array")
-box(axes, 2.95, 1.0, 1.4, 0.8, "read_image", "image", note="(3, 256, 256) uint8")
+box(
+    axes, 2.95, 1.0, 1.4, 0.8, "read_image", "image", note="(3, 256, 256) uint8"
+)
 box(axes, 4.85, 1.0, 1.3, 0.8, "Encoder", "image", note="(h, w, D)")
-box(axes, 6.7, 1.0, 1.4, 0.8, "beam search", "state", note="ids, log-probability")
-box(axes, 8.65, 1.0, 1.5, 0.8, "Caption", "word", note="words, alphas, finished")
+box(
+    axes,
+    6.7,
+    1.0,
+    1.4,
+    0.8,
+    "beam search",
+    "state",
+    note="ids, log-probability",
+)
+box(
+    axes, 8.65, 1.0, 1.5, 0.8, "Caption", "word", note="words, alphas, finished"
+)
 for left, right, chapter in (
     (1.7, 2.25, "01"),
     (3.65, 4.2, "02"),
@@ -128,9 +152,13 @@ from captionlib.io.images import read_image
 
 model = CaptionModel.load("toy")  # in eval mode: no dropout, batch norm at rest
 with torch.inference_mode():  # no graph is kept: nothing will be differentiated
-    pixels = torch.from_numpy(read_image(paths[0]))[None]  # (1, 3, 256, 256) uint8
+    pixels = torch.from_numpy(read_image(paths[0]))[
+        None
+    ]  # (1, 3, 256, 256) uint8
     encoder_out = model.encode(pixels)
-    best = beam_search(model.decoder, encoder_out, model.vocabulary, SearchConfig(beam_size=3))[0]
+    best = beam_search(
+        model.decoder, encoder_out, model.vocabulary, SearchConfig(beam_size=3)
+    )[0]
 words = model.vocabulary.decode(best.word_ids)
 print(tuple(pixels.shape), "→", tuple(encoder_out.shape), "→", " ".join(words))
 
@@ -168,9 +196,16 @@ prepare(
 )
 with h5py.File(image_file(few / "prepared", "TRAIN")) as file:
     stored = file["images"][:]
-read = np.stack([read_image(path) for path in sorted((few / "images").iterdir())])
+read = np.stack(
+    [read_image(path) for path in sorted((few / "images").iterdir())]
+)
 assert np.array_equal(stored, read)
-print("what training reads and what we read:", stored.shape, stored.dtype, "- equal")
+print(
+    "what training reads and what we read:",
+    stored.shape,
+    stored.dtype,
+    "- equal",
+)
 
 # %% [markdown]
 # What does the accident look like? The same model and the same search, with the pixels divided by 255
@@ -188,9 +223,14 @@ sentences = {}
 for scaled, images in normalised.items():
     with torch.inference_mode():
         found = beam_search(
-            model.decoder, encoder(images), model.vocabulary, SearchConfig(beam_size=3)
+            model.decoder,
+            encoder(images),
+            model.vocabulary,
+            SearchConfig(beam_size=3),
         )
-    sentences[scaled] = [" ".join(model.vocabulary.decode(best.word_ids)) for best in found]
+    sentences[scaled] = [
+        " ".join(model.vocabulary.decode(best.word_ids)) for best in found
+    ]
     print(
         f"scaled {scaled}: values {images.min():.2f} to {images.max():.2f}, "
         f"{len(set(sentences[scaled]))} different captions for {len(paths)} pictures"
@@ -248,7 +288,9 @@ class Caption(NamedTuple):
     words: list[str]  # without <start> and <end>
     text: str  # the words, spaces between
     log_prob: float  # nats, summed over the words and <end>
-    alphas: np.ndarray  # (len(words), height, width) float32: each word's map adds up to 1
+    alphas: (
+        np.ndarray
+    )  # (len(words), height, width) float32: each word's map adds up to 1
     finished: bool  # False: cut off at the longest length
 
 
@@ -263,7 +305,10 @@ def caption_naively(model, path, beam_size):
     with torch.inference_mode():
         pixels = torch.from_numpy(read_image(path))[None]
         best = beam_search(
-            model.decoder, model.encode(pixels), model.vocabulary, SearchConfig(beam_size=beam_size)
+            model.decoder,
+            model.encode(pixels),
+            model.vocabulary,
+            SearchConfig(beam_size=beam_size),
         )[0]
     return model.vocabulary.decode(best.word_ids)
 
@@ -284,14 +329,18 @@ def seconds(function):
 
 
 def search(grids):
-    return beam_search(model.decoder, grids, model.vocabulary, SearchConfig(beam_size=3))
+    return beam_search(
+        model.decoder, grids, model.vocabulary, SearchConfig(beam_size=3)
+    )
 
 
 with torch.inference_mode():
     grids = model.encode(batch)
     search(grids)  # once, to warm up
     alone = {
-        "encode": seconds(lambda: [model.encode(image[None]) for image in batch]),
+        "encode": seconds(
+            lambda: [model.encode(image[None]) for image in batch]
+        ),
         "search": seconds(lambda: [search(grid[None]) for grid in grids]),
     }
     together = {
@@ -324,7 +373,9 @@ from captionlib.decoder import CaptionModel
 from captionlib.io.files import ASSETS, InputError, package_folder
 from captionlib.io.images import read_image
 
-SHIPPED = ASSETS / "flickr8k"  # where the captioner that comes with the package is found
+SHIPPED = (
+    ASSETS / "flickr8k"
+)  # where the captioner that comes with the package is found
 
 
 class Captioner:
@@ -343,7 +394,9 @@ class Captioner:
         try:
             self.search = search or SearchConfig(**model.search)
         except (TypeError, ValueError) as error:
-            raise InputError(f"the model's search settings are no use ({error})") from None
+            raise InputError(
+                f"the model's search settings are no use ({error})"
+            ) from None
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None) -> "Captioner":
@@ -381,7 +434,10 @@ class Captioner:
         return self.caption_batch([image], beam_size)[0]
 
     def caption_batch(
-        self, images: Iterable, beam_size: int | None = None, batch_size: int = 32
+        self,
+        images: Iterable,
+        beam_size: int | None = None,
+        batch_size: int = 32,
     ) -> list[Caption]:
         """Caption many images, each as `caption` would alone.
 
@@ -395,23 +451,39 @@ class Captioner:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        search = self.search if beam_size is None else replace(self.search, beam_size=beam_size)
+        search = (
+            self.search
+            if beam_size is None
+            else replace(self.search, beam_size=beam_size)
+        )
         images, captions = iter(images), []
-        while batch := [read_image(image) for image in islice(images, batch_size)]:
-            captions += self._caption_pixels(torch.from_numpy(np.stack(batch)), search)
+        while batch := [
+            read_image(image) for image in islice(images, batch_size)
+        ]:
+            captions += self._caption_pixels(
+                torch.from_numpy(np.stack(batch)), search
+            )
         return captions
 
     @torch.inference_mode()  # nothing is kept for a gradient: memory stays that of one batch
-    def _caption_pixels(self, pixels: torch.Tensor, search: SearchConfig) -> list[Caption]:
+    def _caption_pixels(
+        self, pixels: torch.Tensor, search: SearchConfig
+    ) -> list[Caption]:
         device = next(self.model.parameters()).device
-        encoder_out = self.model.encode(pixels.to(device))  # (B, height, width, D)
-        found = beam_search(self.model.decoder, encoder_out, self.model.vocabulary, search)
+        encoder_out = self.model.encode(
+            pixels.to(device)
+        )  # (B, height, width, D)
+        found = beam_search(
+            self.model.decoder, encoder_out, self.model.vocabulary, search
+        )
         return [self._answer(best, encoder_out.shape[1:3]) for best in found]
 
     def _answer(self, best: Hypothesis, grid: tuple[int, int]) -> Caption:
         words = self.model.vocabulary.decode(best.word_ids)
         alphas = best.alphas.float().reshape(len(words), *grid).cpu().numpy()
-        return Caption(words, " ".join(words), float(best.log_prob), alphas, best.finished)
+        return Caption(
+            words, " ".join(words), float(best.log_prob), alphas, best.finished
+        )
 
 
 # %% [markdown]
@@ -463,7 +535,9 @@ turned.save(folder / "turned.png", exif=exif)
 forms["on its side, with EXIF"] = folder / "turned.png"
 for name, form in forms.items():
     again = captioner.caption(form)
-    assert again.words == caption.words and np.allclose(again.log_prob, caption.log_prob), name
+    assert again.words == caption.words and np.allclose(
+        again.log_prob, caption.log_prob
+    ), name
 print(len(forms), "forms of one picture, one caption")
 
 # %% [markdown]
@@ -499,7 +573,10 @@ live = LiveCaptioner(Captioner.from_pretrained(), photograph)
 live
 
 # %%
-assert live.still.data["words"] == Captioner.from_pretrained().caption(photograph).words
+assert (
+    live.still.data["words"]
+    == Captioner.from_pretrained().caption(photograph).words
+)
 
 # %% [markdown]
 # ## When it goes wrong
@@ -522,14 +599,20 @@ for path, caption in zip(more, captions, strict=True):
     there = {word for thing in things[path.name] for word in thing["words"]}
     invented.append([word for word in caption.words if word in names - there])
 wrong = [i for i, words in enumerate(invented) if words]
-print(f"{len(wrong)} of {len(more)} captions name a thing that isn't in the picture")
+print(
+    f"{len(wrong)} of {len(more)} captions name a thing that isn't in the picture"
+)
 
 # %% mystnb={"figure": {"caption": "The first few of them. Above the picture, the caption; below, what is really there.", "name": "fig-wrong-captions"}, "image": {"alt": "Scenes of the toy world. Above each stands the caption that it was given, which names something that the scene does not show, and below it the things that are really there."}} tags=["hide-input"]
 shown = wrong[:4]
-figure, panels = plt.subplots(1, len(shown), figsize=(2.5 * len(shown), 3.3), facecolor="white")
+figure, panels = plt.subplots(
+    1, len(shown), figsize=(2.5 * len(shown), 3.3), facecolor="white"
+)
 for axes, i in zip(panels, shown, strict=True):
     axes.imshow(read_image(more[i]).transpose(1, 2, 0))
-    axes.set_title(textwrap.fill(captions[i].text, 26), fontsize=9, color=PALETTE["word"])
+    axes.set_title(
+        textwrap.fill(captions[i].text, 26), fontsize=9, color=PALETTE["word"]
+    )
     there = ", ".join(thing["name"] for thing in things[more[i].name])
     axes.set_xlabel(there, fontsize=9, color=PALETTE["plain"])
 for axes in panels:
@@ -539,8 +622,13 @@ plt.show()
 
 # %%
 assert 2 <= len(wrong) <= len(more) // 2
-certainty = [caption.log_prob / (len(caption.words) + 1) for caption in captions]
-for title, rows in (("wrong", wrong), ("others", [i for i in range(len(more)) if i not in wrong])):
+certainty = [
+    caption.log_prob / (len(caption.words) + 1) for caption in captions
+]
+for title, rows in (
+    ("wrong", wrong),
+    ("others", [i for i in range(len(more)) if i not in wrong]),
+):
     print(f"{title:7} {np.mean([certainty[i] for i in rows]):.2f} nats a word")
 
 # %% [markdown]
@@ -555,7 +643,11 @@ for title, rows in (("wrong", wrong), ("others", [i for i in range(len(more)) if
 # %%
 noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
 stripes = np.tile((np.arange(256) // 16 % 2 * 255).astype(np.uint8), (256, 1))
-strangers = {"noise": noise, "grey": np.full((256, 256), 128, np.uint8), "stripes": stripes}
+strangers = {
+    "noise": noise,
+    "grey": np.full((256, 256), 128, np.uint8),
+    "stripes": stripes,
+}
 for name, image in strangers.items():
     stranger = captioner.caption(image)
     nats = stranger.log_prob / (len(stranger.words) + 1)
@@ -600,7 +692,9 @@ def shell(*words):
     return status, out.getvalue()
 
 
-status, printed = shell("caption", paths[0], folder / "holiday.jpg", paths[1], "--model", "toy")
+status, printed = shell(
+    "caption", paths[0], folder / "holiday.jpg", paths[1], "--model", "toy"
+)
 assert status == 2 and len(printed.splitlines()) == 2
 
 # %% [markdown]
@@ -611,7 +705,9 @@ assert status == 2 and len(printed.splitlines()) == 2
 # %% tags=["nbval-ignore-output"]
 import json
 
-status, printed = shell("caption", paths[0], "--model", "toy", "--json", "--beam-size", "1")
+status, printed = shell(
+    "caption", paths[0], "--model", "toy", "--json", "--beam-size", "1"
+)
 
 # %%
 answer = json.loads(printed)
@@ -830,7 +926,9 @@ import math
 from captionlib.exercises import check
 
 
-def perplexity(captions):  # a list of `Caption`: words, text, log_prob, alphas, finished
+def perplexity(
+    captions,
+):  # a list of `Caption`: words, text, log_prob, alphas, finished
     return ...
 
 
@@ -876,7 +974,9 @@ check("08.4", perplexity)
 from captionlib.exercises import check
 
 
-def invented_share(captions, scenes, names):  # lists of words, sets of words, a set of words
+def invented_share(
+    captions, scenes, names
+):  # lists of words, sets of words, a set of words
     return ...
 
 

@@ -44,28 +44,53 @@ axes = canvas(9, 2.9)
 for row in range(4):
     for column in range(4):
         strength = alpha[row, column] / alpha.max()
-        cell = plt.Rectangle((0.4 + 0.55 * column, 1.95 - 0.55 * row), 0.55, 0.55)
-        cell.set(facecolor=PALETTE["attention"], alpha=0.08 + 0.75 * strength, edgecolor="white")
+        cell = plt.Rectangle(
+            (0.4 + 0.55 * column, 1.95 - 0.55 * row), 0.55, 0.55
+        )
+        cell.set(
+            facecolor=PALETTE["attention"],
+            alpha=0.08 + 0.75 * strength,
+            edgecolor="white",
+        )
         axes.add_patch(cell)
         ink = "white" if strength > 0.8 else "#1a1a1a"
         place = (0.675 + 0.55 * column, 2.225 - 0.55 * row)
         axes.text(
-            *place, f"{alpha[row, column]:.2f}", ha="center", va="center", fontsize=7, color=ink
+            *place,
+            f"{alpha[row, column]:.2f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=ink,
         )
 centres = np.linspace(-1, 1, 220)
-disc = ((centres[None] - 0.25) ** 2 + (centres[:, None] - 0.15) ** 2 < 0.2)[..., None]
+disc = ((centres[None] - 0.25) ** 2 + (centres[:, None] - 0.15) ** 2 < 0.2)[
+    ..., None
+]
 paint = np.where(disc, [200, 115, 10], [215, 230, 246]) / 255
-night = (0.25 + 0.45 * paint.mean(2, keepdims=True)) * to_rgb(PALETTE["attention"])
+night = (0.25 + 0.45 * paint.mean(2, keepdims=True)) * to_rgb(
+    PALETTE["attention"]
+)
 squares = np.kron(alpha / alpha.max(), np.ones((55, 55)))
 distance = (np.arange(220)[:, None] + 0.5) / 55 - (np.arange(4) + 0.5)
 soft = np.exp(-2 * distance**2) / np.exp(-2 * distance**2).sum(1, keepdims=True)
-for left, weights in ((3.55, squares), (6.6, soft @ (alpha / alpha.max()) @ soft.T)):
+for left, weights in (
+    (3.55, squares),
+    (6.6, soft @ (alpha / alpha.max()) @ soft.T),
+):
     picture = night + weights[..., None] * (paint - night)
     axes.imshow(picture, extent=(left, left + 2.2, 0.3, 2.5), zorder=1)
 axes.set(xlim=(0, 9), ylim=(0, 2.9))
 arrow(axes, (2.7, 1.4), (3.45, 1.4), kind="attention", text="raw")
 arrow(axes, (5.85, 1.4), (6.5, 1.4), kind="attention", text="smooth")
-axes.text(1.5, 2.62, "weights of one word", ha="center", color=PALETTE["attention"], fontsize=9)
+axes.text(
+    1.5,
+    2.62,
+    "weights of one word",
+    ha="center",
+    color=PALETTE["attention"],
+    fontsize=9,
+)
 plt.show()
 
 # %% [markdown]
@@ -115,14 +140,21 @@ from captionlib.toy.scenes import write_scenes
 workshop = tempfile.TemporaryDirectory()
 folder = Path(workshop.name)
 write_scenes(folder, train=0, val=0, test=60, seed=0)
-objects = read_json(folder / "objects_scenes.json")  # for each image: names, boxes, words
+objects = read_json(
+    folder / "objects_scenes.json"
+)  # for each image: names, boxes, words
 paths = sorted((folder / "images").glob("*test*"))
 
 captioner = Captioner.from_pretrained("toy")
 captions = captioner.caption_batch(paths)
 first = captions[0]
 print(first.text)
-print("alphas", first.alphas.shape, "adding up to", first.alphas.sum((1, 2)).round(4))
+print(
+    "alphas",
+    first.alphas.shape,
+    "adding up to",
+    first.alphas.sum((1, 2)).round(4),
+)
 
 
 # %% [markdown]
@@ -154,7 +186,9 @@ def upsample_naive(alpha, size):
     picture = np.zeros(size, dtype=np.float32)
     for y in range(height):
         for x in range(width):
-            picture[y, x] = alpha[y * cells_down // height, x * cells_across // width]
+            picture[y, x] = alpha[
+                y * cells_down // height, x * cells_across // width
+            ]
     return picture
 
 
@@ -186,7 +220,9 @@ print(f"{1000 * (time.perf_counter() - start):.1f} ms for one word")
 import numpy as np
 
 
-def upsample_alpha(alpha, size: tuple[int, int], *, smooth: bool = True) -> np.ndarray:
+def upsample_alpha(
+    alpha, size: tuple[int, int], *, smooth: bool = True
+) -> np.ndarray:
     """Give every pixel of a picture its attention weight.
 
     Args:
@@ -201,14 +237,17 @@ def upsample_alpha(alpha, size: tuple[int, int], *, smooth: bool = True) -> np.n
     """
     alpha = np.asarray(alpha, dtype=np.float32)
     rows, columns = (
-        _spread(n, pixels, smooth) for n, pixels in zip(alpha.shape, size, strict=True)
+        _spread(n, pixels, smooth)
+        for n, pixels in zip(alpha.shape, size, strict=True)
     )
     return rows @ alpha @ columns.T
 
 
 def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
     """(pixels, cells): how much each cell counts at each pixel along one side; rows add up to 1."""
-    places = (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels  # in cells
+    places = (
+        (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
+    )  # in cells
     nearest = np.eye(cells, dtype=np.float32)[places.astype(int)]
     if not smooth:
         return nearest
@@ -224,10 +263,14 @@ for smooth in (False, True):
         start = time.perf_counter()
         upsample_alpha(alpha, (256, 256), smooth=smooth)
         times.append(time.perf_counter() - start)
-    print(f"{'smooth' if smooth else 'raw   '} {1000 * min(times):.1f} ms for one word")
+    print(
+        f"{'smooth' if smooth else 'raw   '} {1000 * min(times):.1f} ms for one word"
+    )
 
 # %%
-raw, soft = (upsample_alpha(alpha, (256, 256), smooth=smooth) for smooth in (False, True))
+raw, soft = (
+    upsample_alpha(alpha, (256, 256), smooth=smooth) for smooth in (False, True)
+)
 assert np.array_equal(raw, squares)
 assert alpha.min() <= soft.min() and soft.max() <= alpha.max() + 1e-6
 assert np.allclose(soft.mean(), alpha.mean(), rtol=1e-3)
@@ -245,16 +288,24 @@ assert np.allclose(upsample_alpha(even, (100, 77)), 1 / alpha.size)
 # %% mystnb={"figure": {"caption": "The same four maps twice. Above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}, "image": {"alt": "Two rows of four small maps. Scaled one by one, in the upper row, three almost even maps look as full of contrast as the fourth, which has a real peak. On one common scale, in the lower row, the first three are flat and pale and only the fourth shows a peak."}} tags=["hide-input"]
 from matplotlib.colors import LinearSegmentedColormap
 
-purple = LinearSegmentedColormap.from_list("attention", ["white", PALETTE["attention"]])
+purple = LinearSegmentedColormap.from_list(
+    "attention", ["white", PALETTE["attention"]]
+)
 generator = np.random.default_rng(3)
 maps = [1 + 0.04 * generator.standard_normal((8, 8)) for _ in range(3)]
 maps.append(1 + 12 * np.exp(-((np.indices((8, 8)) - 3.5) ** 2).sum(0) / 3))
 maps = [weights / weights.sum() for weights in maps]
-figure, grid = plt.subplots(2, 4, figsize=(7, 3.4), layout="constrained", facecolor="white")
+figure, grid = plt.subplots(
+    2, 4, figsize=(7, 3.4), layout="constrained", facecolor="white"
+)
 for column, weights in enumerate(maps):
     grid[0, column].imshow(weights, cmap=purple)
-    grid[1, column].imshow(weights, cmap=purple, vmin=0, vmax=max(m.max() for m in maps))
-    grid[0, column].set_title(f"largest: {weights.max() * 64:.1f} × even", fontsize=8)
+    grid[1, column].imshow(
+        weights, cmap=purple, vmin=0, vmax=max(m.max() for m in maps)
+    )
+    grid[0, column].set_title(
+        f"largest: {weights.max() * 64:.1f} × even", fontsize=8
+    )
     for axes in grid[:, column]:
         axes.set(xticks=[], yticks=[])
 grid[0, 0].set_ylabel("own scale", fontsize=9)
@@ -293,7 +344,11 @@ COLUMNS = 6  # panels in a row, at most
 
 
 def show_attention(
-    image, caption: Caption, *, to: str | Path | None = None, smooth: bool = True
+    image,
+    caption: Caption,
+    *,
+    to: str | Path | None = None,
+    smooth: bool = True,
 ) -> Figure:
     """Draw the image, and then, for each word, the image seen through the word's attention.
 
@@ -314,26 +369,44 @@ def show_attention(
     """
     alphas = np.asarray(caption.alphas, dtype=np.float32)
     if alphas.ndim != 3 or len(alphas) != len(caption.words):
-        raise ValueError(f"expected {len(caption.words)} maps (h, w), got {alphas.shape}")
-    photograph = open_rgb(image).copy()  # the caller's own picture keeps its size
+        raise ValueError(
+            f"expected {len(caption.words)} maps (h, w), got {alphas.shape}"
+        )
+    photograph = open_rgb(
+        image
+    ).copy()  # the caller's own picture keeps its size
     photograph.thumbnail((400, 400))
-    pixels = np.asarray(photograph, dtype=np.float32) / 255  # (height, width, 3)
+    pixels = (
+        np.asarray(photograph, dtype=np.float32) / 255
+    )  # (height, width, 3)
 
-    maps = [upsample_alpha(alpha, pixels.shape[:2], smooth=smooth) for alpha in alphas]
+    maps = [
+        upsample_alpha(alpha, pixels.shape[:2], smooth=smooth)
+        for alpha in alphas
+    ]
     top = max((weights.max() for weights in maps), default=1.0)
     title = caption.text + ("" if caption.finished else " … (unfinished)")
     new = Figure if to is not None else plt.figure
-    figure, panels = _panels(new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1])
+    figure, panels = _panels(
+        new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1]
+    )
     panels[0].imshow(pixels, aspect="auto")
-    for axes, word, alpha, weights in zip(panels[1:], caption.words, alphas, maps, strict=True):
-        axes.imshow(_lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)), aspect="auto")
+    for axes, word, alpha, weights in zip(
+        panels[1:], caption.words, alphas, maps, strict=True
+    ):
+        axes.imshow(
+            _lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)),
+            aspect="auto",
+        )
         _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
     if to is not None:
         _save(figure, Path(to))
     return figure
 
 
-def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[Axes]]:
+def _panels(
+    new, title: str, count: int, tallness: float
+) -> tuple[Figure, list[Axes]]:
     """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
     rows = math.ceil(count / COLUMNS)
     columns = math.ceil(count / rows)  # rows of about the same length
@@ -343,13 +416,25 @@ def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[
     size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
     figure = new(figsize=size, facecolor="white")
     figure.suptitle(
-        "\n".join(lines), y=1 - 0.08 / size[1], fontsize=11, color="#1a1a1a", parse_math=False
+        "\n".join(lines),
+        y=1 - 0.08 / size[1],
+        fontsize=11,
+        color="#1a1a1a",
+        parse_math=False,
     )
     panels = []
     for n in range(count):
         row, column = divmod(n, columns)
-        left, bottom = 0.1 + column * step[0], size[1] - head - (row + 1) * step[1] + 0.2
-        place = left / size[0], bottom / size[1], panel[0] / size[0], panel[1] / size[1]
+        left, bottom = (
+            0.1 + column * step[0],
+            size[1] - head - (row + 1) * step[1] + 0.2,
+        )
+        place = (
+            left / size[0],
+            bottom / size[1],
+            panel[0] / size[0],
+            panel[1] / size[1],
+        )
         panels.append(figure.add_axes(place))
         panels[-1].axis("off")
     return figure, panels
@@ -357,12 +442,20 @@ def _panels(new, title: str, count: int, tallness: float) -> tuple[Figure, list[
 
 def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
     """The image (height, width, 3) where `light` is 1, and a purple night where it is 0."""
-    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(PALETTE["attention"])
+    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(
+        PALETTE["attention"]
+    )
     return night + light[..., None] * (pixels - night)
 
 
 def _label(axes: Axes, word: str, peak: str) -> None:
-    axes.set_title(word, fontsize=10, color=PALETTE["word"], weight="bold", parse_math=False)
+    axes.set_title(
+        word,
+        fontsize=10,
+        color=PALETTE["word"],
+        weight="bold",
+        parse_math=False,
+    )
     axes.text(
         0.5,
         -0.02,
@@ -378,7 +471,9 @@ def _label(axes: Axes, word: str, peak: str) -> None:
 def _save(figure: Figure, to: Path) -> None:
     formats = figure.canvas.get_supported_filetypes()
     if to.suffix[1:].lower() not in formats:
-        raise InputError(f"{to}: is no picture file; let its name end in .png, .svg or .pdf")
+        raise InputError(
+            f"{to}: is no picture file; let its name end in .png, .svg or .pdf"
+        )
     with atomic_file(to) as temporary:
         figure.savefig(temporary, dpi=150)
 
@@ -443,7 +538,10 @@ def mass_inside(alpha, mask):
 
 # by hand: a map with 3/4 of its weight in the left half of four cells
 assert np.isclose(
-    mass_inside(np.array([[0.5, 0.0], [0.25, 0.25]]), np.arange(256) < 128 * np.ones((256, 1))),
+    mass_inside(
+        np.array([[0.5, 0.0], [0.25, 0.25]]),
+        np.arange(256) < 128 * np.ones((256, 1)),
+    ),
     0.75,
 )
 
@@ -455,13 +553,19 @@ for path, caption in zip(paths, captions, strict=True):
         if not mask.any():
             continue  # the word names nothing that is in this scene
         named.append(mass_inside(alpha, mask))
-        rest = [a for w, a in zip(caption.words, caption.alphas, strict=True) if w != word]
+        rest = [
+            a
+            for w, a in zip(caption.words, caption.alphas, strict=True)
+            if w != word
+        ]
         others.append(np.mean([mass_inside(a, mask) for a in rest]))
         chance.append(mask.mean())
         peak = upsample_alpha(alpha, mask.shape)
         hits.append(mask.flat[peak.argmax()])
 
-print(f"{len(named)} naming words in {len(paths)} scenes (toy world, test, seed 0)")
+print(
+    f"{len(named)} naming words in {len(paths)} scenes (toy world, test, seed 0)"
+)
 print(f"weight in the named object's box   {np.mean(named):.2f}")
 print(f"  other words' weight in that box  {np.mean(others):.2f}")
 print(f"  chance: the box's area           {np.mean(chance):.2f}")
@@ -474,11 +578,21 @@ assert np.mean(named) > np.mean(others)
 # %% mystnb={"figure": {"caption": "Each naming word: the area of its object's box, and the weight inside it. On the dashed line lies a map that looks everywhere alike.", "name": "fig-attention-in-box"}, "image": {"alt": "A scatter plot with one dot for each naming word: the box's area across, the weight inside the box upwards. Most dots lie above the diagonal of chance."}} tags=["hide-input"]
 plt.figure(figsize=(4, 3.6), facecolor="white")
 plt.plot([0, 1], [0, 1], "--", color=PALETTE["plain"], linewidth=1)
-plt.scatter(chance, named, s=14, color=PALETTE["attention"], alpha=0.7, linewidths=0)
+plt.scatter(
+    chance, named, s=14, color=PALETTE["attention"], alpha=0.7, linewidths=0
+)
 limit = max(chance) * 1.15
 plt.xlim(0, limit)
 plt.ylim(0, 1)
-plt.text(limit, limit, "chance ", ha="right", va="bottom", color=PALETTE["plain"], fontsize=9)
+plt.text(
+    limit,
+    limit,
+    "chance ",
+    ha="right",
+    va="bottom",
+    color=PALETTE["plain"],
+    fontsize=9,
+)
 plt.xlabel("area of the object's box")
 plt.ylabel("weight inside the box")
 plt.tight_layout()
@@ -501,8 +615,14 @@ plt.show()
 distances = []
 for caption in captions:
     maps = caption.alphas.reshape(len(caption.words), -1)
-    distances += [abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]]
-evenness = [abs(alpha - 1 / alpha.size).sum() / 2 for c in captions for alpha in c.alphas]
+    distances += [
+        abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]
+    ]
+evenness = [
+    abs(alpha - 1 / alpha.size).sum() / 2
+    for c in captions
+    for alpha in c.alphas
+]
 print(
     f"between two words of a caption  {np.mean(distances):.2f} on average, "
     f"{np.min(distances):.2f} at least"
@@ -580,12 +700,16 @@ class Replaced(nn.Module):
 def read_again(decoder, encoder_out):
     """Log-probability of each word of `captions`, and whether it is still the first choice."""
     longest = max(len(caption.words) for caption in captions)
-    ids = torch.tensor([model.vocabulary.encode(c.words, longest) for c in captions])
+    ids = torch.tensor(
+        [model.vocabulary.encode(c.words, longest) for c in captions]
+    )
     lengths = torch.tensor([len(c.words) + 2 for c in captions])
     with torch.inference_mode():
         output = decoder(encoder_out, ids, lengths)
     packed = output.logits._replace(data=output.logits.data.log_softmax(1))
-    log_probs, _ = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)  # (N, T, V)
+    log_probs, _ = nn.utils.rnn.pad_packed_sequence(
+        packed, batch_first=True
+    )  # (N, T, V)
     chosen = log_probs.gather(2, ids[:, 1:, None])[..., 0]
     return chosen, log_probs.argmax(2) == ids[:, 1:]
 
@@ -594,14 +718,31 @@ generator = torch.Generator().manual_seed(0)
 changes = {
     "its own": lambda alpha: alpha,
     "even": lambda alpha: torch.full_like(alpha, 1 / alpha.shape[1]),
-    "shuffled": lambda alpha: alpha[:, torch.randperm(alpha.shape[1], generator=generator)],
+    "shuffled": lambda alpha: alpha[
+        :, torch.randperm(alpha.shape[1], generator=generator)
+    ],
 }
-names = {word for things in objects.values() for thing in things for word in thing["words"]}
+names = {
+    word
+    for things in objects.values()
+    for thing in things
+    for word in thing["words"]
+}
 naming = np.array(
-    [(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w in names]
+    [
+        (i, t)
+        for i, c in enumerate(captions)
+        for t, w in enumerate(c.words)
+        if w in names
+    ]
 )
 other = np.array(
-    [(i, t) for i, c in enumerate(captions) for t, w in enumerate(c.words) if w not in names]
+    [
+        (i, t)
+        for i, c in enumerate(captions)
+        for t, w in enumerate(c.words)
+        if w not in names
+    ]
 )
 
 with torch.inference_mode():
@@ -614,19 +755,28 @@ for change, function in changes.items():
     decoder = copy.deepcopy(model.decoder)
     decoder.attention = Replaced(decoder.attention, function)
     log_probs, same = read_again(decoder, encoder_out)
-    kept[change] = [same[tuple(rows.T)].float().mean().item() for rows in (naming, other)]
-    surprise[change] = [-log_probs[tuple(rows.T)].mean().item() for rows in (naming, other)]
+    kept[change] = [
+        same[tuple(rows.T)].float().mean().item() for rows in (naming, other)
+    ]
+    surprise[change] = [
+        -log_probs[tuple(rows.T)].mean().item() for rows in (naming, other)
+    ]
     print(
         f"{change:10}  {kept[change][0]:6.0%}   {kept[change][1]:6.0%}          "
         f"{surprise[change][0]:6.2f}   {surprise[change][1]:6.2f}"
     )
 
 # %%
-assert surprise["even"][0] > surprise["its own"][0] + 0.3  # a naming word needs its map ...
+assert (
+    surprise["even"][0] > surprise["its own"][0] + 0.3
+)  # a naming word needs its map ...
 assert surprise["even"][0] - surprise["its own"][0] > 3 * (
-    surprise["even"][1] - surprise["its own"][1]  # ... several times more than the others do
+    surprise["even"][1]
+    - surprise["its own"][1]  # ... several times more than the others do
 )
-assert 0.2 < kept["even"][0] < 0.9  # and a good part of the words survives without any map
+assert (
+    0.2 < kept["even"][0] < 0.9
+)  # and a good part of the words survives without any map
 
 # %% [markdown]
 # (With its own maps not every word is the first choice either: beam search sometimes takes a word that
@@ -824,7 +974,9 @@ import numpy as np
 from captionlib.exercises import check
 
 
-def lift(alpha, box, side):  # (h, w), (x0, y0, x1, y1) in whole pixels, a number
+def lift(
+    alpha, box, side
+):  # (h, w), (x0, y0, x1, y1) in whole pixels, a number
     return ...
 
 
@@ -872,7 +1024,9 @@ import numpy as np
 from captionlib.exercises import check
 
 
-def occlusion(score, image, side):  # (height, width, 3) floats; side divides both
+def occlusion(
+    score, image, side
+):  # (height, width, 3) floats; side divides both
     return ...  # (height // side, width // side) nats
 
 

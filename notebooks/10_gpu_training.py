@@ -37,7 +37,9 @@ from captionlib.book.diagrams import PALETTE, TINT, canvas
 
 
 def timeline(axes, y, who, kind, bars):
-    axes.text(1.3, y, who, ha="right", va="center", fontsize=9, color=PALETTE[kind])
+    axes.text(
+        1.3, y, who, ha="right", va="center", fontsize=9, color=PALETTE[kind]
+    )
     axes.plot([1.5, 8.9], [y - 0.19] * 2, color="#bbbbbb", linewidth=0.8)
     for start, length, text in bars:
         axes.add_patch(
@@ -50,18 +52,46 @@ def timeline(axes, y, who, kind, bars):
                 linewidth=1.3,
             )
         )
-        axes.text(start + length / 2, y, text, ha="center", va="center", fontsize=8)
+        axes.text(
+            start + length / 2, y, text, ha="center", va="center", fontsize=8
+        )
 
 
 axes = canvas(9.2, 2.6)
 timeline(
-    axes, 2.25, "processor", "image", [(1.5 + 1.8 * i, 1.8, f"load {i + 1}") for i in range(4)]
+    axes,
+    2.25,
+    "processor",
+    "image",
+    [(1.5 + 1.8 * i, 1.8, f"load {i + 1}") for i in range(4)],
 )
-timeline(axes, 1.7, "GPU", "state", [(3.3 + 1.8 * i, 0.6, f"train {i + 1}") for i in range(3)])
-axes.text(4.5, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#4a4a4a")
-axes.text(6.3, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#4a4a4a")
-timeline(axes, 0.9, "processor", "image", [(1.5 + 0.6 * i, 0.3, f"{i + 1}") for i in range(12)])
-timeline(axes, 0.35, "GPU", "state", [(1.8 + 0.6 * i, 0.6, f"{i + 1}") for i in range(11)])
+timeline(
+    axes,
+    1.7,
+    "GPU",
+    "state",
+    [(3.3 + 1.8 * i, 0.6, f"train {i + 1}") for i in range(3)],
+)
+axes.text(
+    4.5, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#4a4a4a"
+)
+axes.text(
+    6.3, 1.7, "waits", ha="center", va="center", fontsize=8.5, color="#4a4a4a"
+)
+timeline(
+    axes,
+    0.9,
+    "processor",
+    "image",
+    [(1.5 + 0.6 * i, 0.3, f"{i + 1}") for i in range(12)],
+)
+timeline(
+    axes,
+    0.35,
+    "GPU",
+    "state",
+    [(1.8 + 0.6 * i, 0.6, f"{i + 1}") for i in range(11)],
+)
 plt.show()
 
 # %% [markdown]
@@ -110,7 +140,12 @@ SMALL = Recipe(
         "dropout": 0.2,
     },
     stages=[
-        {"epochs": 12, "batch_size": 16, "learning_rate": 4e-3, "schedule": "one_cycle"},
+        {
+            "epochs": 12,
+            "batch_size": 16,
+            "learning_rate": 4e-3,
+            "schedule": "one_cycle",
+        },
         GENTLE | {"epochs": 1, "batch_size": 16},
     ],
 )
@@ -118,9 +153,13 @@ SMALL = Recipe(
 recipe = SMALL if RUN == "small" else read_recipe(RUN)
 stages = [*recipe.stages, recipe.stages[0] | GENTLE][:2]
 first, second = (TrainConfig(**stage) for stage in stages)
-workers = 0 if recipe.scenes else min(4, os.cpu_count())  # processes that load images
+workers = (
+    0 if recipe.scenes else min(4, os.cpu_count())
+)  # processes that load images
 for number, stage in enumerate((first, second), start=1):
-    print(f"stage {number}: {stage.batch_size} images a batch, epochs: {stage.epochs}")
+    print(
+        f"stage {number}: {stage.batch_size} images a batch, epochs: {stage.epochs}"
+    )
 
 # %% [markdown]
 # The device is the best one there is. *MPS* is the GPU of Apple's processors.
@@ -136,7 +175,11 @@ elif torch.backends.mps.is_available():
     print("GPU: Apple's")
 else:
     device = torch.device("cpu")
-    print("no GPU: the processor does everything, on", torch.get_num_threads(), "threads")
+    print(
+        "no GPU: the processor does everything, on",
+        torch.get_num_threads(),
+        "threads",
+    )
 
 # %% [markdown]
 # ## The data
@@ -165,7 +208,9 @@ else:
     karpathy, photographs, _ = download(name, Path("data") / name)
 folder = home / "prepared"
 if not any(folder.glob("WORDMAP_*.json")):
-    prepare(karpathy, photographs, folder, DataConfig(**about), progress=progress)
+    prepare(
+        karpathy, photographs, folder, DataConfig(**about), progress=progress
+    )
 
 # %% [markdown]
 # `FeatureDataset` pairs whatever it is given with all the captions of each image. Given the images
@@ -177,10 +222,14 @@ from captionlib.decoder import CaptionModel
 from captionlib.encoder import FeatureDataset
 from captionlib.training import caption_loss, make_loader, make_optimizer
 
-dataset = FeatureDataset(folder, "TRAIN", ImageDataset(image_file(folder, "TRAIN")))
+dataset = FeatureDataset(
+    folder, "TRAIN", ImageDataset(image_file(folder, "TRAIN"))
+)
 torch.manual_seed(0)
 model = CaptionModel(ModelConfig(**recipe.model), dataset.vocabulary).to(device)
-print(f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {model.config.backbone}")
+print(
+    f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {model.config.backbone}"
+)
 
 # %% [markdown]
 # ## The cache
@@ -192,7 +241,11 @@ print(f"{len(dataset)} images, {len(dataset.vocabulary)} words, encoder {model.c
 # shows the images left and right exchanged needs twice the room.)
 
 # %%
-SETS = {"Flickr8k": 6_000, "Flickr30k": 29_000, "COCO": 113_287}  # training images
+SETS = {
+    "Flickr8k": 6_000,
+    "Flickr30k": 29_000,
+    "COCO": 113_287,
+}  # training images
 GRIDS = {
     "tf_efficientnet_lite0, 8×8": 8 * 8 * 1280,
     "tf_efficientnet_lite2, 9×9": 9 * 9 * 1280,  # our recipes for photographs
@@ -201,7 +254,9 @@ GRIDS = {
 }
 print(f"{'gigabytes':28}" + "".join(f"{name:>11}" for name in SETS))
 for name, numbers in GRIDS.items():
-    sizes = "".join(f"{2 * numbers * count / 1e9:>11.1f}" for count in SETS.values())
+    sizes = "".join(
+        f"{2 * numbers * count / 1e9:>11.1f}" for count in SETS.values()
+    )
     print(f"{name:28}{sizes}")
 
 # %%
@@ -211,16 +266,26 @@ from captionlib.encoder import cache_features
 def grids_of(split, mirrored=False):
     """The cache of a split's grids, or of its mirror images' grids."""
     name = f"{split}_mirrored.h5" if mirrored else f"{split}_grids.h5"
-    options = {"device": device, "bf16": first.bf16, "mirrored": mirrored, "progress": progress}
-    return cache_features(model.encoder, image_file(folder, split), home / name, **options)
+    options = {
+        "device": device,
+        "bf16": first.bf16,
+        "mirrored": mirrored,
+        "progress": progress,
+    }
+    return cache_features(
+        model.encoder, image_file(folder, split), home / name, **options
+    )
 
 
 views = [
-    grids_of("TRAIN", mirrored) for mirrored in ([False, True] if recipe.mirrored else [False])
+    grids_of("TRAIN", mirrored)
+    for mirrored in ([False, True] if recipe.mirrored else [False])
 ]
 validation = grids_of("VAL")
 cached = FeatureDataset(folder, "TRAIN", *views)
-print(f"this run's training grids: {sum(view.nbytes for view in views) / 1e6:.1f} MB")
+print(
+    f"this run's training grids: {sum(view.nbytes for view in views) / 1e6:.1f} MB"
+)
 
 # %% [markdown]
 # ## What one step costs
@@ -278,7 +343,9 @@ def training_links(model, config, images, captions, lengths) -> list[Callable]:
     optimizer, kept = make_optimizer(model, config), {}
 
     def forward():
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=config.bf16
+        ):
             output = model(images, captions.flatten(0, 1), lengths.flatten())
         kept["loss"] = caption_loss(output).total
 
@@ -290,7 +357,10 @@ def training_links(model, config, images, captions, lengths) -> list[Callable]:
 
 
 def encode(bf16: bool = False, by: CaptionModel = model):
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=bf16),
+    ):
         return by.encoder(by.encoder.normalise(images))  # (B, height, width, D)
 
 
@@ -319,7 +389,9 @@ print("images", tuple(images.shape), " grids", tuple(grids.shape))
 from copy import deepcopy
 
 model.train()
-tuned = deepcopy(model)  # a copy, so that the encoder that we measure stays the borrowed one
+tuned = deepcopy(
+    model
+)  # a copy, so that the encoder that we measure stays the borrowed one
 tuned.fine_tune_encoder()
 many, few = len(images), min(second.batch_size, len(images))
 measured = {  # what is measured: its links, their names, and the images that go through
@@ -332,8 +404,14 @@ measured = {  # what is measured: its links, their names, and the images that go
         many,
     ),
     "fine-tune": (
-        training_links(tuned, second, images[:few], captions[:few], lengths[:few]),
-        ["forward, encoder too", "backward, encoder too", "optimizer, encoder too"],
+        training_links(
+            tuned, second, images[:few], captions[:few], lengths[:few]
+        ),
+        [
+            "forward, encoder too",
+            "backward, encoder too",
+            "optimizer, encoder too",
+        ],
         few,
     ),
 }
@@ -367,9 +445,14 @@ plans = {  # what the workers do, and what the device does
     "stage two": (["load"], ["fine-tune"]),
 }
 total = {}
-print(f"{'':20}{'load':>10}{'device':>11}{'device alone':>16}{'workers':>9}{'waits':>8}")
+print(
+    f"{'':20}{'load':>10}{'device':>11}{'device alone':>16}{'workers':>9}{'waits':>8}"
+)
 for name, (loading, working) in plans.items():
-    load, busy = sum(cost[part] for part in loading), sum(cost[part] for part in working)
+    load, busy = (
+        sum(cost[part] for part in loading),
+        sum(cost[part] for part in working),
+    )
     total[name] = load + busy
     # Each worker loads one batch at a time; without workers the device waits for every one.
     every = max(load / workers, busy) if workers else load + busy
@@ -378,10 +461,14 @@ for name, (loading, working) in plans.items():
         f"{math.ceil(load / busy):>9}{1 - busy / every:>8.0%}"
     )
 if device.type == "cpu":
-    print("Here the same cores load and compute, so nothing runs beside anything else.")
+    print(
+        "Here the same cores load and compute, so nothing runs beside anything else."
+    )
 
 # %% mystnb={"figure": {"caption": "What one image costs on the machine that ran this page.", "name": "fig-gpu-costs"}, "image": {"alt": "Stacked bars of the time each image takes on this machine: stage one without a cache is loading, encoding and decoding; with the cache loading a grid and decoding; stage two is loading and a step of the whole model."}} tags=["hide-input"]
-figure, panel = plt.subplots(figsize=(8, 2.2), facecolor="white", layout="constrained")
+figure, panel = plt.subplots(
+    figsize=(8, 2.2), facecolor="white", layout="constrained"
+)
 kinds = {
     "load": "plain",
     "load grid": "word",
@@ -392,7 +479,13 @@ kinds = {
 for name, parts in reversed(plans.items()):
     left = 0.0
     for part in sum(parts, []):
-        panel.barh(name, 1000 * cost[part], left=left, color=PALETTE[kinds[part]], label=part)
+        panel.barh(
+            name,
+            1000 * cost[part],
+            left=left,
+            color=PALETTE[kinds[part]],
+            label=part,
+        )
         left += 1000 * cost[part]
 handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
 panel.legend(handles.values(), handles.keys(), frameon=False)
@@ -420,7 +513,13 @@ from dataclasses import replace
 
 model.train()
 full, half = (
-    sum(seconds(*training_links(model, replace(first, bf16=bf16), grids, captions, lengths)))
+    sum(
+        seconds(
+            *training_links(
+                model, replace(first, bf16=bf16), grids, captions, lengths
+            )
+        )
+    )
     for bf16 in (False, True)
 )
 full_encode, half_encode = seconds(encode, lambda: encode(bf16=True))
@@ -434,7 +533,9 @@ print(f"decode: {full / half:.1f} times as fast in bfloat16")
 exact, rounded = encode().flatten(1, 2), encode(bf16=True).float().flatten(1, 2)
 alike = torch.nn.functional.cosine_similarity(exact, rounded, dim=2)
 assert alike.mean() > 0.97
-print("float32 against bfloat16, mean cosine of a place's two vectors: above 0.97")
+print(
+    "float32 against bfloat16, mean cosine of a place's two vectors: above 0.97"
+)
 
 # %% [markdown]
 # ## Fused operations
@@ -453,7 +554,8 @@ if device.type == "cuda":
     fused = deepcopy(model)
     compile_layers(fused)
     plain_encode, fused_encode = seconds(
-        lambda: encode(bf16=first.bf16), lambda: encode(bf16=first.bf16, by=fused)
+        lambda: encode(bf16=first.bf16),
+        lambda: encode(bf16=first.bf16, by=fused),
     )
     plain_decode, fused_decode = (
         sum(seconds(*training_links(network, first, grids, captions, lengths)))
@@ -473,10 +575,20 @@ else:
 # %%
 borrowed = sum(weight.numel() for weight in model.encoder.parameters())
 trained = sum(weight.numel() for weight in model.parameters()) - borrowed
-freed = sum(weight.numel() for weight in tuned.encoder.parameters() if weight.requires_grad)
-print(f"decoder {trained / 1e6:.2f} million weights, encoder {borrowed / 1e6:.2f} million")
-print(f"stage one: {(16 * trained + 4 * borrowed) / 1e6:6.1f} MB for weights and optimizer")
-print(f"stage two: {(16 * (trained + freed) + 4 * (borrowed - freed)) / 1e6:6.1f} MB")
+freed = sum(
+    weight.numel()
+    for weight in tuned.encoder.parameters()
+    if weight.requires_grad
+)
+print(
+    f"decoder {trained / 1e6:.2f} million weights, encoder {borrowed / 1e6:.2f} million"
+)
+print(
+    f"stage one: {(16 * trained + 4 * borrowed) / 1e6:6.1f} MB for weights and optimizer"
+)
+print(
+    f"stage two: {(16 * (trained + freed) + 4 * (borrowed - freed)) / 1e6:6.1f} MB"
+)
 
 # %% [markdown]
 # What the layers compute has to wait for the gradient as well, and with a large batch it outweighs
@@ -499,18 +611,31 @@ names, references = load_references(folder, "VAL")
 @torch.inference_mode()
 def write_captions(model, inputs, beam_size, batch_size=32):
     """A caption for each of `inputs`, grids or images."""
-    search, captions = SearchConfig(**recipe.search | {"beam_size": beam_size}), []
+    search, captions = (
+        SearchConfig(**recipe.search | {"beam_size": beam_size}),
+        [],
+    )
     for start in range(0, len(inputs), batch_size):
         batch = torch.stack(
-            [torch.as_tensor(inputs[i]) for i in range(start, min(start + batch_size, len(inputs)))]
+            [
+                torch.as_tensor(inputs[i])
+                for i in range(start, min(start + batch_size, len(inputs)))
+            ]
         )
-        found = beam_search(model.decoder, model.encode(batch.to(device)), model.vocabulary, search)
+        found = beam_search(
+            model.decoder,
+            model.encode(batch.to(device)),
+            model.vocabulary,
+            search,
+        )
         captions += [model.vocabulary.decode(best.word_ids) for best in found]
     return captions
 
 
 def evaluate_on(inputs, beam_size=1):
-    return lambda model: score(references, write_captions(model, inputs, beam_size))
+    return lambda model: score(
+        references, write_captions(model, inputs, beam_size)
+    )
 
 
 torch.manual_seed(first.seed)
@@ -528,7 +653,9 @@ history = train(
     progress=progress,
 )
 for row in (history[0], history[-1]):
-    print(f"epoch {row['epoch']:3}: {row['nats']:.2f} nats a token, BLEU-4 {row['bleu4']:.1f}")
+    print(
+        f"epoch {row['epoch']:3}: {row['nats']:.2f} nats a token, BLEU-4 {row['bleu4']:.1f}"
+    )
 
 # %%
 assert history[-1]["nats"] < 0.75 * history[0]["nats"]
@@ -559,7 +686,9 @@ history = train(
     resume=True,
     progress=progress,
 )
-print(f"BLEU-4 before stage two {before['bleu4']:.1f}, after {history[-1]['bleu4']:.1f}")
+print(
+    f"BLEU-4 before stage two {before['bleu4']:.1f}, after {history[-1]['bleu4']:.1f}"
+)
 
 # %%
 moved_model = CaptionModel.load(home / "stage2" / "best")
@@ -569,26 +698,43 @@ moved = {
     for name, weight in moved_model.encoder.state_dict().items()
     if not torch.equal(weight, fresh[name])
 }
-free = {name for name, weight in model.encoder.named_parameters() if weight.requires_grad}
-assert moved and moved <= free  # blocks 2 to 4 and nothing else: no statistics, no first block
-print(f"{len(moved)} tensors of the encoder moved, all of them in blocks 2 to 4")
+free = {
+    name
+    for name, weight in model.encoder.named_parameters()
+    if weight.requires_grad
+}
+assert (
+    moved and moved <= free
+)  # blocks 2 to 4 and nothing else: no statistics, no first block
+print(
+    f"{len(moved)} tensors of the encoder moved, all of them in blocks 2 to 4"
+)
 
 # %% [markdown]
 # Last, keep whichever stage is better on validation, and write down its scores at three beams.
 
 # %% tags=["nbval-ignore-output"]
-stage = "stage2" if max(row["bleu4"] for row in history) > before["bleu4"] else "stage1"
+stage = (
+    "stage2"
+    if max(row["bleu4"] for row in history) > before["bleu4"]
+    else "stage1"
+)
 best = CaptionModel.load(home / stage / "best").to(device)
 print("kept:", stage)
-kept = {beam_size: evaluate_on(pictures, beam_size)(best) for beam_size in (1, 3, 5)}
+kept = {
+    beam_size: evaluate_on(pictures, beam_size)(best) for beam_size in (1, 3, 5)
+}
 for beam_size, scores in kept.items():
     print(
-        f"beam {beam_size}: " + "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+        f"beam {beam_size}: "
+        + "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
     )
 
 # %%
 judged = max(before["bleu4"], *(row["bleu4"] for row in history))
-assert abs(kept[1]["bleu4"] - judged) < 0.1  # the model kept is the model that was judged
+assert (
+    abs(kept[1]["bleu4"] - judged) < 0.1
+)  # the model kept is the model that was judged
 
 # %% [markdown]
 # A hundred and twenty-eight scenes teach almost nothing, and over 32 validation images a few points
@@ -643,7 +789,9 @@ if RUN == "small":
     rows = [train_with(processes) for processes in (1, 2)]
     for row in rows:
         print(f"{row['processes']} process(es): {row['nats']:.5f} nats a token")
-    print("seconds:", *(row["train_seconds"] for row in rows), "on the same cores")
+    print(
+        "seconds:", *(row["train_seconds"] for row in rows), "on the same cores"
+    )
 
 # %%
 if RUN == "small":
@@ -747,7 +895,9 @@ check("10.1", images_per_second)
 from captionlib.exercises import check
 
 
-def step_in_parts(model, optimizer, batches):  # batches: pairs x (n, D), y (n, 1)
+def step_in_parts(
+    model, optimizer, batches
+):  # batches: pairs x (n, D), y (n, 1)
     return ...
 
 

@@ -14,7 +14,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.enc_image_size = encoded_image_size
         self.resnet = nn.Sequential(*list(resnet.children())[:-2])
-        self.adaptive_pool = nn.AdaptiveAvgPool2d((encoded_image_size, encoded_image_size))
+        self.adaptive_pool = nn.AdaptiveAvgPool2d(
+            (encoded_image_size, encoded_image_size)
+        )
 
     def forward(self, images):
         """Normalised images (B, 3, 256, 256) to grids (B, 14, 14, D)."""
@@ -42,13 +44,23 @@ class Attention(nn.Module):
 class DecoderWithAttention(nn.Module):
     """The LSTM that writes."""
 
-    def __init__(self, attention_dim, embed_dim, decoder_dim, vocab_size, encoder_dim, dropout=0.5):
+    def __init__(
+        self,
+        attention_dim,
+        embed_dim,
+        decoder_dim,
+        vocab_size,
+        encoder_dim,
+        dropout=0.5,
+    ):
         super().__init__()
         self.encoder_dim, self.vocab_size = encoder_dim, vocab_size
         self.attention = Attention(encoder_dim, decoder_dim, attention_dim)
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.dropout = nn.Dropout(p=dropout)
-        self.decode_step = nn.LSTMCell(embed_dim + encoder_dim, decoder_dim, bias=True)
+        self.decode_step = nn.LSTMCell(
+            embed_dim + encoder_dim, decoder_dim, bias=True
+        )
         self.init_h = nn.Linear(encoder_dim, decoder_dim)
         self.init_c = nn.Linear(encoder_dim, decoder_dim)
         self.f_beta = nn.Linear(decoder_dim, encoder_dim)
@@ -64,5 +76,7 @@ class DecoderWithAttention(nn.Module):
         """One word read (B,): the next words' logits (B, V), the new state, where it looked."""
         context, alpha = self.attention(encoder_out, state[0])
         gated = self.sigmoid(self.f_beta(state[0])) * context
-        state = self.decode_step(torch.cat([self.embedding(words), gated], dim=1), state)
+        state = self.decode_step(
+            torch.cat([self.embedding(words), gated], dim=1), state
+        )
         return self.fc(self.dropout(state[0])), state, alpha

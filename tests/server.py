@@ -27,12 +27,20 @@ class Site:
     """Files by path, the faults that await each, and what was asked."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    faults: dict[str, list[Fault]] = field(default_factory=dict)  # one for each request, in order
-    always: dict[str, Fault] = field(default_factory=dict)  # where the list is at its end
+    faults: dict[str, list[Fault]] = field(
+        default_factory=dict
+    )  # one for each request, in order
+    always: dict[str, Fault] = field(
+        default_factory=dict
+    )  # where the list is at its end
     ranges: bool = True
-    versions: Callable[[bytes], dict] | None = None  # headers that name a file's state
+    versions: Callable[[bytes], dict] | None = (
+        None  # headers that name a file's state
+    )
     if_range: bool = True  # does it heed the header?
-    asked: list[tuple[str, int]] = field(default_factory=list)  # path, first byte
+    asked: list[tuple[str, int]] = field(
+        default_factory=list
+    )  # path, first byte
     sent: int = 0  # bytes of bodies
     port: int = 0
     done: threading.Event = field(default_factory=threading.Event)
@@ -48,7 +56,9 @@ def etag(content: bytes) -> dict:
 @contextmanager
 def serve(**files: bytes) -> Iterator[Site]:
     """A site with these files; it ends with the block."""
-    site = Site({name.replace("__", "."): content for name, content in files.items()})
+    site = Site(
+        {name.replace("__", "."): content for name, content in files.items()}
+    )
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -67,7 +77,9 @@ def serve(**files: bytes) -> Iterator[Site]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         site.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, args=(0.02,), daemon=True
+        )
         thread.start()
         try:
             yield site
@@ -94,7 +106,10 @@ def _answer(request: BaseHTTPRequestHandler, site: Site) -> None:
     versions = (site.versions or etag)(content)
     if not site.ranges:
         start = 0
-    elif site.if_range and request.headers.get("If-Range") not in (None, *versions.values()):
+    elif site.if_range and request.headers.get("If-Range") not in (
+        None,
+        *versions.values(),
+    ):
         start = 0
     if start and start >= len(content):
         request.send_response(416)
@@ -107,12 +122,20 @@ def _answer(request: BaseHTTPRequestHandler, site: Site) -> None:
         content[fault.flip] ^= 1
     request.send_response(206 if start else 200)
     if start:
-        request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-    request.send_header("Content-Length", str(fault.claim or len(content) - start))
+        request.send_header(
+            "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+        )
+    request.send_header(
+        "Content-Length", str(fault.claim or len(content) - start)
+    )
     for name, value in versions.items():
         request.send_header(name, value)
     request.end_headers()
-    body = content[start:] if fault.stop is None else content[start : start + fault.stop]
+    body = (
+        content[start:]
+        if fault.stop is None
+        else content[start : start + fault.stop]
+    )
     request.wfile.write(body)
     request.wfile.flush()
     site.sent += len(body)

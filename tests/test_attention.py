@@ -38,18 +38,27 @@ def test_the_equations_written_out_pixel_by_pixel(layer, encoder_out):
         scores = torch.stack(
             [
                 layer.full_att.weight[0]
-                @ torch.clamp(layer.encoder_att(pixel) + layer.decoder_att(states[b]), min=0)
+                @ torch.clamp(
+                    layer.encoder_att(pixel) + layer.decoder_att(states[b]),
+                    min=0,
+                )
                 for pixel in encoder_out[b]
             ]
         )
         weights = scores.exp() / scores.exp().sum()  # full_att's bias cancels
         assert_close(alpha[b], weights)
-        assert_close(context[b], sum(w * a for w, a in zip(weights, encoder_out[b], strict=True)))
+        assert_close(
+            context[b],
+            sum(w * a for w, a in zip(weights, encoder_out[b], strict=True)),
+        )
 
 
 def test_a_ready_projection_changes_nothing(layer, encoder_out):
     states = hidden(B)
-    assert_close(layer(encoder_out, states, layer.project(encoder_out)), layer(encoder_out, states))
+    assert_close(
+        layer(encoder_out, states, layer.project(encoder_out)),
+        layer(encoder_out, states),
+    )
 
 
 def test_states_that_share_an_image_share_its_grid(layer, encoder_out):
@@ -59,7 +68,9 @@ def test_states_that_share_an_image_share_its_grid(layer, encoder_out):
     assert_close(shared, copied)
 
 
-def test_moving_the_pixels_moves_the_weights_and_keeps_the_context(layer, encoder_out):
+def test_moving_the_pixels_moves_the_weights_and_keeps_the_context(
+    layer, encoder_out
+):
     order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
     context, alpha = layer(encoder_out, hidden(B))
     moved_context, moved_alpha = layer(encoder_out[:, order], hidden(B))
@@ -71,7 +82,9 @@ def test_every_weight_gets_a_gradient(layer, encoder_out):
     context, _ = layer(encoder_out, hidden(B))
     context.square().sum().backward()
     for name, weight in layer.named_parameters():
-        if name != "full_att.bias":  # adds the same to every score, so softmax ignores it
+        if (
+            name != "full_att.bias"
+        ):  # adds the same to every score, so softmax ignores it
             assert weight.grad.abs().sum() > 0, name
 
 

@@ -38,7 +38,11 @@ def make_decoder(vocabulary, seed=0, end=0.0, dtype=torch.float64):
     that depends on the image, and makes <end> likelier; `end` is that word's bias.
     """
     torch.manual_seed(seed)
-    decoder = DecoderWithAttention(5, 4, 7, len(vocabulary), encoder_dim=D).to(dtype).eval()
+    decoder = (
+        DecoderWithAttention(5, 4, 7, len(vocabulary), encoder_dim=D)
+        .to(dtype)
+        .eval()
+    )
     cell, fc = decoder.decode_step, decoder.fc
     with torch.no_grad():
         for layer in (decoder.init_h, decoder.init_c, cell):
@@ -48,7 +52,12 @@ def make_decoder(vocabulary, seed=0, end=0.0, dtype=torch.float64):
         decoder.attention.full_att.weight.mul_(4)
         decoder.init_c.weight[0] /= 2
         decoder.init_c.bias[0] = -1
-        for weight in (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh):
+        for weight in (
+            cell.weight_ih,
+            cell.weight_hh,
+            cell.bias_ih,
+            cell.bias_hh,
+        ):
             weight.view(4, 7, -1)[:, 0] = 0
         # Input, forget and output gate of the first unit are open; every step adds tanh(0.25).
         cell.bias_hh.view(4, 7)[:, 0] = torch.tensor([9, 9, 0.25, 9])
@@ -60,21 +69,30 @@ def make_decoder(vocabulary, seed=0, end=0.0, dtype=torch.float64):
 
 
 def make_encodings(images, seed=0, dtype=torch.float64):
-    return torch.randn(images, P, D, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return torch.randn(
+        images, P, D, generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
 
 
 def forced(decoder, encoding, words, vocabulary):
     """Teacher-forced log-probabilities of the words and <end>, and alphas, from `forward`."""
     caption = torch.tensor([[vocabulary.start, *words, vocabulary.end]])
     with torch.no_grad():
-        out = decoder(encoding.unsqueeze(0), caption, torch.tensor([caption.shape[1]]))
-    log_probs = out.logits.data.log_softmax(dim=1)  # one caption: packed order is word order
+        out = decoder(
+            encoding.unsqueeze(0), caption, torch.tensor([caption.shape[1]])
+        )
+    log_probs = out.logits.data.log_softmax(
+        dim=1
+    )  # one caption: packed order is word order
     return log_probs.gather(1, caption[0, 1:, None])[:, 0], out.alphas[0]
 
 
 def sequences(vocabulary, longest, shortest=0):
     """Every caption of `shortest` to `longest` words; <unk> is a word like any other."""
-    ids = sorted(set(range(len(vocabulary))) - {vocabulary.pad, vocabulary.start, vocabulary.end})
+    ids = sorted(
+        set(range(len(vocabulary)))
+        - {vocabulary.pad, vocabulary.start, vocabulary.end}
+    )
     for length in range(shortest, longest + 1):
         yield from itertools.product(ids, repeat=length)
 
@@ -106,20 +124,36 @@ def plain_search(decoder, encoding, vocabulary, config):
         for total, words in live:
             caption = torch.tensor([[vocabulary.start, *words, vocabulary.end]])
             with torch.no_grad():
-                out = decoder(encoding.unsqueeze(0), caption, torch.tensor([len(words) + 2]))
-            for word, value in enumerate(out.logits.data[-1].log_softmax(0).tolist()):
+                out = decoder(
+                    encoding.unsqueeze(0),
+                    caption,
+                    torch.tensor([len(words) + 2]),
+                )
+            for word, value in enumerate(
+                out.logits.data[-1].log_softmax(0).tolist()
+            ):
                 if word not in (vocabulary.pad, vocabulary.start):
                     candidates.append((total + value, (*words, word)))
         candidates.sort(key=lambda candidate: -candidate[0])
         kept = candidates[: config.beam_size - len(finished)]
-        finished += [(total, words) for total, words in kept if words[-1] == vocabulary.end]
+        finished += [
+            (total, words)
+            for total, words in kept
+            if words[-1] == vocabulary.end
+        ]
         if length < config.max_words:
-            live = [(total, words) for total, words in kept if words[-1] != vocabulary.end]
+            live = [
+                (total, words)
+                for total, words in kept
+                if words[-1] != vocabulary.end
+            ]
         if not live or len(finished) == config.beam_size:
             break
     if not finished:
         return live[0][1], live[0][0], False
-    total, words = max(finished, key=lambda f: f[0] / len(f[1]) ** config.length_normalisation)
+    total, words = max(
+        finished, key=lambda f: f[0] / len(f[1]) ** config.length_normalisation
+    )
     return words[:-1], total, True
 
 
@@ -127,26 +161,37 @@ def plain_search(decoder, encoding, vocabulary, config):
 def test_a_beam_of_one_is_greedy_search(seed):
     vocabulary = make_vocabulary(9)
     decoder, encodings = make_decoder(vocabulary, seed), make_encodings(8, seed)
-    found = beam_search(decoder, encodings, vocabulary, SearchConfig(beam_size=1, max_words=6))
+    found = beam_search(
+        decoder, encodings, vocabulary, SearchConfig(beam_size=1, max_words=6)
+    )
     for encoding, hypothesis in zip(encodings, found, strict=True):
         words, finished = greedy(decoder, encoding, vocabulary, max_words=6)
         assert (hypothesis.word_ids, hypothesis.finished) == (words, finished)
-    assert len({tuple(hypothesis.word_ids) for hypothesis in found}) > 1  # images matter
+    assert (
+        len({tuple(hypothesis.word_ids) for hypothesis in found}) > 1
+    )  # images matter
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_wide_beam_is_exhaustive_search(seed, exponent):
-    vocabulary = make_vocabulary(2)  # and <unk>: 40 captions of up to three words
+    vocabulary = make_vocabulary(
+        2
+    )  # and <unk>: 40 captions of up to three words
     decoder, encodings = make_decoder(vocabulary, seed), make_encodings(3, seed)
-    config = SearchConfig(beam_size=200, max_words=3, length_normalisation=exponent)
+    config = SearchConfig(
+        beam_size=200, max_words=3, length_normalisation=exponent
+    )
     found = beam_search(decoder, encodings, vocabulary, config)
     for encoding, hypothesis in zip(encodings, found, strict=True):
         totals = {
             words: float(forced(decoder, encoding, words, vocabulary)[0].sum())
             for words in sequences(vocabulary, longest=3)
         }
-        best = max(totals, key=lambda words: totals[words] / (len(words) + 1) ** exponent)
+        best = max(
+            totals,
+            key=lambda words: totals[words] / (len(words) + 1) ** exponent,
+        )
         assert hypothesis.finished and tuple(hypothesis.word_ids) == best
         assert hypothesis.log_prob == pytest.approx(totals[best], abs=1e-6)
 
@@ -156,10 +201,14 @@ def test_a_wide_beam_is_exhaustive_search_where_nothing_finishes(seed):
     vocabulary = make_vocabulary(2)
     decoder = make_decoder(vocabulary, seed, end=-math.inf)
     encodings = make_encodings(3, seed)
-    found = beam_search(decoder, encodings, vocabulary, SearchConfig(beam_size=200, max_words=3))
+    found = beam_search(
+        decoder, encodings, vocabulary, SearchConfig(beam_size=200, max_words=3)
+    )
     for encoding, hypothesis in zip(encodings, found, strict=True):
         totals = {
-            words: float(forced(decoder, encoding, words, vocabulary)[0][:-1].sum())
+            words: float(
+                forced(decoder, encoding, words, vocabulary)[0][:-1].sum()
+            )
             for words in sequences(vocabulary, longest=3, shortest=3)
         }
         best = max(totals, key=totals.get)
@@ -170,15 +219,27 @@ def test_a_wide_beam_is_exhaustive_search_where_nothing_finishes(seed):
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("beam_size", [2, 3, 5])
 @pytest.mark.parametrize("seed", range(3))
-def test_stopping_early_and_sharing_a_batch_change_nothing(seed, beam_size, exponent):
+def test_stopping_early_and_sharing_a_batch_change_nothing(
+    seed, beam_size, exponent
+):
     vocabulary = make_vocabulary(3)
-    decoder, encodings = make_decoder(vocabulary, seed, end=3.0), make_encodings(6, seed)
+    decoder, encodings = (
+        make_decoder(vocabulary, seed, end=3.0),
+        make_encodings(6, seed),
+    )
     config = SearchConfig(beam_size, max_words=5, length_normalisation=exponent)
     for encoding, hypothesis in zip(
-        encodings, beam_search(decoder, encodings, vocabulary, config), strict=True
+        encodings,
+        beam_search(decoder, encodings, vocabulary, config),
+        strict=True,
     ):
-        words, total, finished = plain_search(decoder, encoding, vocabulary, config)
-        assert (tuple(hypothesis.word_ids), hypothesis.finished) == (tuple(words), finished)
+        words, total, finished = plain_search(
+            decoder, encoding, vocabulary, config
+        )
+        assert (tuple(hypothesis.word_ids), hypothesis.finished) == (
+            tuple(words),
+            finished,
+        )
         assert hypothesis.log_prob == pytest.approx(total, abs=1e-5)
 
 
@@ -188,10 +249,15 @@ def test_batched_equals_one_at_a_time(dtype):
     decoder = make_decoder(vocabulary, dtype=dtype)
     encodings = make_encodings(12, dtype=dtype)
     batched = beam_search(decoder, encodings, vocabulary)
-    assert len({len(hypothesis.word_ids) for hypothesis in batched}) > 1  # they leave at odd times
+    assert (
+        len({len(hypothesis.word_ids) for hypothesis in batched}) > 1
+    )  # they leave at odd times
     for encoding, together in zip(encodings, batched, strict=True):
         (alone,) = beam_search(decoder, encoding.unsqueeze(0), vocabulary)
-        assert (alone.word_ids, alone.finished) == (together.word_ids, together.finished)
+        assert (alone.word_ids, alone.finished) == (
+            together.word_ids,
+            together.finished,
+        )
         assert alone.log_prob == pytest.approx(together.log_prob, abs=1e-4)
         torch.testing.assert_close(alone.alphas, together.alphas)
 
@@ -205,24 +271,37 @@ def test_score_and_alphas_are_the_teacher_forced_ones(end):
         beam_search(decoder, encodings, vocabulary, SearchConfig(max_words=7)),
         strict=True,
     ):
-        log_probs, alphas = forced(decoder, encoding, hypothesis.word_ids, vocabulary)
+        log_probs, alphas = forced(
+            decoder, encoding, hypothesis.word_ids, vocabulary
+        )
         words = len(hypothesis.word_ids)
         counted = log_probs if hypothesis.finished else log_probs[:words]
-        assert hypothesis.log_prob == pytest.approx(float(counted.sum()), abs=1e-5)
+        assert hypothesis.log_prob == pytest.approx(
+            float(counted.sum()), abs=1e-5
+        )
         assert hypothesis.alphas.shape == (words, P)
-        torch.testing.assert_close(hypothesis.alphas.sum(dim=1), torch.ones(words))
+        torch.testing.assert_close(
+            hypothesis.alphas.sum(dim=1), torch.ones(words)
+        )
         torch.testing.assert_close(hypothesis.alphas, alphas[:words].float())
 
 
 def test_report_18_64_142_157_191_196_no_beam_finishes():
     """A decoder that never says <end>: a caption comes back, marked, with its alphas."""
     vocabulary = make_vocabulary(10)
-    decoder, encodings = make_decoder(vocabulary, end=-math.inf), make_encodings(3)
+    decoder, encodings = (
+        make_decoder(vocabulary, end=-math.inf),
+        make_encodings(3),
+    )
     for beam_size in (1, 3):
-        found = beam_search(decoder, encodings, vocabulary, SearchConfig(beam_size, max_words=4))
+        found = beam_search(
+            decoder, encodings, vocabulary, SearchConfig(beam_size, max_words=4)
+        )
         for hypothesis in found:
             assert not hypothesis.finished
-            assert len(hypothesis.word_ids) == 4 and hypothesis.alphas.shape == (4, P)
+            assert len(
+                hypothesis.word_ids
+            ) == 4 and hypothesis.alphas.shape == (4, P)
             assert math.isfinite(hypothesis.log_prob)
 
 
@@ -231,7 +310,8 @@ def test_one_image_finishes_and_its_neighbour_does_not():
     decoder, encodings = make_decoder(vocabulary), make_encodings(16)
     config = SearchConfig(beam_size=1, max_words=3)
     finished = [
-        hypothesis.finished for hypothesis in beam_search(decoder, encodings, vocabulary, config)
+        hypothesis.finished
+        for hypothesis in beam_search(decoder, encodings, vocabulary, config)
     ]
     assert True in finished and False in finished
 
@@ -267,7 +347,9 @@ def test_report_138_155_169_175_188_integer_indices():
     assert positions.dtype == torch.int64
     assert positions.tolist() == [[2**24 + 1, 2**24 + 3]]
     vocabulary = make_vocabulary(7)
-    spy = Spy(make_decoder(vocabulary))  # checks the dtype of the words it is fed
+    spy = Spy(
+        make_decoder(vocabulary)
+    )  # checks the dtype of the words it is fed
     for hypothesis in beam_search(spy, make_encodings(4), vocabulary):
         assert all(type(word) is int for word in hypothesis.word_ids)
 
@@ -276,10 +358,14 @@ def test_report_57_98_inference_is_bounded():
     """No graph is kept, no grid is copied for a beam, and what is done leaves the batch."""
     vocabulary = make_vocabulary(30)
     spy = Spy(make_decoder(vocabulary))
-    found = beam_search(spy, make_encodings(12), vocabulary, SearchConfig(beam_size=4))
+    found = beam_search(
+        spy, make_encodings(12), vocabulary, SearchConfig(beam_size=4)
+    )
     images = [images for images, _ in spy.calls]
     assert spy.calls[0] == (12, 12)  # <start> stands there once an image
-    assert all(rows % images == 0 and rows <= 4 * images for images, rows in spy.calls)
+    assert all(
+        rows % images == 0 and rows <= 4 * images for images, rows in spy.calls
+    )
     assert images == sorted(images, reverse=True) and images[-1] < 12
     assert len(spy.calls) <= 51
     assert not any(hypothesis.alphas.requires_grad for hypothesis in found)
@@ -289,7 +375,10 @@ def test_report_137_length_normalisation():
     """Raw sums by default; a higher exponent never makes captions shorter on the whole."""
     vocabulary = make_vocabulary(12)
     decoder, encodings = make_decoder(vocabulary, end=2.0), make_encodings(40)
-    lengths, raw = [], beam_search(decoder, encodings, vocabulary, SearchConfig(max_words=12))
+    lengths, raw = (
+        [],
+        beam_search(decoder, encodings, vocabulary, SearchConfig(max_words=12)),
+    )
     for exponent in (0.0, 1.0):
         config = SearchConfig(max_words=12, length_normalisation=exponent)
         found = beam_search(decoder, encodings, vocabulary, config)
@@ -301,7 +390,9 @@ def test_report_137_length_normalisation():
 
 def test_search_stops_when_nothing_can_win():
     vocabulary = make_vocabulary(5)
-    spy = Spy(make_decoder(vocabulary, end=20.0))  # <end> at once, and nearly certain
+    spy = Spy(
+        make_decoder(vocabulary, end=20.0)
+    )  # <end> at once, and nearly certain
     (hypothesis,) = beam_search(spy, make_encodings(1), vocabulary)
     assert hypothesis.word_ids == [] and hypothesis.finished
     assert hypothesis.alphas.shape == (0, P)
@@ -320,13 +411,19 @@ def test_start_and_pad_are_never_said():
 
 @pytest.mark.parametrize("words", [0, 1, 3])
 def test_a_beam_wider_than_the_vocabulary(words):
-    vocabulary = make_vocabulary(words)  # <unk> and <end> can be said even with no word
+    vocabulary = make_vocabulary(
+        words
+    )  # <unk> and <end> can be said even with no word
     decoder, encodings = make_decoder(vocabulary), make_encodings(3)
-    found = beam_search(decoder, encodings, vocabulary, SearchConfig(beam_size=50, max_words=2))
+    found = beam_search(
+        decoder, encodings, vocabulary, SearchConfig(beam_size=50, max_words=2)
+    )
     for encoding, hypothesis in zip(encodings, found, strict=True):
         best = max(
             sequences(vocabulary, longest=2),
-            key=lambda words: float(forced(decoder, encoding, words, vocabulary)[0].sum()),
+            key=lambda words: float(
+                forced(decoder, encoding, words, vocabulary)[0].sum()
+            ),
         )
         assert tuple(hypothesis.word_ids) == best
 
@@ -336,9 +433,15 @@ def test_equal_scores_go_to_the_lower_word():
     decoder = make_decoder(vocabulary, end=-1.0)
     with torch.no_grad():
         decoder.fc.weight.zero_()  # every word is as likely as any other, <end> less so
-    for beam_size in (1, 3, 8):  # eight of the nine words fill the beam, and <end> finds no place
+    for beam_size in (
+        1,
+        3,
+        8,
+    ):  # eight of the nine words fill the beam, and <end> finds no place
         config = SearchConfig(beam_size, max_words=3)
-        for hypothesis in beam_search(decoder, make_encodings(2), vocabulary, config):
+        for hypothesis in beam_search(
+            decoder, make_encodings(2), vocabulary, config
+        ):
             assert not hypothesis.finished and hypothesis.word_ids == [1, 1, 1]
 
 
@@ -363,8 +466,12 @@ def test_under_bfloat16_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = beam_search(decoder, encodings, vocabulary)
     for encoding, hypothesis in zip(encodings, found, strict=True):
-        log_probs, _ = forced(decoder, encoding, hypothesis.word_ids, vocabulary)
-        assert hypothesis.log_prob == pytest.approx(float(log_probs.sum()), rel=0.05, abs=0.2)
+        log_probs, _ = forced(
+            decoder, encoding, hypothesis.word_ids, vocabulary
+        )
+        assert hypothesis.log_prob == pytest.approx(
+            float(log_probs.sum()), rel=0.05, abs=0.2
+        )
         assert hypothesis.alphas.dtype == torch.float32
         totals = hypothesis.alphas.sum(dim=1)
         torch.testing.assert_close(totals, torch.ones_like(totals))
@@ -380,7 +487,10 @@ def test_a_grid_with_height_and_width_is_the_same_grid():
 
 def test_no_images_no_captions():
     vocabulary = make_vocabulary(3)
-    assert beam_search(make_decoder(vocabulary), make_encodings(0), vocabulary) == []
+    assert (
+        beam_search(make_decoder(vocabulary), make_encodings(0), vocabulary)
+        == []
+    )
 
 
 def test_dropout_is_off_and_the_mode_comes_back():
@@ -411,9 +521,13 @@ OPTIONS = {
     "no <unk>": SearchConfig(max_words=7, forbid_unk=True),
     "no repeats": SearchConfig(max_words=7, no_repeat=2),
     "groups": SearchConfig(beam_size=6, max_words=7, groups=3),
-    "groups of one": SearchConfig(beam_size=4, max_words=7, groups=4, diversity=2.0),
+    "groups of one": SearchConfig(
+        beam_size=4, max_words=7, groups=4, diversity=2.0
+    ),
     "sampled": SearchConfig(1, max_words=7, sample=True),
-    "sampled, few": SearchConfig(1, max_words=7, sample=True, top_k=3, top_p=0.9, temperature=0.7),
+    "sampled, few": SearchConfig(
+        1, max_words=7, sample=True, top_k=3, top_p=0.9, temperature=0.7
+    ),
     "all at once": SearchConfig(4, 7, 0.5, 3, True, 1, 2, 1.5),
 }
 
@@ -422,14 +536,33 @@ OPTIONS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batched_equals_one_at_a_time_with_every_option(option, dtype):
     vocabulary, config = make_vocabulary(12), OPTIONS[option]
-    decoder, encodings = make_decoder(vocabulary, dtype=dtype), make_encodings(9, dtype=dtype)
+    decoder, encodings = (
+        make_decoder(vocabulary, dtype=dtype),
+        make_encodings(9, dtype=dtype),
+    )
     generators = [torch.Generator().manual_seed(1) for _ in range(2)]
     captions = 3 if config.sample else config.beam_size
-    batched = beam_search_all(decoder, encodings, vocabulary, config, captions, generators[0])
-    assert len({len(hypothesis.word_ids) for found in batched for hypothesis in found}) > 1
+    batched = beam_search_all(
+        decoder, encodings, vocabulary, config, captions, generators[0]
+    )
+    assert (
+        len(
+            {
+                len(hypothesis.word_ids)
+                for found in batched
+                for hypothesis in found
+            }
+        )
+        > 1
+    )
     for encoding, together in zip(encodings, batched, strict=True):
         (alone,) = beam_search_all(
-            decoder, encoding.unsqueeze(0), vocabulary, config, captions, generators[1]
+            decoder,
+            encoding.unsqueeze(0),
+            vocabulary,
+            config,
+            captions,
+            generators[1],
         )
         assert [h.word_ids for h in alone] == [h.word_ids for h in together]
         for one, other in zip(alone, together, strict=True):
@@ -444,15 +577,25 @@ def test_every_caption_comes_with_the_models_log_probability_and_alphas(option):
     decoder, encodings = make_decoder(vocabulary), make_encodings(5)
     before = encodings.clone()
     for encoding, found in zip(
-        encodings, beam_search_all(decoder, encodings, vocabulary, config, 1), strict=True
+        encodings,
+        beam_search_all(decoder, encodings, vocabulary, config, 1),
+        strict=True,
     ):
         for hypothesis in found:
-            log_probs, alphas = forced(decoder, encoding, hypothesis.word_ids, vocabulary)
+            log_probs, alphas = forced(
+                decoder, encoding, hypothesis.word_ids, vocabulary
+            )
             words = len(hypothesis.word_ids)
             counted = log_probs if hypothesis.finished else log_probs[:words]
-            assert hypothesis.log_prob == pytest.approx(float(counted.sum()), abs=1e-5)
-            torch.testing.assert_close(hypothesis.alphas, alphas[:words].float())
-    assert torch.equal(encodings, before)  # grids move about, but not the caller's
+            assert hypothesis.log_prob == pytest.approx(
+                float(counted.sum()), abs=1e-5
+            )
+            torch.testing.assert_close(
+                hypothesis.alphas, alphas[:words].float()
+            )
+    assert torch.equal(
+        encodings, before
+    )  # grids move about, but not the caller's
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -463,7 +606,12 @@ def test_every_caption_comes_with_the_models_log_probability_and_alphas(option):
         {"no_repeat": 2},
         {"min_words": 2},
         {"forbid_unk": True},
-        {"no_repeat": 2, "min_words": 3, "forbid_unk": True, "length_normalisation": 1.0},
+        {
+            "no_repeat": 2,
+            "min_words": 3,
+            "forbid_unk": True,
+            "length_normalisation": 1.0,
+        },
     ],
 )
 def test_a_wide_beam_finds_the_best_that_is_allowed(options, seed):
@@ -473,7 +621,9 @@ def test_a_wide_beam_finds_the_best_that_is_allowed(options, seed):
 
     def allowed(words):
         n = config.no_repeat
-        runs = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
+        runs = (
+            [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
+        )
         return (
             len(words) >= config.min_words
             and len(set(runs)) == len(runs)
@@ -481,12 +631,16 @@ def test_a_wide_beam_finds_the_best_that_is_allowed(options, seed):
         )
 
     for encoding, found in zip(
-        encodings, beam_search_all(decoder, encodings, vocabulary, config, 4), strict=True
+        encodings,
+        beam_search_all(decoder, encodings, vocabulary, config, 4),
+        strict=True,
     ):
         scores = {}
         for words in filter(allowed, sequences(vocabulary, longest=4)):
             total = float(forced(decoder, encoding, words, vocabulary)[0].sum())
-            scores[words] = total / (len(words) + 1) ** config.length_normalisation
+            scores[words] = (
+                total / (len(words) + 1) ** config.length_normalisation
+            )
         best = sorted(scores, key=scores.get, reverse=True)[:4]
         assert [tuple(hypothesis.word_ids) for hypothesis in found] == best
 
@@ -497,22 +651,36 @@ def test_unk_is_never_said_where_it_is_forbidden():
     with torch.no_grad():
         decoder.fc.bias[vocabulary.unk] = 20.0
     for forbidden in (False, True):
-        for settings in ({}, {"beam_size": 1, "sample": True}, {"beam_size": 4, "groups": 2}):
+        for settings in (
+            {},
+            {"beam_size": 1, "sample": True},
+            {"beam_size": 4, "groups": 2},
+        ):
             config = SearchConfig(**settings, max_words=6, forbid_unk=forbidden)
             found = beam_search(decoder, encodings, vocabulary, config)
-            assert any(vocabulary.unk in h.word_ids for h in found) is not forbidden
+            assert (
+                any(vocabulary.unk in h.word_ids for h in found)
+                is not forbidden
+            )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("sample", [False, True])
 def test_no_run_of_words_comes_twice(n, sample):
     vocabulary = make_vocabulary(6)
-    decoder, encodings = make_decoder(vocabulary, end=-math.inf), make_encodings(6)
+    decoder, encodings = (
+        make_decoder(vocabulary, end=-math.inf),
+        make_encodings(6),
+    )
     beam_size = 1 if sample else 4
 
     def repeated(found):
         runs = [
-            [tuple(h.word_ids[i : i + n]) for i in range(len(h.word_ids) - n + 1)] for h in found
+            [
+                tuple(h.word_ids[i : i + n])
+                for i in range(len(h.word_ids) - n + 1)
+            ]
+            for h in found
         ]
         return any(len(set(each)) < len(each) for each in runs)
 
@@ -527,10 +695,14 @@ def test_a_caption_that_may_say_nothing_more_comes_back_unfinished(sample):
     """Each of the three words once, no <end>: then nothing is left, long before `max_words`."""
     vocabulary = make_vocabulary(2)
     decoder, encodings = make_decoder(vocabulary), make_encodings(3)
-    config = SearchConfig(1 if sample else 3, 20, min_words=10, no_repeat=1, sample=sample)
+    config = SearchConfig(
+        1 if sample else 3, 20, min_words=10, no_repeat=1, sample=sample
+    )
     for hypothesis in beam_search(decoder, encodings, vocabulary, config):
         assert not hypothesis.finished and len(set(hypothesis.word_ids)) == 3
-        assert hypothesis.alphas.shape == (3, P) and math.isfinite(hypothesis.log_prob)
+        assert hypothesis.alphas.shape == (3, P) and math.isfinite(
+            hypothesis.log_prob
+        )
 
 
 def test_repeats_by_hand():
@@ -553,7 +725,9 @@ def test_the_first_of_several_is_the_one():
     for found in several:
         assert len({tuple(h.word_ids) for h in found}) == len(found) == 5
         ended = [h.log_prob for h in found if h.finished]
-        assert ended == sorted(ended, reverse=True) and all(h.finished for h in found[: len(ended)])
+        assert ended == sorted(ended, reverse=True) and all(
+            h.finished for h in found[: len(ended)]
+        )
 
 
 def test_an_unfinished_caption_is_not_said_again():
@@ -568,27 +742,51 @@ def test_an_unfinished_caption_is_not_said_again():
 def diverse_search(decoder, encoding, vocabulary, config):
     """Diverse beam search from its definition: the captions of each group, no early stop."""
     size = config.beam_size // config.groups
-    live, finished = [[(0.0, ())] for _ in range(config.groups)], [[] for _ in range(config.groups)]
+    live, finished = (
+        [[(0.0, ())] for _ in range(config.groups)],
+        [[] for _ in range(config.groups)],
+    )
     for length in range(config.max_words + 1):
         taken = []
         for g in range(config.groups):
             candidates = []
             for total, words in live[g]:
-                caption = torch.tensor([[vocabulary.start, *words, vocabulary.end]])
+                caption = torch.tensor(
+                    [[vocabulary.start, *words, vocabulary.end]]
+                )
                 with torch.no_grad():
-                    out = decoder(encoding.unsqueeze(0), caption, torch.tensor([len(words) + 2]))
-                for word, value in enumerate(out.logits.data[-1].log_softmax(0).tolist()):
+                    out = decoder(
+                        encoding.unsqueeze(0),
+                        caption,
+                        torch.tensor([len(words) + 2]),
+                    )
+                for word, value in enumerate(
+                    out.logits.data[-1].log_softmax(0).tolist()
+                ):
                     if word not in (vocabulary.pad, vocabulary.start):
-                        rank = total + value - config.diversity * taken.count(word)
+                        rank = (
+                            total + value - config.diversity * taken.count(word)
+                        )
                         candidates.append((rank, total + value, (*words, word)))
             candidates.sort(key=lambda candidate: -candidate[0])
-            kept = [candidate[1:] for candidate in candidates[: size - len(finished[g])]]
+            kept = [
+                candidate[1:]
+                for candidate in candidates[: size - len(finished[g])]
+            ]
             taken += [words[-1] for _, words in kept]
-            finished[g] += [(t, words) for t, words in kept if words[-1] == vocabulary.end]
+            finished[g] += [
+                (t, words) for t, words in kept if words[-1] == vocabulary.end
+            ]
             if length < config.max_words:
-                live[g] = [(t, words) for t, words in kept if words[-1] != vocabulary.end]
+                live[g] = [
+                    (t, words)
+                    for t, words in kept
+                    if words[-1] != vocabulary.end
+                ]
             best = max((t for t, _ in finished[g]), default=-math.inf)
-            live[g] = [caption for caption in live[g] if caption[0] > best]  # the stop of a group
+            live[g] = [
+                caption for caption in live[g] if caption[0] > best
+            ]  # the stop of a group
     return [
         max(ended)[1][:-1] if ended else max(going)[1]
         for ended, going in zip(finished, live, strict=True)
@@ -600,9 +798,13 @@ def diverse_search(decoder, encoding, vocabulary, config):
 def test_groups_are_diverse_beam_search(beam_size, groups, diversity):
     vocabulary = make_vocabulary(5)
     decoder, encodings = make_decoder(vocabulary, end=3.0), make_encodings(6)
-    config = SearchConfig(beam_size, max_words=5, groups=groups, diversity=diversity)
+    config = SearchConfig(
+        beam_size, max_words=5, groups=groups, diversity=diversity
+    )
     for encoding, found in zip(
-        encodings, beam_search_all(decoder, encodings, vocabulary, config, groups), strict=True
+        encodings,
+        beam_search_all(decoder, encodings, vocabulary, config, groups),
+        strict=True,
     ):
         expected = diverse_search(decoder, encoding, vocabulary, config)
         assert sorted(tuple(h.word_ids) for h in found) == sorted(expected)
@@ -611,17 +813,25 @@ def test_groups_are_diverse_beam_search(beam_size, groups, diversity):
 def test_groups_that_do_not_mind_each_other_find_the_same():
     vocabulary = make_vocabulary(10)
     decoder, encodings = make_decoder(vocabulary), make_encodings(8)
-    plain = beam_search_all(decoder, encodings, vocabulary, SearchConfig(beam_size=2), 2)
+    plain = beam_search_all(
+        decoder, encodings, vocabulary, SearchConfig(beam_size=2), 2
+    )
     config = SearchConfig(beam_size=6, groups=3, diversity=0.0)
     for first, found in zip(
-        plain, beam_search_all(decoder, encodings, vocabulary, config, 6), strict=True
+        plain,
+        beam_search_all(decoder, encodings, vocabulary, config, 6),
+        strict=True,
     ):
         ids = [h.word_ids for h in found]
         assert ids == [ids[0]] * 3 + [ids[3]] * 3
         assert [ids[0], ids[3]] == [h.word_ids for h in first]
-    config = SearchConfig(beam_size=2, groups=1, diversity=9.0)  # one group has none to avoid
+    config = SearchConfig(
+        beam_size=2, groups=1, diversity=9.0
+    )  # one group has none to avoid
     again = beam_search_all(decoder, encodings, vocabulary, config, 2)
-    assert [[h.word_ids for h in f] for f in again] == [[h.word_ids for h in f] for f in plain]
+    assert [[h.word_ids for h in f] for f in again] == [
+        [h.word_ids for h in f] for f in plain
+    ]
 
 
 def test_groups_that_avoid_each_other_begin_differently():
@@ -642,12 +852,16 @@ def test_captions_are_drawn_as_often_as_they_are_likely():
         decoder.fc.weight.div_(6)  # less sure of itself
     config, draws = SearchConfig(1, max_words=2, sample=True), 4000
     generator = torch.Generator().manual_seed(0)
-    (found,) = beam_search_all(decoder, encodings, vocabulary, config, draws, generator)
+    (found,) = beam_search_all(
+        decoder, encodings, vocabulary, config, draws, generator
+    )
     assert len(found) == draws
     # <start> and <pad> are never drawn, so captions share out what the model leaves to the others.
     seen = {}
     for hypothesis in found:
-        seen.setdefault((*hypothesis.word_ids, hypothesis.finished), []).append(hypothesis)
+        seen.setdefault((*hypothesis.word_ids, hypothesis.finished), []).append(
+            hypothesis
+        )
     total = 0.0
     for same in seen.values():
         words = same[0].word_ids
@@ -656,7 +870,12 @@ def test_captions_are_drawn_as_often_as_they_are_likely():
             p = distribution(decoder, encodings[0], words[:length], vocabulary)
             expected *= p[(*words, vocabulary.end)[length]]
         if not same[0].finished:
-            expected *= 1 - distribution(decoder, encodings[0], words, vocabulary)[vocabulary.end]
+            expected *= (
+                1
+                - distribution(decoder, encodings[0], words, vocabulary)[
+                    vocabulary.end
+                ]
+            )
         total += expected
         error = math.sqrt(expected * (1 - expected) / draws)
         assert abs(len(same) / draws - expected) < 4 * error + 1e-3
@@ -667,23 +886,31 @@ def distribution(decoder, encoding, words, vocabulary):
     """Of the next word, <start> and <pad> left out."""
     caption = torch.tensor([[vocabulary.start, *words, vocabulary.end]])
     with torch.no_grad():
-        out = decoder(encoding.unsqueeze(0), caption, torch.tensor([len(words) + 2]))
+        out = decoder(
+            encoding.unsqueeze(0), caption, torch.tensor([len(words) + 2])
+        )
     logits = out.logits.data[-1]
     logits[[vocabulary.start, vocabulary.pad]] = -math.inf
     return logits.softmax(0).tolist()
 
 
-@pytest.mark.parametrize("settings", [{"top_k": 1}, {"temperature": 1e-3}, {"top_p": 1e-6}])
+@pytest.mark.parametrize(
+    "settings", [{"top_k": 1}, {"temperature": 1e-3}, {"top_p": 1e-6}]
+)
 def test_a_draw_without_a_choice_is_greedy(settings):
     vocabulary = make_vocabulary(9)
     decoder, encodings = make_decoder(vocabulary), make_encodings(6)
     config = SearchConfig(1, sample=True, **settings)
     greedy = beam_search(decoder, encodings, vocabulary, SearchConfig(1))
     for found, best in zip(
-        beam_search_all(decoder, encodings, vocabulary, config, 3), greedy, strict=True
+        beam_search_all(decoder, encodings, vocabulary, config, 3),
+        greedy,
+        strict=True,
     ):
         assert [h.word_ids for h in found] == [best.word_ids] * 3
-        assert found[0].log_prob == pytest.approx(best.log_prob)  # whatever the temperature
+        assert found[0].log_prob == pytest.approx(
+            best.log_prob
+        )  # whatever the temperature
 
 
 def test_a_seed_fixes_the_draws():
@@ -695,12 +922,16 @@ def test_a_seed_fixes_the_draws():
 
     def ids(seed):
         generator = torch.Generator().manual_seed(seed)
-        found = beam_search_all(decoder, encodings, vocabulary, config, 4, generator)
+        found = beam_search_all(
+            decoder, encodings, vocabulary, config, 4, generator
+        )
         return [[h.word_ids for h in captions] for captions in found]
 
     first = ids(0)
     assert first == ids(0) != ids(1)
-    assert all(len({tuple(words) for words in captions}) > 1 for captions in first)
+    assert all(
+        len({tuple(words) for words in captions}) > 1 for captions in first
+    )
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.3, 0.5, 0.9, 0.999])
@@ -708,7 +939,9 @@ def test_a_seed_fixes_the_draws():
 def test_a_nucleus_is_the_fewest_words_that_are_likely_enough(top_k, top_p):
     generator = torch.Generator().manual_seed(0)
     config = SearchConfig(1, sample=True, top_k=top_k, top_p=top_p)
-    numbers = torch.cat([torch.arange(0, 1, 1 / 4000), torch.tensor([1 - 2**-24])])
+    numbers = torch.cat(
+        [torch.arange(0, 1, 1 / 4000), torch.tensor([1 - 2**-24])]
+    )
     for _ in range(5):
         p = (2 * torch.randn(8, generator=generator)).softmax(0)
         order = p.argsort(descending=True).tolist()[: top_k or None]
@@ -727,7 +960,9 @@ def test_a_nucleus_is_the_fewest_words_that_are_likely_enough(top_k, top_p):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_a_temperature_divides_the_logarithms(temperature):
-    p = (2 * torch.randn(8, generator=torch.Generator().manual_seed(0))).softmax(0)
+    p = (
+        2 * torch.randn(8, generator=torch.Generator().manual_seed(0))
+    ).softmax(0)
     numbers = torch.arange(0, 1, 1 / 4000)
     config = SearchConfig(1, sample=True, temperature=temperature)
     drawn = draw(p.log().expand(len(numbers), -1), numbers, config)
@@ -738,11 +973,16 @@ def test_a_temperature_divides_the_logarithms(temperature):
 
 
 def test_what_is_forbidden_is_never_drawn():
-    log_probs = torch.tensor([[-math.inf, 0.3, -math.inf, 0.7, -math.inf]]).log_softmax(1)
+    log_probs = torch.tensor(
+        [[-math.inf, 0.3, -math.inf, 0.7, -math.inf]]
+    ).log_softmax(1)
     numbers = torch.tensor([0.0, 0.25, 0.5, 0.999, 1 - 2**-24])
     for settings in ({}, {"temperature": 9.0}, {"top_k": 4}, {"top_p": 0.99}):
         config = SearchConfig(1, sample=True, **settings)
-        assert set(draw(log_probs.expand(5, -1), numbers, config).tolist()) == {1, 3}
+        assert set(draw(log_probs.expand(5, -1), numbers, config).tolist()) == {
+            1,
+            3,
+        }
 
 
 # -------------------------------------------------------------------------------------- ensembles
@@ -755,7 +995,10 @@ def test_a_decoder_twice_is_the_decoder():
     for encoder_out in (encodings, [encodings, encodings]):
         double = beam_search([decoder, decoder], encoder_out, vocabulary)
         for one, other in zip(single, double, strict=True):
-            assert (one.word_ids, one.finished) == (other.word_ids, other.finished)
+            assert (one.word_ids, one.finished) == (
+                other.word_ids,
+                other.finished,
+            )
             assert one.log_prob == pytest.approx(other.log_prob)
             torch.testing.assert_close(one.alphas, other.alphas)
 
@@ -763,7 +1006,10 @@ def test_a_decoder_twice_is_the_decoder():
 @pytest.mark.parametrize("seed", range(3))
 def test_an_ensemble_averages_probabilities(seed):
     vocabulary = make_vocabulary(2)
-    decoders = [make_decoder(vocabulary, seed), make_decoder(vocabulary, seed + 10)]
+    decoders = [
+        make_decoder(vocabulary, seed),
+        make_decoder(vocabulary, seed + 10),
+    ]
     grids = [
         make_encodings(3, seed),
         make_encodings(3, seed + 10).repeat(1, 2, 1),
@@ -781,17 +1027,24 @@ def test_an_ensemble_averages_probabilities(seed):
         best = max(scores, key=scores.get)
         assert tuple(hypothesis.word_ids) == best
         assert hypothesis.log_prob == pytest.approx(scores[best], abs=1e-6)
-        alphas = forced(decoders[0], grids[0][i], best, vocabulary)[1][: len(best)]
+        alphas = forced(decoders[0], grids[0][i], best, vocabulary)[1][
+            : len(best)
+        ]
         torch.testing.assert_close(hypothesis.alphas, alphas.float())
 
 
 def test_an_ensemble_needs_parts_that_fit():
     vocabulary, other = make_vocabulary(5), make_vocabulary(6)
-    pair, encodings = [make_decoder(vocabulary), make_decoder(other)], make_encodings(2)
+    pair, encodings = (
+        [make_decoder(vocabulary), make_decoder(other)],
+        make_encodings(2),
+    )
     with pytest.raises(ValueError, match="one vocabulary, got 9, 10 words"):
         beam_search(pair, encodings, vocabulary)
     for wrong in ([encodings], [encodings, make_encodings(3)]):
-        with pytest.raises(ValueError, match="expected encodings for each of 2 decoders"):
+        with pytest.raises(
+            ValueError, match="expected encodings for each of 2 decoders"
+        ):
             beam_search(pair, wrong, vocabulary)
     logits = torch.randn(3, 5)
     torch.testing.assert_close(next_log_probs([logits]), logits.log_softmax(1))
@@ -809,11 +1062,16 @@ def test_beams_that_have_finished_cost_nothing():
         (SearchConfig(1, sample=True), 4),
     ):
         spy = Spy(make_decoder(vocabulary))
-        found = beam_search_all(spy, make_encodings(12), vocabulary, config, captions)
+        found = beam_search_all(
+            spy, make_encodings(12), vocabulary, config, captions
+        )
         longest = max(len(h.word_ids) for captions in found for h in captions)
         images = [images for images, _ in spy.calls]
         assert images == sorted(images, reverse=True) and images[-1] < 12
-        assert all(rows % images == 0 and rows <= 4 * images for images, rows in spy.calls)
+        assert all(
+            rows % images == 0 and rows <= 4 * images
+            for images, rows in spy.calls
+        )
         assert spy.calls[-1][1] <= spy.calls[1][1] / 4
         assert config.beam_size > 1 or len(spy.calls) == longest + 1
 
@@ -822,15 +1080,25 @@ def test_under_autocast_the_weights_are_cast_once_and_stay_what_they_were():
     vocabulary = make_vocabulary(20)
     decoder = make_decoder(vocabulary, dtype=torch.float32)
     encodings = make_encodings(6, dtype=torch.float32)
-    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    before = {
+        name: value.clone() for name, value in decoder.state_dict().items()
+    }
     with torch.autocast("cpu", dtype=torch.bfloat16):
         beam_search(decoder, encodings, vocabulary)
         with torch.profiler.profile() as profile:
             beam_search(decoder, encodings, vocabulary)
     for name, value in decoder.state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, before[name])
-    casts = sum(event.count for event in profile.key_averages() if event.key == "aten::_to_copy")
-    steps = sum(event.count for event in profile.key_averages() if event.key == "aten::topk")
+    casts = sum(
+        event.count
+        for event in profile.key_averages()
+        if event.key == "aten::_to_copy"
+    )
+    steps = sum(
+        event.count
+        for event in profile.key_averages()
+        if event.key == "aten::topk"
+    )
     assert casts < 30 + 3 * steps  # with every weight at every step: 16 a step
 
 
@@ -869,9 +1137,22 @@ def test_settings_are_checked(wrong):
 def test_the_number_of_captions_is_checked():
     vocabulary = make_vocabulary(3)
     decoder, encodings = make_decoder(vocabulary), make_encodings(2)
-    for config, captions in ((SearchConfig(), 0), (SearchConfig(), 6), (SearchConfig(1), 2)):
-        with pytest.raises(ValueError, match="captions must be at least 1 and at most"):
+    for config, captions in (
+        (SearchConfig(), 0),
+        (SearchConfig(), 6),
+        (SearchConfig(1), 2),
+    ):
+        with pytest.raises(
+            ValueError, match="captions must be at least 1 and at most"
+        ):
             beam_search_all(decoder, encodings, vocabulary, config, captions)
     with pytest.raises(ValueError, match="captions must be at least 1, got 0"):
-        beam_search_all(decoder, encodings, vocabulary, SearchConfig(1, sample=True), 0)
-    assert beam_search_all(decoder, make_encodings(0), vocabulary, SearchConfig(), 5) == []
+        beam_search_all(
+            decoder, encodings, vocabulary, SearchConfig(1, sample=True), 0
+        )
+    assert (
+        beam_search_all(
+            decoder, make_encodings(0), vocabulary, SearchConfig(), 5
+        )
+        == []
+    )

@@ -6,7 +6,16 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from benchmarks import Row, decoder, epoch, memory, photo, preparation, scoring, search
+from benchmarks import (
+    Row,
+    decoder,
+    epoch,
+    memory,
+    photo,
+    preparation,
+    scoring,
+    search,
+)
 from tools import bench, results
 
 ROWS = [
@@ -24,9 +33,18 @@ def quick(monkeypatch):
     """One round, and a tenth of everything or less."""
     once = {module: module.median_seconds for module in TIMED}
     for module, measure in once.items():
-        monkeypatch.setattr(module, "median_seconds", lambda f, rounds=1, m=measure: m(f, 1))
+        monkeypatch.setattr(
+            module, "median_seconds", lambda f, rounds=1, m=measure: m(f, 1)
+        )
     for module in (decoder, epoch):
-        for name, value in {"P": 196, "D": 32, "A": 8, "E": 8, "H": 8, "V": 50}.items():
+        for name, value in {
+            "P": 196,
+            "D": 32,
+            "A": 8,
+            "E": 8,
+            "H": 8,
+            "V": 50,
+        }.items():
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(decoder, "B", 10)
     monkeypatch.setattr(epoch, "BACKBONE", "tf_efficientnet_lite0")
@@ -34,10 +52,16 @@ def quick(monkeypatch):
     monkeypatch.setattr(epoch, "BATCH", 2)
     for name, sizes in search.SIZES.items():
         small = sizes._replace(
-            encoder_dim=32, words=50, attention_dim=6, embed_dim=4, decoder_dim=8
+            encoder_dim=32,
+            words=50,
+            attention_dim=6,
+            embed_dim=4,
+            decoder_dim=8,
         )
         monkeypatch.setitem(search.SIZES, name, small)
-    monkeypatch.delitem(search.TARGETS, "the original's sizes")  # one size shows it
+    monkeypatch.delitem(
+        search.TARGETS, "the original's sizes"
+    )  # one size shows it
     monkeypatch.setattr(scoring, "IMAGES", 100)
     for name, value in {"IMAGES": 144, "FEW": 16, "MANY": 32}.items():
         monkeypatch.setattr(preparation, name, value)
@@ -48,7 +72,9 @@ def quick(monkeypatch):
 @pytest.mark.parametrize("benchmark", [*TIMED, memory])
 def test_a_benchmark_runs_and_says_what_it_found(benchmark, quick, capsys):
     rows = benchmark.main()
-    assert all(row.value > 0 for row in rows) and any(row.target for row in rows)
+    assert all(row.value > 0 for row in rows) and any(
+        row.target for row in rows
+    )
     assert capsys.readouterr().out.count("\n") >= 2
 
 
@@ -84,19 +110,34 @@ def test_what_was_stored_is_tabled_with_its_misses_and_where_it_came_from(book):
     assert "| a step & its products | met | 5.1 × | at least 5 × |" in page
     assert "| memory | **missed** | 1.20 × | at most 1.1 × |" in page
     assert "| stated alone |  | 62 % | – |" in page
-    assert "A Processor, 2 cores, 2 threads, on 2026-01-02" in page and "torch 2.0" in page
+    assert (
+        "A Processor, 2 cores, 2 threads, on 2026-01-02" in page
+        and "torch 2.0" in page
+    )
     assert re.search(r":alt: .*1 of 2 do.*memory 1\.20 ×", page)
 
 
-def test_the_figure_has_a_bar_for_each_row_and_one_line_that_is_the_target(book):
-    root = ElementTree.fromstring((book / "figures" / "bench.svg").read_text(encoding="utf-8"))
+def test_the_figure_has_a_bar_for_each_row_and_one_line_that_is_the_target(
+    book,
+):
+    root = ElementTree.fromstring(
+        (book / "figures" / "bench.svg").read_text(encoding="utf-8")
+    )
     kind = "{http://www.w3.org/2000/svg}"
     page, *bars = root.findall(f"{kind}rect")
     target = float(root.find(f"{kind}line").get("x1"))
     ends = [float(bar.get("x")) + float(bar.get("width")) for bar in bars]
-    assert len(bars) == 2 and ends[0] > target > ends[1] and "#ffffff" in page.get("fill")
+    assert (
+        len(bars) == 2
+        and ends[0] > target > ends[1]
+        and "#ffffff" in page.get("fill")
+    )
     said = [text.text for text in root.findall(f"{kind}text")]
-    assert {"a step & its products", "5.1 ×, at least 5 ×", "1.20 ×, at most 1.1 ×"} <= set(said)
+    assert {
+        "a step & its products",
+        "5.1 ×, at least 5 ×",
+        "1.20 ×, at most 1.1 ×",
+    } <= set(said)
 
 
 def test_a_page_behind_its_benchmark_is_stale(book):
@@ -104,4 +145,6 @@ def test_a_page_behind_its_benchmark_is_stale(book):
     (book / "figures" / "bench.svg").unlink()
     assert results.stale(book) == [book / "figures" / "bench.svg"]
     (book / "results" / "bench.json").unlink()
-    assert results.stale(book) == [book / "results.md"]  # the table goes with its ground
+    assert results.stale(book) == [
+        book / "results.md"
+    ]  # the table goes with its ground

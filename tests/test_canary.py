@@ -38,7 +38,9 @@ def test_what_is_planted_is_taken_out_again(tmp_path):
 
 
 def test_the_last_statement_is_forgotten():
-    source = "def f(x):\n    y = 1\n    return (\n        x + y\n    )\n\n\nz = 2\n"
+    source = (
+        "def f(x):\n    y = 1\n    return (\n        x + y\n    )\n\n\nz = 2\n"
+    )
     ((name, function),) = canary.functions(canary.ast.parse(source))
     worse = canary.without_last_statement(source, function)
     assert (name, worse) == ("f", "def f(x):\n    y = 1\n    pass\n\n\nz = 2\n")

@@ -42,16 +42,23 @@ def test_caption_holds_words_maps_and_probability(captioner, scenes):
     assert not {"<start>", "<end>", "<pad>"} & set(caption.words)
     assert caption.text == " ".join(caption.words)
     assert caption.alphas.shape == (len(caption.words), 8, 8)
-    assert isinstance(caption.alphas, np.ndarray) and caption.alphas.dtype == np.float32
+    assert (
+        isinstance(caption.alphas, np.ndarray)
+        and caption.alphas.dtype == np.float32
+    )
     np.testing.assert_allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
 
 
-def test_log_prob_and_maps_are_those_of_the_teacher_forced_model(captioner, scenes):
+def test_log_prob_and_maps_are_those_of_the_teacher_forced_model(
+    captioner, scenes
+):
     caption, model = captioner.caption(scenes[1]), captioner.model
     words = model.vocabulary.encode(caption.words, len(caption.words))
     pixels = torch.from_numpy(read_image(scenes[1]))[None]
     with torch.inference_mode():
-        output = model(pixels, torch.tensor([words]), torch.tensor([len(words)]))
+        output = model(
+            pixels, torch.tensor([words]), torch.tensor([len(words)])
+        )
     log_probs = output.logits.data.log_softmax(1)
     # The search never considers <start> and <pad>; the model gives them next to nothing.
     total = log_probs.gather(1, output.targets.data[:, None]).sum().item()
@@ -73,7 +80,9 @@ def test_report_18_64_142_157_191_196_a_caption_even_if_no_beam_ends(scenes):
     model = CaptionModel.load("toy")
     with torch.no_grad():
         model.decoder.fc.bias[model.vocabulary.end] = -1e4
-    caption = Captioner(model, SearchConfig(beam_size=3, max_words=7)).caption(scenes[0])
+    caption = Captioner(model, SearchConfig(beam_size=3, max_words=7)).caption(
+        scenes[0]
+    )
     assert not caption.finished
     assert len(caption.words) == 7 and caption.alphas.shape == (7, 8, 8)
 
@@ -81,31 +90,57 @@ def test_report_18_64_142_157_191_196_a_caption_even_if_no_beam_ends(scenes):
 # ------------------------------------------------------------------------------------ the reading
 
 
-def test_report_101_110_157_training_and_inference_read_alike(captioner, scenes, tmp_path):
+def test_report_101_110_157_training_and_inference_read_alike(
+    captioner, scenes, tmp_path
+):
     json_path = write_scenes(tmp_path / "few", train=5, val=0, test=0, seed=0)
     images = tmp_path / "few" / "images"
-    prepare(json_path, images, tmp_path / "data", DataConfig(min_word_freq=1), progress=False)
+    prepare(
+        json_path,
+        images,
+        tmp_path / "data",
+        DataConfig(min_word_freq=1),
+        progress=False,
+    )
     stored = ImageDataset(image_file(tmp_path / "data", "TRAIN"))
     paths = sorted(images.iterdir())
     for path, pixels in zip(paths, stored, strict=False):
         np.testing.assert_array_equal(read_image(path), pixels.numpy())
     encoded = captioner.model.encode(torch.stack([stored[i] for i in range(5)]))
     found = beam_search(
-        captioner.model.decoder, encoded, captioner.model.vocabulary, captioner.search
+        captioner.model.decoder,
+        encoded,
+        captioner.model.vocabulary,
+        captioner.search,
     )
     for path, best in zip(paths, found, strict=True):
-        assert captioner.caption(path).words == captioner.model.vocabulary.decode(best.word_ids)
+        assert captioner.caption(
+            path
+        ).words == captioner.model.vocabulary.decode(best.word_ids)
 
 
-def test_report_101_110_157_pictures_scaled_twice_lose_their_captions(captioner, scenes):
+def test_report_101_110_157_pictures_scaled_twice_lose_their_captions(
+    captioner, scenes
+):
     model = captioner.model
-    pixels = torch.stack([torch.from_numpy(read_image(path)) for path in scenes])
-    twice = (pixels.float() / 255 / 255 - model.encoder.mean) / model.encoder.std
+    pixels = torch.stack(
+        [torch.from_numpy(read_image(path)) for path in scenes]
+    )
+    twice = (
+        pixels.float() / 255 / 255 - model.encoder.mean
+    ) / model.encoder.std
     with torch.inference_mode():
-        found = beam_search(model.decoder, model.encoder(twice), model.vocabulary, captioner.search)
+        found = beam_search(
+            model.decoder,
+            model.encoder(twice),
+            model.vocabulary,
+            captioner.search,
+        )
     spoiled = {tuple(best.word_ids) for best in found}
     right = {caption.text for caption in captioner.caption_batch(scenes)}
-    assert len(spoiled) <= 2 and len(right) >= 6  # what is guarded against, and that it is
+    assert (
+        len(spoiled) <= 2 and len(right) >= 6
+    )  # what is guarded against, and that it is
     with pytest.raises(TypeError, match="uint8"):
         model.encoder.normalise(pixels.float() / 255)
 
@@ -114,12 +149,20 @@ def test_one_picture_in_many_forms_has_one_caption(captioner, scenes):
     picture = Image.open(scenes[2]).convert("RGB")
     expected = captioner.caption(scenes[2])
     array = np.asarray(picture)
-    for form in (picture, picture.convert("RGBA"), array, array / 255, array.transpose(2, 0, 1)):
+    for form in (
+        picture,
+        picture.convert("RGBA"),
+        array,
+        array / 255,
+        array.transpose(2, 0, 1),
+    ):
         assert_same(captioner.caption(form), expected)
     assert_same(captioner.caption(str(scenes[2])), expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 900), (900, 2), (256, 256, 1), (31, 17, 4)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (2, 900), (900, 2), (256, 256, 1), (31, 17, 4)]
+)
 def test_any_size_gets_a_caption(captioner, shape):
     assert captioner.caption(np.zeros(shape, np.uint8)).words is not None
 
@@ -137,7 +180,9 @@ def test_what_is_no_picture_is_named(captioner, scenes, tmp_path):
 # ------------------------------------------------------------------------------------- the memory
 
 
-def test_report_57_98_bounded_batches_and_no_gradients(captioner, scenes, monkeypatch):
+def test_report_57_98_bounded_batches_and_no_gradients(
+    captioner, scenes, monkeypatch
+):
     sizes, read = [], []
     encode, read_one = captioner.model.encode, module.read_image
 
@@ -162,7 +207,9 @@ def test_report_57_98_bounded_batches_and_no_gradients(captioner, scenes, monkey
 # ------------------------------------------------------------------------------------- the settings
 
 
-def test_settings_come_with_the_model_and_beam_size_changes_one(scenes, monkeypatch):
+def test_settings_come_with_the_model_and_beam_size_changes_one(
+    scenes, monkeypatch
+):
     model = CaptionModel.load("toy")
     model.search = {"beam_size": 2, "max_words": 9, "length_normalisation": 0.5}
     captioner, seen = Captioner(model), []
@@ -176,7 +223,9 @@ def test_settings_come_with_the_model_and_beam_size_changes_one(scenes, monkeypa
     captioner.caption(scenes[0], beam_size=4)
     captioner.caption(scenes[0])
     assert [config.beam_size for config in seen] == [2, 4, 2]
-    assert {(config.max_words, config.length_normalisation) for config in seen} == {(9, 0.5)}
+    assert {
+        (config.max_words, config.length_normalisation) for config in seen
+    } == {(9, 0.5)}
     with pytest.raises(ValueError, match="beam_size"):
         captioner.caption(scenes[0], beam_size=0)
 
@@ -193,7 +242,9 @@ def test_settings_of_old_models_still_do_and_new_ones_reach_the_search(scenes):
     assert "<unk>" not in Captioner(model).caption(scenes[0]).words
 
 
-@pytest.mark.parametrize("search", [{"beams": 3}, {"beam_size": 0}, {"beam_size": "wide"}])
+@pytest.mark.parametrize(
+    "search", [{"beams": 3}, {"beam_size": 0}, {"beam_size": "wide"}]
+)
 def test_settings_that_are_no_use_are_said(search, tmp_path):
     model = CaptionModel.load("toy")
     model.search = search
@@ -212,19 +263,25 @@ def test_a_model_in_training_mode_is_brought_back(scenes):
 # -------------------------------------------------------------------------------------- the folder
 
 
-def test_without_a_folder_the_shipped_captioner(captioner, scenes, tmp_path, monkeypatch):
+def test_without_a_folder_the_shipped_captioner(
+    captioner, scenes, tmp_path, monkeypatch
+):
     monkeypatch.setattr(module, "SHIPPED", tmp_path / "flickr8k")
     with pytest.raises(InputError, match="train one and name its folder"):
         Captioner.from_pretrained()
     captioner.model.save(tmp_path / "flickr8k")
-    assert_same(Captioner.from_pretrained().caption(scenes[0]), captioner.caption(scenes[0]))
+    assert_same(
+        Captioner.from_pretrained().caption(scenes[0]),
+        captioner.caption(scenes[0]),
+    )
 
 
 def test_a_training_folder_means_its_best(captioner, scenes, tmp_path):
     captioner.model.save(tmp_path / "run" / "best")
     for folder in (tmp_path / "run", str(tmp_path / "run" / "best")):
         assert_same(
-            Captioner.from_pretrained(folder).caption(scenes[0]), captioner.caption(scenes[0])
+            Captioner.from_pretrained(folder).caption(scenes[0]),
+            captioner.caption(scenes[0]),
         )
 
 

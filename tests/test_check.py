@@ -65,13 +65,17 @@ def template(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     for name in ("captionlib", "notebooks", "book/figures"):
         (folder / name).mkdir(parents=True)
-    shutil.copy(ROOT / "book/figures/open-in-colab.svg", folder / "book/figures")
+    shutil.copy(
+        ROOT / "book/figures/open-in-colab.svg", folder / "book/figures"
+    )
     (folder / "captionlib/__init__.py").write_text('"""A package."""\n')
     (folder / "book/page.md").write_text(
         "(label)=\n# A heading\n\n[sums](../notebooks/00_sums.ipynb), [up](#label)\n\n"
         "![Two rings](figures/open-in-colab.svg) <https://arxiv.org/abs/1502.03044>\n"
     )
-    (folder / "README.md").write_text("# Sums\n\n[the book](book/page.md#a-heading)\n")
+    (folder / "README.md").write_text(
+        "# Sums\n\n[the book](book/page.md#a-heading)\n"
+    )
     (folder / "notebooks/00_sums.py").write_text(CHAPTER)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -107,7 +111,9 @@ def edit(change) -> None:
 
 
 def cell_with(notebook, text: str):
-    return next(c for c in notebook.cells if c.cell_type == "code" and text in c.source)
+    return next(
+        c for c in notebook.cells if c.cell_type == "code" and text in c.source
+    )
 
 
 def test_all_is_well(project, capsys):
@@ -119,8 +125,12 @@ def test_all_is_well(project, capsys):
 
 def test_the_module_reads_as_written_by_hand(project):
     text = MODULE.read_text()
-    assert text.startswith('"""Sums.\n\nChapter 00 of the book, notebooks/00_sums.ipynb,')
-    assert '\nimport math\n\n__all__ = ["add"]\n\n\ndef add(one, two):\n' in text
+    assert text.startswith(
+        '"""Sums.\n\nChapter 00 of the book, notebooks/00_sums.ipynb,'
+    )
+    assert (
+        '\nimport math\n\n__all__ = ["add"]\n\n\ndef add(one, two):\n' in text
+    )
     assert "#|" not in text and "# %%" not in text
 
 
@@ -128,7 +138,9 @@ def test_saved_by_jupyterlab_nothing_changed(project):
     """What jupytext does in JupyterLab: it reads the pair, and writes both halves."""
     notebook = jupytext.read(SCRIPT)
     stored = nbformat.read(STORED, as_version=4)
-    assert jupytext.writes(stored, "py:percent") == jupytext.writes(notebook, "py:percent")
+    assert jupytext.writes(stored, "py:percent") == jupytext.writes(
+        notebook, "py:percent"
+    )
     SCRIPT.write_text(jupytext.writes(notebook, "py:percent"))
     assert "jupytext_version" in SCRIPT.read_text()
     assert check.main() == 0
@@ -148,12 +160,16 @@ def forget_execution(notebook):
 
 def store_error(notebook):
     cell_with(notebook, "print(add").outputs = [
-        nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+        nbformat.v4.new_output(
+            "error", ename="ValueError", evalue="no", traceback=[]
+        )
     ]
 
 
 def store_machine_path(notebook):
-    cell_with(notebook, "print(add").outputs[0]["text"] = "/home/somebody/captionlib\n"
+    cell_with(notebook, "print(add").outputs[0]["text"] = (
+        "/home/somebody/captionlib\n"
+    )
 
 
 def drop_alt_text(notebook):
@@ -175,7 +191,10 @@ FAULTS = {
         lambda: replace(MODULE, "to the last bit", "roughly"),
         "captionlib/sums.py: differs from what",
     ),
-    "a module that is gone": (lambda: MODULE.unlink(), "captionlib/sums.py: differs"),
+    "a module that is gone": (
+        lambda: MODULE.unlink(),
+        "captionlib/sums.py: differs",
+    ),
     "a module without a chapter": (
         lambda: shutil.copy(MODULE, "captionlib/left_over.py"),
         "captionlib/left_over.py: says that it is generated",
@@ -193,18 +212,39 @@ FAULTS = {
         "the two halves of the pair differ",
     ),
     "a half that is gone": (lambda: STORED.unlink(), "has never been executed"),
-    "the other half that is gone": (lambda: SCRIPT.unlink(), "has no script beside it"),
+    "the other half that is gone": (
+        lambda: SCRIPT.unlink(),
+        "has no script beside it",
+    ),
     "a source changed and not executed": (
         lambda: both_halves("print(add(2, 2))", "print(add(2, 3))"),
         "its source changed since it was executed",
     ),
-    "a source changed in the notebook": (lambda: edit(change_source), "its source changed since"),
-    "a changed stored output": (lambda: edit(change_output), "its stored output is not the one"),
-    "a cell that was not executed": (lambda: edit(forget_execution), "was not executed"),
+    "a source changed in the notebook": (
+        lambda: edit(change_source),
+        "its source changed since",
+    ),
+    "a changed stored output": (
+        lambda: edit(change_output),
+        "its stored output is not the one",
+    ),
+    "a cell that was not executed": (
+        lambda: edit(forget_execution),
+        "was not executed",
+    ),
     "a cell that was added": (lambda: edit(add_cell), "cells came or went"),
-    "a stored error": (lambda: edit(store_error), "an error is stored, ValueError"),
-    "a path of one machine": (lambda: edit(store_machine_path), "names a path of one machine"),
-    "a stored picture without alt text": (lambda: edit(drop_alt_text), "has no alt text"),
+    "a stored error": (
+        lambda: edit(store_error),
+        "an error is stored, ValueError",
+    ),
+    "a path of one machine": (
+        lambda: edit(store_machine_path),
+        "names a path of one machine",
+    ),
+    "a stored picture without alt text": (
+        lambda: edit(drop_alt_text),
+        "has no alt text",
+    ),
     "a set-up cell out of date": (
         lambda: replace(Path("_config.yml"), "/OWNER/", "/somebody/"),
         "set-up cell, badge or format not up to date",
@@ -218,7 +258,10 @@ FAULTS = {
         "README.md: the link book/page.md#another page.md has no heading",
     ),
     "a link in a chapter to nothing": (
-        lambda: [replace(p, "page.md#a-heading", "page.md#gone") for p in (SCRIPT, STORED)],
+        lambda: [
+            replace(p, "page.md#a-heading", "page.md#gone")
+            for p in (SCRIPT, STORED)
+        ],
         "00_sums.ipynb: the link ../book/page.md#gone page.md has no heading",
     ),
     "a label that is linked with its page": (  # GitHub would find it, and the book would not
@@ -242,15 +285,23 @@ FAULTS = {
         "the picture figures/open-in-colab.svg has no alt text",
     ),
     "an unused import": (
-        lambda: replace(Path("captionlib/__init__.py"), '"""\n', '"""\n\nimport os\n'),
+        lambda: replace(
+            Path("captionlib/__init__.py"), '"""\n', '"""\n\nimport os\n'
+        ),
         "captionlib/__init__.py:3:8: F401",
     ),
     "a loose layout": (
-        lambda: replace(Path("captionlib/__init__.py"), '"""\n', '"""\n\nx = {1:2}\n'),
+        lambda: replace(
+            Path("captionlib/__init__.py"), '"""\n', '"""\n\nx = {1:2}\n'
+        ),
         "captionlib/__init__.py: is not as `ruff format` writes it",
     ),
     "an unused name in a chapter": (
-        lambda: edit(lambda n: setattr(cell_with(n, "print(add"), "source", "print(adder)")),
+        lambda: edit(
+            lambda n: setattr(
+                cell_with(n, "print(add"), "source", "print(adder)"
+            )
+        ),
         "F821",
     ),
 }
@@ -271,8 +322,16 @@ def test_a_fault_is_found(project, capsys, fault):
         ("import math", "!ls\nimport math", "cell 4: cannot be exported"),
         ("def add(one, two):", "def add(one, two:", "cannot be exported"),
         ("#| export", "# | export", "must be the first line, spelt exactly so"),
-        ("#| export\nimport math", "import math\n#| export", "must be the first line"),
-        ("print(add(2, 2))", "#| export\ndef add():\n    pass", "add is defined a second time"),
+        (
+            "#| export\nimport math",
+            "import math\n#| export",
+            "must be the first line",
+        ),
+        (
+            "print(add(2, 2))",
+            "#| export\ndef add():\n    pass",
+            "add is defined a second time",
+        ),
         ("#     module: sums", "#     nothing: sums", "go together"),
     ],
 )
@@ -283,7 +342,9 @@ def test_an_export_that_cannot_be_stops_with_a_line(project, old, new, line):
     before = MODULE.read_text()
     with pytest.raises(SystemExit, match=line) as stop:
         export.main([])
-    assert str(stop.value).startswith("notebooks/00_sums.py") and "\n" not in str(stop.value)
+    assert str(stop.value).startswith(
+        "notebooks/00_sums.py"
+    ) and "\n" not in str(stop.value)
     assert MODULE.read_text() == before
 
 
@@ -321,28 +382,43 @@ def test_a_chapter_that_fails_is_not_stored(project, capsys):
 
 def test_the_real_chapters_turn_red_too(tmp_path):
     """The four faults of the contract, each in another chapter of this book."""
-    names = ("pyproject.toml", "_config.yml", "README.md", "CONTRIBUTING.md", "LICENSE")
+    names = (
+        "pyproject.toml",
+        "_config.yml",
+        "README.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+    )
     for name in names:
         shutil.copy(ROOT / name, tmp_path)
-    ignore = shutil.ignore_patterns("__pycache__", "assets", ".ipynb_checkpoints")
+    ignore = shutil.ignore_patterns(
+        "__pycache__", "assets", ".ipynb_checkpoints"
+    )
     for name in ("captionlib", "notebooks", "book", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     with (tmp_path / "captionlib/attention.py").open("a") as module:
         module.write("\nanswer = 42\n")
     script = tmp_path / "notebooks/02_encoder.py"
-    script.write_text(script.read_text() + "\n# %% [markdown]\n# One more thing.\n")
+    script.write_text(
+        script.read_text() + "\n# %% [markdown]\n# One more thing.\n"
+    )
     path = tmp_path / "notebooks/06_beam_search.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    next(c for c in notebook.cells if "setup" not in notebooks.tags(c) and c.cell_type == "code")[
-        "source"
-    ] += "\n# a remark"
+    next(
+        c
+        for c in notebook.cells
+        if "setup" not in notebooks.tags(c) and c.cell_type == "code"
+    )["source"] += "\n# a remark"
     nbformat.write(notebook, path)
     path = tmp_path / "notebooks/07_bleu.ipynb"
     notebook = nbformat.read(path, as_version=4)
     next(c for c in notebook.cells if c.get("outputs"))["outputs"].pop()
     nbformat.write(notebook, path)
     done = subprocess.run(
-        [sys.executable, "-m", "tools.check"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "tools.check"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     for line in (

@@ -21,14 +21,24 @@ from captionlib import cli
 from captionlib.cli import arguments
 from captionlib.io.files import read_json
 
-COMMANDS = ["scenes", "download", "prepare", "train", "evaluate", "caption", "convert"]
+COMMANDS = [
+    "scenes",
+    "download",
+    "prepare",
+    "train",
+    "evaluate",
+    "caption",
+    "convert",
+]
 SCORES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d"]
 
 
 def launch(*words, **options) -> subprocess.CompletedProcess:
     """The command as its own process, as a user runs it."""
     command = [sys.executable, "-m", "captionlib.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, **options
+    )
 
 
 def call(*words) -> tuple[int, str, str]:
@@ -45,11 +55,49 @@ def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     scenes, karpathy = folder / "toy", folder / "toy" / "dataset_scenes.json"
     steps = [
-        ["scenes", "--to", scenes, "--train", 16, "--val", 4, "--test", 5, "--seed", 3],
+        [
+            "scenes",
+            "--to",
+            scenes,
+            "--train",
+            16,
+            "--val",
+            4,
+            "--test",
+            5,
+            "--seed",
+            3,
+        ],
         ["prepare", "--karpathy-json", karpathy, "--images", scenes / "images"]
-        + ["--to", folder / "prepared", "--min-word-freq", 1, "--max-len", 20, "--workers", 1],
-        ["train", "--data", folder / "prepared", "--to", folder / "model", "--epochs", 1]
-        + ["--attention-dim", 16, "--embed-dim", 16, "--decoder-dim", 16, "--max-words", 8]
+        + [
+            "--to",
+            folder / "prepared",
+            "--min-word-freq",
+            1,
+            "--max-len",
+            20,
+            "--workers",
+            1,
+        ],
+        [
+            "train",
+            "--data",
+            folder / "prepared",
+            "--to",
+            folder / "model",
+            "--epochs",
+            1,
+        ]
+        + [
+            "--attention-dim",
+            16,
+            "--embed-dim",
+            16,
+            "--decoder-dim",
+            16,
+            "--max-words",
+            8,
+        ]
         + ["--beam-size", 2],
     ]
     for step in steps:
@@ -67,7 +115,14 @@ def images(world) -> list[Path]:
 def evaluate_words(world) -> list:
     scenes = world / "toy"
     words = ["evaluate", "--karpathy-json", scenes / "dataset_scenes.json"]
-    return words + ["--images", scenes / "images", "--split", "test", "--model", world / "model"]
+    return words + [
+        "--images",
+        scenes / "images",
+        "--split",
+        "test",
+        "--model",
+        world / "model",
+    ]
 
 
 # ----------------------------------------------------------------------------------- the whole road
@@ -81,7 +136,11 @@ def test_road_leaves_a_model_and_its_history(world):
     given = {"beam_size": 2, "max_words": 8}
     assert config["search"] == asdict(SearchConfig(**given))
     training = config["metrics"]["training"]
-    assert training["split"] == "VAL" and training["images"] == 4 and training["seed"] == 0
+    assert (
+        training["split"] == "VAL"
+        and training["images"] == 4
+        and training["seed"] == 0
+    )
     assert training["data"] == "scenes_5_cap_per_img_1_min_word_freq"
     assert {*SCORES} <= training.keys()
     assert (model / "last").is_dir() and (model / "curve.png").is_file()
@@ -89,7 +148,9 @@ def test_road_leaves_a_model_and_its_history(world):
 
 
 def test_road_encodes_each_image_once(world):
-    caches = sorted(path.name for path in (world / "prepared").glob("*_FEATURES_*"))
+    caches = sorted(
+        path.name for path in (world / "prepared").glob("*_FEATURES_*")
+    )
     assert [name.split("_")[0] for name in caches] == ["TRAIN", "VAL"]
 
 
@@ -105,45 +166,76 @@ def test_evaluate_json_is_flat_and_complete(world, evaluate_words):
         assert 0 <= low <= high
 
 
-def test_caption_goes_on_after_bad_files_and_keeps_the_order(world, images, tmp_path):
+def test_caption_goes_on_after_bad_files_and_keeps_the_order(
+    world, images, tmp_path
+):
     (tmp_path / "text.jpg").write_text("not a picture")
-    names = [images[0], tmp_path / "text.jpg", images[1], tmp_path / "gone.png", images[0]]
-    done = launch("caption", *names, "--model", world / "model", "--json", "--batch-size", "2")
+    names = [
+        images[0],
+        tmp_path / "text.jpg",
+        images[1],
+        tmp_path / "gone.png",
+        images[0],
+    ]
+    done = launch(
+        "caption",
+        *names,
+        "--model",
+        world / "model",
+        "--json",
+        "--batch-size",
+        "2",
+    )
     assert done.returncode == 2
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["image"] for line in lines] == [str(images[k]) for k in (0, 1, 0)]
+    assert [line["image"] for line in lines] == [
+        str(images[k]) for k in (0, 1, 0)
+    ]
     assert lines[0] == lines[2]
     for line in lines:
         assert list(line) == ["image", "text", "words", "log_prob", "finished"]
         assert line["text"] == " ".join(line["words"])
     errors = done.stderr.splitlines()
-    assert len(errors) == 2 and "text.jpg" in errors[0] and "gone.png" in errors[1]
+    assert (
+        len(errors) == 2 and "text.jpg" in errors[0] and "gone.png" in errors[1]
+    )
 
 
 # -------------------------------------------------------------------------------------- evaluation
 
 
-def test_evaluate_scores_meteor_where_it_is_asked_for(evaluate_words, monkeypatch):
+def test_evaluate_scores_meteor_where_it_is_asked_for(
+    evaluate_words, monkeypatch
+):
     from captionlib.io import meteor
 
-    rows = np.zeros((5, meteor.COLUMNS))  # what the Java program counts: here every image alike
+    rows = np.zeros(
+        (5, meteor.COLUMNS)
+    )  # what the Java program counts: here every image alike
     rows[:, :6], rows[:, 20:] = [4, 4, 0, 0, 2, 2], [1, 2, 2]
     monkeypatch.setattr(meteor, "meteor_command", lambda: [])
-    monkeypatch.setattr(meteor, "meteor_statistics", lambda references, hypotheses: rows)
+    monkeypatch.setattr(
+        meteor, "meteor_statistics", lambda references, hypotheses: rows
+    )
     status, printed, _ = call(*evaluate_words, "--json", "--meteor")
     assert status == 0
     result = json.loads(printed)
     assert list(result) == [*SCORES, "images", "intervals", "meteor"]
     assert result["meteor"] == pytest.approx(float(meteor.meteor_of(rows[0])))
-    assert result["intervals"]["meteor"] == pytest.approx([result["meteor"]] * 2)
+    assert result["intervals"]["meteor"] == pytest.approx(
+        [result["meteor"]] * 2
+    )
     status, printed, _ = call(*evaluate_words, "--meteor")
     assert status == 0 and re.search(r"^meteor +\d", printed, re.MULTILINE)
 
 
-def test_evaluate_says_at_once_that_meteor_needs_java(evaluate_words, monkeypatch, tmp_path):
+def test_evaluate_says_at_once_that_meteor_needs_java(
+    evaluate_words, monkeypatch, tmp_path
+):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(
-        "captionlib.captioner.Captioner.caption_batch", lambda *_: pytest.fail("captions first")
+        "captionlib.captioner.Captioner.caption_batch",
+        lambda *_: pytest.fail("captions first"),
     )
     status, printed, said = call(*evaluate_words, "--meteor")
     assert (status, printed) == (2, "")
@@ -173,21 +265,40 @@ def test_evaluate_captions_each_image_once_against_untouched_references(
     assert call(*evaluate_words, "--batch-size", "2")[0] == 0
     entries = read_json(world / "toy" / "dataset_scenes.json")["images"]
     entries = [entry for entry in entries if entry["split"] == "test"]
-    assert [path.name for path in captioned] == [entry["filename"] for entry in entries]
+    assert [path.name for path in captioned] == [
+        entry["filename"] for entry in entries
+    ]
     [(references, hypotheses)] = scored
-    assert references == [[s["tokens"] for s in entry["sentences"]] for entry in entries]
+    assert references == [
+        [s["tokens"] for s in entry["sentences"]] for entry in entries
+    ]
     assert len(hypotheses) == len(entries)
 
 
-def test_report_55_90_97_results_are_stored_with_what_made_them(world, evaluate_words, tmp_path):
-    results, captions = tmp_path / "new" / "results.json", tmp_path / "captions.json"
-    options = ["--save-results", results, "--save-captions", captions, "--beam-size", "3"]
+def test_report_55_90_97_results_are_stored_with_what_made_them(
+    world, evaluate_words, tmp_path
+):
+    results, captions = (
+        tmp_path / "new" / "results.json",
+        tmp_path / "captions.json",
+    )
+    options = [
+        "--save-results",
+        results,
+        "--save-captions",
+        captions,
+        "--beam-size",
+        "3",
+    ]
     status, printed, _ = call(*evaluate_words, "--json", *options)
     assert status == 0
     stored = read_json(results)
     assert stored["result"] == json.loads(printed)
     assert stored["data"] == {"dataset": "scenes", "split": "test"}
-    assert stored["search"]["beam_size"] == 3 and stored["search"]["max_words"] == 8
+    assert (
+        stored["search"]["beam_size"] == 3
+        and stored["search"]["max_words"] == 8
+    )
     assert stored["training"]["training"]["seed"] == 0
     assert stored["model"]["decoder_dim"] == 16
     assert {"captionlib", "torch", "numpy"} <= stored["versions"].keys()
@@ -207,10 +318,16 @@ def test_evaluate_prints_a_table_for_people(evaluate_words):
 
 
 def test_caption_prints_one_sentence_for_one_image(world, images):
-    status, out, err = call("caption", images[0], "--model", world / "model" / "best")
+    status, out, err = call(
+        "caption", images[0], "--model", world / "model" / "best"
+    )
     assert (status, err, out.count("\n")) == (0, "", 1)
-    several = call("caption", *images[:2], "--model", world / "model")[1].splitlines()
-    assert several[0] == f"{images[0]}: {out.strip()}" and several[1].startswith(str(images[1]))
+    several = call("caption", *images[:2], "--model", world / "model")[
+        1
+    ].splitlines()
+    assert several[0] == f"{images[0]}: {out.strip()}" and several[
+        1
+    ].startswith(str(images[1]))
 
 
 def test_beam_size_is_the_beam_alone(world, images, monkeypatch):
@@ -225,12 +342,23 @@ def test_beam_size_is_the_beam_alone(world, images, monkeypatch):
 
     monkeypatch.setattr(captioner, "beam_search", record)
     for extra in ([], ["--beam-size", "4"]):
-        assert call("caption", images[0], "--model", world / "model", *extra)[0] == 0
-    assert [(config.beam_size, config.max_words) for config in seen] == [(2, 8), (4, 8)]
+        assert (
+            call("caption", images[0], "--model", world / "model", *extra)[0]
+            == 0
+        )
+    assert [(config.beam_size, config.max_words) for config in seen] == [
+        (2, 8),
+        (4, 8),
+    ]
 
 
-def test_a_beam_that_the_models_search_rules_out_is_said(world, images, tmp_path):
-    stored = shutil.copytree(world / "model" / "best", tmp_path / "grouped") / "config.json"
+def test_a_beam_that_the_models_search_rules_out_is_said(
+    world, images, tmp_path
+):
+    stored = (
+        shutil.copytree(world / "model" / "best", tmp_path / "grouped")
+        / "config.json"
+    )
     config = read_json(stored)
     config["search"] |= {"beam_size": 4, "groups": 2}
     stored.write_text(json.dumps(config))
@@ -241,30 +369,52 @@ def test_a_beam_that_the_models_search_rules_out_is_said(world, images, tmp_path
     assert "--beam-size 3" in err and "groups must divide" in err
 
 
-def test_figure_is_a_file_for_one_image_and_a_folder_for_several(world, images, tmp_path):
+def test_figure_is_a_file_for_one_image_and_a_folder_for_several(
+    world, images, tmp_path
+):
     model = ["--model", world / "model"]
-    assert call("caption", images[0], *model, "--save-figure", tmp_path / "seen.png")[0] == 0
+    assert (
+        call(
+            "caption", images[0], *model, "--save-figure", tmp_path / "seen.png"
+        )[0]
+        == 0
+    )
     with Image.open(tmp_path / "seen.png") as figure:
         assert figure.width > 300
     twin = tmp_path / "twin" / images[0].name
     twin.parent.mkdir()
     twin.write_bytes(images[1].read_bytes())
     folder = tmp_path / "figures"
-    status, _, _ = call("caption", images[0], twin, *model, "--save-figure", folder)
+    status, _, _ = call(
+        "caption", images[0], twin, *model, "--save-figure", folder
+    )
     stem = images[0].stem
     assert status == 0
-    assert sorted(path.name for path in folder.iterdir()) == [f"{stem}.png", f"{stem}_2.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"{stem}.png",
+        f"{stem}_2.png",
+    ]
 
 
 def test_figure_in_the_wrong_place(world, images, tmp_path):
     model = ["--model", world / "model"]
-    status, _, err = call("caption", images[0], *model, "--save-figure", tmp_path)
+    status, _, err = call(
+        "caption", images[0], *model, "--save-figure", tmp_path
+    )
     assert status == 2 and "is a folder" in err
     (tmp_path / "file.png").write_text("")
-    words = ["caption", *images[:2], *model, "--save-figure", tmp_path / "file.png"]
+    words = [
+        "caption",
+        *images[:2],
+        *model,
+        "--save-figure",
+        tmp_path / "file.png",
+    ]
     status, out, err = call(*words)
     assert status == 2 and out == "" and "is a file" in err
-    status, _, err = call("caption", images[0], *model, "--save-figure", tmp_path / "seen.docx")
+    status, _, err = call(
+        "caption", images[0], *model, "--save-figure", tmp_path / "seen.docx"
+    )
     assert status == 2 and "let its name end in" in err
 
 
@@ -276,20 +426,26 @@ def test_report_23_179_any_image_mode(world, images, tmp_path, mode):
     else:
         picture = Image.open(images[0]).convert(mode)
     picture.save(tmp_path / "odd.tiff")
-    status, out, err = call("caption", tmp_path / "odd.tiff", "--model", world / "model")
+    status, out, err = call(
+        "caption", tmp_path / "odd.tiff", "--model", world / "model"
+    )
     assert (status, err, out.count("\n")) == (0, "", 1)
 
 
 # -------------------------------------------------------------------------------- training again
 
 
-def test_report_49_61_144_a_finished_training_is_neither_lost_nor_repeated(world):
+def test_report_49_61_144_a_finished_training_is_neither_lost_nor_repeated(
+    world,
+):
     best = world / "model" / "best" / "model.safetensors"
     before = best.read_bytes()
     words = ["train", "--data", world / "prepared", "--to", world / "model"]
     status, _, err = call(*words)
     assert status == 2 and "resume" in err and err.count("\n") == 1
-    status, out, _ = call(*words, "--resume")  # its settings are stored; it has nothing left to do
+    status, out, _ = call(
+        *words, "--resume"
+    )  # its settings are stored; it has nothing left to do
     assert status == 0 and "epoch 1" in out
     status, _, err = call(*words, "--resume", "--learning-rate", "0.1")
     assert status == 2 and "learning_rate" in err and err.count("\n") == 1
@@ -300,11 +456,30 @@ def test_report_49_61_144_a_finished_training_is_neither_lost_nor_repeated(world
 
 
 def test_second_stage_starts_from_the_first(world, tmp_path):
-    words = ["train", "--data", world / "prepared", "--to", tmp_path / "second", "--epochs", "1"]
-    words += ["--start-from", world / "model", "--fine-tune-encoder", "--batch-size", "8"]
+    words = [
+        "train",
+        "--data",
+        world / "prepared",
+        "--to",
+        tmp_path / "second",
+        "--epochs",
+        "1",
+    ]
+    words += [
+        "--start-from",
+        world / "model",
+        "--fine-tune-encoder",
+        "--batch-size",
+        "8",
+    ]
     status, out, err = call(*words)
     assert (status, err) == (0, "")
-    assert read_json(tmp_path / "second" / "best" / "config.json")["model"]["decoder_dim"] == 16
+    assert (
+        read_json(tmp_path / "second" / "best" / "config.json")["model"][
+            "decoder_dim"
+        ]
+        == 16
+    )
     words[words.index("--to") + 1] = tmp_path / "third"
     status, _, err = call(*words, "--embed-dim", "8")
     assert status == 2 and "--embed-dim" in err
@@ -334,7 +509,19 @@ def test_defaults_in_the_help_are_those_of_the_classes():
 
 
 def test_a_zero_that_was_given_is_not_left_out():
-    words = ["train", "--data", "d", "--to", "t", "--alpha-c", "0", "--seed", "0", "--dropout", "0"]
+    words = [
+        "train",
+        "--data",
+        "d",
+        "--to",
+        "t",
+        "--alpha-c",
+        "0",
+        "--seed",
+        "0",
+        "--dropout",
+        "0",
+    ]
     args = arguments.make_parser().parse_args(words)
     expected = {"seed": 0, "alpha_c": 0.0}
     assert arguments.given(args, *arguments.TRAIN_OPTIONS) == expected
@@ -351,7 +538,9 @@ def help_of(*command) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_help_has_an_example_that_parses(command):
-    for example in help_of(command).split("example: captionlib ")[1].split(" captionlib "):
+    for example in (
+        help_of(command).split("example: captionlib ")[1].split(" captionlib ")
+    ):
         assert example.split()[0] == command
         arguments.make_parser().parse_args(example.split())
 
@@ -363,7 +552,9 @@ def test_help_does_not_wait_for_torch():
         "except SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -381,7 +572,9 @@ def odd(tmp_path) -> dict:
         (tmp_path / name).mkdir()
         for file in files:
             (tmp_path / name / file).write_text("{}")
-    return {path.stem: path for path in tmp_path.iterdir()} | {"gone": tmp_path / "gone"}
+    return {path.stem: path for path in tmp_path.iterdir()} | {
+        "gone": tmp_path / "gone"
+    }
 
 
 MISTAKES = [
@@ -413,26 +606,47 @@ MISTAKES = [
     ("scenes --to {text} --train 1 --val 0 --test 0", "text.jpg"),
     ("prepare --karpathy-json {gone} --images {empty} --to {gone}", "gone"),
     ("prepare --karpathy-json {not} --images {images} --to {gone}", "not.json"),
-    ("prepare --karpathy-json {list} --images {images} --to {gone}", "list.json"),
+    (
+        "prepare --karpathy-json {list} --images {images} --to {gone}",
+        "list.json",
+    ),
     ("prepare --karpathy-json {json} --images {gone} --to {gone}", "gone"),
     ("prepare --karpathy-json {json} --images {empty} --to {gone}", "is empty"),
-    ("prepare --karpathy-json {json} --images {images} --to {gone} --max-len 0", "--max-len"),
+    (
+        "prepare --karpathy-json {json} --images {images} --to {gone} --max-len 0",
+        "--max-len",
+    ),
     ("train --data {gone} --to {gone}", "gone"),
     ("train --data {empty} --to {gone}", "prepare it first"),
     ("train --data {data} --to {gone} --epochs 0", "epochs"),
     ("train --data {data} --to {gone} --schedule never", "never"),
     ("train --data {data} --to {gone} --dropout 1.5", "dropout"),
     ("train --data {data} --to {gone} --own-words 2", "own_words must be in"),
-    ("train --data {data} --to {gone} --own-words-ramp steep", "inverse_sigmoid"),
-    ("train --data {data} --to {gone} --checkpoint-minutes never", "--checkpoint-minutes"),
+    (
+        "train --data {data} --to {gone} --own-words-ramp steep",
+        "inverse_sigmoid",
+    ),
+    (
+        "train --data {data} --to {gone} --checkpoint-minutes never",
+        "--checkpoint-minutes",
+    ),
     ("train --data {data} --to {gone} --backbone nonsense_net", "nonsense_net"),
     ("train --data {data} --to {gone} --start-from {empty}", "empty"),
     ("train --data {data} --to {text}", "text.jpg"),
     ("evaluate --karpathy-json {json} --images {images}", "--split"),
     ("evaluate --karpathy-json {json} --images {images} --split all", "all"),
-    ("evaluate --karpathy-json {gone} --images {images} --split test --model {model}", "gone"),
-    ("evaluate --karpathy-json {json} --images {empty} --split test --model {model}", "is empty"),
-    ("evaluate --karpathy-json {json} --images {images} --split test --model {empty}", "empty"),
+    (
+        "evaluate --karpathy-json {gone} --images {images} --split test --model {model}",
+        "gone",
+    ),
+    (
+        "evaluate --karpathy-json {json} --images {empty} --split test --model {model}",
+        "is empty",
+    ),
+    (
+        "evaluate --karpathy-json {json} --images {images} --split test --model {empty}",
+        "empty",
+    ),
     (
         "evaluate --karpathy-json {json} --images {images} --split test --model {model} "
         "--save-results {empty}",
@@ -441,7 +655,10 @@ MISTAKES = [
     ("convert {text}", "--word-map"),
     ("convert {gone} --word-map {word_map} --to {gone}", "is no file"),
     ("convert {empty} --word-map {word_map} --to {gone}", "is no file"),
-    ("convert {text} --word-map {word_map} --to {gone}", "is no checkpoint, or damaged"),
+    (
+        "convert {text} --word-map {word_map} --to {gone}",
+        "is no checkpoint, or damaged",
+    ),
     ("convert {text} --word-map {list} --to {gone}", "list.json"),
     ("convert {text} --word-map {word_map} --to {model}", "holds a training"),
 ]
@@ -459,11 +676,17 @@ def test_a_mistake_is_one_line_and_status_2(world, images, odd, words, named):
     }
     status, out, err = call(*words.format(**places).split())
     assert status == 2 and out == ""
-    assert err.startswith("captionlib: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert (
+        err.startswith("captionlib: ")
+        and err.count("\n") == 1
+        and err.endswith("\n")
+    )
     assert named in err
 
 
-def test_a_shipped_captioner_that_is_not_there_is_said(images, monkeypatch, tmp_path):
+def test_a_shipped_captioner_that_is_not_there_is_said(
+    images, monkeypatch, tmp_path
+):
     from captionlib import captioner
 
     monkeypatch.setattr(captioner, "SHIPPED", tmp_path / "flickr8k")
@@ -472,7 +695,9 @@ def test_a_shipped_captioner_that_is_not_there_is_said(images, monkeypatch, tmp_
 
 
 def test_a_name_with_line_breaks_is_still_one_line(world, tmp_path):
-    status, _, err = call("caption", tmp_path / "two\nlines.jpg", "--model", world / "model")
+    status, _, err = call(
+        "caption", tmp_path / "two\nlines.jpg", "--model", world / "model"
+    )
     assert status == 2 and err.count("\n") == 1
 
 
@@ -486,17 +711,33 @@ def test_anything_unforeseen_is_one_line_and_status_1(monkeypatch, tmp_path):
     monkeypatch.delenv("CAPTIONLIB_DEBUG", raising=False)
     status, _, err = call("scenes", "--to", tmp_path)
     assert status == 1 and err.count("\n") == 1
-    assert "first line" in err and "CAPTIONLIB_DEBUG=1" in err and "Traceback" not in err
+    assert (
+        "first line" in err
+        and "CAPTIONLIB_DEBUG=1" in err
+        and "Traceback" not in err
+    )
     monkeypatch.setenv("CAPTIONLIB_DEBUG", "1")
     status, _, err = call("scenes", "--to", tmp_path)
     assert status == 1 and "Traceback" in err
 
 
 def test_ctrl_c_is_one_line_and_status_130(tmp_path):
-    words = ["scenes", "--to", str(tmp_path), "--train", "20000", "--val", "0", "--test", "0"]
+    words = [
+        "scenes",
+        "--to",
+        str(tmp_path),
+        "--train",
+        "20000",
+        "--val",
+        "0",
+        "--test",
+        "0",
+    ]
     command = [sys.executable, "-m", "captionlib.cli", *words]
     # A group of its own, as in a terminal: Ctrl-C goes to the whole group.
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    running = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     patience = time.monotonic() + 60
     while not any(tmp_path.glob("images/*")) and time.monotonic() < patience:
         time.sleep(0.05)

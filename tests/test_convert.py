@@ -35,7 +35,18 @@ from captionlib.original.convert import KINDS, convert, read_original
 from captionlib.original.inert import MAGIC, opened
 
 D, A, E, H = 512, 13, 7, 11  # ResNet-18's channels; the rest small
-WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "near", "the", "ball"]
+WORDS = [
+    "a",
+    "dog",
+    "cat",
+    "runs",
+    "sits",
+    "on",
+    "grass",
+    "near",
+    "the",
+    "ball",
+]
 ZIP, STREAM = "zip", "stream"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -43,7 +54,9 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 @pytest.fixture(scope="module")
 def models():
     """The original's module, as it was called when its checkpoints were saved."""
-    spec = spec_from_file_location("models", Path(__file__).with_name("original.py"))
+    spec = spec_from_file_location(
+        "models", Path(__file__).with_name("original.py")
+    )
     module = module_from_spec(spec)
     sys.modules["models"] = module
     spec.loader.exec_module(module)
@@ -54,8 +67,16 @@ def models():
 @pytest.fixture(scope="module")
 def word_map(tmp_path_factory):
     """As the original numbers words: `<pad>` is 0 and stands last."""
-    ids = {word: id for id, word in enumerate([*WORDS, "<unk>", "<start>", "<end>"], start=1)}
-    path = tmp_path_factory.mktemp("words") / "WORDMAP_coco_5_cap_per_img_5_min_word_freq.json"
+    ids = {
+        word: id
+        for id, word in enumerate(
+            [*WORDS, "<unk>", "<start>", "<end>"], start=1
+        )
+    }
+    path = (
+        tmp_path_factory.mktemp("words")
+        / "WORDMAP_coco_5_cap_per_img_5_min_word_freq.json"
+    )
     path.write_text(json.dumps(ids | {"<pad>": 0}))
     return path
 
@@ -64,8 +85,12 @@ def word_map(tmp_path_factory):
 def images():
     """Four images of many colours, as they are stored."""
     rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.integers(0, 256, (4, 3, 6, 6), dtype=np.uint8))
-    return nn.functional.interpolate(coarse.float(), (256, 256), mode="bilinear").to(torch.uint8)
+    coarse = torch.from_numpy(
+        rng.integers(0, 256, (4, 3, 6, 6), dtype=np.uint8)
+    )
+    return nn.functional.interpolate(
+        coarse.float(), (256, 256), mode="bilinear"
+    ).to(torch.uint8)
 
 
 def normalised(images):
@@ -78,17 +103,27 @@ def checkpoint(models, images):
     """What the original's train.py would save, after some training."""
     torch.manual_seed(5)
     encoder = models.Encoder(torchvision.models.get_model("resnet18"))
-    encoder(normalised(images))  # in training mode: batch norm's statistics move
+    encoder(
+        normalised(images)
+    )  # in training mode: batch norm's statistics move
     torch.manual_seed(57)
     decoder = models.DecoderWithAttention(A, E, H, len(WORDS) + 4, D)
-    with torch.no_grad():  # so that images, words and beams differ, and captions end
+    with (
+        torch.no_grad()
+    ):  # so that images, words and beams differ, and captions end
         for weight in decoder.parameters():
             weight.mul_(4)
-        for layer, factor in ((decoder.fc, 3), (decoder.init_h, 10), (decoder.init_c, 10)):
+        for layer, factor in (
+            (decoder.fc, 3),
+            (decoder.init_h, 10),
+            (decoder.init_c, 10),
+        ):
             layer.weight.mul_(factor)
         decoder.attention.encoder_att.weight.mul_(5)
         decoder.decode_step.weight_ih.mul_(2)
-        decoder.fc.bias[0] = decoder.fc.bias[12] = -50  # neither <pad> nor <start>
+        decoder.fc.bias[0] = decoder.fc.bias[
+            12
+        ] = -50  # neither <pad> nor <start>
         decoder.fc.bias[13] += 1  # <end>
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.0)
     for weight in decoder.parameters():
@@ -116,7 +151,10 @@ def save(checkpoint, path, kind) -> Path:
 @pytest.fixture(scope="module")
 def files(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {kind: save(checkpoint, folder / f"{kind}.pth.tar", kind) for kind in (ZIP, STREAM)}
+    return {
+        kind: save(checkpoint, folder / f"{kind}.pth.tar", kind)
+        for kind in (ZIP, STREAM)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +170,20 @@ def converted(files, word_map, tmp_path_factory):
 
 
 @torch.no_grad()
-def write(decoder, encoder_out, start: int, end: int, k: int) -> tuple[list[int], float]:
+def write(
+    decoder, encoder_out, start: int, end: int, k: int
+) -> tuple[list[int], float]:
     """The original's search for one image's pixels (1, P, D), in plain Python: best of k ended."""
     live, ended = [(0.0, [start], decoder.start(encoder_out))], []
     for _ in range(51):
         candidates = []
         for total, words, state in live:
-            logits, state, _ = decoder.step(torch.tensor([words[-1]]), state, encoder_out)
-            for word, log_prob in enumerate(logits[0].log_softmax(dim=0).tolist()):
+            logits, state, _ = decoder.step(
+                torch.tensor([words[-1]]), state, encoder_out
+            )
+            for word, log_prob in enumerate(
+                logits[0].log_softmax(dim=0).tolist()
+            ):
                 candidates.append((total + log_prob, [*words, word], state))
         chosen = sorted(candidates, key=lambda one: -one[0])[: k - len(ended)]
         ended += [one for one in chosen if one[1][-1] == end]
@@ -157,11 +201,15 @@ def test_a_converted_checkpoint_says_the_same_words(
     vocabulary = Vocabulary.load(word_map)
     with torch.no_grad():
         grids = checkpoint["encoder"](normalised(images)).flatten(1, 2)
-    found = Captioner.from_pretrained(converted).caption_batch(images.numpy(), beam_size)
+    found = Captioner.from_pretrained(converted).caption_batch(
+        images.numpy(), beam_size
+    )
     said = set()
     for grid, caption in zip(grids, found, strict=True):
         ends = (vocabulary.start, vocabulary.end)
-        words, total = write(checkpoint["decoder"], grid[None], *ends, beam_size)
+        words, total = write(
+            checkpoint["decoder"], grid[None], *ends, beam_size
+        )
         assert caption.words == vocabulary.decode(words) and caption.finished
         assert caption.log_prob == pytest.approx(total, rel=1e-3)
         assert caption.alphas.shape == (len(words), 14, 14)
@@ -169,46 +217,75 @@ def test_a_converted_checkpoint_says_the_same_words(
     assert len(said) == 4  # not the same for every image
 
 
-def test_logits_and_alphas_are_the_originals(checkpoint, models, word_map, images, tmp_path):
+def test_logits_and_alphas_are_the_originals(
+    checkpoint, models, word_map, images, tmp_path
+):
     torch.manual_seed(0)
     decoder = models.DecoderWithAttention(A, E, H, len(WORDS) + 4, D).eval()
     old = save(checkpoint | {"decoder": decoder}, tmp_path / "old", STREAM)
     model = read_original(old, word_map)
-    captions = torch.randint(1, 11, (4, 9), generator=torch.Generator().manual_seed(0))
+    captions = torch.randint(
+        1, 11, (4, 9), generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         output = model(images, captions, torch.tensor([9] * 4))
         grids = checkpoint["encoder"](normalised(images)).flatten(1, 2)
-        assert_close(model.encode(images).flatten(1, 2), grids, atol=1e-5, rtol=0)
+        assert_close(
+            model.encode(images).flatten(1, 2), grids, atol=1e-5, rtol=0
+        )
         state, steps = decoder.start(grids), []
         for t in range(8):
             logits, state, alpha = decoder.step(captions[:, t], state, grids)
             steps.append(logits)
             assert_close(output.alphas[:, t], alpha, atol=1e-5, rtol=0)
-    packed = torch.stack(steps).flatten(0, 1)  # step after step, as packing has it
+    packed = torch.stack(steps).flatten(
+        0, 1
+    )  # step after step, as packing has it
     assert_close(output.logits.data, packed, atol=1e-5, rtol=0)
 
 
 def test_both_formats_give_one_model(files, word_map, converted, tmp_path):
-    assert zipfile.is_zipfile(files[ZIP]) and not zipfile.is_zipfile(files[STREAM])
+    assert zipfile.is_zipfile(files[ZIP]) and not zipfile.is_zipfile(
+        files[STREAM]
+    )
     convert(files[ZIP], word_map, tmp_path)
     for name in ("model.safetensors", "vocabulary.json", "config.json"):
-        assert (tmp_path / name).read_bytes() == (converted / name).read_bytes(), name
+        assert (tmp_path / name).read_bytes() == (
+            converted / name
+        ).read_bytes(), name
 
 
 def test_the_folder_says_what_the_original_had_fixed(converted, checkpoint):
     stored = json.loads((converted / "config.json").read_text())
-    shape = {"backbone": "resnet18", "grid_size": 14, "image_size": 256, "dropout": 0.5}
+    shape = {
+        "backbone": "resnet18",
+        "grid_size": 14,
+        "image_size": 256,
+        "dropout": 0.5,
+    }
     shape |= {"attention_dim": A, "embed_dim": E, "decoder_dim": H}
     assert shape.items() <= stored["model"].items()
     assert stored["encoder_weights"] == "saved"  # it may have been fine-tuned
-    about = {"epoch": 13, "teacher_forced_bleu4": 23.25, "mean": MEAN, "std": STD}
+    about = {
+        "epoch": 13,
+        "teacher_forced_bleu4": 23.25,
+        "mean": MEAN,
+        "std": STD,
+    }
     assert stored["metrics"] == {"converted": about}
-    assert stored["search"]["beam_size"] == 5 and stored["search"]["length_normalisation"] == 0
+    assert (
+        stored["search"]["beam_size"] == 5
+        and stored["search"]["length_normalisation"] == 0
+    )
     ours = CaptionModel.load(converted).encoder.trunk.layer1[0].bn1
-    assert_close(ours.running_var, checkpoint["encoder"].resnet[4][0].bn1.running_var)
+    assert_close(
+        ours.running_var, checkpoint["encoder"].resnet[4][0].bn1.running_var
+    )
 
 
-def test_what_pytorch_0_4_wrote_is_read(light, files, word_map, monkeypatch, tmp_path):
+def test_what_pytorch_0_4_wrote_is_read(
+    light, files, word_map, monkeypatch, tmp_path
+):
     """Parameters, modules and batch norm were saved differently by the tutorial's own version."""
     thnn = ModuleType("torch.nn.backends.thnn")
 
@@ -222,7 +299,9 @@ def test_what_pytorch_0_4_wrote_is_read(light, files, word_map, monkeypatch, tmp
     _get_thnn_function_backend.__module__ = thnn.__name__
     _get_thnn_function_backend.__qualname__ = "_get_thnn_function_backend"
     thnn._get_thnn_function_backend = _get_thnn_function_backend
-    monkeypatch.setitem(sys.modules, "torch.nn.backends", ModuleType("torch.nn.backends"))
+    monkeypatch.setitem(
+        sys.modules, "torch.nn.backends", ModuleType("torch.nn.backends")
+    )
     monkeypatch.setitem(sys.modules, thnn.__name__, thnn)
     expected = read_original(save(light, tmp_path / "new", STREAM), word_map)
     for module in [*light["encoder"].modules(), *light["decoder"].modules()]:
@@ -230,22 +309,33 @@ def test_what_pytorch_0_4_wrote_is_read(light, files, word_map, monkeypatch, tmp
         if isinstance(module, nn.BatchNorm2d):
             monkeypatch.delitem(module._buffers, "num_batches_tracked")
     monkeypatch.setattr(
-        nn.Parameter, "__reduce_ex__", lambda self, _: (nn.Parameter, (self.data, True))
+        nn.Parameter,
+        "__reduce_ex__",
+        lambda self, _: (nn.Parameter, (self.data, True)),
     )
     old = save(light, tmp_path / "old", STREAM)
-    assert b"thnn\n_get_thnn" in old.read_bytes() and b"num_batches" not in old.read_bytes()
+    assert (
+        b"thnn\n_get_thnn" in old.read_bytes()
+        and b"num_batches" not in old.read_bytes()
+    )
     found = read_original(old, word_map).state_dict()
     for name, tensor in expected.state_dict().items():
-        assert torch.equal(found[name], tensor) or name.endswith("num_batches_tracked"), name
+        assert torch.equal(found[name], tensor) or name.endswith(
+            "num_batches_tracked"
+        ), name
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "kind", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW]
+)
 def test_an_optimizer_of_any_usual_kind_is_passed_over(kind, tmp_path):
     weight = nn.Parameter(torch.ones(3))
     optimizer = kind([weight], lr=0.1)
     weight.grad = torch.ones(3)
     optimizer.step()
-    path = save({"optimizer": optimizer, "weight": weight}, tmp_path / "old", ZIP)
+    path = save(
+        {"optimizer": optimizer, "weight": weight}, tmp_path / "old", ZIP
+    )
     with opened(path, KINDS) as (root, numbers):
         assert root["optimizer"].kind.split()[1] == kind.__name__
         assert torch.equal(numbers(root["weight"]), weight.detach())
@@ -283,10 +373,30 @@ DIFFERENT = [
     ("decoder.attention", "full_att", nn.Linear(13, 2), "another shape"),
     ("decoder.attention", "extra", nn.Linear(2, 2), "no attention.extra"),
     ("decoder.fc", "bias", None, "other weights"),
-    ("decoder.f_beta", "weight", nn.Parameter(torch.full((D, H), torch.nan)), "no number"),
-    ("decoder.embedding", "weight", nn.Parameter(torch.zeros(0, E)), "shape is wrong"),
-    ("decoder.embedding", "weight", nn.Parameter(torch.zeros(9, E)), "was trained with 9"),
-    ("decoder.init_h", "weight", nn.Parameter(torch.zeros(H, D).half()), "HalfStorage"),
+    (
+        "decoder.f_beta",
+        "weight",
+        nn.Parameter(torch.full((D, H), torch.nan)),
+        "no number",
+    ),
+    (
+        "decoder.embedding",
+        "weight",
+        nn.Parameter(torch.zeros(0, E)),
+        "shape is wrong",
+    ),
+    (
+        "decoder.embedding",
+        "weight",
+        nn.Parameter(torch.zeros(9, E)),
+        "was trained with 9",
+    ),
+    (
+        "decoder.init_h",
+        "weight",
+        nn.Parameter(torch.zeros(H, D).half()),
+        "HalfStorage",
+    ),
     ("decoder.dropout", "p", 2.0, "dropout must be in"),
 ]
 
@@ -369,8 +479,12 @@ ATTACKS = {
     "partial": lambda mark: Evil(functools.partial, os.system, f"touch {mark}"),
     "attrgetter": lambda mark: Evil(operator.attrgetter, "system"),
     "methodcaller": lambda mark: Evil(operator.methodcaller, "touch"),
-    "_reconstructor": lambda mark: Evil(copyreg._reconstructor, Path, object, None),
-    "loads": lambda mark: Evil(pickle.loads, pickle.dumps(Evil(open, str(mark), "w"))),
+    "_reconstructor": lambda mark: Evil(
+        copyreg._reconstructor, Path, object, None
+    ),
+    "loads": lambda mark: Evil(
+        pickle.loads, pickle.dumps(Evil(open, str(mark), "w"))
+    ),
     "torch.load": lambda mark: Evil(torch.load, str(mark)),
     "hub.load": lambda mark: Evil(torch.hub.load, str(mark), "x"),
     "_load_from_bytes": lambda mark: Evil(torch.storage._load_from_bytes, b""),
@@ -397,8 +511,13 @@ def test_a_file_that_asks_for_anything_else_is_refused(
         "in a module": {"decoder": decoder},
         "in a list of lists": {"epoch": [[ATTACKS[attack](mark)]]},
         "in an optimizer": {"decoder_optimizer": optimizer},
-        "in a set": {"epoch": {1, "two", ATTACKS[attack](mark)}} if attack != "array" else None,
-        "as a class": {"epoch": ATTACKS[attack](mark).__class__, "x": ATTACKS[attack](mark)},
+        "in a set": {"epoch": {1, "two", ATTACKS[attack](mark)}}
+        if attack != "array"
+        else None,
+        "as a class": {
+            "epoch": ATTACKS[attack](mark).__class__,
+            "x": ATTACKS[attack](mark),
+        },
     }
     for place, value in places.items():
         if value is None:
@@ -406,12 +525,16 @@ def test_a_file_that_asks_for_anything_else_is_refused(
         old = save(value, tmp_path / "old", kind)
         with pytest.raises(InputError, match="asks for") as error:
             read_original(old, word_map)
-        assert "which no checkpoint of the tutorial needs" in one_line(error), place
+        assert "which no checkpoint of the tutorial needs" in one_line(error), (
+            place
+        )
         assert not mark.exists()
 
 
 def test_nothing_that_a_file_names_is_imported(word_map, tmp_path, monkeypatch):
-    (tmp_path / "evil_module.py").write_text("raise SystemExit('it was imported')")
+    (tmp_path / "evil_module.py").write_text(
+        "raise SystemExit('it was imported')"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     stream(tmp_path / "old", b"cevil_module\nanything\n.")
     with pytest.raises(InputError, match=r"asks for evil_module\.anything"):
@@ -422,8 +545,12 @@ def test_nothing_that_a_file_names_is_imported(word_map, tmp_path, monkeypatch):
 def stream(path, root: bytes, keys=(), storages: bytes = b"") -> Path:
     """A file of the older format, around any pickle."""
     about = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    head = b"".join(pickle.dumps(value, protocol=2) for value in (MAGIC, 1001, about))
-    path.write_bytes(head + root + pickle.dumps(list(keys), protocol=2) + storages)
+    head = b"".join(
+        pickle.dumps(value, protocol=2) for value in (MAGIC, 1001, about)
+    )
+    path.write_bytes(
+        head + root + pickle.dumps(list(keys), protocol=2) + storages
+    )
     return path
 
 
@@ -485,7 +612,9 @@ def test_a_program_without_end_is_stopped(word_map, tmp_path, monkeypatch):
         read_original(stream(tmp_path / "old", b"N" * 2000 + b"."), word_map)
 
 
-def test_a_module_inside_itself_is_refused(light, word_map, tmp_path, monkeypatch):
+def test_a_module_inside_itself_is_refused(
+    light, word_map, tmp_path, monkeypatch
+):
     monkeypatch.setitem(light["decoder"]._modules, "again", light["decoder"])
     with pytest.raises(InputError, match="inside itself"):
         read_original(save(light, tmp_path / "old", STREAM), word_map)
@@ -501,7 +630,14 @@ class Claim:
 class Pickler(pickle.Pickler):
     def persistent_id(self, value):
         if isinstance(value, Claim):
-            return "storage", torch.FloatStorage, value.key, "cpu", value.numel, None
+            return (
+                "storage",
+                torch.FloatStorage,
+                value.key,
+                "cpu",
+                value.numel,
+                None,
+            )
         return None
 
 
@@ -527,12 +663,16 @@ SHAPES = {  # storage, offset, size, stride
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_size_that_is_a_lie_costs_nothing(tmp_path, name, kind):
     buffer = io.BytesIO()
-    tensor = Evil(torch._utils._rebuild_tensor_v2, *SHAPES[name], False, OrderedDict())
+    tensor = Evil(
+        torch._utils._rebuild_tensor_v2, *SHAPES[name], False, OrderedDict()
+    )
     Pickler(buffer, protocol=2).dump(tensor)
     old, numbers = tmp_path / "old", np.arange(4, dtype="<f4").tobytes()
     if kind == ZIP:
         with zipfile.ZipFile(old, "w") as archive:
-            archive.writestr("archive/data.pkl", buffer.getvalue().replace(b"Nt", b"t"))
+            archive.writestr(
+                "archive/data.pkl", buffer.getvalue().replace(b"Nt", b"t")
+            )
             archive.writestr("archive/data/0", numbers)
     else:
         stream(old, buffer.getvalue(), ["0"], struct.pack("<q", 4) + numbers)
@@ -546,7 +686,9 @@ def test_a_size_that_is_a_lie_costs_nothing(tmp_path, name, kind):
 
 
 def test_a_compressed_archive_is_refused(files, word_map, tmp_path):
-    with zipfile.ZipFile(tmp_path / "old", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(
+        tmp_path / "old", "w", zipfile.ZIP_DEFLATED
+    ) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + b"N" * 10_000 + b".")
     with pytest.raises(InputError, match="compressed"):
         read_original(tmp_path / "old", word_map)
@@ -572,13 +714,17 @@ def test_a_file_cut_short_is_refused(light, word_map, tmp_path, kind):
     old = save(light, tmp_path / "old", kind)
     size = old.stat().st_size
     rng = random.Random(0)
-    for length in sorted((size - 1, *(rng.randrange(size) for _ in range(20))), reverse=True):
+    for length in sorted(
+        (size - 1, *(rng.randrange(size) for _ in range(20))), reverse=True
+    ):
         os.truncate(old, length)
         assert not read_or_refuse(old, word_map)
 
 
 @pytest.mark.parametrize("kind", [ZIP, STREAM])
-def test_flipped_bytes_give_a_model_or_one_line(light, word_map, tmp_path, kind):
+def test_flipped_bytes_give_a_model_or_one_line(
+    light, word_map, tmp_path, kind
+):
     old = save(light, tmp_path / "old", kind)
     content = old.read_bytes()
     # Where the program is, and what lies about the storages; then anywhere, mostly in weights.
@@ -591,7 +737,10 @@ def test_flipped_bytes_give_a_model_or_one_line(light, word_map, tmp_path, kind)
     models = 0
     with open(old, "r+b", buffering=0) as file:
         for place in places:
-            for byte in (content[place] ^ (1 << rng.randrange(8)), content[place]):
+            for byte in (
+                content[place] ^ (1 << rng.randrange(8)),
+                content[place],
+            ):
                 file.seek(place)
                 file.write(bytes([byte]))
                 if byte != content[place]:

@@ -67,16 +67,32 @@ def load(folder, name):
 def test_ids_follow_the_contract():
     captions = [["b", "b", "a", "c"], ["c", "b", "a", "d"]]
     vocabulary = Vocabulary.build(captions, min_word_freq=2)
-    assert vocabulary.words == ["<pad>", "b", "a", "c", "<unk>", "<start>", "<end>"]
+    assert vocabulary.words == [
+        "<pad>",
+        "b",
+        "a",
+        "c",
+        "<unk>",
+        "<start>",
+        "<end>",
+    ]
     assert vocabulary.word_map["<pad>"] == vocabulary.pad == 0
-    assert [vocabulary.unk, vocabulary.start, vocabulary.end] == [4, 5, 6] and len(vocabulary) == 7
-    assert all(vocabulary.words[id] == word for word, id in vocabulary.word_map.items())
+    assert [vocabulary.unk, vocabulary.start, vocabulary.end] == [
+        4,
+        5,
+        6,
+    ] and len(vocabulary) == 7
+    assert all(
+        vocabulary.words[id] == word for word, id in vocabulary.word_map.items()
+    )
 
 
 @pytest.mark.parametrize("times, kept", [(3, True), (4, True), (2, False)])
 def test_a_word_is_kept_from_min_word_freq_on(times, kept):
     captions = [["rare"]] * times + [["common"]] * 9
-    assert ("rare" in Vocabulary.build(captions, min_word_freq=3).word_map) == kept
+    assert (
+        "rare" in Vocabulary.build(captions, min_word_freq=3).word_map
+    ) == kept
 
 
 def test_the_order_of_captions_does_not_matter():
@@ -88,13 +104,24 @@ def test_the_order_of_captions_does_not_matter():
 
 def test_encoding_and_decoding():
     vocabulary = Vocabulary.build([["a", "dog", "runs"]], 1)
-    start, end, unk, pad = vocabulary.start, vocabulary.end, vocabulary.unk, vocabulary.pad
+    start, end, unk, pad = (
+        vocabulary.start,
+        vocabulary.end,
+        vocabulary.unk,
+        vocabulary.pad,
+    )
     a, dog = vocabulary.word_map["a"], vocabulary.word_map["dog"]
     assert vocabulary.encode(["a", "dog"], 4) == [start, a, dog, end, pad, pad]
     assert vocabulary.encode(["a", "cat"], 2) == [start, a, unk, end]
     assert vocabulary.encode(["a", "a", "a", "dog"], 2) == [start, a, a, end]
     assert vocabulary.encode([], 1) == [start, end, pad]
-    assert vocabulary.encode(["<end>", "<pad>", "<unk>"], 3) == [start, unk, unk, unk, end]
+    assert vocabulary.encode(["<end>", "<pad>", "<unk>"], 3) == [
+        start,
+        unk,
+        unk,
+        unk,
+        end,
+    ]
     for tokens in (["a"], ["runs", "dog", "a"], []):
         ids = vocabulary.encode(tokens, 3)
         assert len(ids) == 5 and vocabulary.decode(ids) == tokens
@@ -102,8 +129,16 @@ def test_encoding_and_decoding():
 
 
 def test_a_spelt_out_special_token_is_no_word():
-    vocabulary = Vocabulary.build([["<end>", "<start>", "<pad>", "<unk>", "a"]] * 9, 1)
-    assert sorted(vocabulary.words) == ["<end>", "<pad>", "<start>", "<unk>", "a"]
+    vocabulary = Vocabulary.build(
+        [["<end>", "<start>", "<pad>", "<unk>", "a"]] * 9, 1
+    )
+    assert sorted(vocabulary.words) == [
+        "<end>",
+        "<pad>",
+        "<start>",
+        "<unk>",
+        "a",
+    ]
 
 
 def test_a_word_map_is_saved_loaded_and_refused(tmp_path):
@@ -129,7 +164,9 @@ def test_a_word_map_is_saved_loaded_and_refused(tmp_path):
 
 def test_numbers_that_make_no_sense():
     for name in ("captions_per_image", "min_word_freq", "max_len"):
-        with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
+        with pytest.raises(
+            InputError, match=f"{name} must be at least 1, got 0"
+        ):
             DataConfig(**{name: 0})
 
 
@@ -142,9 +179,13 @@ def test_the_files_are_those_of_the_contract(prepared):
     names = {f"{kind}_{BASE}.json" for kind in ("WORDMAP", "REFERENCES")}
     for split, size in sizes.items():
         names |= {f"{split}_IMAGES_{BASE}.hdf5"}
-        names |= {f"{split}_{kind}_{BASE}.json" for kind in ("CAPTIONS", "CAPLENS")}
+        names |= {
+            f"{split}_{kind}_{BASE}.json" for kind in ("CAPTIONS", "CAPLENS")
+        }
         with h5py.File(folder / f"{split}_IMAGES_{BASE}.hdf5") as file:
-            assert list(file) == ["images"] and dict(file.attrs) == {"captions_per_image": 5}
+            assert list(file) == ["images"] and dict(file.attrs) == {
+                "captions_per_image": 5
+            }
             assert file["images"].shape == (size, 3, 256, 256)
             assert file["images"].dtype == np.uint8
         captions = load(folder, f"{split}_CAPTIONS_{BASE}.json")
@@ -156,11 +197,15 @@ def test_the_files_are_those_of_the_contract(prepared):
 
 
 @pytest.mark.parametrize("split", ["TRAIN", "VAL", "TEST"])
-def test_report_80_101_110_157_stored_pixels_are_those_of_inference(prepared, split):
+def test_report_80_101_110_157_stored_pixels_are_those_of_inference(
+    prepared, split
+):
     folder, records = prepared
     with h5py.File(image_file(folder, split)) as file:
         stored = file["images"][:]
-    expected = [read_image(record.path) for record in records if record.split == split]
+    expected = [
+        read_image(record.path) for record in records if record.split == split
+    ]
     assert (stored == np.stack(expected)).all() and stored.max() > 200
 
 
@@ -173,7 +218,10 @@ def test_caption_i_belongs_to_image_i_over_n(prepared, split):
     for i in range(len(dataset)):
         image, caption, length = dataset[i]
         record = records[i // 5]
-        encoded = [vocabulary.encode(tokens, SMALL.max_len) for tokens in record.captions]
+        encoded = [
+            vocabulary.encode(tokens, SMALL.max_len)
+            for tokens in record.captions
+        ]
         assert caption.tolist() in encoded
         assert (image.numpy() == read_image(record.path)).all()
         assert int(length) == int((caption != vocabulary.pad).sum())
@@ -185,30 +233,52 @@ def test_references_are_all_captions_as_they_were(prepared):
         names, references = load_references(folder, split)
         expected = [record for record in records if record.split == split]
         assert names == [record.filename for record in expected]
-        assert references == [[list(c) for c in record.captions] for record in expected]
-    assert load_references(folder, "val")[0] == load_references(folder, "VAL")[0]
+        assert references == [
+            [list(c) for c in record.captions] for record in expected
+        ]
+    assert (
+        load_references(folder, "val")[0] == load_references(folder, "VAL")[0]
+    )
     with pytest.raises(InputError, match="kept for VAL and TEST"):
         load_references(folder, "train")
 
 
 def test_coco_trains_on_restval(tmp_path):
     tree = coco_tree(tmp_path)
-    base, skipped = prepare(*tree, tmp_path / "data", SMALL, workers=1, progress=False)
+    base, skipped = prepare(
+        *tree, tmp_path / "data", SMALL, workers=1, progress=False
+    )
     assert base == "coco_5_cap_per_img_2_min_word_freq" and skipped == []
     dataset = CaptionDataset(tmp_path / "data", "train")
     assert len(dataset.images) == 3
-    assert dataset.vocabulary.decode(dataset[5][1]) == ["a", "giraffe", "stands", "there"]
+    assert dataset.vocabulary.decode(dataset[5][1]) == [
+        "a",
+        "giraffe",
+        "stands",
+        "there",
+    ]
     assert load_references(tmp_path / "data", "TEST")[0] == [
         "val2014/COCO_val2014_000000000004.jpg"
     ]
 
 
 def test_seen_in_the_code_no_word_is_counted_in_validation_or_test(tmp_path):
-    prepare(*coco_tree(tmp_path), tmp_path / "data", SMALL, workers=1, progress=False)
+    prepare(
+        *coco_tree(tmp_path),
+        tmp_path / "data",
+        SMALL,
+        workers=1,
+        progress=False,
+    )
     dataset = CaptionDataset(tmp_path / "data", "val")
     assert {"zebra", "giraffe"} < dataset.vocabulary.word_map.keys()
     assert not {"otter", "walrus"} & dataset.vocabulary.word_map.keys()
-    assert dataset.vocabulary.decode(dataset[0][1]) == ["a", "<unk>", "stands", "there"]
+    assert dataset.vocabulary.decode(dataset[0][1]) == [
+        "a",
+        "<unk>",
+        "stands",
+        "there",
+    ]
 
 
 def test_report_23_179_grey_and_transparent_images_are_prepared(tmp_path):
@@ -220,11 +290,22 @@ def test_report_23_179_grey_and_transparent_images_are_prepared(tmp_path):
     Image.new("RGBA", (30, 40), (9, 9, 9, 0)).save(images / "clear.png")
     names = ["grey.jpg", "clear.png"]
     karpathy_json = write_json_file(
-        tmp_path / "d.json", "odd", [entry(name, "train", [say(0)]) for name in names]
+        tmp_path / "d.json",
+        "odd",
+        [entry(name, "train", [say(0)]) for name in names],
     )
-    prepare(karpathy_json, images, tmp_path / "data", SMALL, workers=1, progress=False)
+    prepare(
+        karpathy_json,
+        images,
+        tmp_path / "data",
+        SMALL,
+        workers=1,
+        progress=False,
+    )
     images = CaptionDataset(tmp_path / "data", "train").images
-    assert images[0].unique().tolist() == [100] and images[1].unique().tolist() == [255]
+    assert images[0].unique().tolist() == [100] and images[
+        1
+    ].unique().tolist() == [255]
 
 
 def long_and_short(tmp_path):
@@ -237,21 +318,36 @@ def long_and_short(tmp_path):
         entry("v.jpg", "val", [say(5, 30)]),
         entry("w.jpg", "val", [say(6, 11), say(7, 5)]),
     ]
-    return write_json_file(tmp_path / "d.json", "mini", entries), tmp_path / "images"
+    return write_json_file(
+        tmp_path / "d.json", "mini", entries
+    ), tmp_path / "images"
 
 
 def test_long_training_captions_are_dropped_and_validation_is_kept(tmp_path):
     base, skipped = prepare(
-        *long_and_short(tmp_path), tmp_path / "data", SMALL, workers=1, progress=False
+        *long_and_short(tmp_path),
+        tmp_path / "data",
+        SMALL,
+        workers=1,
+        progress=False,
     )
     train = CaptionDataset(tmp_path / "data", "train")
     assert len(train.images) == 1 and train.lengths.tolist() == [12] * 5
-    assert "unheard" in train.vocabulary.word_map  # counted, though too long to train on
-    assert len(skipped) == 1 and "b.jpg: no caption of 10 words or fewer" in skipped[0]
+    assert (
+        "unheard" in train.vocabulary.word_map
+    )  # counted, though too long to train on
+    assert (
+        len(skipped) == 1
+        and "b.jpg: no caption of 10 words or fewer" in skipped[0]
+    )
     val = CaptionDataset(tmp_path / "data", "val")
     assert len(val.images) == 2
     cut = val[0][1].tolist()
-    assert cut[0] == val.vocabulary.start and cut[-1] == val.vocabulary.end and val[0][2] == 12
+    assert (
+        cut[0] == val.vocabulary.start
+        and cut[-1] == val.vocabulary.end
+        and val[0][2] == 12
+    )
     assert set(val.lengths[5:].tolist()) == {12, 7}
     names, references = load_references(tmp_path / "data", "val")
     assert names == ["v.jpg", "w.jpg"]
@@ -264,8 +360,13 @@ def test_every_image_gets_the_same_number_of_captions(have):
     for seed in range(20):
         chosen = choose_captions(captions, 5, random.Random(seed))
         assert len(chosen) == 5 and set(chosen) <= set(captions)
-        assert len(set(chosen)) == min(have, 5)  # none is lost, none repeated without need
-    draws = {tuple(choose_captions(captions, 5, random.Random(seed))) for seed in range(20)}
+        assert len(set(chosen)) == min(
+            have, 5
+        )  # none is lost, none repeated without need
+    draws = {
+        tuple(choose_captions(captions, 5, random.Random(seed)))
+        for seed in range(20)
+    }
     assert (len(draws) > 1) == (have not in (1, 5))
 
 
@@ -275,7 +376,12 @@ def test_another_seed_draws_other_captions_and_nothing_else_does(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         random.seed(name)
         np.random.seed(seed + 7)
-        prepare(*tree, tmp_path / name, DataConfig(min_word_freq=1, seed=seed), progress=False)
+        prepare(
+            *tree,
+            tmp_path / name,
+            DataConfig(min_word_freq=1, seed=seed),
+            progress=False,
+        )
     a, b, c = (contents(tmp_path / name) for name in "abc")
     assert a == b
     assert {name for name in a if a[name] != c[name]} == {
@@ -290,7 +396,8 @@ def test_an_empty_split_is_a_split(tmp_path):
     prepare(*tree, tmp_path / "data", SMALL, workers=1, progress=False)
     test = CaptionDataset(tmp_path / "data", "test")
     assert (
-        len(test) == len(test.images) == 0 and load_references(tmp_path / "data", "test")[0] == []
+        len(test) == len(test.images) == 0
+        and load_references(tmp_path / "data", "test")[0] == []
     )
 
 
@@ -314,16 +421,22 @@ def test_report_7_48_160_166_183_a_rerun_gives_the_same_bytes(flickr, tmp_path):
     to = tmp_path / "data"
     (to / "mine").mkdir(parents=True)
     prepare(*flickr, to, SMALL, workers=1, progress=False)
-    before = {path: path.read_bytes() for path in to.iterdir() if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in to.iterdir() if path.is_file()
+    }
     prepare(*flickr, to, SMALL, progress=False)
-    assert {path: path.read_bytes() for path in to.iterdir() if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in to.iterdir() if path.is_file()
+    } == before
     assert (to / "mine").is_dir() and len(list(to.iterdir())) == len(before) + 1
 
 
 def test_report_7_48_160_166_183_a_failed_run_changes_nothing(flickr, tmp_path):
     karpathy_json, images = flickr
     to = tmp_path / "data"
-    bad = images / json.loads(karpathy_json.read_text())["images"][-1]["filename"]
+    bad = (
+        images / json.loads(karpathy_json.read_text())["images"][-1]["filename"]
+    )
     good = bad.read_bytes()
     bad.write_bytes(good[:-200])
     for attempt in ("first", "over a good one"):
@@ -340,7 +453,9 @@ def test_report_7_48_160_166_183_a_failed_run_changes_nothing(flickr, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="kills as Unix does")
 @pytest.mark.parametrize("after", [0.0, 0.15])
-def test_report_7_48_160_166_183_a_killed_run_leaves_nothing_half_made(tmp_path, after):
+def test_report_7_48_160_166_183_a_killed_run_leaves_nothing_half_made(
+    tmp_path, after
+):
     tree = flickr_tree(tmp_path, train=80, val=2, test=2)
     to = tmp_path / "data"
     code = f"""
@@ -354,30 +469,44 @@ def test_report_7_48_160_166_183_a_killed_run_leaves_nothing_half_made(tmp_path,
     data.new_hdf5 = say_so
     data.prepare({str(tree[0])!r}, {str(tree[1])!r}, {str(to)!r}, workers=2)
     """
-    script = tmp_path / "script.py"  # one that lacks `if __name__ == "__main__"`
+    script = (
+        tmp_path / "script.py"
+    )  # one that lacks `if __name__ == "__main__"`
     script.write_text(textwrap.dedent(code))
     process = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout.readline() == "ready\n"
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert [path.name for path in to.iterdir() if not path.name.startswith(".")] == []
+    assert [
+        path.name for path in to.iterdir() if not path.name.startswith(".")
+    ] == []
     with pytest.raises(InputError, match="holds no prepared data"):
         find_base(to)
     base, _ = prepare(*tree, to, SMALL, workers=1, progress=False)
-    assert all(path.name.endswith((f"{base}.json", f"{base}.hdf5")) for path in to.iterdir())
+    assert all(
+        path.name.endswith((f"{base}.json", f"{base}.hdf5"))
+        for path in to.iterdir()
+    )
 
 
-def test_report_7_48_160_166_183_too_little_room_is_said_first(flickr, tmp_path, monkeypatch):
+def test_report_7_48_160_166_183_too_little_room_is_said_first(
+    flickr, tmp_path, monkeypatch
+):
     def decode(*arguments):
         raise AssertionError("work has started")
 
     monkeypatch.setattr(data, "decode_in_order", decode)
     usage = type("Usage", (), {"free": 8 * 3 * 256 * 256})
-    monkeypatch.setattr("captionlib.io.files.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr(
+        "captionlib.io.files.shutil.disk_usage", lambda path: usage
+    )
     with pytest.raises(InputError, match="GB are needed and 0.00 GB are free"):
         prepare(*flickr, tmp_path / "data", SMALL)
     assert not (tmp_path / "data").exists()
@@ -386,15 +515,28 @@ def test_report_7_48_160_166_183_too_little_room_is_said_first(flickr, tmp_path,
 def test_the_room_asked_for_is_the_room_taken(prepared, monkeypatch):
     folder, records = prepared
     asked = []
-    monkeypatch.setattr(data, "require_free_space", lambda folder, needed: asked.append(needed))
+    monkeypatch.setattr(
+        data, "require_free_space", lambda folder, needed: asked.append(needed)
+    )
     root = records[0].path.parent
     json_path = root.parent / "dataset_flickr8k.json"
-    prepare(json_path, root, folder.parent / "again", SMALL, workers=1, progress=False)
-    taken = sum(path.stat().st_size for path in (folder.parent / "again").iterdir())
+    prepare(
+        json_path,
+        root,
+        folder.parent / "again",
+        SMALL,
+        workers=1,
+        progress=False,
+    )
+    taken = sum(
+        path.stat().st_size for path in (folder.parent / "again").iterdir()
+    )
     assert taken <= asked[0] < taken + 2**24 + 8 * 10_000
 
 
-def test_report_7_48_160_166_183_a_disk_that_fills_up_is_one_line(flickr, tmp_path, monkeypatch):
+def test_report_7_48_160_166_183_a_disk_that_fills_up_is_one_line(
+    flickr, tmp_path, monkeypatch
+):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
@@ -414,24 +556,35 @@ def test_several_processes_give_what_one_gives(tmp_path, monkeypatch):
     found = {}
     for workers in (1, 3):
         to = tmp_path / f"by {workers}"
-        _, skipped = prepare(*tree, to, SMALL, skip_bad=True, workers=workers, progress=False)
+        _, skipped = prepare(
+            *tree, to, SMALL, skip_bad=True, workers=workers, progress=False
+        )
         found[workers] = contents(to), skipped
     assert found[1] == found[3] and len(found[1][1]) == 1
     for workers in (1, 3):
         with pytest.raises(InputError, match="train5.jpg: is not an image"):
-            prepare(*tree, tmp_path / "none", SMALL, workers=workers, progress=False)
+            prepare(
+                *tree, tmp_path / "none", SMALL, workers=workers, progress=False
+            )
         assert multiprocessing.active_children() == []
 
 
 def test_images_come_in_order_and_errors_in_their_place(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "BATCH", 3)
-    paths = [paint(tmp_path / f"{i:03}.png", i, (20 + i, 20)) for i in range(70)]
+    paths = [
+        paint(tmp_path / f"{i:03}.png", i, (20 + i, 20)) for i in range(70)
+    ]
     paths[33] = tmp_path / "missing.png"
     for workers in (1, 2):
         decoded = list(decode_in_order(paths, workers))
-        assert len(decoded) == len(paths) and isinstance(decoded.pop(33), InputError)
+        assert len(decoded) == len(paths) and isinstance(
+            decoded.pop(33), InputError
+        )
         good = [path for path in paths if path.exists()]
-        assert all((a == read_image(b)).all() for a, b in zip(decoded, good, strict=True))
+        assert all(
+            (a == read_image(b)).all()
+            for a, b in zip(decoded, good, strict=True)
+        )
 
 
 def test_only_a_few_images_are_under_way(monkeypatch, tmp_path):
@@ -459,7 +612,9 @@ def test_only_a_few_images_are_under_way(monkeypatch, tmp_path):
     assert taken == 1000
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads its memory in /proc")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"), reason="reads its memory in /proc"
+)
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     karpathy_json, images = flickr_tree(tmp_path, train=1, val=0, test=0)
     listed = json.loads(karpathy_json.read_text())
@@ -477,7 +632,14 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         print(next(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), tmp_path, images, tmp_path / "data"],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(code),
+            tmp_path,
+            images,
+            tmp_path / "data",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -520,16 +682,20 @@ BREAKAGES = {
     "truncated image": break_truncated,
     "text named .jpg": break_text,
     "no tokens": break_entry(
-        lambda images: images[0]["sentences"][2].update(tokens=[]), "caption 2 has no tokens"
+        lambda images: images[0]["sentences"][2].update(tokens=[]),
+        "caption 2 has no tokens",
     ),
     "unknown split": break_entry(
-        lambda images: images[0].update(split="holdout"), "unknown split 'holdout'"
+        lambda images: images[0].update(split="holdout"),
+        "unknown split 'holdout'",
     ),
     "listed twice": break_entry(
-        lambda images: images.append(images[0] | {"split": "val"}), "is listed twice"
+        lambda images: images.append(images[0] | {"split": "val"}),
+        "is listed twice",
     ),
     "climbs out": break_entry(
-        lambda images: images[1].update(filename="../../x.jpg"), "outside the image folder"
+        lambda images: images[1].update(filename="../../x.jpg"),
+        "outside the image folder",
     ),
 }
 
@@ -542,20 +708,33 @@ def test_bad_input_is_one_line_or_is_skipped(flickr, tmp_path, kind):
     message = str(caught.value)
     assert complaint in message and "\n" not in message and "; " in message
     assert str(flickr[0]) in message or str(flickr[1]) in message
-    _, skipped = prepare(*flickr, tmp_path / "data", SMALL, skip_bad=True, progress=False)
+    _, skipped = prepare(
+        *flickr, tmp_path / "data", SMALL, skip_bad=True, progress=False
+    )
     assert len(skipped) == 1 and skipped[0] == message
-    total = sum(len(CaptionDataset(tmp_path / "data", s).images) for s in ("train", "val", "test"))
+    total = sum(
+        len(CaptionDataset(tmp_path / "data", s).images)
+        for s in ("train", "val", "test")
+    )
     assert total == (8 if kind in ("no tokens", "listed twice") else 7)
     for split in ("VAL", "TEST"):
         names, _ = load_references(tmp_path / "data", split)
-        assert len(names) == len(CaptionDataset(tmp_path / "data", split).images)
+        assert len(names) == len(
+            CaptionDataset(tmp_path / "data", split).images
+        )
 
 
 def test_words_of_a_skipped_image_are_not_counted(flickr, tmp_path):
-    break_entry(lambda images: images[1]["sentences"][0].update(tokens=["ghost"] * 9), "")(*flickr)
+    break_entry(
+        lambda images: images[1]["sentences"][0].update(tokens=["ghost"] * 9),
+        "",
+    )(*flickr)
     break_truncated(*flickr)
     prepare(*flickr, tmp_path / "data", SMALL, skip_bad=True, progress=False)
-    assert "ghost" not in CaptionDataset(tmp_path / "data", "train").vocabulary.word_map
+    assert (
+        "ghost"
+        not in CaptionDataset(tmp_path / "data", "train").vocabulary.word_map
+    )
 
 
 @pytest.mark.parametrize("where", ["a file", "below a file"])
@@ -571,11 +750,18 @@ def test_a_target_that_is_no_folder(flickr, tmp_path, where):
 
 def collect(folder, workers, context=None, split="train"):
     dataset = CaptionDataset(folder, split)
-    loader = DataLoader(dataset, batch_size=3, num_workers=workers, multiprocessing_context=context)
+    loader = DataLoader(
+        dataset,
+        batch_size=3,
+        num_workers=workers,
+        multiprocessing_context=context,
+    )
     return [torch.cat(parts) for parts in zip(*loader, strict=True)]
 
 
-@pytest.mark.parametrize("workers, context", [(1, "fork"), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(
+    "workers, context", [(1, "fork"), (2, "fork"), (2, "spawn")]
+)
 def test_report_15_53_119_143_any_number_of_workers(prepared, workers, context):
     if context == "fork" and not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
@@ -589,18 +775,26 @@ def test_report_15_53_119_143_any_number_of_workers(prepared, workers, context):
 def test_report_15_53_119_143_a_fork_of_a_reader_opens_its_own(prepared):
     folder, _ = prepared
     dataset = CaptionDataset(folder, "train")
-    expected = [dataset[i] for i in range(len(dataset))]  # this process has the file open now
+    expected = [
+        dataset[i] for i in range(len(dataset))
+    ]  # this process has the file open now
     held = dataset.images._images
-    loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
     for got, wanted in zip(loader, expected, strict=True):
         assert all(a.equal(b) for a, b in zip(got, wanted, strict=True))
-    assert dataset.images._images is held and dataset[0][0].equal(expected[0][0])
+    assert dataset.images._images is held and dataset[0][0].equal(
+        expected[0][0]
+    )
 
 
 def test_report_15_53_119_143_a_dataset_can_be_sent(prepared):
     folder, _ = prepared
     dataset = CaptionDataset(folder, "train")
-    assert dataset.images._images is None  # nothing is opened before it is needed
+    assert (
+        dataset.images._images is None
+    )  # nothing is opened before it is needed
     first = dataset[0]
     sent = pickle.loads(pickle.dumps(dataset))
     assert sent.images._images is None
@@ -611,8 +805,14 @@ def test_items_are_what_they_are_said_to_be(prepared):
     folder, _ = prepared
     dataset = CaptionDataset(folder, "Train")
     image, caption, length = dataset[0]
-    assert image.dtype == torch.uint8 and image.shape == (3, IMAGE_SIZE, IMAGE_SIZE)
-    assert caption.dtype == torch.int64 and caption.shape == (SMALL.max_len + 2,)
+    assert image.dtype == torch.uint8 and image.shape == (
+        3,
+        IMAGE_SIZE,
+        IMAGE_SIZE,
+    )
+    assert caption.dtype == torch.int64 and caption.shape == (
+        SMALL.max_len + 2,
+    )
     assert length.dtype == torch.int64 and length.shape == ()
     assert dataset.captions.shape == (20, 12) and dataset.lengths.shape == (20,)
     assert len(dataset) == 20 and dataset.captions_per_image == 5
@@ -626,7 +826,9 @@ def test_seen_in_the_code_each_image_can_be_had_once(prepared):
     images = CaptionDataset(folder, "test").images
     assert len(images) == 2 and len(list(iter(images))) == 2
     batch = next(iter(DataLoader(images, batch_size=8)))
-    expected = [read_image(record.path) for record in records if record.split == "TEST"]
+    expected = [
+        read_image(record.path) for record in records if record.split == "TEST"
+    ]
     assert (batch.numpy() == np.stack(expected)).all()
     for i in (2, -1):
         with pytest.raises(IndexError):
@@ -686,7 +888,8 @@ def test_real_photographs(tmp_path):
     root = Path(os.environ["FLICKR8K_DIR"])
     listed = json.loads((root / "dataset_flickr8k.json").read_text())
     by_split = {
-        split: [i for i in listed["images"] if i["split"] == split] for split in ("train", "val")
+        split: [i for i in listed["images"] if i["split"] == split]
+        for split in ("train", "val")
     }
     listed["images"] = by_split["train"][:40] + by_split["val"][:10]
     small = tmp_path / "dataset_flickr8k.json"
@@ -695,7 +898,14 @@ def test_real_photographs(tmp_path):
     base, skipped = prepare(small, images, tmp_path / "data", progress=False)
     assert base == "flickr8k_5_cap_per_img_5_min_word_freq" and skipped == []
     dataset = CaptionDataset(tmp_path / "data", "train")
-    assert len(dataset) == 200 and len({image.numpy().tobytes() for image in dataset.images}) == 40
-    assert 20 < dataset.images[0].float().std() < 120  # a photograph, not a flat or scaled one
+    assert (
+        len(dataset) == 200
+        and len({image.numpy().tobytes() for image in dataset.images}) == 40
+    )
+    assert (
+        20 < dataset.images[0].float().std() < 120
+    )  # a photograph, not a flat or scaled one
     _, references = load_references(tmp_path / "data", "val")
-    assert references[0] == [s["tokens"] for s in by_split["val"][0]["sentences"]]
+    assert references[0] == [
+        s["tokens"] for s in by_split["val"][0]["sentences"]
+    ]

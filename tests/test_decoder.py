@@ -22,8 +22,17 @@ from captionlib.decoder import (
 from captionlib.encoder import Encoder
 from captionlib.io.files import InputError
 
-A, E, H, V, D, P = 13, 7, 11, 31, 17, 19  # distinct primes: a mixed-up axis can't pass
-SIZES = dict(attention_dim=A, embed_dim=E, decoder_dim=H, vocab_size=V, encoder_dim=D)
+A, E, H, V, D, P = (
+    13,
+    7,
+    11,
+    31,
+    17,
+    19,
+)  # distinct primes: a mixed-up axis can't pass
+SIZES = dict(
+    attention_dim=A, embed_dim=E, decoder_dim=H, vocab_size=V, encoder_dim=D
+)
 PAD, START, END = 0, 29, 30
 
 
@@ -35,7 +44,9 @@ def decoder():
 
 @pytest.fixture
 def naive(decoder):
-    naive = from_chapter("04_decoder", "class NaiveDecoder")["NaiveDecoder"](**SIZES, dropout=0.0)
+    naive = from_chapter("04_decoder", "class NaiveDecoder")["NaiveDecoder"](
+        **SIZES, dropout=0.0
+    )
     naive.load_state_dict(decoder.state_dict())
     return naive
 
@@ -49,7 +60,11 @@ def encoder_out():
 def batch(encoder_out):
     generator = torch.Generator().manual_seed(2)
     lengths = torch.tensor([4, 9, 2, 9, 6])
-    return encoder_out, torch.randint(1, V, (5, 12), generator=generator), lengths
+    return (
+        encoder_out,
+        torch.randint(1, V, (5, 12), generator=generator),
+        lengths,
+    )
 
 
 def packed_loss(output):
@@ -81,11 +96,15 @@ def test_equals_the_plain_loop_of_the_chapter(decoder, naive, batch):
 def test_gradients_equal_the_plain_loop_of_the_chapter(decoder, naive, batch):
     logits, captions, steps, alphas, _ = naive(*batch)
     predicted = pack_padded_sequence(logits, steps, batch_first=True).data
-    targets = pack_padded_sequence(captions[:, 1:], steps, batch_first=True).data
+    targets = pack_padded_sequence(
+        captions[:, 1:], steps, batch_first=True
+    ).data
     loss = nn.functional.cross_entropy(predicted, targets)
     (loss + (1 - alphas.sum(dim=1)).square().mean()).backward()
     packed_loss(decoder(*batch)).backward()
-    for (name, ours), theirs in zip(decoder.named_parameters(), naive.parameters(), strict=True):
+    for (name, ours), theirs in zip(
+        decoder.named_parameters(), naive.parameters(), strict=True
+    ):
         assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
@@ -118,9 +137,13 @@ def test_padding_changes_nothing(decoder, batch):
     encoder_out, captions, lengths = batch
     longest = int(lengths.max())
     expected = decoder(encoder_out, captions[:, :longest], lengths)
-    noise = torch.randint(1, V, (5, 40), generator=torch.Generator().manual_seed(3))
+    noise = torch.randint(
+        1, V, (5, 40), generator=torch.Generator().manual_seed(3)
+    )
     padded = torch.where(
-        torch.arange(40) < lengths[:, None], nn.functional.pad(captions, (0, 28)), noise
+        torch.arange(40) < lengths[:, None],
+        nn.functional.pad(captions, (0, 28)),
+        noise,
     )
     actual = decoder(encoder_out, padded, lengths)
     assert_close(actual.logits.data, expected.logits.data)
@@ -129,7 +152,10 @@ def test_padding_changes_nothing(decoder, batch):
 
 def test_order_of_the_batch_changes_nothing(decoder, batch):
     order = torch.tensor([3, 0, 4, 2, 1])
-    expected, actual = decoder(*batch), decoder(*(tensor[order] for tensor in batch))
+    expected, actual = (
+        decoder(*batch),
+        decoder(*(tensor[order] for tensor in batch)),
+    )
     logits, _ = pad_packed_sequence(expected.logits, batch_first=True)
     shuffled, _ = pad_packed_sequence(actual.logits, batch_first=True)
     assert_close(shuffled, logits[order])
@@ -145,7 +171,9 @@ def test_report_75_86_123_161_packed_sequences_by_name(decoder, batch):
     assert torch.equal(sorted_indices[unsorted_indices], torch.arange(5))
 
 
-def test_an_images_captions_together_are_copies_of_the_image(decoder, encoder_out):
+def test_an_images_captions_together_are_copies_of_the_image(
+    decoder, encoder_out
+):
     generator = torch.Generator().manual_seed(4)
     captions = torch.randint(1, V, (15, 9), generator=generator)
     lengths = torch.randint(2, 10, (15,), generator=generator)
@@ -158,18 +186,26 @@ def test_an_images_captions_together_are_copies_of_the_image(decoder, encoder_ou
     expected = torch.autograd.grad(packed_loss(apart), wanted)
     actual = torch.autograd.grad(packed_loss(together), wanted)
     assert_close(actual, expected, atol=1e-6, rtol=1e-4)
-    again = torch.autograd.grad(packed_loss(decoder(encoder_out, captions, lengths)), wanted)
+    again = torch.autograd.grad(
+        packed_loss(decoder(encoder_out, captions, lengths)), wanted
+    )
     assert all(torch.equal(*pair) for pair in zip(again, actual, strict=True))
 
 
-def test_frozen_attention_leaves_the_other_gradients_alone(decoder, encoder_out):
-    captions = torch.randint(1, V, (10, 6), generator=torch.Generator().manual_seed(4))
+def test_frozen_attention_leaves_the_other_gradients_alone(
+    decoder, encoder_out
+):
+    captions = torch.randint(
+        1, V, (10, 6), generator=torch.Generator().manual_seed(4)
+    )
     lengths = torch.tensor([6, 2, 3, 3, 5, 4, 2, 2, 6, 6])
 
     def gradients():
         decoder.zero_grad()
         packed_loss(decoder(encoder_out, captions, lengths)).backward()
-        return {name: weight.grad for name, weight in decoder.named_parameters()}
+        return {
+            name: weight.grad for name, weight in decoder.named_parameters()
+        }
 
     expected = gradients()
     decoder.attention.requires_grad_(False)
@@ -185,7 +221,9 @@ def test_beams_share_an_images_grid(decoder, encoder_out):
     copied = decoder.grid(encoder_out.repeat_interleave(4, dim=0))
     state = decoder.init_state(copied)
     words = torch.arange(20)
-    assert_close(decoder.step(words, state, grid), decoder.step(words, state, copied))
+    assert_close(
+        decoder.step(words, state, grid), decoder.step(words, state, copied)
+    )
 
 
 def test_a_grid_may_keep_its_height_and_width(decoder):
@@ -197,7 +235,9 @@ def test_one_batch_can_be_learned_by_heart(decoder, batch):
     optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-2)
     for _ in range(250):
         output = decoder(*batch)
-        loss = nn.functional.cross_entropy(output.logits.data, output.targets.data)
+        loss = nn.functional.cross_entropy(
+            output.logits.data, output.targets.data
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -208,7 +248,9 @@ def test_bfloat16_stays_close(decoder, batch):
     expected = decoder(*batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = decoder(*batch)
-    assert_close(actual.logits.data.float(), expected.logits.data, atol=0.05, rtol=0)
+    assert_close(
+        actual.logits.data.float(), expected.logits.data, atol=0.05, rtol=0
+    )
     packed_loss(actual._replace(logits=actual.logits.float())).backward()
     assert decoder.decode_step.weight_ih.grad.dtype == torch.float32
 
@@ -220,26 +262,49 @@ def test_autocast_casts_the_grid_once(decoder, encoder_out):
     assert grid.encoder_out.dtype == grid.projected.dtype == torch.bfloat16
     grid.encoder_out.sum().backward()
     assert torch.equal(encoder_out.grad, torch.ones_like(encoder_out))
-    assert decoder.grid(encoder_out).encoder_out is encoder_out  # without autocast: no copy
+    assert (
+        decoder.grid(encoder_out).encoder_out is encoder_out
+    )  # without autocast: no copy
 
 
 @pytest.mark.parametrize(
     ("captions", "lengths", "message"),
     [
-        (torch.ones(4, 6, dtype=torch.long), torch.full((4,), 3), "multiple of 5 captions, got 4"),
-        (torch.ones(5, 6, dtype=torch.long), torch.tensor([3, 3, 1, 3, 3]), "lengths from 2 to 6"),
-        (torch.ones(5, 6, dtype=torch.long), torch.tensor([3, 3, 7, 3, 3]), "lengths from 2 to 6"),
-        (torch.ones(5, 6, dtype=torch.long), torch.tensor([3, 3]), "expected 5 lengths"),
+        (
+            torch.ones(4, 6, dtype=torch.long),
+            torch.full((4,), 3),
+            "multiple of 5 captions, got 4",
+        ),
+        (
+            torch.ones(5, 6, dtype=torch.long),
+            torch.tensor([3, 3, 1, 3, 3]),
+            "lengths from 2 to 6",
+        ),
+        (
+            torch.ones(5, 6, dtype=torch.long),
+            torch.tensor([3, 3, 7, 3, 3]),
+            "lengths from 2 to 6",
+        ),
+        (
+            torch.ones(5, 6, dtype=torch.long),
+            torch.tensor([3, 3]),
+            "expected 5 lengths",
+        ),
     ],
 )
-def test_captions_and_lengths_are_checked(decoder, encoder_out, captions, lengths, message):
+def test_captions_and_lengths_are_checked(
+    decoder, encoder_out, captions, lengths, message
+):
     with pytest.raises(ValueError, match=message):
         decoder(encoder_out, captions, lengths)
 
 
 def test_loop_linear_sums_the_same_gradient():
     torch.manual_seed(0)
-    weight, bias = torch.randn(6, 4, requires_grad=True), torch.randn(6, requires_grad=True)
+    weight, bias = (
+        torch.randn(6, 4, requires_grad=True),
+        torch.randn(6, requires_grad=True),
+    )
     start = torch.randn(3, 4, requires_grad=True)
 
     def loss(linear):
@@ -248,7 +313,9 @@ def test_loop_linear_sums_the_same_gradient():
             state = torch.tanh(linear(state[:rows], weight, bias))[:, :4]
         return state.square().sum()
 
-    expected = torch.autograd.grad(loss(nn.functional.linear), (weight, bias, start))
+    expected = torch.autograd.grad(
+        loss(nn.functional.linear), (weight, bias, start)
+    )
     actual = torch.autograd.grad(loss(LoopLinear()), (weight, bias, start))
     assert_close(actual, expected)
 
@@ -297,19 +364,27 @@ def test_report_47_glove_vectors_land_in_their_rows(tmp_path):
     word_map = {"<pad>": 0, "cat": 1, "dog": 2, "<unk>": 3}
     embeddings, found = read_glove(path, word_map)
     assert sorted(found) == ["cat", "dog"]
-    assert embeddings[2].tolist() == [1, 2, 3] and embeddings[1].tolist() == [4, 5, 6.5]
+    assert embeddings[2].tolist() == [1, 2, 3] and embeddings[1].tolist() == [
+        4,
+        5,
+        6.5,
+    ]
     decoder = DecoderWithAttention(2, 3, 2, vocab_size=4, encoder_dim=2)
     decoder.load_pretrained_embeddings(embeddings)
     decoder.fine_tune_embeddings(False)
     assert torch.equal(decoder.embedding.weight, embeddings)
     assert not decoder.embedding.weight.requires_grad
-    assert torch.equal(read_glove(path, word_map)[0], embeddings)  # no hidden randomness
+    assert torch.equal(
+        read_glove(path, word_map)[0], embeddings
+    )  # no hidden randomness
 
 
 def test_held_embeddings_do_not_move(decoder, batch):
     decoder.fine_tune_embeddings(False)
     before = decoder.embedding.weight.clone()
-    optimizer = torch.optim.Adam(w for w in decoder.parameters() if w.requires_grad)
+    optimizer = torch.optim.Adam(
+        w for w in decoder.parameters() if w.requires_grad
+    )
     packed_loss(decoder(*batch)).backward()
     optimizer.step()
     assert torch.equal(decoder.embedding.weight, before)
@@ -332,7 +407,9 @@ def test_bad_word_vectors_are_named(tmp_path, text, message):
 def test_missing_word_vectors_and_wrong_sizes(decoder, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_glove(tmp_path / "none.txt", {"dog": 0})
-    with pytest.raises(ValueError, match=r"expected embeddings \(31, 7\), got \(31, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"expected embeddings \(31, 7\), got \(31, 8\)"
+    ):
         decoder.load_pretrained_embeddings(torch.zeros(31, 8))
 
 
@@ -343,13 +420,17 @@ CONFIG = ModelConfig(attention_dim=13, embed_dim=7, decoder_dim=11)
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return Vocabulary.build([["a", "dog", "on", "the", "grass"]], min_word_freq=1)
+    return Vocabulary.build(
+        [["a", "dog", "on", "the", "grass"]], min_word_freq=1
+    )
 
 
 @pytest.fixture(scope="module")
 def images():
     generator = torch.Generator().manual_seed(5)
-    return torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator
+    )
 
 
 def logits_of(model, images):
@@ -358,7 +439,9 @@ def logits_of(model, images):
         return model(images, captions, torch.tensor([4, 4])).logits.data
 
 
-def test_report_76_113_141_saved_models_hold_no_pickle(tmp_path, vocabulary, images):
+def test_report_76_113_141_saved_models_hold_no_pickle(
+    tmp_path, vocabulary, images
+):
     model = CaptionModel(CONFIG, vocabulary).eval()
     model.search, model.metrics = {"beam_size": 3}, {"bleu4": 12.5}
     model.save(tmp_path / "model")
@@ -375,8 +458,18 @@ def test_report_76_113_141_saved_models_hold_no_pickle(tmp_path, vocabulary, ima
 def test_a_saved_model_names_the_versions_that_made_it(tmp_path, vocabulary):
     CaptionModel(CONFIG, vocabulary).save(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())["versions"]
-    assert torch.__version__.startswith(stored["torch"]) and "unknown" not in stored.values()
-    assert stored.keys() > {"captionlib", "torchvision", "timm", "numpy", "pillow", "h5py"}
+    assert (
+        torch.__version__.startswith(stored["torch"])
+        and "unknown" not in stored.values()
+    )
+    assert stored.keys() > {
+        "captionlib",
+        "torchvision",
+        "timm",
+        "numpy",
+        "pillow",
+        "h5py",
+    }
 
 
 def test_packaged_encoder_weights_are_not_repeated(tmp_path, vocabulary):
@@ -387,51 +480,77 @@ def test_packaged_encoder_weights_are_not_repeated(tmp_path, vocabulary):
 def test_a_fine_tuned_encoder_is_saved(tmp_path, vocabulary, images):
     model = CaptionModel(CONFIG, vocabulary)
     model.fine_tune_encoder()
-    changed = [weight for weight in model.encoder.parameters() if weight.requires_grad]
+    changed = [
+        weight for weight in model.encoder.parameters() if weight.requires_grad
+    ]
     assert changed
     with torch.no_grad():
         for weight in changed:
             weight.add_(0.01)
     model.save(tmp_path / "model")
     again = CaptionModel.load(tmp_path / "model")
-    assert torch.equal(logits_of(again, images), logits_of(model.eval(), images))
+    assert torch.equal(
+        logits_of(again, images), logits_of(model.eval(), images)
+    )
     again.save(tmp_path / "again")  # and stays its own when saved once more
     assert (
-        json.loads((tmp_path / "again" / "config.json").read_text())["encoder_weights"] == "saved"
+        json.loads((tmp_path / "again" / "config.json").read_text())[
+            "encoder_weights"
+        ]
+        == "saved"
     )
 
 
-def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path, vocabulary, images):
+def test_half_precision_halves_the_file_and_loads_as_float32(
+    tmp_path, vocabulary, images
+):
     model = CaptionModel(CONFIG, vocabulary).eval()
     model.save(tmp_path / "whole")
     model.save(tmp_path / "half", half=True)
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    sizes = [
+        (tmp_path / name / "model.safetensors").stat().st_size
+        for name in ("whole", "half")
+    ]
     assert sizes[1] < 0.6 * sizes[0]
     again = CaptionModel.load(tmp_path / "half")
-    assert {weight.dtype for weight in again.decoder.parameters()} == {torch.float32}
-    assert_close(logits_of(again, images), logits_of(model, images), atol=1e-2, rtol=0)
+    assert {weight.dtype for weight in again.decoder.parameters()} == {
+        torch.float32
+    }
+    assert_close(
+        logits_of(again, images), logits_of(model, images), atol=1e-2, rtol=0
+    )
 
 
-def test_saving_over_a_model_keeps_the_old_one_when_it_fails(tmp_path, vocabulary, images):
+def test_saving_over_a_model_keeps_the_old_one_when_it_fails(
+    tmp_path, vocabulary, images
+):
     model = CaptionModel(CONFIG, vocabulary).eval()
     model.save(tmp_path / "model")
     expected = logits_of(model, images)
     model.metrics = {"not json": object()}
     with pytest.raises(TypeError):
         model.save(tmp_path / "model")
-    assert torch.equal(logits_of(CaptionModel.load(tmp_path / "model"), images), expected)
+    assert torch.equal(
+        logits_of(CaptionModel.load(tmp_path / "model"), images), expected
+    )
 
 
 def test_grid_sizes_and_cached_features(vocabulary, images):
-    model = CaptionModel(dataclasses.replace(CONFIG, grid_size=3), vocabulary).eval()
+    model = CaptionModel(
+        dataclasses.replace(CONFIG, grid_size=3), vocabulary
+    ).eval()
     with torch.inference_mode():
         encoder_out = model.encode(images)
     assert encoder_out.shape == (2, 3, 3, 1280)
     cached = encoder_out.flatten(1, 2).half()
-    assert_close(logits_of(model, cached), logits_of(model, images), atol=1e-2, rtol=0)
+    assert_close(
+        logits_of(model, cached), logits_of(model, images), atol=1e-2, rtol=0
+    )
 
 
-@pytest.mark.parametrize("damage", ["no config", "no weights", "cut weights", "other sizes"])
+@pytest.mark.parametrize(
+    "damage", ["no config", "no weights", "cut weights", "other sizes"]
+)
 def test_damaged_models_are_named(tmp_path, vocabulary, damage):
     folder = tmp_path / "model"
     CaptionModel(CONFIG, vocabulary).save(folder)
@@ -453,7 +572,12 @@ def test_damaged_models_are_named(tmp_path, vocabulary, damage):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"attention_dim": 0}, {"dropout": 1.0}, {"feature_dropout": -0.1}, {"feature_dim": 0}],
+    [
+        {"attention_dim": 0},
+        {"dropout": 1.0},
+        {"feature_dropout": -0.1},
+        {"feature_dim": 0},
+    ],
 )
 def test_model_settings_are_checked(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
@@ -463,29 +587,51 @@ def test_model_settings_are_checked(setting):
 def test_feature_dropout_acts_in_training_only(vocabulary, images):
     config = dataclasses.replace(CONFIG, dropout=0.0, feature_dropout=0.5)
     model = CaptionModel(
-        config, vocabulary, Encoder(pretrained=False, backbone=CONFIG.backbone, grid_size=None)
+        config,
+        vocabulary,
+        Encoder(pretrained=False, backbone=CONFIG.backbone, grid_size=None),
     )
     features = torch.randn(2, 4, model.encoder.encoder_dim)
-    assert torch.equal(logits_of(model.eval(), features), logits_of(model.eval(), features))
+    assert torch.equal(
+        logits_of(model.eval(), features), logits_of(model.eval(), features)
+    )
     model.train()
-    assert not torch.equal(logits_of(model, features), logits_of(model, features))
+    assert not torch.equal(
+        logits_of(model, features), logits_of(model, features)
+    )
 
 
-def test_shortened_vectors_are_saved_and_what_the_decoder_sees(tmp_path, vocabulary, images):
-    model = CaptionModel(dataclasses.replace(CONFIG, feature_dim=9), vocabulary).eval()
+def test_shortened_vectors_are_saved_and_what_the_decoder_sees(
+    tmp_path, vocabulary, images
+):
+    model = CaptionModel(
+        dataclasses.replace(CONFIG, feature_dim=9), vocabulary
+    ).eval()
     grids = model.encode(images)
-    assert grids.shape[-1] == 9 and model.decoder.attention.encoder_att.in_features == 9
+    assert (
+        grids.shape[-1] == 9
+        and model.decoder.attention.encoder_att.in_features == 9
+    )
     assert (grids >= 0).all()
     vectors = model.encoder(model.encoder.normalise(images))
-    assert_close(model.encode(vectors), grids)  # from pixels, or from what was cached
+    assert_close(
+        model.encode(vectors), grids
+    )  # from pixels, or from what was cached
     model.save(tmp_path / "model")
-    assert torch.equal(CaptionModel.load(tmp_path / "model").encode(images), grids)
+    assert torch.equal(
+        CaptionModel.load(tmp_path / "model").encode(images), grids
+    )
 
 
-def test_the_size_of_the_images_is_part_of_the_model(tmp_path, vocabulary, images):
+def test_the_size_of_the_images_is_part_of_the_model(
+    tmp_path, vocabulary, images
+):
     model = CaptionModel(dataclasses.replace(CONFIG, image_size=96), vocabulary)
     assert model.encode(images).shape[1:3] == (3, 3)
     for name, own in (("packaged", False), ("own", True)):
         model.own_encoder = own
         model.save(tmp_path / name)
-        assert CaptionModel.load(tmp_path / name).encode(images).shape[1:3] == (3, 3)
+        assert CaptionModel.load(tmp_path / name).encode(images).shape[1:3] == (
+            3,
+            3,
+        )

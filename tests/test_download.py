@@ -42,7 +42,9 @@ class World:
         coco, self.coco_images = coco_tree(folder / "coco", copies=2)
         eight, eight_images = flickr_tree(folder / "flickr")
         thirty = folder / "dataset_flickr30k.json"
-        thirty.write_text(eight.read_text().replace('"flickr8k"', '"flickr30k"'))
+        thirty.write_text(
+            eight.read_text().replace('"flickr8k"', '"flickr30k"')
+        )
         captions = io.BytesIO()
         with zipfile.ZipFile(captions, "w", zipfile.ZIP_DEFLATED) as file:
             for path in (coco, eight, thirty):
@@ -52,7 +54,9 @@ class World:
         for part in self.table["sets"]["coco"]["archives"]:
             place = self.coco_images / part["folder"]
             self.put(part, zipped(place, f"{part['folder']}/"))
-        self.put(self.part("flickr8k"), zipped(eight_images, "Flicker8k_Dataset/"))
+        self.put(
+            self.part("flickr8k"), zipped(eight_images, "Flicker8k_Dataset/")
+        )
         self.tar = folder / "flickr30k-images.tar.gz"
         with tarfile.open(self.tar, "w:gz") as file:
             file.add(eight_images, "flickr30k-images")
@@ -70,7 +74,11 @@ class World:
     def get(self, name: str, *archives, **options):
         table = self.folder / "table.json"
         table.write_text(json.dumps(self.table))
-        options = {"patience": HASTY, "progress": False, "table": table} | options
+        options = {
+            "patience": HASTY,
+            "progress": False,
+            "table": table,
+        } | options
         return download(name, self.to, archives, **options)
 
     def asked(self) -> list[str]:
@@ -91,7 +99,11 @@ def test_a_set_arrives_as_prepare_wants_it(world, name):
     records = read_karpathy(done.karpathy_json, done.images)
     assert {record.split for record in records} == {"TRAIN", "VAL", "TEST"}
     listed = {record.filename for record in records}
-    there = {p.relative_to(done.images).as_posix() for p in done.images.rglob("*") if p.is_file()}
+    there = {
+        p.relative_to(done.images).as_posix()
+        for p in done.images.rglob("*")
+        if p.is_file()
+    }
     assert there == listed and done.notes == []
     kept = {path.name for path in world.to.iterdir()}
     assert kept == {done.karpathy_json.name, done.images.name, "checksums.json"}
@@ -101,22 +113,51 @@ def test_coco_from_the_server_to_a_trained_model(world, monkeypatch, capsys):
     """The commands as a reader types them: download, prepare, train; restval is trained on."""
     (world.folder / "table.json").write_text(json.dumps(world.table))
     monkeypatch.setattr(module, "DATA_SETS", world.folder / "table.json")
-    monkeypatch.setitem(download.__kwdefaults__, "table", world.folder / "table.json")
+    monkeypatch.setitem(
+        download.__kwdefaults__, "table", world.folder / "table.json"
+    )
 
     def run(*words):
-        assert cli.main([str(word) for word in words]) == 0, capsys.readouterr().err
+        assert cli.main([str(word) for word in words]) == 0, (
+            capsys.readouterr().err
+        )
         return capsys.readouterr().out
 
     said = run("download", "coco", "--to", world.to)
     words = said.split()
-    assert words[:2] == ["captionlib", "prepare"] and words[-2:] == ["--to", "..."]
+    assert words[:2] == ["captionlib", "prepare"] and words[-2:] == [
+        "--to",
+        "...",
+    ]
     data, model = world.folder / "data", world.folder / "model"
     run(*words[1:-1], data, "--min-word-freq", 1, "--workers", 1)
     base = "coco_5_cap_per_img_1_min_word_freq"
     assert len(read_json(data / f"TRAIN_CAPLENS_{base}.json")) == 5 * 6
-    assert "giraffe" in read_json(data / f"WORDMAP_{base}.json")  # restval's word
-    small = ("--attention-dim", 8, "--embed-dim", 8, "--decoder-dim", 8, "--max-words", 5)
-    run("train", "--data", data, "--to", model, "--epochs", 1, "--batch-size", 2, *small)
+    assert "giraffe" in read_json(
+        data / f"WORDMAP_{base}.json"
+    )  # restval's word
+    small = (
+        "--attention-dim",
+        8,
+        "--embed-dim",
+        8,
+        "--decoder-dim",
+        8,
+        "--max-words",
+        5,
+    )
+    run(
+        "train",
+        "--data",
+        data,
+        "--to",
+        model,
+        "--epochs",
+        1,
+        "--batch-size",
+        2,
+        *small,
+    )
     image = next((world.to / "images" / "val2014").iterdir())
     assert run("caption", image, "--model", model, "--beam-size", 1).strip()
 
@@ -148,13 +189,18 @@ def test_archives_that_were_fetched_by_hand_are_taken_and_left(world):
     by_hand = world.folder / "val2014.zip"
     by_hand.write_bytes(world.site.files["val2014.zip"])
     world.get("coco", by_hand)
-    assert world.asked() == ["caption_datasets.zip", "train2014.zip"] and by_hand.is_file()
+    assert (
+        world.asked() == ["caption_datasets.zip", "train2014.zip"]
+        and by_hand.is_file()
+    )
     record = read_json(world.to / "checksums.json")
     assert record["val2014.zip"]["from"] == str(by_hand)
 
 
 def test_a_form_is_named_before_anything_is_fetched(world):
-    with pytest.raises(InputError, match=r"form; fill it in at https://\S+, .*--archive"):
+    with pytest.raises(
+        InputError, match=r"form; fill it in at https://\S+, .*--archive"
+    ):
         world.get("flickr30k")
     assert world.asked() == [] and not world.to.exists()
 
@@ -163,18 +209,30 @@ def test_a_form_is_named_before_anything_is_fetched(world):
 def test_the_file_behind_the_form_is_taken_under_any_name(world, called):
     by_hand = world.tar.rename(world.folder / called)
     done = world.get("flickr30k", by_hand)
-    assert len(read_karpathy(done.karpathy_json, done.images)) == 8 and done.notes == []
-    assert world.get("flickr30k").images == done.images  # and is not asked for again
+    assert (
+        len(read_karpathy(done.karpathy_json, done.images)) == 8
+        and done.notes == []
+    )
+    assert (
+        world.get("flickr30k").images == done.images
+    )  # and is not asked for again
 
 
 def test_a_file_by_hand_that_was_packed_anew_is_taken_with_a_word(world):
     """What is in it counts: another top folder, another sort, other bytes."""
     again = world.folder / "mine.zip"
-    again.write_bytes(zipped(world.folder / "flickr" / "Flicker8k_Dataset", "a/b/"))
+    again.write_bytes(
+        zipped(world.folder / "flickr" / "Flicker8k_Dataset", "a/b/")
+    )
     done = world.get("flickr30k", again)
-    assert len(done.notes) == 1 and "is not the archive whose checksum is known" in done.notes[0]
+    assert (
+        len(done.notes) == 1
+        and "is not the archive whose checksum is known" in done.notes[0]
+    )
     assert len(read_karpathy(done.karpathy_json, done.images)) == 8
-    assert "flickr30k-images.tar.gz" not in read_json(world.to / "checksums.json")
+    assert "flickr30k-images.tar.gz" not in read_json(
+        world.to / "checksums.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,8 +240,14 @@ def test_a_file_by_hand_that_was_packed_anew_is_taken_with_a_word(world):
     [
         (lambda w: w.folder / "gone", "gone: no such file"),
         (lambda w: w.folder, "no such file"),
-        (lambda w: w.folder / "table.json", "is neither a zip nor a tar archive"),
-        (lambda w: w.folder / "coco" / "dataset_coco.json", "is neither a zip nor a tar"),
+        (
+            lambda w: w.folder / "table.json",
+            "is neither a zip nor a tar archive",
+        ),
+        (
+            lambda w: w.folder / "coco" / "dataset_coco.json",
+            "is neither a zip nor a tar",
+        ),
     ],
 )
 def test_a_file_by_hand_that_is_none(world, make, match):
@@ -203,7 +267,10 @@ def test_an_archive_of_something_else_leaves_nothing(world):
 def test_of_two_archives_a_name_must_say_which(world):
     other = world.folder / "other.zip"
     other.write_bytes(b"")
-    with pytest.raises(InputError, match="none of this set's archives.*train2014.zip, val2014.zip"):
+    with pytest.raises(
+        InputError,
+        match="none of this set's archives.*train2014.zip, val2014.zip",
+    ):
         world.get("coco", other)
     with pytest.raises(InputError, match="is given twice"):
         world.get("flickr30k", world.tar, world.tar)
@@ -232,9 +299,12 @@ def test_without_a_published_checksum_later_downloads_equal_the_first(world):
     }
     lost = next((done.images / "train2014").iterdir())
     lost.unlink()
-    world.site.files["train2014.zip"] = first + b" "  # still a zip, with the same photographs
+    world.site.files["train2014.zip"] = (
+        first + b" "
+    )  # still a zip, with the same photographs
     with pytest.raises(
-        DownloadError, match=r"differs.* that of the first download, in .*checksums"
+        DownloadError,
+        match=r"differs.* that of the first download, in .*checksums",
     ):
         world.get("coco")
     assert not lost.exists()
@@ -257,7 +327,12 @@ def test_a_login_page_is_not_remembered_as_the_first_download(world):
 def test_the_second_address_helps_out(world):
     world.part("coco")["addresses"].insert(0, world.site.address("gone.zip"))
     world.get("coco")
-    assert world.asked() == ["caption_datasets.zip", "gone.zip", "train2014.zip", "val2014.zip"]
+    assert world.asked() == [
+        "caption_datasets.zip",
+        "gone.zip",
+        "train2014.zip",
+        "val2014.zip",
+    ]
 
 
 def test_room_is_asked_for_before_anything_is_fetched(world):
@@ -267,7 +342,9 @@ def test_room_is_asked_for_before_anything_is_fetched(world):
     assert world.asked() == []
 
 
-@pytest.mark.parametrize("evil", ["../../evil.jpg", "/evil.jpg", "a\\..\\..\\evil.jpg"])
+@pytest.mark.parametrize(
+    "evil", ["../../evil.jpg", "/evil.jpg", "a\\..\\..\\evil.jpg"]
+)
 def test_a_list_of_photographs_that_leads_out_is_refused(world, evil):
     """Karpathy's JSON is not trusted either, whatever its checksum."""
     captions = io.BytesIO()
@@ -286,22 +363,45 @@ def test_an_unknown_set_is_said(world):
         world.get("imagenet")
 
 
-def test_no_server_is_one_line_and_not_the_users_mistake(world, monkeypatch, capsys):
+def test_no_server_is_one_line_and_not_the_users_mistake(
+    world, monkeypatch, capsys
+):
     world.part("flickr8k")["addresses"] = [world.site.address("gone")]
     (world.folder / "table.json").write_text(json.dumps(world.table))
-    monkeypatch.setitem(download.__kwdefaults__, "table", world.folder / "table.json")
+    monkeypatch.setitem(
+        download.__kwdefaults__, "table", world.folder / "table.json"
+    )
     assert cli.main(["download", "flickr8k", "--to", str(world.to)]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "404" in err and "Traceback" not in err
+    assert (
+        out == ""
+        and err.count("\n") == 1
+        and "404" in err
+        and "Traceback" not in err
+    )
 
 
 def test_the_table_says_who_published_each_checksum():
     table = read_json(DATA_SETS)
     sets = table["sets"]
     assert list(sets) == ["flickr8k", "flickr30k", "coco"]
-    for part in [table["captions"], *(p for one in sets.values() for p in one["archives"])]:
-        method, _, digits = (part["checksum"] or "md5:" + "0" * 32).partition(":")
-        assert len(digits) == {"md5": 32, "sha256": 64}[method] and int(digits, 16) >= 0
+    for part in [
+        table["captions"],
+        *(p for one in sets.values() for p in one["archives"]),
+    ]:
+        method, _, digits = (part["checksum"] or "md5:" + "0" * 32).partition(
+            ":"
+        )
+        assert (
+            len(digits) == {"md5": 32, "sha256": 64}[method]
+            and int(digits, 16) >= 0
+        )
         assert (part["checksum"] is None) == (part["published_by"] is None)
-        assert bool(part["addresses"]) != bool(part.get("form")) and part["bytes"] > 10**7
-        assert all(address.startswith(("http://", "https://")) for address in part["addresses"])
+        assert (
+            bool(part["addresses"]) != bool(part.get("form"))
+            and part["bytes"] > 10**7
+        )
+        assert all(
+            address.startswith(("http://", "https://"))
+            for address in part["addresses"]
+        )

@@ -14,7 +14,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from captionlib.encoder import Encoder, FeatureDataset, cache_features, later_parameters
+from captionlib.encoder import (
+    Encoder,
+    FeatureDataset,
+    cache_features,
+    later_parameters,
+)
 from captionlib.io.backbones import torchvision
 from captionlib.io.features import Features
 from captionlib.io.files import InputError, write_json
@@ -52,13 +57,21 @@ def random_images(count, side=256, seed=0):
     return rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
 
 
-def write_split(folder, images, split="TRAIN", base="tiny_2_cap_per_img_1_min_word_freq"):
+def write_split(
+    folder, images, split="TRAIN", base="tiny_2_cap_per_img_1_min_word_freq"
+):
     """The files of one split, as `prepare` writes them; returns the image file."""
     words = {"<pad>": 0, "dog": 1, "<unk>": 2, "<start>": 3, "<end>": 4}
-    captions = [[3] + [1] * (1 + i % 3) + [4] + [0] * (2 - i % 3) for i in range(2 * len(images))]
+    captions = [
+        [3] + [1] * (1 + i % 3) + [4] + [0] * (2 - i % 3)
+        for i in range(2 * len(images))
+    ]
     write_json(folder / f"WORDMAP_{base}.json", words)
     write_json(folder / f"{split}_CAPTIONS_{base}.json", captions)
-    write_json(folder / f"{split}_CAPLENS_{base}.json", [3 + i % 3 for i in range(len(captions))])
+    write_json(
+        folder / f"{split}_CAPLENS_{base}.json",
+        [3 + i % 3 for i in range(len(captions))],
+    )
     path = folder / f"{split}_IMAGES_{base}.hdf5"
     with h5py.File(path, "w") as file:
         file.attrs["captions_per_image"] = PER_IMAGE
@@ -71,15 +84,25 @@ class Stub(Encoder):
 
     def __init__(self):
         nn.Module.__init__(self)
-        self.backbone, self.grid_size, self.image_size, self.encoder_dim = "stub", 2, None, 3
+        self.backbone, self.grid_size, self.image_size, self.encoder_dim = (
+            "stub",
+            2,
+            None,
+            3,
+        )
         self.register_buffer("mean", torch.zeros(3, 1, 1))
         self.register_buffer("std", torch.ones(3, 1, 1))
-        self.trunk, self.weight = nn.Identity(), nn.Parameter(torch.ones(1), requires_grad=False)
+        self.trunk, self.weight = (
+            nn.Identity(),
+            nn.Parameter(torch.ones(1), requires_grad=False),
+        )
         self.calls = 0
 
     def forward(self, images):
         self.calls += 1
-        return nn.functional.adaptive_avg_pool2d(images * self.weight, 2).permute(0, 2, 3, 1)
+        return nn.functional.adaptive_avg_pool2d(
+            images * self.weight, 2
+        ).permute(0, 2, 3, 1)
 
 
 @pytest.fixture
@@ -94,13 +117,20 @@ def test_shapes_of_the_original():
     with torch.device("meta"):
         images = torch.zeros(2, 3, 256, 256)
         assert Encoder(pretrained=False)(images).shape == (2, 14, 14, 2048)
-        assert Encoder(pretrained=False, grid_size=None)(images).shape == (2, 8, 8, 2048)
+        assert Encoder(pretrained=False, grid_size=None)(images).shape == (
+            2,
+            8,
+            8,
+            2048,
+        )
 
 
 def test_equals_a_torchvision_trunk_built_here(resnet):
     whole = torchvision.models.resnet18()
     whole.load_state_dict(resnet.trunk.state_dict(), strict=False)
-    reference = nn.Sequential(*list(whole.children())[:-2], nn.AdaptiveAvgPool2d((14, 14))).eval()
+    reference = nn.Sequential(
+        *list(whole.children())[:-2], nn.AdaptiveAvgPool2d((14, 14))
+    ).eval()
     images = torch.rand(2, 3, 256, 256)
     expected = reference(images).permute(0, 2, 3, 1)
     torch.testing.assert_close(resnet(images), expected, rtol=1e-4, atol=1e-5)
@@ -128,17 +158,25 @@ def test_one_at_a_time_equals_a_batch(lite0):
 
 def test_output_is_contiguous_whatever_the_layout(lite0):
     images = torch.rand(2, 3, 64, 64)
-    plain, last = lite0(images), lite0(images.contiguous(memory_format=torch.channels_last))
+    plain, last = (
+        lite0(images),
+        lite0(images.contiguous(memory_format=torch.channels_last)),
+    )
     assert plain.is_contiguous()
     torch.testing.assert_close(plain, last)
 
 
 def test_each_backbone_has_its_own_normalisation(lite0, resnet):
-    black, white = torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.full((1, 3, 2, 2), 255)
+    black, white = (
+        torch.zeros(1, 3, 2, 2, dtype=torch.uint8),
+        torch.full((1, 3, 2, 2), 255),
+    )
     white = white.to(torch.uint8)
     assert lite0.normalise(black).unique().tolist() == [-1.0]
     assert lite0.normalise(white).unique().tolist() == [1.0]
-    expected = -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225])
+    expected = -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
     torch.testing.assert_close(resnet.normalise(black)[0, :, 0, 0], expected)
 
 
@@ -154,7 +192,9 @@ def test_report_101_110_157_images_keep_different_grids(lite0):
     images[1] //= 2
     right = lite0(lite0.normalise(images)).flatten(1)
     assert torch.cosine_similarity(right[0], right[1], dim=0) < 0.95
-    twice = lite0((images / 255 / 255 - lite0.mean) / lite0.std).flatten(1)  # what went wrong
+    twice = lite0((images / 255 / 255 - lite0.mean) / lite0.std).flatten(
+        1
+    )  # what went wrong
     assert torch.cosine_similarity(twice[0], twice[1], dim=0) > 0.99
 
 
@@ -171,11 +211,16 @@ def test_impossible_grid_size(size):
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mixer_s32_224"])
 def test_a_backbone_without_a_grid_is_refused(name):
-    with torch.device("meta"), pytest.raises(InputError, match=f"{name}.*convolutional"):
+    with (
+        torch.device("meta"),
+        pytest.raises(InputError, match=f"{name}.*convolutional"),
+    ):
         Encoder(name, pretrained=False)
 
 
-@pytest.mark.parametrize("name, channels", [("resnet50", 2048), ("vgg11", 512), ("resnet18d", 512)])
+@pytest.mark.parametrize(
+    "name, channels", [("resnet50", 2048), ("vgg11", 512), ("resnet18d", 512)]
+)
 def test_other_backbones(name, channels):
     with torch.device("meta"):
         encoder = Encoder(name, grid_size=None, pretrained=False)
@@ -196,7 +241,12 @@ FROZEN = {
     "resnet18": ("trunk.conv1.", "trunk.bn1.", "trunk.layer1."),
     "resnet101": ("trunk.conv1.", "trunk.bn1.", "trunk.layer1."),
     "resnet18d": ("trunk.conv1.", "trunk.bn1.", "trunk.layer1."),
-    LITE0: ("trunk.conv_stem.", "trunk.bn1.", "trunk.blocks.0.", "trunk.blocks.1."),
+    LITE0: (
+        "trunk.conv_stem.",
+        "trunk.bn1.",
+        "trunk.blocks.0.",
+        "trunk.blocks.1.",
+    ),
     "convnext_atto": ("trunk.stem.", "trunk.stages.0."),
 }
 
@@ -209,7 +259,9 @@ def test_fine_tune_frees_blocks_2_to_4_only(name):
     for key, parameter in encoder.named_parameters():
         assert parameter.requires_grad != key.startswith(FROZEN[name]), key
     encoder.fine_tune(False)
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not any(
+        parameter.requires_grad for parameter in encoder.parameters()
+    )
 
 
 def test_fine_tune_agrees_with_the_original(resnet):
@@ -220,7 +272,9 @@ def test_fine_tune_agrees_with_the_original(resnet):
     for child in list(original.children())[5:]:
         child.requires_grad_(True)
     ours = [parameter.requires_grad for parameter in resnet.parameters()]
-    assert ours == [parameter.requires_grad for parameter in original.parameters()]
+    assert ours == [
+        parameter.requires_grad for parameter in original.parameters()
+    ]
 
 
 def test_gradients_reach_exactly_what_is_free(lite0):
@@ -261,7 +315,9 @@ def by_hand(encoder):
 )
 def test_batch_norm_statistics_never_move(resnet, set_mode, free):
     resnet.fine_tune(free)
-    before = {key: tensor.clone() for key, tensor in resnet.state_dict().items()}
+    before = {
+        key: tensor.clone() for key, tensor in resnet.state_dict().items()
+    }
     set_mode(resnet)
     resnet(3 * torch.randn(4, 3, 64, 64) + 1)
     after = resnet.state_dict()
@@ -279,7 +335,9 @@ def test_mode_changes_no_output(resnet):
 
 def test_state_can_be_saved_and_loaded(lite0):
     state = lite0.state_dict()
-    assert all(tensor.is_contiguous() for tensor in state.values())  # as safetensors wants them
+    assert all(
+        tensor.is_contiguous() for tensor in state.values()
+    )  # as safetensors wants them
     fresh = Encoder(LITE0, grid_size=None, pretrained=False)
     images = torch.rand(1, 3, 64, 64)
     assert not torch.allclose(fresh(images), lite0(images))
@@ -292,14 +350,25 @@ def test_state_can_be_saved_and_loaded(lite0):
 
 def test_cache_equals_encoding(tmp_path, lite0):
     path = write_split(tmp_path, random_images(3))
-    features = cache_features(lite0, path, tmp_path / "f.hdf5", batch_size=2, progress=False)
-    assert features.shape == (3, 64, 1280) and features.grid == (8, 8) and len(features) == 3
+    features = cache_features(
+        lite0, path, tmp_path / "f.hdf5", batch_size=2, progress=False
+    )
+    assert (
+        features.shape == (3, 64, 1280)
+        and features.grid == (8, 8)
+        and len(features) == 3
+    )
     assert features.nbytes == 3 * 64 * 1280 * 2
-    direct = lite0(lite0.normalise(torch.from_numpy(random_images(3)))).flatten(1, 2)
+    direct = lite0(lite0.normalise(torch.from_numpy(random_images(3)))).flatten(
+        1, 2
+    )
     for i in range(3):
         assert features[i].dtype == np.float16
         torch.testing.assert_close(
-            torch.from_numpy(features[i]).float(), direct[i], rtol=1e-3, atol=1e-4
+            torch.from_numpy(features[i]).float(),
+            direct[i],
+            rtol=1e-3,
+            atol=1e-4,
         )
 
 
@@ -307,7 +376,9 @@ def test_cache_keeps_stretched_and_uneven_grids_in_order(tmp_path, stub):
     images = np.zeros((3, 3, 256, 256), np.uint8)
     images[1, 0, :128, 128:] = 255  # red, above right
     path = write_split(tmp_path, images)
-    features = cache_features(stub, path, tmp_path / "f.hdf5", batch_size=2, progress=False)
+    features = cache_features(
+        stub, path, tmp_path / "f.hdf5", batch_size=2, progress=False
+    )
     assert features.grid == (2, 2)
     assert features[1].tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
     assert not features[0].any() and not features[2].any()
@@ -319,14 +390,20 @@ def test_batch_size_changes_nothing(tmp_path, stub, batch_size):
     features = cache_features(
         stub, path, tmp_path / "f.hdf5", batch_size=batch_size, progress=False
     )
-    expected = stub(stub.normalise(torch.from_numpy(random_images(IMAGES)))).flatten(1, 2)
+    expected = stub(
+        stub.normalise(torch.from_numpy(random_images(IMAGES)))
+    ).flatten(1, 2)
     torch.testing.assert_close(torch.from_numpy(features[:]), expected.half())
 
 
 def test_bf16_is_close_and_kept_apart(tmp_path, lite0):
     path = write_split(tmp_path, random_images(1))
-    exact = cache_features(lite0, path, tmp_path / "f.hdf5", progress=False)[0].astype(float)
-    fast = cache_features(lite0, path, tmp_path / "f.hdf5", bf16=True, progress=False)
+    exact = cache_features(lite0, path, tmp_path / "f.hdf5", progress=False)[
+        0
+    ].astype(float)
+    fast = cache_features(
+        lite0, path, tmp_path / "f.hdf5", bf16=True, progress=False
+    )
     assert fast.fingerprint["bf16"]
     difference = np.linalg.norm(fast[0] - exact) / np.linalg.norm(exact)
     assert 0 < difference < 0.25
@@ -336,12 +413,23 @@ def test_mirrored_cache_is_that_of_mirrored_images(tmp_path, stub):
     images = random_images(3)
     path = write_split(tmp_path, images)
     (tmp_path / "other").mkdir()
-    flipped = write_split(tmp_path / "other", np.ascontiguousarray(images[..., ::-1]))
-    mirrored = cache_features(stub, path, tmp_path / "m.hdf5", mirrored=True, progress=False)
-    expected = cache_features(stub, flipped, tmp_path / "f.hdf5", progress=False)
+    flipped = write_split(
+        tmp_path / "other", np.ascontiguousarray(images[..., ::-1])
+    )
+    mirrored = cache_features(
+        stub, path, tmp_path / "m.hdf5", mirrored=True, progress=False
+    )
+    expected = cache_features(
+        stub, flipped, tmp_path / "f.hdf5", progress=False
+    )
     np.testing.assert_array_equal(mirrored[:], expected[:])
-    plain = cache_features(stub, path, tmp_path / "m.hdf5", progress=False)  # not taken for it
-    assert plain.fingerprint != mirrored.fingerprint and (plain[:] != expected[:]).any()
+    plain = cache_features(
+        stub, path, tmp_path / "m.hdf5", progress=False
+    )  # not taken for it
+    assert (
+        plain.fingerprint != mirrored.fingerprint
+        and (plain[:] != expected[:]).any()
+    )
 
 
 def test_images_are_stretched_before_the_network():
@@ -350,7 +438,9 @@ def test_images_are_stretched_before_the_network():
     plain = Encoder(LITE0, grid_size=None, pretrained=False)
     plain.load_state_dict(larger.state_dict())
     images = torch.rand(2, 3, 64, 48)
-    stretched = F.interpolate(images, (96, 96), mode="bilinear", align_corners=False)
+    stretched = F.interpolate(
+        images, (96, 96), mode="bilinear", align_corners=False
+    )
     torch.testing.assert_close(larger(images), plain(stretched))
     assert larger(images).shape[1:3] == (3, 3)
     with pytest.raises(ValueError, match="image_size"):
@@ -379,12 +469,16 @@ def test_a_caches_size_is_said_before_it_is_written(tmp_path, stub):
     def say(line):
         said.append((line, to.exists()))
 
-    for _ in range(2):  # the second time there is nothing to write, and nothing to say
+    for _ in range(
+        2
+    ):  # the second time there is nothing to write, and nothing to say
         features = cache_features(stub, path, to, progress=False, say=say)
     [(line, existed)] = said
     assert not existed and str(to) in line and f"{IMAGES} images" in line
     assert f"{features.nbytes / 1e9:.2f} GB" in line
-    assert to.stat().st_size < features.nbytes + 2**14  # half precision, and nothing besides
+    assert (
+        to.stat().st_size < features.nbytes + 2**14
+    )  # half precision, and nothing besides
 
 
 def test_cache_is_used_again_for_a_copy(tmp_path, stub, cached):
@@ -417,7 +511,9 @@ def change_normalisation(stub):
     stub.mean.add_(0.1)
 
 
-@pytest.mark.parametrize("change", [change_weight, change_backbone, change_normalisation])
+@pytest.mark.parametrize(
+    "change", [change_weight, change_backbone, change_normalisation]
+)
 def test_cache_is_renewed_for_another_encoder(stub, cached, change):
     path, to, calls = cached
     change(stub)
@@ -437,17 +533,25 @@ def stop_at(stub, call, error):
     stub.forward, stub.calls = forward, 0
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of memory")])
-def test_report_7_48_166_160_183_interrupted_cache_leaves_nothing(tmp_path, stub, error):
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, RuntimeError("out of memory")]
+)
+def test_report_7_48_166_160_183_interrupted_cache_leaves_nothing(
+    tmp_path, stub, error
+):
     path = write_split(tmp_path, random_images(IMAGES))
     there = sorted(tmp_path.iterdir())
     stop_at(stub, 5, error)
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
-        cache_features(stub, path, tmp_path / "f.hdf5", batch_size=1, progress=False)
+        cache_features(
+            stub, path, tmp_path / "f.hdf5", batch_size=1, progress=False
+        )
     assert sorted(tmp_path.iterdir()) == there
 
 
-def test_report_7_48_166_160_183_interrupted_renewal_keeps_the_old_cache(stub, cached):
+def test_report_7_48_166_160_183_interrupted_renewal_keeps_the_old_cache(
+    stub, cached
+):
     path, to, _ = cached
     before = to.read_bytes()
     change_weight(stub)
@@ -457,11 +561,15 @@ def test_report_7_48_166_160_183_interrupted_renewal_keeps_the_old_cache(stub, c
     assert to.read_bytes() == before
 
 
-def test_report_7_48_166_160_183_a_full_disk_is_said_first(tmp_path, lite0, monkeypatch):
+def test_report_7_48_166_160_183_a_full_disk_is_said_first(
+    tmp_path, lite0, monkeypatch
+):
     path = write_split(tmp_path, random_images(IMAGES))
     Usage = namedtuple("Usage", "total used free")
     size = IMAGES * 64 * 1280 * 2
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2 * size, size, size))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: Usage(2 * size, size, size)
+    )
     there = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match="needed.*free"):
         cache_features(lite0, path, tmp_path / "f.hdf5", progress=False)
@@ -469,16 +577,22 @@ def test_report_7_48_166_160_183_a_full_disk_is_said_first(tmp_path, lite0, monk
 
 
 def test_report_57_98_memory_holds_one_batch(tmp_path, stub):
-    path = write_split(tmp_path, np.zeros((400, 3, 256, 256), np.uint8))  # 79 MB of images
+    path = write_split(
+        tmp_path, np.zeros((400, 3, 256, 256), np.uint8)
+    )  # 79 MB of images
     process, seen = psutil.Process(), []
 
     def forward(images):
         seen.append(process.memory_info().rss)
         assert len(images) <= 16 and torch.is_inference_mode_enabled()
-        return nn.functional.interpolate(images, 64).permute(0, 2, 3, 1)  # 10 MB of vectors
+        return nn.functional.interpolate(images, 64).permute(
+            0, 2, 3, 1
+        )  # 10 MB of vectors
 
     stub.forward = forward
-    cache_features(stub, path, tmp_path / "f.hdf5", batch_size=16, progress=False)
+    cache_features(
+        stub, path, tmp_path / "f.hdf5", batch_size=16, progress=False
+    )
     assert max(seen[5:]) - min(seen[3:5]) < 25e6
 
 
@@ -537,15 +651,23 @@ def test_feature_dataset_gives_an_image_and_its_captions(tmp_path, stub):
         grid, captions, lengths = dataset[i]
         assert grid.shape == (4, 3) and grid.dtype == torch.float16
         np.testing.assert_array_equal(grid.numpy(), features[i])
-        assert captions.shape == (PER_IMAGE, 5) and captions.dtype == torch.int64
-        assert lengths.tolist() == [3 + (2 * i + j) % 3 for j in range(PER_IMAGE)]
-        assert (captions == 4).nonzero()[:, 1].tolist() == (lengths - 1).tolist()  # <end>
+        assert (
+            captions.shape == (PER_IMAGE, 5) and captions.dtype == torch.int64
+        )
+        assert lengths.tolist() == [
+            3 + (2 * i + j) % 3 for j in range(PER_IMAGE)
+        ]
+        assert (captions == 4).nonzero()[:, 1].tolist() == (
+            lengths - 1
+        ).tolist()  # <end>
 
 
 def test_feature_dataset_takes_a_tensor(tmp_path):
     write_split(tmp_path, random_images(IMAGES))
     vectors = torch.rand(IMAGES, 4, 3)
-    assert torch.equal(FeatureDataset(tmp_path, "TRAIN", vectors)[3][0], vectors[3])
+    assert torch.equal(
+        FeatureDataset(tmp_path, "TRAIN", vectors)[3][0], vectors[3]
+    )
 
 
 def test_views_follow_each_other_and_share_their_captions(tmp_path):
@@ -556,23 +678,35 @@ def test_views_follow_each_other_and_share_their_captions(tmp_path):
     for number, (grid, captions, lengths) in enumerate(dataset):
         view, image = divmod(number, IMAGES)
         assert torch.equal(grid, views[view][image])
-        assert torch.equal(captions, dataset[image][1]) and torch.equal(lengths, dataset[image][2])
+        assert torch.equal(captions, dataset[image][1]) and torch.equal(
+            lengths, dataset[image][2]
+        )
 
 
 def test_feature_dataset_refuses_another_splits_features(tmp_path):
     write_split(tmp_path, random_images(IMAGES))
-    with pytest.raises(InputError, match=f"{IMAGES} images.*{IMAGES - 1}.*cache_features"):
+    with pytest.raises(
+        InputError, match=f"{IMAGES} images.*{IMAGES - 1}.*cache_features"
+    ):
         FeatureDataset(tmp_path, "TRAIN", torch.rand(IMAGES - 1, 4, 3))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_report_15_119_143_53_features_reach_any_number_of_workers(tmp_path, stub, workers):
+def test_report_15_119_143_53_features_reach_any_number_of_workers(
+    tmp_path, stub, workers
+):
     path = write_split(tmp_path, random_images(IMAGES))
     dataset = FeatureDataset(
-        tmp_path, "TRAIN", cache_features(stub, path, tmp_path / "f.hdf5", progress=False)
+        tmp_path,
+        "TRAIN",
+        cache_features(stub, path, tmp_path / "f.hdf5", progress=False),
     )
-    expected = torch.stack([dataset[i][0] for i in range(IMAGES)])  # opened here, before forking
-    loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=workers)
+    expected = torch.stack(
+        [dataset[i][0] for i in range(IMAGES)]
+    )  # opened here, before forking
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=2, num_workers=workers
+    )
     assert torch.equal(torch.cat([batch[0] for batch in loader]), expected)
     sent = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(sent[1][0], expected[1])

@@ -33,7 +33,9 @@ def said(number: str, cell: str, capsys) -> tuple[str, str]:
     """Run a cell as Jupyter would, in a fresh namespace: the status that it prints, the message."""
     capsys.readouterr()
     exec(compile(cell, f"exercise {number}", "exec"), {"__name__": "__main__"})
-    head, message = " ".join(capsys.readouterr().out.split("\n")).strip().split(": ", 1)
+    head, message = (
+        " ".join(capsys.readouterr().out.split("\n")).strip().split(": ", 1)
+    )
     assert head.startswith(f"{number} ") and message
     return head.removeprefix(f"{number} "), message
 
@@ -64,8 +66,17 @@ def test_the_folded_solution_passes(number, capsys):
 def test_solutions_are_formatted_as_all_code_is(tmp_path):
     for number, exercise in EXERCISES.items():
         (tmp_path / f"{number}.py").write_text(exercise.solution)
-    command = [sys.executable, "-m", "ruff", "format", "--diff", "--config=line-length=100"]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--diff",
+        "--config=line-length=100",
+    ]
+    done = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -82,7 +93,9 @@ def test_the_checker_is_quick(number, capsys):
 def test_other_right_answers_pass(number, capsys):
     exercise = EXERCISES[number]
     for change in ALSO_RIGHT.get(number, ()):
-        status, message = said(number, exercise.cell(changed(exercise, change)), capsys)
+        status, message = said(
+            number, exercise.cell(changed(exercise, change)), capsys
+        )
         assert status == "right", message
 
 
@@ -91,10 +104,14 @@ def test_typical_mistakes_are_told_apart(number, capsys):
     exercise = EXERCISES[number]
     messages = {}
     for name, change, words in MISTAKES[number]:
-        status, message = said(number, exercise.cell(changed(exercise, change)), capsys)
+        status, message = said(
+            number, exercise.cell(changed(exercise, change)), capsys
+        )
         assert status == "not quite", f"{name}: {status}"
         assert words in message, f"{name}: {message}"
-        assert message not in messages, f"{name} is told what {messages.get(message)} is told"
+        assert message not in messages, (
+            f"{name} is told what {messages.get(message)} is told"
+        )
         messages[message] = name
     assert len(messages) >= 3
 
@@ -108,8 +125,12 @@ ODD = {
     "a function that returns nothing": lambda *_, **__: None,
     "a function that returns a text": lambda *_, **__: "dog",
     "a function that returns a number": lambda *_, **__: 0.5,
-    "a function that returns a tensor of no axes": lambda *_, **__: torch.tensor(0.5),
-    "a function that returns whole numbers": lambda *_, **__: torch.ones(2, 3).long(),
+    "a function that returns a tensor of no axes": lambda *_, **__: (
+        torch.tensor(0.5)
+    ),
+    "a function that returns whole numbers": lambda *_, **__: torch.ones(
+        2, 3
+    ).long(),
     "a function that takes nothing": lambda: torch.ones(2),
     "a class": dict,
 }
@@ -132,9 +153,14 @@ def test_every_exercise_has_mistakes_and_every_checker_an_exercise(tally):
         chapter = path.stem[:2]
         numbers = [number for number in EXERCISES if number.startswith(chapter)]
         assert numbers == [f"{chapter}.{i + 1}" for i in range(len(numbers))]
-        assert judge(f"{chapter}.{len(numbers) + 1}", 1)[1].startswith("there is no exercise")
+        assert judge(f"{chapter}.{len(numbers) + 1}", 1)[1].startswith(
+            "there is no exercise"
+        )
         assert 3 <= len(numbers) <= 5
-    tally(exercises=len(EXERCISES), mistakes_tried=sum(map(len, MISTAKES.values())))
+    tally(
+        exercises=len(EXERCISES),
+        mistakes_tried=sum(map(len, MISTAKES.values())),
+    )
     tally(hints=sum(len(exercise.hints) for exercise in EXERCISES.values()))
 
 
@@ -155,14 +181,25 @@ check("42.1", answer)
 
 @pytest.mark.parametrize(
     "hints",
-    [(), ("Hint",), ("Hint 1",), ("Hint", "Hint"), ("Hint 2", "Hint 1"), ("Hint 1", "Hint 3")],
+    [
+        (),
+        ("Hint",),
+        ("Hint 1",),
+        ("Hint", "Hint"),
+        ("Hint 2", "Hint 1"),
+        ("Hint 1", "Hint 3"),
+    ],
 )
 def test_a_single_hint_is_refused(tmp_path, hints):
     path = tmp_path / "42_one.py"
-    good = "".join(map(FOLD.format, ("Hint 1", "Hint 2"))) + SOLUTION.format("Solution")
+    good = "".join(map(FOLD.format, ("Hint 1", "Hint 2"))) + SOLUTION.format(
+        "Solution"
+    )
     path.write_text(CHAPTER + good)
     assert exercises(path)[0].hints == ("Text.", "Text.")
-    path.write_text(CHAPTER + "".join(map(FOLD.format, hints)) + SOLUTION.format("Solution"))
+    path.write_text(
+        CHAPTER + "".join(map(FOLD.format, hints)) + SOLUTION.format("Solution")
+    )
     with pytest.raises(ValueError, match=r"42\.1 needs 2 or more folded hints"):
         exercises(path)
 
@@ -170,7 +207,10 @@ def test_a_single_hint_is_refused(tmp_path, hints):
 def test_an_unknown_number_and_a_missing_answer_are_told():
     assert judge("03.9", 1).message.startswith("there is no exercise")
     assert judge("attention", 1).message.startswith("there is no exercise")
-    assert judge("03.1", 1, 2) == ("not quite", "check wants 1 answers, and got 2")
+    assert judge("03.1", 1, 2) == (
+        "not quite",
+        "check wants 1 answers, and got 2",
+    )
 
 
 def test_checking_leaves_the_readers_random_numbers_alone():

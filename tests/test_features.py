@@ -10,7 +10,9 @@ from captionlib.io.files import InputError
 
 def test_what_is_written_is_read(tmp_path):
     vectors = np.arange(2 * 6 * 4, dtype=np.float16).reshape(2, 6, 4)
-    with new_features(tmp_path / "f.hdf5", (2, 2, 3, 4), {"backbone": "x"}) as file:
+    with new_features(
+        tmp_path / "f.hdf5", (2, 2, 3, 4), {"backbone": "x"}
+    ) as file:
         file[:] = vectors
     features = Features(tmp_path / "f.hdf5")
     assert features.shape == (2, 6, 4) and features.grid == (2, 3)

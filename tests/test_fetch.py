@@ -11,7 +11,12 @@ import time
 import pytest
 from server import Fault, serve
 
-from captionlib.datasets.fetch import DownloadError, Patience, checksum_of, fetch
+from captionlib.datasets.fetch import (
+    DownloadError,
+    Patience,
+    checksum_of,
+    fetch,
+)
 from captionlib.io.files import InputError
 
 CONTENT = random.Random(7).randbytes(400_000)
@@ -28,7 +33,9 @@ def site():
 
 def get(site, to, *paths, checksum=CHECKSUM, patience=HASTY):
     addresses = [site.address(path) for path in paths or ("a",)]
-    return fetch(addresses, to, checksum=checksum, patience=patience, progress=False)
+    return fetch(
+        addresses, to, checksum=checksum, patience=patience, progress=False
+    )
 
 
 def nothing_else(to):
@@ -56,20 +63,31 @@ def test_what_is_there_and_wrong_is_fetched_again(site, tmp_path):
 
 
 @pytest.mark.parametrize("stall", [False, True])
-def test_a_connection_that_breaks_off_or_stalls_is_gone_on_with(site, tmp_path, stall):
-    site.faults["a"] = [Fault(stop=200_000, stall=stall), Fault(stop=100_000, stall=stall)]
+def test_a_connection_that_breaks_off_or_stalls_is_gone_on_with(
+    site, tmp_path, stall
+):
+    site.faults["a"] = [
+        Fault(stop=200_000, stall=stall),
+        Fault(stop=100_000, stall=stall),
+    ]
     to = tmp_path / "file"
     get(site, to)
     assert to.read_bytes() == CONTENT
     starts = [start for _, start in site.asked]
     # The last bytes of a broken connection may be lost, never more than a chunk of them.
-    assert starts[0] == 0 and 200_000 - 2**16 <= starts[1] <= 200_000 and starts[2] > starts[1]
+    assert (
+        starts[0] == 0
+        and 200_000 - 2**16 <= starts[1] <= 200_000
+        and starts[2] > starts[1]
+    )
     assert site.sent <= len(CONTENT) + 2 * 2**16
     nothing_else(to)
 
 
 def test_progress_renews_patience(site, tmp_path):
-    site.faults["a"] = [Fault(stop=70_000) for _ in range(5)]  # more than HASTY's three
+    site.faults["a"] = [
+        Fault(stop=70_000) for _ in range(5)
+    ]  # more than HASTY's three
     to = tmp_path / "file"
     get(site, to)
     assert to.read_bytes() == CONTENT
@@ -77,7 +95,9 @@ def test_progress_renews_patience(site, tmp_path):
 
 def test_an_answer_that_always_ends_early_is_given_up(site, tmp_path):
     site.always["a"], site.ranges = Fault(stop=200_000), False
-    with pytest.raises(DownloadError, match=r"file: no address has it .*/a breaks off, 3 times"):
+    with pytest.raises(
+        DownloadError, match=r"file: no address has it .*/a breaks off, 3 times"
+    ):
         get(site, tmp_path / "file")
     assert not (tmp_path / "file").exists() and len(site.asked) <= 4
 
@@ -86,11 +106,19 @@ def test_a_server_that_ignores_ranges_is_begun_anew(site, tmp_path):
     site.faults["a"], site.ranges = [Fault(stop=200_000)], False
     to = tmp_path / "file"
     get(site, to)
-    assert to.read_bytes() == CONTENT and site.asked[1][1] > 0 and site.sent == 600_000
+    assert (
+        to.read_bytes() == CONTENT
+        and site.asked[1][1] > 0
+        and site.sent == 600_000
+    )
 
 
-@pytest.mark.parametrize("status, asked", [(404, 1), (403, 1), (410, 1), (500, 3), (503, 3)])
-def test_the_next_address_is_tried_after_an_error(site, tmp_path, status, asked):
+@pytest.mark.parametrize(
+    "status, asked", [(404, 1), (403, 1), (410, 1), (500, 3), (503, 3)]
+)
+def test_the_next_address_is_tried_after_an_error(
+    site, tmp_path, status, asked
+):
     """At once where the file is not there, after some tries where the server is ill."""
     site.always["a"] = Fault(status=status)
     to = tmp_path / "file"
@@ -110,19 +138,38 @@ def test_every_address_is_named_with_its_reason(site, tmp_path):
     site.always["b"] = Fault(status=500)
     with serve() as gone:
         pass  # nobody listens there any more
-    addresses = [site.address("none"), site.address("b"), gone.address("c"), "nonsense"]
+    addresses = [
+        site.address("none"),
+        site.address("b"),
+        gone.address("c"),
+        "nonsense",
+    ]
     with pytest.raises(DownloadError) as raised:
-        fetch(addresses, tmp_path / "file", checksum=CHECKSUM, patience=HASTY, progress=False)
+        fetch(
+            addresses,
+            tmp_path / "file",
+            checksum=CHECKSUM,
+            patience=HASTY,
+            progress=False,
+        )
     said = str(raised.value)
     assert "none answers 404 Not Found;" in said and "/b answers 500" in said
-    assert "/c can't be reached, 3 times;" in said and "nonsense is no address" in said
+    assert (
+        "/c can't be reached, 3 times;" in said
+        and "nonsense is no address" in said
+    )
     assert "\n" not in said and "--archive" in said
 
 
-def test_a_damaged_file_is_thrown_away_and_the_next_address_tried(site, tmp_path):
+def test_a_damaged_file_is_thrown_away_and_the_next_address_tried(
+    site, tmp_path
+):
     site.always["a"] = Fault(flip=1234)
     to = tmp_path / "file"
-    assert get(site, to, "a", "b") == site.address("b") and to.read_bytes() == CONTENT
+    assert (
+        get(site, to, "a", "b") == site.address("b")
+        and to.read_bytes() == CONTENT
+    )
     nothing_else(to)
     with pytest.raises(DownloadError, match="its checksum differs"):
         get(site, tmp_path / "new" / "file", "a")
@@ -137,7 +184,9 @@ def test_a_damaged_beginning_costs_one_more_try(site, tmp_path):
     assert to.read_bytes() == CONTENT and site.asked[-1] == ("a", 0)
 
 
-def test_a_server_that_always_damages_and_breaks_off_is_given_up(site, tmp_path):
+def test_a_server_that_always_damages_and_breaks_off_is_given_up(
+    site, tmp_path
+):
     site.faults["a"] = [Fault(flip=9, stop=200_000), Fault()] * 20
     with pytest.raises(DownloadError, match="its checksum differs"):
         get(site, tmp_path / "file")
@@ -146,7 +195,9 @@ def test_a_server_that_always_damages_and_breaks_off_is_given_up(site, tmp_path)
 
 @pytest.mark.parametrize("checksum", [CHECKSUM, None])
 @pytest.mark.parametrize("heeds", [True, False])
-def test_a_file_that_changed_between_two_tries_is_never_joined(site, tmp_path, checksum, heeds):
+def test_a_file_that_changed_between_two_tries_is_never_joined(
+    site, tmp_path, checksum, heeds
+):
     """With If-Range heeded the server sends all of it; where it isn't, the new ETag tells."""
     site.files["a"], site.if_range = OTHER, heeds
     site.always["a"] = Fault(stop=200_000, stall=True)
@@ -166,22 +217,37 @@ def test_without_a_version_or_a_checksum_nothing_is_joined(site, tmp_path):
 
 
 def test_a_weak_etag_is_no_version_but_a_date_is(site, tmp_path):
-    site.versions = lambda content: {"ETag": 'W/"1"', "Last-Modified": "Sat, 16 Aug 2014 00:00:00"}
+    site.versions = lambda content: {
+        "ETag": 'W/"1"',
+        "Last-Modified": "Sat, 16 Aug 2014 00:00:00",
+    }
     site.faults["a"] = [Fault(stop=200_000)]
     get(site, tmp_path / "file", checksum=None)
     assert site.asked[1][1] > 0 and (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_the_next_address_goes_on_where_the_first_one_died(site, tmp_path):
-    site.faults["a"], site.always["a"] = [Fault(stop=200_000)], Fault(status=404)
+    site.faults["a"], site.always["a"] = (
+        [Fault(stop=200_000)],
+        Fault(status=404),
+    )
     to = tmp_path / "file"
     get(site, to, "a", "b")
-    assert to.read_bytes() == CONTENT and site.asked[-1][0] == "b" and site.asked[-1][1] > 100_000
+    assert (
+        to.read_bytes() == CONTENT
+        and site.asked[-1][0] == "b"
+        and site.asked[-1][1] > 100_000
+    )
 
 
-def test_the_next_address_begins_anew_where_nothing_could_tell_a_mixture(site, tmp_path):
+def test_the_next_address_begins_anew_where_nothing_could_tell_a_mixture(
+    site, tmp_path
+):
     site.files["b"] = OTHER
-    site.faults["a"], site.always["a"] = [Fault(stop=200_000)], Fault(status=404)
+    site.faults["a"], site.always["a"] = (
+        [Fault(stop=200_000)],
+        Fault(status=404),
+    )
     to = tmp_path / "file"
     get(site, to, "a", "b", checksum=None)
     assert to.read_bytes() == OTHER and site.asked[-1] == ("b", 0)
@@ -231,10 +297,16 @@ def test_kill_at_any_moment_loses_nothing_that_had_arrived(site, tmp_path):
     subprocess.run(command, check=True, timeout=60)
     starts = [start for _, start in site.asked]
     assert to.read_bytes() == CONTENT
-    assert starts == sorted(starts) and starts[-1] > 0 and site.sent < 2 * len(CONTENT)
+    assert (
+        starts == sorted(starts)
+        and starts[-1] > 0
+        and site.sent < 2 * len(CONTENT)
+    )
 
 
-def test_killed_before_the_checksum_a_whole_file_is_not_fetched_again(site, tmp_path):
+def test_killed_before_the_checksum_a_whole_file_is_not_fetched_again(
+    site, tmp_path
+):
     to = tmp_path / "file"
     get(site, to)
     os.rename(to, tmp_path / "file.part")
@@ -244,12 +316,16 @@ def test_killed_before_the_checksum_a_whole_file_is_not_fetched_again(site, tmp_
     assert to.read_bytes() == CONTENT and len(site.asked) == 1
 
 
-@pytest.mark.parametrize("notes", ["", "{", "[]", "{}", '{"address": 3}', "\0\0"])
+@pytest.mark.parametrize(
+    "notes", ["", "{", "[]", "{}", '{"address": 3}', "\0\0"]
+)
 def test_damaged_notes_cost_a_new_start_and_no_more(site, tmp_path, notes):
     (tmp_path / "file.part").write_bytes(OTHER[:1000])
     (tmp_path / "file.json").write_text(notes)
     get(site, tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT and site.asked == [("a", 0)]
+    assert (tmp_path / "file").read_bytes() == CONTENT and site.asked == [
+        ("a", 0)
+    ]
 
 
 def test_any_mixture_of_faults_ends_in_the_file_or_in_one_line(tmp_path):
@@ -264,9 +340,15 @@ def test_any_mixture_of_faults_ends_in_the_file_or_in_one_line(tmp_path):
                     rng.choice(
                         [
                             Fault(stop=rng.randrange(1, 400_000)),
-                            Fault(stop=rng.randrange(1, 400_000), flip=rng.randrange(400_000)),
+                            Fault(
+                                stop=rng.randrange(1, 400_000),
+                                flip=rng.randrange(400_000),
+                            ),
                             Fault(status=rng.choice([404, 416, 429, 500, 503])),
-                            Fault(stop=rng.randrange(0, 300_000), stall=rng.random() < 0.2),
+                            Fault(
+                                stop=rng.randrange(0, 300_000),
+                                stall=rng.random() < 0.2,
+                            ),
                             Fault(flip=rng.randrange(400_000)),
                         ]
                     )

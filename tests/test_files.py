@@ -27,7 +27,10 @@ def start(tmp_path, code):
     """Another Python process that has printed "ready" and now waits to be killed."""
     code = f"import time\nfrom captionlib.io.files import *\n{textwrap.dedent(code)}"
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "ready\n"
     return process
@@ -63,7 +66,9 @@ def test_a_file_appears_only_when_complete(tmp_path):
     assert path.read_text() == "new" and names(path.parent) == ["a.txt"]
 
 
-def test_a_killed_process_leaves_the_old_file_and_the_next_run_tidies_up(tmp_path):
+def test_a_killed_process_leaves_the_old_file_and_the_next_run_tidies_up(
+    tmp_path,
+):
     path = tmp_path / "a.json"
     write_json(path, "old")
     process = start(
@@ -75,7 +80,9 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_run_tidies_up(tmp_pat
             time.sleep(60)
         """,
     )
-    with atomic_file(path) as temporary:  # a second run at the same time does not disturb the first
+    with atomic_file(
+        path
+    ) as temporary:  # a second run at the same time does not disturb the first
         temporary.write_text('"mine"')
     assert len(names(tmp_path)) == 2
     kill(process)
@@ -113,7 +120,9 @@ def test_a_folder_survives_a_kill_while_it_is_written(tmp_path):
     assert names(tmp_path / "model") == ["good"]
     with atomic_folder(tmp_path / "model") as fresh:
         (fresh / "better").write_text("better")
-    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["better"]
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == [
+        "better"
+    ]
 
 
 def test_a_folder_survives_a_kill_between_the_two_renames(tmp_path):
@@ -147,11 +156,15 @@ def test_a_group_appears_together_and_leaves_the_rest_alone(tmp_path):
                 (folder / name).write_text(text)
             assert (tmp_path / "SEAL").exists() == (text == "second")
         assert names(tmp_path) == ["SEAL", "a", "mine", "z"]
-        assert {(tmp_path / name).read_text() for name in ("SEAL", "a", "z")} == {text}
+        assert {
+            (tmp_path / name).read_text() for name in ("SEAL", "a", "z")
+        } == {text}
     with pytest.raises(KeyError), atomic_group(tmp_path, seal="SEAL") as folder:
         (folder / "a").write_text("half")
         raise KeyError
-    assert (tmp_path / "a").read_text() == "second" and len(names(tmp_path)) == 4
+    assert (tmp_path / "a").read_text() == "second" and len(
+        names(tmp_path)
+    ) == 4
     assert (tmp_path / "mine").read_text() == "untouched"
 
 
@@ -190,14 +203,19 @@ def test_the_seal_never_stands_over_a_broken_group(tmp_path, renames):
 
 
 def test_a_full_disk_is_an_input_error_of_a_group(tmp_path):
-    with pytest.raises(InputError, match="disk is full"), atomic_group(tmp_path, seal="S"):
+    with (
+        pytest.raises(InputError, match="disk is full"),
+        atomic_group(tmp_path, seal="S"),
+    ):
         raise OSError(28, "No space left on device")
     with pytest.raises(FileNotFoundError), atomic_group(tmp_path, seal="S"):
         raise FileNotFoundError("another error stays what it is")
     assert names(tmp_path) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="limits the size of files as only Unix can")
+@pytest.mark.skipif(
+    os.name == "nt", reason="limits the size of files as only Unix can"
+)
 @pytest.mark.parametrize("limit", [100, 3000, 400_000, 1_300_000])
 def test_hdf5_does_not_crash_where_no_more_can_be_written(tmp_path, limit):
     code = f"""
@@ -220,7 +238,11 @@ def test_hdf5_does_not_crash_where_no_more_can_be_written(tmp_path, limit):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "File too large\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "File too large\n",
+        "",
+    )
 
 
 def test_hdf5_is_written_like_any_other(tmp_path):
@@ -235,9 +257,13 @@ def test_hdf5_is_written_like_any_other(tmp_path):
 def test_too_little_room_is_said_before_work_starts(tmp_path, monkeypatch):
     require_free_space(tmp_path / "not" / "yet", 1)
     monkeypatch.setattr(
-        files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10**9})()
+        files.shutil,
+        "disk_usage",
+        lambda path: type("Usage", (), {"free": 10**9})(),
     )
-    with pytest.raises(InputError, match=r"new: 2\.00 GB are needed and 1\.00 GB are free"):
+    with pytest.raises(
+        InputError, match=r"new: 2\.00 GB are needed and 1\.00 GB are free"
+    ):
         require_free_space(tmp_path / "new", 2 * 10**9)
 
 
@@ -262,15 +288,23 @@ def test_json_is_read_and_refused(tmp_path):
 @pytest.mark.parametrize("rows", [[], [[1, 2]], [[1], "é", {"a": None}]])
 def test_rows_are_written_as_a_list(tmp_path, rows):
     write_json_rows(tmp_path / "rows.json", iter(rows))
-    assert json.loads((tmp_path / "rows.json").read_text(encoding="utf-8")) == rows
+    assert (
+        json.loads((tmp_path / "rows.json").read_text(encoding="utf-8")) == rows
+    )
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path):
     (tmp_path / "taken").write_text("")
     for folder in (tmp_path / "taken", tmp_path / "taken" / "deeper"):
-        with pytest.raises(InputError, match="taken"), atomic_group(folder, seal="S"):
+        with (
+            pytest.raises(InputError, match="taken"),
+            atomic_group(folder, seal="S"),
+        ):
             pass
-        with pytest.raises(InputError, match="taken"), atomic_file(folder / "a.json"):
+        with (
+            pytest.raises(InputError, match="taken"),
+            atomic_file(folder / "a.json"),
+        ):
             pass
 
 
@@ -279,7 +313,11 @@ def test_a_model_folder_is_found(tmp_path):
         package_folder(tmp_path)
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "config.json").write_text("{}")
-    assert package_folder(tmp_path) == tmp_path / "best" == package_folder(tmp_path / "best")
+    assert (
+        package_folder(tmp_path)
+        == tmp_path / "best"
+        == package_folder(tmp_path / "best")
+    )
 
 
 def test_a_number_that_is_no_running_process_is_swept(tmp_path):

@@ -7,7 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from captionlib.data import Vocabulary
 from captionlib.decoder import ModelConfig
 from captionlib.encoder import Encoder, cache_features
-from captionlib.engine.fine_tuning import HalfEncoded, first_stages, free_last_stages, stages
+from captionlib.engine.fine_tuning import (
+    HalfEncoded,
+    first_stages,
+    free_last_stages,
+    stages,
+)
 from captionlib.io.files import InputError
 from tests.test_encoder import random_images, write_split
 
@@ -15,17 +20,24 @@ SMALL = {"attention_dim": 5, "embed_dim": 6, "decoder_dim": 7, "dropout": 0.0}
 WORDS = Vocabulary.build([["a", "dog"]] * 5, 1)
 
 
-@pytest.fixture(params=[("tf_efficientnet_lite0", None, 3), ("resnet18", 3, 1)], ids=lambda p: p[0])
+@pytest.fixture(
+    params=[("tf_efficientnet_lite0", None, 3), ("resnet18", 3, 1)],
+    ids=lambda p: p[0],
+)
 def halfway(request):
     """A model, and how many of its encoder's stages are to be fine-tuned."""
     backbone, grid_size, last = request.param
     torch.manual_seed(0)
     encoder = Encoder(backbone, grid_size=grid_size, pretrained=False)
     for module in encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # unlike each other's, or an order of stages
+        if isinstance(
+            module, torch.nn.BatchNorm2d
+        ):  # unlike each other's, or an order of stages
             module.running_mean.normal_(0, 0.1)  # could go wrong unseen
             module.running_var.uniform_(0.5, 1.5)
-    return HalfEncoded(ModelConfig(backbone, grid_size, **SMALL), WORDS, encoder).eval(), last
+    return HalfEncoded(
+        ModelConfig(backbone, grid_size, **SMALL), WORDS, encoder
+    ).eval(), last
 
 
 def test_stages_in_a_row_are_the_network(halfway):
@@ -36,7 +48,9 @@ def test_stages_in_a_row_are_the_network(halfway):
         grid = stage(grid)
     expected = model.encoder(images)
     found = model.encoder.resize(grid).permute(0, 2, 3, 1)
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    assert torch.allclose(
+        found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
+    )
 
 
 def test_the_last_stages_go_on_where_the_first_ones_stopped(halfway, tmp_path):
@@ -44,14 +58,21 @@ def test_the_last_stages_go_on_where_the_first_ones_stopped(halfway, tmp_path):
     images = random_images(2)
     path = write_split(tmp_path, images)
     features = cache_features(
-        first_stages(model.encoder, last), path, tmp_path / "f.hdf5", progress=False
+        first_stages(model.encoder, last),
+        path,
+        tmp_path / "f.hdf5",
+        progress=False,
     )
     expected = model.encode(torch.from_numpy(images)).flatten(1, 2)
     model.last = last
     found = model.encode(torch.from_numpy(features[:]))
     assert features.shape[2] != expected.shape[2]
-    assert torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item())
-    whole = cache_features(model.encoder, path, tmp_path / "f.hdf5", progress=False)
+    assert torch.allclose(
+        found, expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item()
+    )
+    whole = cache_features(
+        model.encoder, path, tmp_path / "f.hdf5", progress=False
+    )
     assert whole.shape[1:] == expected.shape[1:]  # not taken for the same file
 
 
@@ -64,19 +85,31 @@ def test_gradients_are_those_of_training_from_images(halfway):
     def gradients(given):
         model.zero_grad()
         model(given, captions, lengths).logits.data.square().mean().backward()
-        return {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
+        return {
+            n: w.grad.clone()
+            for n, w in model.named_parameters()
+            if w.grad is not None
+        }
 
     expected = gradients(images)
     with torch.no_grad():
-        half = first_stages(model.encoder, last)(model.encoder.normalise(images)).flatten(1, 2)
+        half = first_stages(model.encoder, last)(
+            model.encoder.normalise(images)
+        ).flatten(1, 2)
     model.last = last
     found = gradients(half)
-    free = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    free = {
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
     assert free == set(expected) == set(found)
     assert any(name.startswith("encoder.") for name in free)
     for name, gradient in found.items():
         scale = expected[name].abs().max().item()
-        assert torch.allclose(gradient, expected[name], rtol=1e-3, atol=1e-3 * scale), name
+        assert torch.allclose(
+            gradient, expected[name], rtol=1e-3, atol=1e-3 * scale
+        ), name
 
 
 def test_a_fine_tuned_model_is_loaded_with_its_encoder(halfway, tmp_path):
@@ -101,8 +134,12 @@ def test_a_network_that_is_no_row_of_stages_is_refused():
 
 def test_the_last_three_stages_of_the_captioner_hold_much_and_cost_little():
     """Three quarters of the weights and a third of the work, as the captioner's page has it."""
-    encoder = Encoder("tf_efficientnet_lite2", image_size=288, pretrained=False).eval()
-    rows = [sum(p.numel() for p in stage.parameters()) for stage in stages(encoder)]
+    encoder = Encoder(
+        "tf_efficientnet_lite2", image_size=288, pretrained=False
+    ).eval()
+    rows = [
+        sum(p.numel() for p in stage.parameters()) for stage in stages(encoder)
+    ]
     assert 0.7 < sum(rows[-3:]) / sum(rows) < 0.8
 
     def work(network) -> int:

@@ -12,7 +12,9 @@ from tools import gallery
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "book" / "gallery"
-PHOTOGRAPHS = json.loads((FOLDER / "photographs.json").read_text(encoding="utf-8"))
+PHOTOGRAPHS = json.loads(
+    (FOLDER / "photographs.json").read_text(encoding="utf-8")
+)
 OPEN = re.compile(r"CC0 1\.0|CC BY(-SA)? \d\.\d|public domain")
 
 
@@ -23,7 +25,9 @@ def test_a_photograph_is_small_and_open_and_its_source_is_named(photograph):
         assert photograph[key].startswith("https://")
     for key in ("title", "shows", "author", "source", "changes"):
         assert len(photograph[key]) >= 5, key
-    assert ";" in photograph["source"]  # what it comes with; where the licence is stated
+    assert (
+        ";" in photograph["source"]
+    )  # what it comes with; where the licence is stated
     path = FOLDER / photograph["file"]
     assert path.stat().st_size < 80_000
     with Image.open(path) as image:
@@ -70,35 +74,68 @@ def judge(book: Path) -> None:
 
 def test_a_new_caption_asks_for_a_new_verdict(book):
     photograph = gallery.read(book / "gallery" / "photographs.json")[0]
-    said = gallery.read(book / "gallery" / "captions.json")["captions"][photograph["file"]]
+    said = gallery.read(book / "gallery" / "captions.json")["captions"][
+        photograph["file"]
+    ]
     assert photograph["judged"] == said["text"] and photograph["verdict"] == ""
-    assert ["no verdict" in problem for problem in gallery.problems(book, TOY)] == [True]
+    assert [
+        "no verdict" in problem for problem in gallery.problems(book, TOY)
+    ] == [True]
     judge(book)
     assert list(gallery.problems(book, TOY)) == []
 
 
 def test_the_page_shows_caption_judgement_author_and_licence(book):
     judge(book)
-    page, photograph = (book / "gallery.md").read_text(encoding="utf-8"), PHOTOGRAPHS[0]
+    page, photograph = (
+        (book / "gallery.md").read_text(encoding="utf-8"),
+        PHOTOGRAPHS[0],
+    )
     text = gallery.read(book / "gallery" / "photographs.json")[0]["judged"]
     assert f"> {text}\n" in page and "Wrong in every word." in page
     for key in ("author", "licence_url", "source_url", "changes", "shows"):
         assert photograph[key] in page
-    assert f":alt: A photograph: {photograph['shows']}." in page and f'"{text}"' in page
+    assert (
+        f":alt: A photograph: {photograph['shows']}." in page
+        and f'"{text}"' in page
+    )
     figure = book / "gallery" / gallery.figure_of(photograph["file"])
     assert figure.stat().st_size <= gallery.BYTES
     with Image.open(figure) as image:
-        assert image.width <= gallery.WIDTH and min(image.getpixel((2, 2))) > 250  # white paper
+        assert (
+            image.width <= gallery.WIDTH and min(image.getpixel((2, 2))) > 250
+        )  # white paper
 
 
 @pytest.mark.parametrize(
     "spoil, complaint",
     [
-        (lambda book: (book / "gallery.md").write_text("# Gallery\n"), "differs from"),
-        (lambda book: (book / "gallery" / "opening.md").write_text("# Other\n"), "differs from"),
-        (lambda book: (book / "gallery" / PHOTOGRAPHS[0]["file"]).write_bytes(b"x"), "is not the"),
-        (lambda book: next((book / "gallery").glob("*-attention.jpg")).unlink(), "has no figure"),
-        (lambda book: (book / "gallery" / "captions.json").unlink(), "nothing is stored"),
+        (
+            lambda book: (book / "gallery.md").write_text("# Gallery\n"),
+            "differs from",
+        ),
+        (
+            lambda book: (book / "gallery" / "opening.md").write_text(
+                "# Other\n"
+            ),
+            "differs from",
+        ),
+        (
+            lambda book: (
+                book / "gallery" / PHOTOGRAPHS[0]["file"]
+            ).write_bytes(b"x"),
+            "is not the",
+        ),
+        (
+            lambda book: next(
+                (book / "gallery").glob("*-attention.jpg")
+            ).unlink(),
+            "has no figure",
+        ),
+        (
+            lambda book: (book / "gallery" / "captions.json").unlink(),
+            "nothing is stored",
+        ),
     ],
 )
 def test_a_stale_page_is_noticed(book, spoil, complaint):
@@ -111,8 +148,12 @@ def test_a_stale_page_is_noticed(book, spoil, complaint):
 def test_captions_of_another_captioner_are_noticed(book, tmp_path):
     judge(book)
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    assert ["are not those of" in said for said in gallery.problems(book, tmp_path)] == [True]
-    assert list(gallery.problems(book, tmp_path / "none")) == []  # nothing to compare with
+    assert [
+        "are not those of" in said for said in gallery.problems(book, tmp_path)
+    ] == [True]
+    assert (
+        list(gallery.problems(book, tmp_path / "none")) == []
+    )  # nothing to compare with
 
 
 def test_without_a_page_there_is_nothing_to_check(tmp_path):

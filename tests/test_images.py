@@ -14,7 +14,13 @@ from PIL import Image
 from trees import paint
 
 from captionlib.io.files import InputError
-from captionlib.io.images import IMAGE_SIZE, decoding_pool, open_rgb, read_image, try_images
+from captionlib.io.images import (
+    IMAGE_SIZE,
+    decoding_pool,
+    open_rgb,
+    read_image,
+    try_images,
+)
 
 
 @pytest.fixture
@@ -26,13 +32,18 @@ def picture():
 
 
 def close(a, b, tolerance):
-    return np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() <= tolerance
+    return (
+        np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max()
+        <= tolerance
+    )
 
 
 def test_an_image_becomes_uint8_channels_first(picture, tmp_path):
     picture.save(tmp_path / "a.png")
     pixels = read_image(tmp_path / "a.png")
-    assert pixels.shape == (3, IMAGE_SIZE, IMAGE_SIZE) and pixels.dtype == np.uint8
+    assert (
+        pixels.shape == (3, IMAGE_SIZE, IMAGE_SIZE) and pixels.dtype == np.uint8
+    )
     assert pixels.flags.c_contiguous
     shrunk = picture.resize((256, 256), Image.Resampling.BICUBIC)
     assert (pixels == np.asarray(shrunk).transpose(2, 0, 1)).all()
@@ -67,7 +78,21 @@ def test_report_101_110_157_every_road_gives_the_same_pixels(picture, tmp_path):
     assert expected.max() > 128  # not scaled to [0, 1] by anyone
 
 
-MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
+MODES = [
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+]
 MODES += ["LAB", "I", "F", "I;16"]
 
 
@@ -77,11 +102,16 @@ def test_report_23_179_every_mode_becomes_rgb(picture, mode):
     expected = picture.convert("L").convert("RGB") if grey else picture
     if mode in ("I", "I;16"):
         deep = np.asarray(picture.convert("L")).astype(np.int32) * 257
-        image = Image.fromarray(deep.astype(np.uint16) if mode == "I;16" else deep)
+        image = Image.fromarray(
+            deep.astype(np.uint16) if mode == "I;16" else deep
+        )
     elif mode == "LAB":
         from PIL import ImageCms
 
-        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        srgb, lab = (
+            ImageCms.createProfile("sRGB"),
+            ImageCms.createProfile("LAB"),
+        )
         image = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
     elif mode == "La":
         image = picture.convert("LA").convert("La")
@@ -95,7 +125,9 @@ def test_report_23_179_every_mode_becomes_rgb(picture, mode):
     else:
         image = picture.convert(mode)
     assert image.mode == mode
-    tolerance = {"P": 60, "PA": 60, "YCbCr": 4, "HSV": 8, "LAB": 40}.get(mode, 1)
+    tolerance = {"P": 60, "PA": 60, "YCbCr": 4, "HSV": 8, "LAB": 40}.get(
+        mode, 1
+    )
     rgb = open_rgb(image)
     assert rgb.mode == "RGB" and close(rgb, expected, tolerance)
 
@@ -105,23 +137,36 @@ def test_report_23_179_every_mode_becomes_rgb(picture, mode):
 )
 def test_report_23_179_every_common_format_is_read(picture, tmp_path, suffix):
     picture.save(tmp_path / f"a.{suffix}")
-    assert close(open_rgb(tmp_path / f"a.{suffix}"), picture, 70 if suffix == "gif" else 40)
+    assert close(
+        open_rgb(tmp_path / f"a.{suffix}"),
+        picture,
+        70 if suffix == "gif" else 40,
+    )
 
 
 def test_report_23_179_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     for name in ("a.png", "a.tiff", "a.pgm"):
-        deep = ramp.astype(np.int32) if name == "a.pgm" else ramp  # what old Pillows can save
+        deep = (
+            ramp.astype(np.int32) if name == "a.pgm" else ramp
+        )  # what old Pillows can save
         Image.fromarray(deep).save(tmp_path / name)
         assert close(read_image(tmp_path / name)[0], ramp / 257, 1)
-    dark = Image.fromarray(np.full((8, 8), 255, np.uint16))  # 255 of 65,535: nearly black
+    dark = Image.fromarray(
+        np.full((8, 8), 255, np.uint16)
+    )  # 255 of 65,535: nearly black
     assert read_image(dark).max() <= 1
-    assert read_image(Image.fromarray(np.full((8, 8), 0.5, np.float32))).max() == 128
+    assert (
+        read_image(Image.fromarray(np.full((8, 8), 0.5, np.float32))).max()
+        == 128
+    )
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "PA"])
 def test_report_23_179_transparency_lies_over_white(mode, tmp_path):
-    image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))  # red, if one forgets the alpha
+    image = Image.new(
+        "RGBA", (40, 40), (255, 0, 0, 0)
+    )  # red, if one forgets the alpha
     image.paste((0, 0, 0, 255), (0, 0, 20, 40))
     if mode in ("P", "PA"):
         image = image.quantize(4).convert(mode)
@@ -147,8 +192,18 @@ def test_report_23_179_a_transparent_palette_entry(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
-def test_report_23_179_exif_orientation_is_applied(picture, tmp_path, orientation, suffix):
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that a camera would do
+def test_report_23_179_exif_orientation_is_applied(
+    picture, tmp_path, orientation, suffix
+):
+    undo = {
+        2: 0,
+        3: 3,
+        4: 1,
+        5: 5,
+        6: 2,
+        7: 6,
+        8: 4,
+    }  # Image.Transpose that a camera would do
     lying = picture.transpose(undo[orientation]) if orientation > 1 else picture
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -157,13 +212,17 @@ def test_report_23_179_exif_orientation_is_applied(picture, tmp_path, orientatio
 
 
 def test_report_23_179_broken_exif_does_not_spoil_a_picture(picture, tmp_path):
-    picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=95)
+    picture.save(
+        tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=95
+    )
     assert close(open_rgb(tmp_path / "a.jpg"), picture, 40)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
 def test_report_23_179_an_animation_gives_its_first_frame(tmp_path, suffix):
-    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue")]
+    frames = [
+        Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue")
+    ]
     path = tmp_path / f"a.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
     assert Image.open(path).n_frames == 3
@@ -174,7 +233,9 @@ def bad_files(folder, picture):
     """name: (what the error must say)"""
     good = io.BytesIO()
     picture.save(good, "JPEG")
-    (folder / "truncated.jpg").write_bytes(good.getvalue()[: len(good.getvalue()) // 2])
+    (folder / "truncated.jpg").write_bytes(
+        good.getvalue()[: len(good.getvalue()) // 2]
+    )
     good = io.BytesIO()
     picture.save(good, "PNG")
     (folder / "truncated.png").write_bytes(good.getvalue()[:-500])
@@ -185,8 +246,15 @@ def bad_files(folder, picture):
     (folder / "bomb.png").write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + b"".join(
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in ((b"IHDR", huge), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b""))
+            struct.pack(">I", len(data))
+            + kind
+            + data
+            + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in (
+                (b"IHDR", huge),
+                (b"IDAT", zlib.compress(bytes(9))),
+                (b"IEND", b""),
+            )
         )
     )
     picture.save(folder / "drawing.eps")
@@ -208,14 +276,20 @@ def test_a_bad_file_is_one_line_that_names_it(picture, tmp_path, recwarn):
         with pytest.raises(InputError) as caught:
             read_image(tmp_path / name)
         message = str(caught.value)
-        assert message.startswith(str(tmp_path / name)) and complaint in message, message
+        assert (
+            message.startswith(str(tmp_path / name)) and complaint in message
+        ), message
         assert ";" in message and "\n" not in message  # the cure follows
     answers = list(try_images([tmp_path / name for name in cases]))
-    assert all(isinstance(answer, InputError) for answer in answers) and len(answers) == len(cases)
+    assert all(isinstance(answer, InputError) for answer in answers) and len(
+        answers
+    ) == len(cases)
     assert not recwarn.list
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
+@pytest.mark.skipif(
+    not hasattr(os, "mkfifo"), reason="no pipes in this file system"
+)
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match="is not a file"):
@@ -234,7 +308,11 @@ def test_damage_anywhere_never_leaves_as_another_error(picture, tmp_path):
                 data[place] = rng.integers(256)
             path.write_bytes(bytes(data[: rng.integers(1, len(data) + 1)]))
             (answer,) = try_images([path])
-            assert isinstance(answer, InputError) or answer.shape == (3, 256, 256)
+            assert isinstance(answer, InputError) or answer.shape == (
+                3,
+                256,
+                256,
+            )
 
 
 @pytest.mark.parametrize(
@@ -262,7 +340,10 @@ def test_a_bad_array_is_refused(array, complaint):
 def test_a_pool_answers_in_its_own_processes(tmp_path):
     paths = [paint(tmp_path / f"{i}.png", i) for i in range(4)]
     with decoding_pool(2, 4, 3) as submit:
-        answers = [submit(paths[:2]), submit([*paths[2:], tmp_path / "missing.png"])]
+        answers = [
+            submit(paths[:2]),
+            submit([*paths[2:], tmp_path / "missing.png"]),
+        ]
         decoded = [image for answer in answers for image in answer.result()]
         assert len(multiprocessing.active_children()) == 2
     assert multiprocessing.active_children() == []
@@ -276,7 +357,9 @@ def test_a_pool_starts_without_torch(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks processes up in /proc")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="looks processes up in /proc"
+)
 def test_decoding_processes_end_with_a_killed_parent(tmp_path):
     code = """
     import multiprocessing, time
@@ -289,13 +372,19 @@ def test_decoding_processes_end_with_a_killed_parent(tmp_path):
     """
     script = tmp_path / "unguarded.py"  # with no `if __name__ == "__main__"`
     script.write_text(textwrap.dedent(code))
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True
+    )
     children = parent.stdout.readline().split()
-    assert children and all(os.path.exists(f"/proc/{child}") for child in children)
+    assert children and all(
+        os.path.exists(f"/proc/{child}") for child in children
+    )
     parent.kill()
     parent.wait()
     parent.stdout.close()
     deadline = time.monotonic() + 20
     while any(os.path.exists(f"/proc/{child}") for child in children):
-        assert time.monotonic() < deadline, "a decoding process outlived its parent"
+        assert time.monotonic() < deadline, (
+            "a decoding process outlived its parent"
+        )
         time.sleep(0.05)

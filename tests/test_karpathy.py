@@ -23,17 +23,30 @@ def images(tmp_path):
 def test_flickr_is_read_in_its_order(tmp_path):
     karpathy_json, images = flickr_tree(tmp_path)
     records = read_karpathy(karpathy_json, images)
-    assert [r.split for r in records] == ["TRAIN"] * 4 + ["VAL"] * 2 + ["TEST"] * 2
+    assert [r.split for r in records] == ["TRAIN"] * 4 + ["VAL"] * 2 + [
+        "TEST"
+    ] * 2
     listed = json.loads(karpathy_json.read_text())["images"]
     for record, image in zip(records, listed, strict=True):
-        assert record.dataset == "flickr8k" and record.filename == image["filename"]
+        assert (
+            record.dataset == "flickr8k"
+            and record.filename == image["filename"]
+        )
         assert record.path == images / image["filename"]
-        assert [list(c) for c in record.captions] == [s["tokens"] for s in image["sentences"]]
+        assert [list(c) for c in record.captions] == [
+            s["tokens"] for s in image["sentences"]
+        ]
 
 
 def test_coco_has_folders_and_trains_on_restval(tmp_path):
     records = read_karpathy(*coco_tree(tmp_path))
-    assert [r.split for r in records] == ["TRAIN", "TRAIN", "VAL", "TRAIN", "TEST"]
+    assert [r.split for r in records] == [
+        "TRAIN",
+        "TRAIN",
+        "VAL",
+        "TRAIN",
+        "TEST",
+    ]
     assert records[1].filename == "val2014/COCO_val2014_000000000001.jpg"
     assert all(r.path.is_file() and len(r.captions) == 6 for r in records)
 
@@ -58,12 +71,16 @@ def test_equal_names_in_different_folders_are_different_images(tmp_path):
         ("restval", {"TRAIN"}),
     ],
 )
-def test_a_split_is_picked_and_only_its_images_are_looked_for(tmp_path, splits, expected):
+def test_a_split_is_picked_and_only_its_images_are_looked_for(
+    tmp_path, splits, expected
+):
     karpathy_json, images = coco_tree(tmp_path)
     for record in read_karpathy(karpathy_json, images):
         if record.split not in expected:
             record.path.unlink()
-    assert {r.split for r in read_karpathy(karpathy_json, images, splits)} == expected
+    assert {
+        r.split for r in read_karpathy(karpathy_json, images, splits)
+    } == expected
 
 
 def test_words_are_kept_in_memory_once(tmp_path):
@@ -94,8 +111,14 @@ def test_no_such_split(tmp_path):
         ('{"dataset": "", "images": [1]}', "becomes part of file names"),
         ('{"dataset": "x", "images": [7]}', "image 0 is not an object"),
         ('{"dataset": "x", "images": [{}]}', 'image 0 has no "filename" str'),
-        ('{"dataset": "x", "images": [{"filename": 7}]}', 'image 0 has no "filename" str'),
-        ('{"dataset": "x", "images": [{"filename": "a.jpg"}]}', 'no "split" str'),
+        (
+            '{"dataset": "x", "images": [{"filename": 7}]}',
+            'image 0 has no "filename" str',
+        ),
+        (
+            '{"dataset": "x", "images": [{"filename": "a.jpg"}]}',
+            'no "split" str',
+        ),
         (
             '{"dataset": "x", "images": [{"filename": "a.jpg", "split": "train"}]}',
             'no "sentences" list',
@@ -113,7 +136,11 @@ def test_a_json_that_is_not_karpathys(tmp_path, images, text, complaint):
         with pytest.raises(InputError) as caught:
             read_karpathy(path, images, skipped=skipped)
         message = str(caught.value)
-        assert message.startswith(f"{path}: ") and ";" in message and "\n" not in message
+        assert (
+            message.startswith(f"{path}: ")
+            and ";" in message
+            and "\n" not in message
+        )
         if skipped is None:
             assert complaint in message
 
@@ -125,19 +152,52 @@ BAD = {
     "no name": (entry("", "train", [["x"]]), "is wrong"),
     "unknown split": (entry("b.jpg", "dev", [["x"]]), "unknown split 'dev'"),
     "listed twice": (GOOD, "'a.jpg' is listed twice"),
-    "twice, spelt otherwise": (entry("./a.jpg", "val", [["x"]]), "is listed twice"),
-    "parent": (entry("../secret.jpg", "train", [["x"]]), "outside the image folder"),
-    "parent by the way": (entry("sub/../../secret.jpg", "train", [["x"]]), "outside"),
-    "parent in filepath": (entry("secret.jpg", "train", [["x"]], filepath=".."), "outside"),
-    "backslashes": (entry("..\\secret.jpg", "train", [["x"]]), "outside the image folder"),
-    "absolute": (entry("/etc/passwd", "train", [["x"]]), "outside the image folder"),
-    "absolute after a folder": (entry("/etc/passwd", "train", [["x"]], filepath="x"), "outside"),
-    "absolute filepath": (entry("passwd", "train", [["x"]], filepath="/etc"), "outside"),
-    "zero byte": (entry("a.jpg\0.png", "train", [["x"]]), "outside the image folder"),
+    "twice, spelt otherwise": (
+        entry("./a.jpg", "val", [["x"]]),
+        "is listed twice",
+    ),
+    "parent": (
+        entry("../secret.jpg", "train", [["x"]]),
+        "outside the image folder",
+    ),
+    "parent by the way": (
+        entry("sub/../../secret.jpg", "train", [["x"]]),
+        "outside",
+    ),
+    "parent in filepath": (
+        entry("secret.jpg", "train", [["x"]], filepath=".."),
+        "outside",
+    ),
+    "backslashes": (
+        entry("..\\secret.jpg", "train", [["x"]]),
+        "outside the image folder",
+    ),
+    "absolute": (
+        entry("/etc/passwd", "train", [["x"]]),
+        "outside the image folder",
+    ),
+    "absolute after a folder": (
+        entry("/etc/passwd", "train", [["x"]], filepath="x"),
+        "outside",
+    ),
+    "absolute filepath": (
+        entry("passwd", "train", [["x"]], filepath="/etc"),
+        "outside",
+    ),
+    "zero byte": (
+        entry("a.jpg\0.png", "train", [["x"]]),
+        "outside the image folder",
+    ),
     "line break": (entry("a\nb.jpg", "train", [["x"]]), "no such image"),
-    "filepath no text": (entry("b.jpg", "train", [["x"]], filepath=7), "is wrong"),
+    "filepath no text": (
+        entry("b.jpg", "train", [["x"]], filepath=7),
+        "is wrong",
+    ),
     "no captions": (entry("b.jpg", "train", []), "has no captions"),
-    "only empty captions": (entry("b.jpg", "train", [[], []]), "caption 0 has no tokens"),
+    "only empty captions": (
+        entry("b.jpg", "train", [[], []]),
+        "caption 0 has no tokens",
+    ),
     "not an object": ("b.jpg", "image 1 is not an object"),
 }
 
@@ -146,7 +206,9 @@ BAD = {
 def test_one_bad_image_is_one_line_or_is_skipped(tmp_path, images, case):
     bad, complaint = BAD[case]
     paint(tmp_path / "secret.jpg", 9)
-    karpathy_json = write(tmp_path, GOOD, bad, entry("c.jpg", "val", [["a", "cat"]]))
+    karpathy_json = write(
+        tmp_path, GOOD, bad, entry("c.jpg", "val", [["a", "cat"]])
+    )
     with pytest.raises(InputError) as caught:
         read_karpathy(karpathy_json, images)
     message = str(caught.value)
@@ -170,7 +232,9 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, images, name):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-def test_the_folder_itself_may_be_a_link_and_links_may_stay_inside(tmp_path, images):
+def test_the_folder_itself_may_be_a_link_and_links_may_stay_inside(
+    tmp_path, images
+):
     os.symlink(images, tmp_path / "linked")
     os.symlink("a.jpg", images / "same.jpg")
     karpathy_json = write(tmp_path, GOOD, entry("same.jpg", "train", [["x"]]))
@@ -178,11 +242,18 @@ def test_the_folder_itself_may_be_a_link_and_links_may_stay_inside(tmp_path, ima
 
 
 @pytest.mark.parametrize(
-    "tokens", [[], [""], ["a", " "], ["a", 7], [None], "a dog", ["\ud800"], [[]]]
+    "tokens",
+    [[], [""], ["a", " "], ["a", 7], [None], "a dog", ["\ud800"], [[]]],
 )
-def test_a_caption_without_words_is_skipped_and_the_others_stay(tmp_path, images, tokens):
-    karpathy_json = write(tmp_path, entry("a.jpg", "train", [["a", "dog"], tokens, ["a", "cat"]]))
-    with pytest.raises(InputError, match="image 'a.jpg': caption 1 has no tokens; "):
+def test_a_caption_without_words_is_skipped_and_the_others_stay(
+    tmp_path, images, tokens
+):
+    karpathy_json = write(
+        tmp_path, entry("a.jpg", "train", [["a", "dog"], tokens, ["a", "cat"]])
+    )
+    with pytest.raises(
+        InputError, match="image 'a.jpg': caption 1 has no tokens; "
+    ):
         read_karpathy(karpathy_json, images)
     skipped = []
     (record,) = read_karpathy(karpathy_json, images, skipped=skipped)
@@ -211,5 +282,8 @@ def test_the_wrong_folder(tmp_path):
             read_karpathy(karpathy_json, empty, skipped=skipped)
         with pytest.raises(InputError, match="gone: no such folder"):
             read_karpathy(karpathy_json, tmp_path / "gone", skipped=skipped)
-        with pytest.raises(InputError, match="holds none of the 8 images .* such as 1000268201_tr"):
+        with pytest.raises(
+            InputError,
+            match="holds none of the 8 images .* such as 1000268201_tr",
+        ):
             read_karpathy(karpathy_json, tmp_path, skipped=skipped)

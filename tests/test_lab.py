@@ -50,17 +50,38 @@ def lab(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
-    command += [f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=", "--allow-root"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        f"--port={port}",
+    ]
+    command += [
+        f"--ServerApp.root_dir={folder}",
+        "--IdentityProvider.token=",
+        "--allow-root",
+    ]
     command += ["--LabApp.news_url=None"]
-    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    command += [
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"
+    ]
+    places = (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "IPYTHONDIR",
+    )
     own = {name: str(tmp_path / name.lower()) for name in places}
-    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    python_path = os.pathsep.join(
+        filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    )
     environment = {**os.environ, **own, "PYTHONPATH": python_path}
     environment.pop("MPLBACKEND", None)
     with (tmp_path / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log
+        )
         address = f"http://127.0.0.1:{port}"
         try:
             for _ in range(600):
@@ -68,7 +89,9 @@ def lab(tmp_path):
                     urllib.request.urlopen(f"{address}/api").close()
                     break
                 except OSError:
-                    assert server.poll() is None, (tmp_path / "lab.log").read_text()
+                    assert server.poll() is None, (
+                        tmp_path / "lab.log"
+                    ).read_text()
                     time.sleep(0.5)
             yield folder, address
         finally:
@@ -108,7 +131,9 @@ def drive_widgets(page, photograph: Path) -> int:
         """The caption of the view that the kernel sends in place of the one shown."""
         view.evaluate("e => e.dataset.old = ''")
         page.locator(widget).press(key)
-        page.wait_for_selector(".clv[data-kind=attention][data-ready]:not([data-old])")
+        page.wait_for_selector(
+            ".clv[data-kind=attention][data-ready]:not([data-old])"
+        )
         return view.locator(".clv-title").text_content()
 
     beam, temperature = (
@@ -117,7 +142,9 @@ def drive_widgets(page, photograph: Path) -> int:
     )
     captioner = Captioner.from_pretrained()
     for key, beam_size in (("Home", 1), ("ArrowRight", 2)):
-        expected = captioner.caption(ASSETS / "photograph.jpg", beam_size=beam_size)
+        expected = captioner.caption(
+            ASSETS / "photograph.jpg", beam_size=beam_size
+        )
         assert answer(beam, key) == expected.text
     tame = answer("button:text-is('random words')", "Enter")
     assert answer(temperature, "End") != tame
@@ -126,18 +153,26 @@ def drive_widgets(page, photograph: Path) -> int:
     with page.expect_file_chooser() as chooser:
         page.locator(".widget-upload").press("Enter")
     chooser.value.set_files(photograph)
-    expect(view).to_have_attribute("style", re.compile("--shape: 96 / 32"), timeout=60_000)
+    expect(view).to_have_attribute(
+        "style", re.compile("--shape: 96 / 32"), timeout=60_000
+    )
     return page.locator(".widget-hslider").count()
 
 
 @pytest.mark.parametrize(
-    "chapter", [pytest.param(n, marks=[pytest.mark.site] * (n == LIGHT)) for n in CHAPTERS]
+    "chapter",
+    [
+        pytest.param(n, marks=[pytest.mark.site] * (n == LIGHT))
+        for n in CHAPTERS
+    ],
 )
 def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
     folder, address = lab
     notebook = folder / f"{chapter}.ipynb"
     without_outputs(ROOT / "notebooks" / notebook.name, notebook)
-    shutil.copytree(ROOT / "book" / "figures", folder.parent / "book" / "figures")
+    shutil.copytree(
+        ROOT / "book" / "figures", folder.parent / "book" / "figures"
+    )
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(180_000)  # milliseconds
@@ -146,24 +181,37 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
     try:
         page.goto(f"{address}/lab/tree/{notebook.name}?reset")
         page.wait_for_selector(".jp-Toolbar-kernelName:has-text('Python 3')")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        page.wait_for_selector(
+            ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+        )
         page.click(".lm-MenuBar-itemLabel:text-is('Run')")
         page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
         cells = ran = []
         deadline = time.monotonic() + PATIENCE
         while not cells or len(ran) < len(cells):
-            assert time.monotonic() < deadline, f"{len(ran)} of {len(cells)} cells ran in time"
+            assert time.monotonic() < deadline, (
+                f"{len(ran)} of {len(cells)} cells ran in time"
+            )
             page.wait_for_timeout(2000)
             page.wait_for_selector(
-                ".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=PATIENCE * 1000
+                ".jp-Notebook-ExecutionIndicator[data-status=idle]",
+                timeout=PATIENCE * 1000,
             )
-            assert not page.locator(".jp-Dialog").count(), page.inner_text(".jp-Dialog")
+            assert not page.locator(".jp-Dialog").count(), page.inner_text(
+                ".jp-Dialog"
+            )
             page.keyboard.press("Control+s")
             page.wait_for_timeout(2000)
             saved = nbformat.read(notebook, as_version=4)
-            cells = [c for c in saved.cells if c.cell_type == "code" and c.source.strip()]
+            cells = [
+                c
+                for c in saved.cells
+                if c.cell_type == "code" and c.source.strip()
+            ]
             ran = [c for c in cells if c.execution_count]
-            errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
+            errors = [
+                o for c in cells for o in c.outputs if o.output_type == "error"
+            ]
             wanted = sum("raises-exception" in tags(c) for c in cells)
             assert len(errors) <= wanted, errors[0]["evalue"]
         assert page.locator(".jp-OutputArea-output").count(), "nothing is seen"
@@ -174,7 +222,10 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
         assert views == VIEWS.get(chapter, [])
         for kind in views:
             drive_view(page, kind)
-        live = any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
+        live = any(
+            "application/vnd.jupyter.widget-view+json" in data
+            for data in outputs
+        )
         assert live == (chapter == LIVE)
         sliders = drive_widgets(page, folder / "own.png") if live else 0
         assert not problems

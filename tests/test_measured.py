@@ -5,7 +5,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import (
+    new_code_cell,
+    new_markdown_cell,
+    new_notebook,
+    new_output,
+)
 
 from tools import measured
 
@@ -18,7 +23,10 @@ def book(tmp_path):
     """A book of one page and one chapter, with one stored result."""
     for name in ("book/results", "notebooks", "captionlib/assets/flickr8k"):
         (tmp_path / name).mkdir(parents=True)
-    scores = {"result": {"bleu4": 24.816, "images": 1000}, "rows": [{"seconds": 61}]}
+    scores = {
+        "result": {"bleu4": 24.816, "images": 1000},
+        "rows": [{"seconds": 61}],
+    }
     (tmp_path / "book/results/scores.json").write_text(json.dumps(scores))
     return tmp_path
 
@@ -30,7 +38,9 @@ def page(book: Path, text: str, grounds: str = "[]") -> list[str]:
     return measured.check(book)[0]
 
 
-def chapter(book: Path, prose: str, printed: str = "", code: str = "print()") -> list[str]:
+def chapter(
+    book: Path, prose: str, printed: str = "", code: str = "print()"
+) -> list[str]:
     """The problems of a book with one chapter."""
     cell = new_code_cell(code, outputs=[new_output("stream", text=printed)])
     notebook = new_notebook(cells=[new_markdown_cell(prose), cell])
@@ -41,7 +51,13 @@ def chapter(book: Path, prose: str, printed: str = "", code: str = "print()") ->
 def test_every_figure_of_the_book_rests_on_something():
     problems, counts = measured.check(ROOT)
     assert not problems
-    assert min(counts[kind] for kind in ("role", "generated", "filled", "output", "source")) > 0
+    assert (
+        min(
+            counts[kind]
+            for kind in ("role", "generated", "filled", "output", "source")
+        )
+        > 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,13 +112,19 @@ def test_what_is_none(book, text):
 
 def test_a_role_prints_what_is_stored(book):
     assert measured.stored("scores.json result.bleu4 .1f", book) == "24.8"
-    assert measured.stored("book/results/scores.json result.images ,", book) == "1,000"
+    assert (
+        measured.stored("book/results/scores.json result.images ,", book)
+        == "1,000"
+    )
     assert measured.stored("scores.json rows.0.seconds", book) == "61"
     assert measured.stored("scores.json rows.count", book) == "1"
     assert measured.stored("scores.json megabytes .3f", book) == "0.000"
     assert measured.stored("scores.json result.images ~1", book) == "1,000"
     assert measured.stored("= 2*3/4 .1f", book) == "1.5"
-    assert page(book, "BLEU-4 {measured}`scores.json result.bleu4 .1f`, here") == []
+    assert (
+        page(book, "BLEU-4 {measured}`scores.json result.bleu4 .1f`, here")
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,12 +141,19 @@ def test_a_role_that_reads_nothing_is_a_problem(book, spec):
 def test_what_a_tool_wrote_is_compared_elsewhere(book):
     between = "<!-- recipe: written by tools.results -->\n\n| 24.8 |\n\n<!-- recipe: end -->"
     assert page(book, between) == []
-    assert page(book, f"<!-- written by tools.gallery -->\n\n{between} 24.8") == []
+    assert (
+        page(book, f"<!-- written by tools.gallery -->\n\n{between} 24.8") == []
+    )
     assert len(page(book, between + "\n\nand 24.8")) == 1
 
 
 def test_a_chapter_may_say_what_it_printed(book):
-    assert chapter(book, "That is 0.324, or 128 ms.", "p 0.324 in 128.00 s and 128") == []
+    assert (
+        chapter(
+            book, "That is 0.324, or 128 ms.", "p 0.324 in 128.00 s and 128"
+        )
+        == []
+    )
     assert len(chapter(book, "That is 0.324.", "0.3241 and 10.324")) == 1
     assert chapter(book, "dropout of 0.25", code="x = f(0.25)") == []
     assert len(chapter(book, "dropout of 0.25", code="x = 1  # 0.25")) == 1
@@ -140,7 +169,9 @@ def test_a_short_number_needs_its_unit_beside_it(book):
 def test_a_named_source_is_enough_and_must_be_used(book):
     says = "- {says: ['it has 29.98 and 32.95'], because: its author}\n"
     assert page(book, "They say it has 29.98\nand 32.95.", says) == []
-    assert len(page(book, "They say it has 29.89 and 32.95.", says)) == 3  # both, and unused
+    assert (
+        len(page(book, "They say it has 29.89 and 32.95.", says)) == 3
+    )  # both, and unused
 
 
 def test_words_are_filled_in_from_what_is_stored(book):
@@ -150,19 +181,30 @@ def test_words_are_filled_in_from_what_is_stored(book):
     assert "should read 'BLEU-4 24.82'" in problems[0]
 
 
-@pytest.mark.parametrize(("printed", "problems"), [("4.9", 0), ("7.2", 1), ("none", 1)])
+@pytest.mark.parametrize(
+    ("printed", "problems"), [("4.9", 0), ("7.2", 1), ("none", 1)]
+)
 def test_a_rounded_word_is_held_against_an_output(book, printed, problems):
     (book / measured.GROUNDS).write_text(
         "- says: about five times as fast\n  pages: [notebooks/00_x.ipynb]\n"
         "  output: 'it is ([\\d.]+) times'\n  between: [4.5, 5.5]\n"
     )
-    found = chapter(book, "It is about five times as fast.", f"it is {printed} times as fast")
+    found = chapter(
+        book,
+        "It is about five times as fast.",
+        f"it is {printed} times as fast",
+    )
     assert len(found) == problems
 
 
 def test_arithmetic_and_the_size_of_a_package_are_computed(book):
-    says = "- {says: three times as many, sum: 14*14/(8*8), between: [2.9, 3.2]}\n"
+    says = (
+        "- {says: three times as many, sum: 14*14/(8*8), between: [2.9, 3.2]}\n"
+    )
     assert page(book, "three times as many", says) == []
-    assert len(page(book, "three times as many", says.replace("14*14", "16*16"))) == 1
+    assert (
+        len(page(book, "three times as many", says.replace("14*14", "16*16")))
+        == 1
+    )
     says = "- {says: 90 MB of it, installed: nbformat, between: [85, 95]}\n"
     assert "it is " in page(book, "90 MB of it", says)[0]

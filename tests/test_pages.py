@@ -36,14 +36,20 @@ def text(name: str) -> str:
 
 def blocks(page: Path, language: str) -> list[str]:
     """The page's fenced code in one language."""
-    return [code for kind, code in FENCE.findall(page.read_text()) if kind == language]
+    return [
+        code
+        for kind, code in FENCE.findall(page.read_text())
+        if kind == language
+    ]
 
 
 def commands() -> list[str]:
     """Every captionlib command that a page prints, continued lines joined."""
     shell = "\n".join(code for page in PAGES for code in blocks(page, "bash"))
     return [
-        line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("captionlib")
+        line
+        for line in shell.replace("\\\n", " ").splitlines()
+        if line.startswith("captionlib")
     ]
 
 
@@ -65,7 +71,9 @@ def answer(anchor: str) -> str:
     page = (BOOK / "faq.md").read_text(encoding="utf-8")
     assert page.count(f"({anchor})=\n### ") == 1
     rest = page.split(f"({anchor})=\n### ")[1]
-    return " ".join(re.split(r"^\([\w-]+\)=$|^## ", rest, flags=re.MULTILINE)[0].split())
+    return " ".join(
+        re.split(r"^\([\w-]+\)=$|^## ", rest, flags=re.MULTILINE)[0].split()
+    )
 
 
 @pytest.mark.parametrize("anchor", QUESTIONS)
@@ -109,18 +117,36 @@ FACTS = {
         "CC BY 4.0",
     ],
     "running.md": ["train2014", "val2014"],
-    "results.md": ["23.25", "24.29", "29.98", "32.95", "33.17", "19.5", "21.3", "24.3", "25.0"],
-    "welcome.md": ["convolutional and recurrent", "PyTorch", "where is it looking"],
+    "results.md": [
+        "23.25",
+        "24.29",
+        "29.98",
+        "32.95",
+        "33.17",
+        "19.5",
+        "21.3",
+        "24.3",
+        "25.0",
+    ],
+    "welcome.md": [
+        "convolutional and recurrent",
+        "PyTorch",
+        "where is it looking",
+    ],
 }
 
 
-@pytest.mark.parametrize(("page", "fact"), [(p, f) for p in FACTS for f in FACTS[p]])
+@pytest.mark.parametrize(
+    ("page", "fact"), [(p, f) for p in FACTS for f in FACTS[p]]
+)
 def test_the_originals_facts_have_their_place(page, fact):
     assert re.search(fact, text(page), re.IGNORECASE)
 
 
 def test_chapter_10_has_the_originals_settings():
-    prose = (ROOT / "notebooks" / "10_gpu_training.py").read_text(encoding="utf-8")
+    prose = (ROOT / "notebooks" / "10_gpu_training.py").read_text(
+        encoding="utf-8"
+    )
     for fact in ("80 | 32", "4e-4", "1e-4", "55 minutes | 2.5 hours", "Titan X (Pascal)", "13th",
                  "23.25 | 24.29", "29.98, 32.95 and 33.17"):  # fmt: skip
         assert fact in prose, fact
@@ -132,9 +158,13 @@ def test_chapter_10_has_the_originals_settings():
 def test_the_welcome_page_maps_every_chapter_to_its_module():
     page = (BOOK / "welcome.md").read_text(encoding="utf-8")
     for chapter in CHAPTERS:
-        module = jupytext.read(chapter).metadata.get("captionlib", {}).get("module")
+        module = (
+            jupytext.read(chapter).metadata.get("captionlib", {}).get("module")
+        )
         row = next(
-            line for line in page.splitlines() if f"notebooks/{chapter.stem}.ipynb) |" in line
+            line
+            for line in page.splitlines()
+            if f"notebooks/{chapter.stem}.ipynb) |" in line
         )
         assert row.startswith(f"| [{chapter.stem[:2]} ")
         assert row.endswith(f"| `captionlib.{module}` |" if module else "| – |")
@@ -148,7 +178,9 @@ def test_citations_resolve_and_the_list_of_keys_is_right():
     entries = parse_file(BOOK / "references.bib").entries
     cited = set()
     for path in [*PAGES, *CHAPTERS]:
-        for keys in re.findall(r"\{cite\}`([^`]+)`", path.read_text(encoding="utf-8")):
+        for keys in re.findall(
+            r"\{cite\}`([^`]+)`", path.read_text(encoding="utf-8")
+        ):
             cited |= {key.strip() for key in keys.split(",")}
     assert cited <= set(entries), cited - set(entries)
     head = (BOOK / "references.bib").read_text(encoding="utf-8").split("\n@")[0]
@@ -158,13 +190,21 @@ def test_citations_resolve_and_the_list_of_keys_is_right():
 def test_bibliography_entries_are_complete_and_keyed_by_first_author_and_year():
     for key, entry in parse_file(BOOK / "references.bib").entries.items():
         surname = "".join(entry.persons["author"][0].last_names).lower()
-        letters = re.sub(r"\{\\.\{?(\w)\}?\}|[^a-z]", r"\1", surname.replace("á", "a"))
+        letters = re.sub(
+            r"\{\\.\{?(\w)\}?\}|[^a-z]", r"\1", surname.replace("á", "a")
+        )
         assert key == f"{letters}{entry.fields['year']}"
         assert entry.fields["title"]
-        place = {"inproceedings": "booktitle", "article": "journal", "phdthesis": "school"}
+        place = {
+            "inproceedings": "booktitle",
+            "article": "journal",
+            "phdthesis": "school",
+        }
         assert entry.fields[place.get(entry.type, "url")]
         if "arXiv:" in entry.fields.get("note", ""):
-            assert entry.fields["url"].endswith(entry.fields["note"].removeprefix("arXiv:"))
+            assert entry.fields["url"].endswith(
+                entry.fields["note"].removeprefix("arXiv:")
+            )
 
 
 # -------------------------------------------------------------------------------------- pictures
@@ -179,11 +219,20 @@ def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
         pictures += re.findall(r"!\[(.*?)\]\((.*?)\)", content)
         for alt, link in pictures:
             assert (page.parent / link).is_file()
-            assert len(alt.split()) >= 12, f"{page.name}: {link}: alt text too short"
+            assert len(alt.split()) >= 12, (
+                f"{page.name}: {link}: alt text too short"
+            )
             shown.add(Path(link).name)
-    drawn = {f"{name}.svg" for name in draw.FIGURES} | {"first-look.jpg", "bench.svg"}
-    photographs = json.loads((BOOK / "gallery" / "photographs.json").read_text(encoding="utf-8"))
-    assert shown <= drawn | {gallery.figure_of(each["file"]) for each in photographs}
+    drawn = {f"{name}.svg" for name in draw.FIGURES} | {
+        "first-look.jpg",
+        "bench.svg",
+    }
+    photographs = json.loads(
+        (BOOK / "gallery" / "photographs.json").read_text(encoding="utf-8")
+    )
+    assert shown <= drawn | {
+        gallery.figure_of(each["file"]) for each in photographs
+    }
 
 
 @pytest.mark.parametrize("name", draw.FIGURES)
@@ -193,7 +242,9 @@ def test_a_stored_picture_is_what_the_code_draws(name):
     number = re.compile(r"-?\d+\.\d+")
     now, then = (number.split(text) for text in (draw.svg(name), stored))
     assert now == then, "run python book/figures/draw.py"
-    pairs = zip(number.findall(draw.svg(name)), number.findall(stored), strict=True)
+    pairs = zip(
+        number.findall(draw.svg(name)), number.findall(stored), strict=True
+    )
     assert all(abs(float(a) - float(b)) < 0.01 for a, b in pairs)
 
 
@@ -206,7 +257,9 @@ def test_pictures_have_shapes_and_colours_for_the_dark():
         used = set(re.findall(r"var\(--([a-z-]+), #", body))
         assert used <= set(re.findall(r"--([a-z-]+):#", style))
         assert {"ground", "ink"} <= used
-        bare = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", body)) - {"#ffffff"}
+        bare = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", body)) - {
+            "#ffffff"
+        }
         assert not bare, f"{name}: {bare} would stay as they are in the dark"
 
 
@@ -219,7 +272,9 @@ def test_the_toy_picture_is_what_the_toy_captioner_says(tmp_path):
         np.asarray(Image.open(folder / "first-look.jpg"), dtype=float)
         for folder in (BOOK / "figures", tmp_path)
     )
-    assert stored.shape == drawn.shape and np.abs(stored - drawn).mean() < 0.2, "draw it anew"
+    assert (
+        stored.shape == drawn.shape and np.abs(stored - drawn).mean() < 0.2
+    ), "draw it anew"
 
 
 def test_the_pictures_have_a_white_ground_and_no_date():
@@ -252,11 +307,15 @@ def test_the_make_targets_of_the_pages_exist():
     named = set(re.findall(r"(?:`|^)make ([a-z-]+)", prose, re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert {"book", "test", "lab"} <= named <= targets
-    printed = set(re.findall(r"\| `make ([a-z-]+)` \|", (BOOK / "running.md").read_text()))
+    printed = set(
+        re.findall(r"\| `make ([a-z-]+)` \|", (BOOK / "running.md").read_text())
+    )
     assert printed == targets - {"help"}
 
 
-def test_the_python_of_the_questions_runs_as_printed(tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_questions_runs_as_printed(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     names = {}
     for code in blocks(BOOK / "faq.md", "python"):
@@ -270,7 +329,9 @@ def test_the_python_of_the_questions_runs_as_printed(tmp_path, monkeypatch, caps
     ]  # fmt: skip
 
 
-def test_the_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_readme_runs_as_printed(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     shutil.copy(ASSETS / "photograph.jpg", "photo.jpg")
     names = {}
@@ -278,7 +339,10 @@ def test_the_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch, capsys)
         exec(compile(code, "README.md", "exec"), names)
     said = capsys.readouterr().out.strip()
     assert said == names["caption"].text
-    for page in (BOOK / "welcome.md", ROOT / "README.md"):  # what their first picture shows
+    for page in (
+        BOOK / "welcome.md",
+        ROOT / "README.md",
+    ):  # what their first picture shows
         assert said in page.read_text(encoding="utf-8").lower()
 
 
@@ -287,7 +351,11 @@ def test_the_example_of_ones_own_data_is_one_we_read(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "cat.jpg")
     (tmp_path / "garden.json").write_text(example)
     (record,) = read_karpathy(tmp_path / "garden.json", tmp_path)
-    assert (record.dataset, record.split, len(record.captions)) == ("garden", "TRAIN", 2)
+    assert (record.dataset, record.split, len(record.captions)) == (
+        "garden",
+        "TRAIN",
+        2,
+    )
 
 
 # --------------------------------------------------------------------------------------- results
@@ -307,7 +375,9 @@ def stored(beam: int, bleu4: float, **search) -> dict:
             "decoder_dim": 512,
             "attention_dim": 512,
         },
-        "training": {"training": {"seed": 7, "epoch": 2, "bleu4": 18.0, "nats": 2.5}},
+        "training": {
+            "training": {"seed": 7, "epoch": 2, "bleu4": 18.0, "nats": 2.5}
+        },
         "versions": {"torch": "2.9.1"},
     }
 
@@ -324,7 +394,10 @@ def test_results_are_tabled_by_beam_with_where_they_came_from(tmp_path):
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     row = {"train_seconds": 55.0, "evaluate_seconds": 5.0, "nats": 2.5}
-    log = [{"epoch": 1, "bleu4": 15.0, **row}, {"epoch": 2, "bleu4": 18.0, **row}]
+    log = [
+        {"epoch": 1, "bleu4": 15.0, **row},
+        {"epoch": 2, "bleu4": 18.0, **row},
+    ]
     log[1] |= {"train_seconds": 55.0}
     first = stored(1, 1.0)
     first["training"]["training"] |= log[1]
@@ -332,7 +405,9 @@ def test_results_are_tabled_by_beam_with_where_they_came_from(tmp_path):
         content = json.loads(path.read_text())
         content["training"] = first["training"]
         path.write_text(json.dumps(content))
-    (tmp_path / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (tmp_path / "run.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in log)
+    )
     said = results.render(tmp_path).replace("\u2060", "")
     assert "Flickr8k, validation split, 1,000 images" in said
     beams = re.findall(r"^\| (\d[^|]*) \| 12\.3[45] \|", said, re.MULTILINE)
@@ -354,9 +429,16 @@ def test_a_changed_figure_on_the_page_is_noticed(tmp_path):
 
 
 def audited() -> dict:
-    rows = {name: {"bleu4": 1.0, "difference": 0.0, "interval": [0, 0]} for name in results.HABITS}
+    rows = {
+        name: {"bleu4": 1.0, "difference": 0.0, "interval": [0, 0]}
+        for name in results.HABITS
+    }
     rows["end"] = {"bleu4": 22.5, "difference": 3.456, "interval": [2.5, 4.5]}
-    rows["cut"] = {"bleu4": 18.5, "difference": -0.504, "interval": [-1.25, -0.001]}
+    rows["cut"] = {
+        "bleu4": 18.5,
+        "difference": -0.504,
+        "interval": [-1.25, -0.001],
+    }
     counts = {
         "images": 1000,
         "references": 5,
@@ -376,7 +458,12 @@ def audited() -> dict:
         "repeated_as_images": [18.5, 19.6],
         "counts": counts,
     }
-    data = {"dataset": "flickr8k", "split": "val", "counted": ["train", "val"], "min_word_freq": 5}
+    data = {
+        "dataset": "flickr8k",
+        "split": "val",
+        "counted": ["train", "val"],
+        "min_word_freq": 5,
+    }
     return stored(1, 19.01) | {"data": data, "audit": audit}
 
 
@@ -385,26 +472,40 @@ def test_an_audit_is_tabled_in_its_chapter(tmp_path):
     (book / "results").mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
     chapter = tmp_path / results.CHAPTER
-    empty = f"# before\n#\n{results.HABITS_BEGIN}\n{results.HABITS_END}\n# after\n"
+    empty = (
+        f"# before\n#\n{results.HABITS_BEGIN}\n{results.HABITS_END}\n# after\n"
+    )
     chapter.write_text(empty)
-    page = results.replace(f"{results.BEGIN}\n{results.END}", results.render(book / "results"))
+    page = results.replace(
+        f"{results.BEGIN}\n{results.END}", results.render(book / "results")
+    )
     (book / "results.md").write_text(page)
     assert not results.stale(book)  # no audit yet, and nothing said
     content = audited()
     del content["result"]
     (book / "results" / "habits.json").write_text(json.dumps(content))
-    assert results.stale(book) == [chapter]  # and the page of results goes without it
+    assert results.stale(book) == [
+        chapter
+    ]  # and the page of results goes without it
     script = results.pages(book)[chapter]
     assert script.startswith("# before") and script.endswith("# after\n")
     assert all(line.startswith("#") for line in script.splitlines())
     said = script.replace("\u2060", "")
-    assert "BLEU-4 of 19.01" in said and "Flickr8k, validation split, 1,000 images" in said
+    assert (
+        "BLEU-4 of 19.01" in said
+        and "Flickr8k, validation split, 1,000 images" in said
+    )
     assert "| `<end>` stays, on both sides | +3.46 | +2.50 to +4.50 |" in said
-    assert "| cut at the true length | \u22120.50 | \u22121.25 to 0.00 |" in said
+    assert (
+        "| cut at the true length | \u22120.50 | \u22121.25 to 0.00 |" in said
+    )
     for label in results.HABITS.values():
         assert said.count(f"| {label} |") == 1
     assert "1,000 of 50,000 (2.0%)" in said and "400 of 50,000 (0.8%)" in said
-    assert "train and validation captions" in said and "would read 18.5–19.6" in said
+    assert (
+        "train and validation captions" in said
+        and "would read 18.5–19.6" in said
+    )
     assert "seed 7" in said and "torch 2.9.1" in said
     chapter.write_text(script)
     assert not results.stale(book)
@@ -421,10 +522,16 @@ def test_the_table_of_data_sets_is_what_download_reads():
     page = (ROOT / "book" / "data.md").read_text(encoding="utf-8")
     stored = json.loads((ROOT / data_sets.FILE).read_text(encoding="utf-8"))
     assert data_sets.render(stored).strip() in page
-    archives = [stored["captions"], *(a for d in stored["sets"].values() for a in d["archives"])]
+    archives = [
+        stored["captions"],
+        *(a for d in stored["sets"].values() for a in d["archives"]),
+    ]
     assert len(archives) >= 5
     changed = json.loads(json.dumps(stored))
     for archive in archives:
-        assert archive["checksum"].split(":")[1][:8] in page and archive["file"] in page
+        assert (
+            archive["checksum"].split(":")[1][:8] in page
+            and archive["file"] in page
+        )
     changed["sets"]["coco"]["archives"][0]["bytes"] *= 2
     assert data_sets.render(changed).strip() not in page

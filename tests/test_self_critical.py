@@ -19,7 +19,9 @@ SENTENCES = [
     ["the red mat", "a red mat", "a mat"],
     ["a dog sits on the mat", "the dog sits", "a dog on a mat"],
 ]
-SETTINGS = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-2, schedule="one_cycle")
+SETTINGS = TrainConfig(
+    epochs=2, batch_size=4, learning_rate=1e-2, schedule="one_cycle"
+)
 
 
 class Corpus(Dataset):
@@ -27,12 +29,17 @@ class Corpus(Dataset):
 
     def __init__(self):
         self.vocabulary = Vocabulary.build([WORDS], min_word_freq=1)
-        self.features = torch.randn(4, 5, 1280, generator=torch.Generator().manual_seed(0))
+        self.features = torch.randn(
+            4, 5, 1280, generator=torch.Generator().manual_seed(0)
+        )
         encoded = [
-            [self.vocabulary.encode(text.split(), 6) for text in texts] for texts in SENTENCES
+            [self.vocabulary.encode(text.split(), 6) for text in texts]
+            for texts in SENTENCES
         ]
         self.captions = torch.tensor(encoded)
-        self.lengths = torch.tensor([[len(t.split()) + 2 for t in texts] for texts in SENTENCES])
+        self.lengths = torch.tensor(
+            [[len(t.split()) + 2 for t in texts] for texts in SENTENCES]
+        )
 
     def __len__(self):
         return 4
@@ -48,36 +55,59 @@ def corpus():
 
 def make(corpus, **options):
     torch.manual_seed(0)
-    config = ModelConfig(attention_dim=8, embed_dim=8, decoder_dim=16, dropout=0.0)
+    config = ModelConfig(
+        attention_dim=8, embed_dim=8, decoder_dim=16, dropout=0.0
+    )
     model = CaptionModel(config, corpus.vocabulary)
     options = {"samples": 4, "max_words": 6} | options
-    return model, SelfCritical(corpus.captions, corpus.lengths, corpus.vocabulary, **options)
+    return model, SelfCritical(
+        corpus.captions, corpus.lengths, corpus.vocabulary, **options
+    )
 
 
 def batch(corpus, *numbers):
     items = [corpus[i] for i in numbers]
-    features, captions, lengths = (torch.stack(part) for part in zip(*items, strict=True))
+    features, captions, lengths = (
+        torch.stack(part) for part in zip(*items, strict=True)
+    )
     return features, captions.flatten(0, 1), lengths.flatten()
 
 
 def test_advantage_is_the_excess_over_the_mean_of_the_others():
     scores = np.random.default_rng(0).random((3, 5))
-    expected = [[row[i] - np.delete(row, i).mean() for i in range(5)] for row in scores]
+    expected = [
+        [row[i] - np.delete(row, i).mean() for i in range(5)] for row in scores
+    ]
     np.testing.assert_allclose(advantages(scores), expected)
     np.testing.assert_allclose(advantages(scores).sum(axis=1), 0, atol=1e-12)
 
 
-def test_captions_are_scored_against_their_images_references(corpus, monkeypatch):
+def test_captions_are_scored_against_their_images_references(
+    corpus, monkeypatch
+):
     model, objective = make(corpus)
     v = corpus.vocabulary
-    texts = ["a dog runs", "a mat", "the cat", "a dog runs", "a cat sits", "mat", "a", "the dog"]
-    written = [v.encode(text.split(), 6)[: len(text.split()) + 2] for text in texts]
+    texts = [
+        "a dog runs",
+        "a mat",
+        "the cat",
+        "a dog runs",
+        "a cat sits",
+        "mat",
+        "a",
+        "the dog",
+    ]
+    written = [
+        v.encode(text.split(), 6)[: len(text.split()) + 2] for text in texts
+    ]
     monkeypatch.setattr(objective, "_write", lambda *_: written)
     loss, words = objective(model, *batch(corpus, 3, 1), SETTINGS)
     assert words == sum(len(ids) - 1 for ids in written)
 
     # By hand: every image's references in full, the captions of images 3 and 1 one at a time.
-    references = [[[*text.split(), "<end>"] for text in texts] for texts in SENTENCES]
+    references = [
+        [[*text.split(), "<end>"] for text in texts] for texts in SENTENCES
+    ]
     scores = np.empty((2, 4))
     for k, text in enumerate(texts):
         image = (3, 1)[k // 4]
@@ -87,7 +117,9 @@ def test_captions_are_scored_against_their_images_references(corpus, monkeypatch
     assert_close(loss.reward.item(), scores.mean())
 
     total, nats = 0.0, 0.0
-    for k, (ids, gain) in enumerate(zip(written, advantages(scores).ravel() / 100, strict=True)):
+    for k, (ids, gain) in enumerate(
+        zip(written, advantages(scores).ravel() / 100, strict=True)
+    ):
         features = corpus.features[(3, 1)[k // 4]][None]
         output = model(features, torch.tensor([ids]), torch.tensor([len(ids)]))
         logits = output.logits.data.clone()
@@ -108,12 +140,16 @@ def test_captions_come_from_the_model_and_hold_no_unknown_word(corpus):
     for ids in samples:
         assert ids[0] == v.start and not {v.unk, v.pad, v.start} & set(ids[1:])
         assert v.end not in ids[:-1] and len(ids) <= 5
-        assert ids[-1] == v.end or len(ids) == 4  # cut off: three words and no end
+        assert (
+            ids[-1] == v.end or len(ids) == 4
+        )  # cut off: three words and no end
     firsts = np.bincount([ids[1] for ids in samples], minlength=len(v)) / 200
     with torch.no_grad():
         model.eval()
         grid = model.decoder.grid(model.encode(corpus.features[:1]))
-        state, _ = model.decoder.step(torch.tensor([v.start]), model.decoder.init_state(grid), grid)
+        state, _ = model.decoder.step(
+            torch.tensor([v.start]), model.decoder.init_state(grid), grid
+        )
         logits = model.decoder.word_logits(state.hidden)[0]
     logits[[v.start, v.pad, v.unk]] = -torch.inf
     # The largest of 12 gaps between shares of 200 draws and their probabilities

@@ -68,7 +68,13 @@ def test_true_comments_are_counted(watched):
     watch = watched(MODULE)
     assert not watch.problems
     times = {comment.text: count for comment, count in watch.checked.items()}
-    assert times == {"# (N, E)": 1, "# (N,)": 1, "# (N, 2E)": 1, "# (E,)": 3, "# (N - 1, E + E)": 1}
+    assert times == {
+        "# (N, E)": 1,
+        "# (N,)": 1,
+        "# (N, 2E)": 1,
+        "# (E,)": 3,
+        "# (N - 1, E + E)": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,11 +92,15 @@ def test_true_comments_are_counted(watched):
 def test_a_wrong_comment_is_noticed(watched, right, wrong):
     assert MODULE.count(right) == 1
     watch = watched(MODULE.replace(right, wrong))
-    assert len(watch.problems) == 1 and wrong.split(" int64")[0] in next(iter(watch.problems))
+    assert len(watch.problems) == 1 and wrong.split(" int64")[0] in next(
+        iter(watch.problems)
+    )
 
 
 def test_letters_of_a_tuple_agree_with_each_other(watched):
-    watch = watched(MODULE.replace("Pair(rows, rows[:, 0])", "Pair(rows, rows[0, :])"))
+    watch = watched(
+        MODULE.replace("Pair(rows, rows[:, 0])", "Pair(rows, rows[0, :])")
+    )
     assert len(watch.problems) == 1 and "N is 3" in next(iter(watch.problems))
 
 

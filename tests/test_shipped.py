@@ -34,7 +34,9 @@ def test_it_is_small_and_holds_what_a_model_folder_holds():
     assert sum(files.values()) < 25e6
 
 
-def test_it_never_says_unknown_and_its_words_come_from_the_train_split(captioner, stored):
+def test_it_never_says_unknown_and_its_words_come_from_the_train_split(
+    captioner, stored
+):
     assert captioner.search.forbid_unk
     data = stored["metrics"]["validation"]
     assert data["data"].startswith("flickr8k_") and data["split"] == "VAL"
@@ -57,7 +59,14 @@ def test_a_caption_of_the_packaged_photograph(captioner):
 
 def test_it_runs_where_nothing_can_be_reached_or_written(tmp_path):
     """A real second process: no network, an empty home, another folder."""
-    command = [sys.executable, "-m", "captionlib.cli", "caption", str(PHOTOGRAPH), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "captionlib.cli",
+        "caption",
+        str(PHOTOGRAPH),
+        "--json",
+    ]
     cut = ["unshare", "--user", "--net", "--map-root-user"]
     if subprocess.run([*cut, "true"], capture_output=True).returncode:
         cut = []  # where namespaces are forbidden, the variables below have to do
@@ -70,11 +79,19 @@ def test_it_runs_where_nothing_can_be_reached_or_written(tmp_path):
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
     done = subprocess.run(
-        [*cut, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [*cut, *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["text"] == " ".join(said["words"]) and said["finished"] and done.stderr == ""
+    assert (
+        said["text"] == " ".join(said["words"])
+        and said["finished"]
+        and done.stderr == ""
+    )
 
 
 def test_the_card_says_what_the_package_holds(stored):
@@ -82,18 +99,34 @@ def test_the_card_says_what_the_package_holds(stored):
     scores = stored["metrics"]["validation"]
     for name in ("bleu4", "cider_d"):
         low, high = scores["intervals"][name]
-        assert f"{scores[name]:.2f}" in card and f"{low:.1f} to {high:.1f}" in card, name
-    for section in ("Data and its terms", "Training", "What it gets wrong", "must not be used"):
+        assert (
+            f"{scores[name]:.2f}" in card and f"{low:.1f} to {high:.1f}" in card
+        ), name
+    for section in (
+        "Data and its terms",
+        "Training",
+        "What it gets wrong",
+        "must not be used",
+    ):
         assert section in card
 
 
 @pytest.mark.skipif(
-    "FLICKR8K_DIR" not in os.environ, reason="Flickr8k's terms keep its photographs out of git"
+    "FLICKR8K_DIR" not in os.environ,
+    reason="Flickr8k's terms keep its photographs out of git",
 )
 def test_evaluate_reproduces_the_card(stored):
     """The whole validation split through the command line."""
     folder = Path(os.environ["FLICKR8K_DIR"])
-    command = [sys.executable, "-m", "captionlib.cli", "evaluate", "--split", "val", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "captionlib.cli",
+        "evaluate",
+        "--split",
+        "val",
+        "--json",
+    ]
     command += ["--karpathy-json", str(folder / "dataset_flickr8k.json")]
     command += ["--images", str(folder / "Flicker8k_Dataset")]
     done = subprocess.run(command, capture_output=True, text=True)

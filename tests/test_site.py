@@ -36,13 +36,17 @@ REACHED = """() => [...document.querySelectorAll('pre, .cell_output > .output')]
 def pages() -> list[str]:
     """Every page of the site, as its address below the site's folder."""
     found = (path.relative_to(SITE) for path in SITE.rglob("*.html"))
-    return sorted(path.as_posix() for path in found if path.parts[0] not in SHARED)
+    return sorted(
+        path.as_posix() for path in found if path.parts[0] not in SHARED
+    )
 
 
 class Visit:
     """A page opened in a window of its own, and what went wrong while it loaded."""
 
-    def __init__(self, browser, address: str, theme: str = "light", width: int = 1280):
+    def __init__(
+        self, browser, address: str, theme: str = "light", width: int = 1280
+    ):
         if not (SITE / "index.html").exists():
             pytest.exit("There is no built site: run `make book` first.", 1)
         self.address = address
@@ -52,12 +56,19 @@ class Visit:
         self.context = browser.new_context(
             viewport=size, color_scheme=theme, reduced_motion="reduce"
         )
-        self.context.set_default_timeout(90_000)  # milliseconds; the machine may be busy
+        self.context.set_default_timeout(
+            90_000
+        )  # milliseconds; the machine may be busy
         self.page = self.context.new_page()
         self.page.on("console", self.hear)
-        self.page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+        self.page.on(
+            "pageerror",
+            lambda error: self.problems.append(f"script error: {error}"),
+        )
         self.page.on("request", self.watch)
-        self.page.on("requestfailed", lambda r: self.problems.append(f"failed: {r.url}"))
+        self.page.on(
+            "requestfailed", lambda r: self.problems.append(f"failed: {r.url}")
+        )
         self.page.goto(f"{SITE.as_uri()}/{address}", wait_until="load")
         if address != "index.html":  # that one only leads on
             self.settle()
@@ -86,7 +97,11 @@ class Visit:
     def weight(self) -> int:
         """Bytes of the page and what it loaded, without what all pages share."""
         paths = [Path(url2pathname(urlsplit(url).path)) for url in self.loaded]
-        own = [path for path in paths if path.relative_to(SITE).parts[0] not in SHARED]
+        own = [
+            path
+            for path in paths
+            if path.relative_to(SITE).parts[0] not in SHARED
+        ]
         return sum(path.stat().st_size for path in own)
 
     def resize(self, width: int) -> None:
@@ -159,7 +174,9 @@ def violations(visit: Visit) -> list[str]:
     """What axe-core has to say about a page, one line for each element."""
     from axe_playwright_python.sync_playwright import Axe
 
-    visit.page.add_style_tag(content="* { transition: none !important }")  # no colour on its way
+    visit.page.add_style_tag(
+        content="* { transition: none !important }"
+    )  # no colour on its way
     visit.settle()
     visit.ask(THIN)
     # Without `preload` it doesn't fetch the style sheets again, which a page on disk may not.
@@ -174,20 +191,32 @@ def violations(visit: Visit) -> list[str]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("address", [page for page in pages() if page != "index.html"])
+@pytest.mark.parametrize(
+    "address", [page for page in pages() if page != "index.html"]
+)
 def test_page(browser, tally, address, theme):
     for width in WIDTHS:
         with Visit(browser, address, theme, width) as visit:
             seen = visit.ask(LOOK)
             assert not seen["noAlt"], "pictures whose alt text says nothing"
             assert not seen["broken"], "pictures that do not show"
-            assert seen["sideways"] <= 0, f"at width {width} the page scrolls sideways"
+            assert seen["sideways"] <= 0, (
+                f"at width {width} the page scrolls sideways"
+            )
             assert not seen["badMath"] and not seen["rawMath"]
-            assert (seen["page"] > 200) if theme == "light" else (seen["page"] < 60)
+            assert (
+                (seen["page"] > 200)
+                if theme == "light"
+                else (seen["page"] < 60)
+            )
             if theme == "dark":
-                assert not [frame for frame in seen["frames"] if frame and frame > 120]
+                assert not [
+                    frame for frame in seen["frames"] if frame and frame > 120
+                ]
             if address != "search.html":
-                assert seen["searches"] == 1, f"{seen['searches']} search bars at width {width}"
+                assert seen["searches"] == 1, (
+                    f"{seen['searches']} search bars at width {width}"
+                )
             if width == WIDTHS[-1]:
                 check_large_and_paper(visit)
             found = violations(visit)
@@ -201,7 +230,9 @@ def check_large_and_paper(visit: Visit) -> None:
     """An open page fits the largest screen and a sheet of paper, and is left as it was."""
     width = visit.page.viewport_size["width"]
     visit.resize(WIDEST)
-    assert visit.ask(SIDEWAYS) <= 0, f"at width {WIDEST} the page scrolls sideways"
+    assert visit.ask(SIDEWAYS) <= 0, (
+        f"at width {WIDEST} the page scrolls sideways"
+    )
     visit.page.emulate_media(media="print")
     visit.resize(PAPER)
     printed = visit.ask(ON_PAPER)
@@ -234,7 +265,8 @@ def test_the_front_door_leads_to_the_first_page(browser):
 
 
 @pytest.mark.parametrize(
-    ("word", "page"), [("attention", "notebooks/03_"), ("brevity", "notebooks/07_")]
+    ("word", "page"),
+    [("attention", "notebooks/03_"), ("brevity", "notebooks/07_")],
 )
 def test_search_finds_a_word(browser, word, page):
     with Visit(browser, "book/concepts.html") as visit:
@@ -252,7 +284,12 @@ def test_search_finds_a_word(browser, word, page):
         assert not visit.problems
     assert [link for link in found if page in link]
     assert all(
-        (SITE / unquote(link.split("/_build/html/")[1]).split("#")[0].split("?")[0]).exists()
+        (
+            SITE
+            / unquote(link.split("/_build/html/")[1])
+            .split("#")[0]
+            .split("?")[0]
+        ).exists()
         for link in found
     )
 
@@ -265,11 +302,17 @@ def test_a_word_that_is_nowhere_is_not_found(browser):
 
 
 def test_a_chapter_opens_in_colab(browser):
-    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"][
+        "url"
+    ]
     target = url.replace("github.com", "colab.research.google.com/github")
     with Visit(browser, "notebooks/03_attention.html") as visit:
-        links = visit.ask("() => [...document.querySelectorAll('a')].map(a => a.href)")
-    assert links.count(f"{target}/blob/main/notebooks/03_attention.ipynb") >= 2  # button, badge
+        links = visit.ask(
+            "() => [...document.querySelectorAll('a')].map(a => a.href)"
+        )
+    assert (
+        links.count(f"{target}/blob/main/notebooks/03_attention.ipynb") >= 2
+    )  # button, badge
 
 
 def theme(visit: Visit) -> str:
@@ -319,7 +362,11 @@ def test_links_within_the_site_resolve(tally):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = (
+                (path.parent / unquote(parts.path)).resolve()
+                if parts.path
+                else path
+            )
             if not target.exists():
                 lost.append(f"{path.name}: {link}")
             elif parts.fragment and target in known:
@@ -332,11 +379,15 @@ def test_links_within_the_site_resolve(tally):
 def test_the_measured_times_are_on_the_pages():
     for path in sorted(SITE.glob("notebooks/[0-9]*.html")):
         text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8"))
-        assert re.search(r"about [\d.]+ (second|minute)s? on \d+ processor cores", text), path.name
+        assert re.search(
+            r"about [\d.]+ (second|minute)s? on \d+ processor cores", text
+        ), path.name
 
 
 @pytest.mark.parametrize("width", [390, 800, 1000, 1199, 1200, 1920])
-@pytest.mark.parametrize("address", ["book/concepts.html", "notebooks/04_decoder.html"])
+@pytest.mark.parametrize(
+    "address", ["book/concepts.html", "notebooks/04_decoder.html"]
+)
 def test_notes_in_the_margin_are_inside_the_window(browser, address, width):
     with Visit(browser, address, width=width) as visit:
         notes = visit.ask(

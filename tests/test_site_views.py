@@ -21,20 +21,28 @@ SITE = test_site.SITE
 
 KINDS = ("attention", "beam", "bleu", "packed")
 STEPPED = ("attention", "beam", "packed")
-WORDS = "a the dog dog's cat runs on green grass, it’s élan naïve 2 dogs".split()
+WORDS = (
+    "a the dog dog's cat runs on green grass, it’s élan naïve 2 dogs".split()
+)
 
 
 @cache
 def page_of(kind: str) -> str:
     """The first page that shows a view of this kind."""
-    with_it = (p for p in sorted(SITE.rglob("*.html")) if f'data-kind="{kind}"' in p.read_text())
+    with_it = (
+        p
+        for p in sorted(SITE.rglob("*.html"))
+        if f'data-kind="{kind}"' in p.read_text()
+    )
     return next(with_it).relative_to(SITE).as_posix()
 
 
 class View(test_site.Visit):
     """The first view of a kind, in the page that holds it."""
 
-    def __init__(self, browser, kind: str, theme: str = "light", width: int = 1280):
+    def __init__(
+        self, browser, kind: str, theme: str = "light", width: int = 1280
+    ):
         super().__init__(browser, page_of(kind), theme, width)
         self.page.emulate_media(reduced_motion="reduce", color_scheme=theme)
         self.root = self.page.locator(f'.clv[data-kind="{kind}"]').first
@@ -67,7 +75,9 @@ def test_a_view_fits_the_page_in_either_theme(browser, kind, theme):
                 page: document.documentElement.scrollWidth - innerWidth,
                 paper: getComputedStyle(e).backgroundColor.match(/\\d+/g).map(Number)})"""
             )
-            assert looks["inside"] and looks["wide"] <= 0 and looks["page"] <= 0, (width, looks)
+            assert (
+                looks["inside"] and looks["wide"] <= 0 and looks["page"] <= 0
+            ), (width, looks)
             assert (max(looks["paper"]) < 60) == (theme == "dark")
             small = view.root.evaluate(
                 """e => [...e.querySelectorAll('button, select, input')].filter(b => {
@@ -94,7 +104,9 @@ def test_tab_reaches_every_control_and_shows_where_it_is(browser, kind):
                 break
             assert outline != "none"
             reached += 1
-        controls = view.root.locator("button:visible, input:visible, select:visible")
+        controls = view.root.locator(
+            "button:visible, input:visible, select:visible"
+        )
         regions = view.root.locator("[tabindex='0']:visible")
         assert reached == controls.count() + regions.count() >= 2
 
@@ -108,15 +120,22 @@ def test_a_view_is_stepped_by_keyboard(browser, kind):
         assert view.step() == 0 and view.status() == view.data["says"][0]
         view.press("ArrowRight", "ArrowRight")
         assert view.step() == 2 and view.status() == view.data["says"][2]
-        valuetext = view.root.locator("input[type=range]").get_attribute("aria-valuetext")
-        assert valuetext.startswith("word 3" if kind == "attention" else view.data["names"][2])
+        valuetext = view.root.locator("input[type=range]").get_attribute(
+            "aria-valuetext"
+        )
+        assert valuetext.startswith(
+            "word 3" if kind == "attention" else view.data["names"][2]
+        )
         view.focus("[data-go=back]")
         view.press("Enter")
         assert view.step() == 1
         view.focus("[data-go=last]")
         view.press("Space")
         assert view.step() == last and view.status() == view.data["says"][last]
-        assert view.root.locator("[data-go=next]").get_attribute("aria-disabled") == "true"
+        assert (
+            view.root.locator("[data-go=next]").get_attribute("aria-disabled")
+            == "true"
+        )
         view.focus("[data-go=next]")
         view.press("Enter")
         assert view.step() == last  # nothing lies behind the end
@@ -169,11 +188,16 @@ def test_the_large_picture_is_the_words_map(browser, smooth):
             view.focus(f".clv-sheet li:nth-child({word + 1}) button")
             view.press("Enter")
             dark = veil(view)
-            drawn = [upsample_alpha(each, dark.shape, smooth=smooth) for each in maps]
+            drawn = [
+                upsample_alpha(each, dark.shape, smooth=smooth) for each in maps
+            ]
             light = np.sqrt(drawn[word] / max(each.max() for each in drawn))
             np.testing.assert_allclose(dark, 1 - light, atol=1.5 / 215)
             pressed = view.root.locator("[aria-pressed=true]")
-            assert pressed.count() == 1 and view.data["words"][word] in pressed.text_content()
+            assert (
+                pressed.count() == 1
+                and view.data["words"][word] in pressed.text_content()
+            )
 
 
 def test_two_words_are_compared(browser):
@@ -186,8 +210,12 @@ def test_two_words_are_compared(browser):
         view.press("Home")
         assert figures.count() == 2
         assert view.data["words"][1] in figures.nth(1).text_content()
-        first, second = (np.array(each) / np.sum(each) for each in view.data["maps"][:2])
-        assert f"distance is {abs(first - second).sum() / 2:.2f}:" in view.status()
+        first, second = (
+            np.array(each) / np.sum(each) for each in view.data["maps"][:2]
+        )
+        assert (
+            f"distance is {abs(first - second).sum() / 2:.2f}:" in view.status()
+        )
 
 
 # ------------------------------------------------------------------------------------ beam search
@@ -205,14 +233,16 @@ def test_the_tree_grows_with_the_steps(browser):
             assert max(born) == step and set(born) == set(range(step + 1))
             dead = view.root.locator(".clv-tree .dead").count()
             until = view.root.locator("[data-until]").evaluate_all(
-                "(nodes, t) => nodes.filter(n => Number(n.dataset.until) < t).length", step
+                "(nodes, t) => nodes.filter(n => Number(n.dataset.until) < t).length",
+                step,
             )
             assert dead == until
             rows = view.root.locator(".clv-beams li:visible")
             assert rows.count() == born.count(step)
             view.press("ArrowRight")
         assert (
-            view.root.locator(".clv-tree .won").count() == view.root.locator("[data-won]").count()
+            view.root.locator(".clv-tree .won").count()
+            == view.root.locator("[data-won]").count()
         )
 
 
@@ -225,16 +255,23 @@ def test_the_batch_is_sorted_and_worked_through(browser):
         rows = view.root.locator("tbody th")
         view.focus("input[type=range]")
         view.press("Home")
-        assert rows.all_text_contents() == [f"caption {i + 1}" for i in range(len(order))]
+        assert rows.all_text_contents() == [
+            f"caption {i + 1}" for i in range(len(order))
+        ]
         view.press("ArrowRight")
         assert rows.all_text_contents() == [f"caption {i + 1}" for i in order]
         for t, size in enumerate(sizes):
             view.press("ArrowRight")
             assert view.root.locator("td.now").count() == size
             assert view.root.locator(".clv-packed .now").count() == size
-            assert view.root.locator(".clv-packed li:not(.later)").count() == sum(sizes[: t + 1])
+            assert view.root.locator(
+                ".clv-packed li:not(.later)"
+            ).count() == sum(sizes[: t + 1])
             shown = view.root.locator("tfoot td").all_text_contents()
-            assert shown == [*map(str, sizes[: t + 1]), *["·"] * (len(sizes) - t - 1)]
+            assert shown == [
+                *map(str, sizes[: t + 1]),
+                *["·"] * (len(sizes) - t - 1),
+            ]
         view.press("ArrowRight")
         assert view.root.locator(".later, .now").count() == 0
 
@@ -245,7 +282,12 @@ def test_the_batch_is_sorted_and_worked_through(browser):
 def test_the_calculators_formulas_are_the_packages(browser):
     rng = np.random.default_rng(0)
     cases = [
-        [rng.choice(WORDS[: rng.integers(1, 12)], rng.integers(0, 14)).tolist() for _ in range(n)]
+        [
+            rng.choice(
+                WORDS[: rng.integers(1, 12)], rng.integers(0, 14)
+            ).tolist()
+            for _ in range(n)
+        ]
         for n in rng.integers(2, 7, size=400)
     ]
     code = (ASSETS / "views" / "bleu_score.js").read_text(encoding="utf-8")
@@ -258,15 +300,23 @@ def test_the_calculators_formulas_are_the_packages(browser):
         counts = bleu_statistics([people], [words])[0].tolist()
         assert [*ours["matched"], *ours["possible"], ours["closest"]] == counts
         expected = list(bleu([people], [words]).values())
-        np.testing.assert_allclose(ours["scores"], expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            ours["scores"], expected, rtol=1e-9, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("A dog runs, on the GREEN grass!", "a dog runs on the green grass".split()),
+        (
+            "A dog runs, on the GREEN grass!",
+            "a dog runs on the green grass".split(),
+        ),
         ("the the the the", ["the"] * 4),
-        ("a dog's two-year-old naïve ball", "a dog's two-year-old naïve ball".split()),
+        (
+            "a dog's two-year-old naïve ball",
+            "a dog's two-year-old naïve ball".split(),
+        ),
         ("the dog is playing on the green grass outside", None),
         (" . ", []),
     ],
@@ -281,12 +331,16 @@ def test_a_typed_caption_is_scored(browser, typed, words):
         counts = bleu_statistics([people], [words])[0].astype(int).tolist()
         expected = list(bleu([people], [words]).values())
         shown = view.root.locator(".clv-bleus b").all_text_contents()
-        np.testing.assert_allclose([float(value) for value in shown], expected, atol=0.051)
+        np.testing.assert_allclose(
+            [float(value) for value in shown], expected, atol=0.051
+        )
         sums = view.root.locator(".clv-orders > li b").all_text_contents()
         assert sums == [f"{counts[n]} of {counts[n + 4]}" for n in range(4)]
         assert view.root.locator(".clv-chips .found").count() == sum(counts[:4])
         marked = view.root.locator("mark").all_text_contents()
-        assert marked == [word for person in people for word in person if word in words]
+        assert marked == [
+            word for person in people for word in person if word in words
+        ]
         view.page.wait_for_timeout(700)
         assert f"BLEU-4 {expected[3]:.1f}" in view.status()
         assert not view.problems
@@ -310,13 +364,18 @@ def test_what_the_script_writes_is_what_the_page_said(browser):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_finger_is_enough(browser, kind):
-    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 800}, has_touch=True
+    )
     page = context.new_page()
     page.goto(f"{SITE.as_uri()}/{page_of(kind)}")
     root = page.locator(f'.clv[data-kind="{kind}"]').first
     if kind == "attention":
         root.locator(".clv-sheet button").last.tap()
-        assert root.locator(".clv-sheet button").last.get_attribute("aria-pressed") == "true"
+        assert (
+            root.locator(".clv-sheet button").last.get_attribute("aria-pressed")
+            == "true"
+        )
     elif kind == "bleu":
         root.locator("input[type=text]").fill("a cat")
         root.locator("button", has_text="Start again").tap()
@@ -329,14 +388,23 @@ def test_a_finger_is_enough(browser, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_scripts_a_still_picture_and_a_sentence_are_there(browser, kind):
+def test_without_scripts_a_still_picture_and_a_sentence_are_there(
+    browser, kind
+):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{SITE.as_uri()}/{page_of(kind)}")
     root = page.locator(f'.clv[data-kind="{kind}"]').first
-    assert root.locator("button:visible, input:visible, select:visible").count() == 0
+    assert (
+        root.locator("button:visible, input:visible, select:visible").count()
+        == 0
+    )
     assert len(root.locator("[role=status]").inner_text()) > 40
-    still = {"attention": ".clv-sheet img", "beam": ".clv-tree g", "bleu": ".clv-chips li"}
+    still = {
+        "attention": ".clv-sheet img",
+        "beam": ".clv-tree g",
+        "bleu": ".clv-chips li",
+    }
     assert root.locator(f"{still.get(kind, 'td.word')}:visible").count() >= 5
     context.close()
 
@@ -345,16 +413,24 @@ def test_without_scripts_a_still_picture_and_a_sentence_are_there(browser, kind)
 def test_on_paper_there_is_nothing_to_press(browser, kind):
     with View(browser, kind, width=718) as view:
         view.page.emulate_media(media="print")
-        assert view.root.locator(".clv-controls:visible, canvas:visible").count() == 0
+        assert (
+            view.root.locator(".clv-controls:visible, canvas:visible").count()
+            == 0
+        )
         assert view.root.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
         if kind == "beam":  # paper does not scroll
-            box, tree = view.root.bounding_box(), view.root.locator("svg").bounding_box()
+            box, tree = (
+                view.root.bounding_box(),
+                view.root.locator("svg").bounding_box(),
+            )
             assert tree["x"] + tree["width"] <= box["x"] + box["width"]
 
 
 def test_the_same_view_can_stand_on_a_page_twice(browser, tmp_path):
     view = bleu_view([["a", "dog"], ["a", "cat"]], ["a", "dog"])._repr_html_()
-    (tmp_path / "page.html").write_text(f"<meta charset=utf-8>{view}{view}", encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        f"<meta charset=utf-8>{view}{view}", encoding="utf-8"
+    )
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     inputs, scores = page.locator("input"), page.locator(".clv-bleus")
@@ -369,12 +445,16 @@ def test_it_works_in_a_frame_that_may_only_run_scripts(browser, tmp_path):
     view = packed_view([["a", "fish"], ["two", "cats", "sleep"]])._repr_html_()
     inner = escape(f'<html theme="dark"><meta charset=utf-8><body>{view}')
     frame = f'<iframe sandbox="allow-scripts" srcdoc="{inner}" width=800 height=600>'
-    (tmp_path / "page.html").write_text(f"<meta charset=utf-8>{frame}", encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        f"<meta charset=utf-8>{frame}", encoding="utf-8"
+    )
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     frame = page.frame_locator("iframe")
     frame.locator("[data-go=first]").click()
     assert "padded batch" in frame.locator("[role=status]").text_content()
-    paper = frame.locator(".clv").evaluate("e => getComputedStyle(e).backgroundColor")
+    paper = frame.locator(".clv").evaluate(
+        "e => getComputedStyle(e).backgroundColor"
+    )
     assert max(map(int, re.findall(r"\d+", paper))) < 60
     page.close()

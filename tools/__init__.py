@@ -13,4 +13,6 @@ def chapter_title(notebook) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and cell.source.startswith("# "):
             return cell.source.splitlines()[0].removeprefix("# ").strip()
-    raise SystemExit("a chapter has no title: start its first markdown cell with '# '")
+    raise SystemExit(
+        "a chapter has no title: start its first markdown cell with '# '"
+    )

@@ -38,13 +38,24 @@ from captionlib.metrics import (
 
 TO = Path(__file__).parent.parent / "book" / "results" / "habits.json"
 SEED, RESAMPLES = 0, 1000
-KEYS = ("none", "unk", "end", "cut", "teacher_forcing", "repeated", "all")  # as the chapter's cell
+KEYS = (
+    "none",
+    "unk",
+    "end",
+    "cut",
+    "teacher_forcing",
+    "repeated",
+    "all",
+)  # as the chapter's cell
 CHAPTER = from_chapter("07_bleu", "def until_end", "def with_habits")
 
 
 @torch.inference_mode()
 def write_and_repeat(
-    model: CaptionModel, paths: Sequence[Path], references: list, batch_size: int = 32
+    model: CaptionModel,
+    paths: Sequence[Path],
+    references: list,
+    batch_size: int = 32,
 ) -> tuple[list, list]:
     """Greedy captions of the images, and what teacher forcing makes of each reference.
 
@@ -55,19 +66,28 @@ def write_and_repeat(
     model.eval()
     words, search = model.vocabulary, SearchConfig(beam_size=1, max_words=50)
     written, forced = [], []
-    for start in tqdm(range(0, len(paths), batch_size), unit=" batches", disable=None):
+    for start in tqdm(
+        range(0, len(paths), batch_size), unit=" batches", disable=None
+    ):
         batch = references[start : start + batch_size]
-        pixels = np.stack([read_image(path) for path in paths[start : start + batch_size]])
+        pixels = np.stack(
+            [read_image(path) for path in paths[start : start + batch_size]]
+        )
         encoder_out = model.encode(torch.from_numpy(pixels))
         for best in beam_search(model.decoder, encoder_out, words, search):
-            written.append(words.decode(best.word_ids) + ["<end>"] * best.finished)
+            written.append(
+                words.decode(best.word_ids) + ["<end>"] * best.finished
+            )
         flat = [caption for captions in batch for caption in captions]
         longest = max(map(len, flat))
         lengths = torch.tensor([len(caption) + 2 for caption in flat])
-        targets = torch.tensor([words.encode(caption, longest) for caption in flat])
+        targets = torch.tensor(
+            [words.encode(caption, longest) for caption in flat]
+        )
         out = model.decoder(encoder_out, targets, lengths)
         guesses, _ = pad_packed_sequence(
-            out.targets._replace(data=out.logits.data.argmax(dim=1)), batch_first=True
+            out.targets._replace(data=out.logits.data.argmax(dim=1)),
+            batch_first=True,
         )
         rows = [
             [words.words[i] for i in row[: n - 1]]
@@ -106,7 +126,9 @@ def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
     whole = bleu_statistics(references, hypotheses).sum(axis=0)[:4]
     found = []
     for captions, hypothesis in zip(references, hypotheses, strict=True):
-        candidates = sorted({word for caption in captions for word in caption} & new)
+        candidates = sorted(
+            {word for caption in captions for word in caption} & new
+        )
         most: Counter = Counter()
         for caption in captions:
             most |= ngram_counts(caption)
@@ -120,7 +142,9 @@ def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
         best, value = list(hypothesis), matches(hypothesis)
         while candidates:
             tries = [
-                [*best[:i], word, *best[i + 1 :]] for i in range(len(best)) for word in candidates
+                [*best[:i], word, *best[i + 1 :]]
+                for i in range(len(best))
+                for word in candidates
             ]
             values = [matches(words) for words in tries]
             if not tries or max(values) <= value + 1e-12:
@@ -133,10 +157,20 @@ def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
 
 def by_image(references: list, hypotheses: list, images: int) -> np.ndarray:
     """BLEU's nine counts of each image, all its rows added up: (images, 9)."""
-    return bleu_statistics(references, hypotheses).reshape(images, -1, 9).sum(axis=1)
+    return (
+        bleu_statistics(references, hypotheses)
+        .reshape(images, -1, 9)
+        .sum(axis=1)
+    )
 
 
-def measure(references: list, written: list, forced: list, known: set[str], new: set[str]) -> dict:
+def measure(
+    references: list,
+    written: list,
+    forced: list,
+    known: set[str],
+    new: set[str],
+) -> dict:
     """BLEU-4 with no habit and with each, differences in pairs, and the counts behind them.
 
     Args:
@@ -147,31 +181,48 @@ def measure(references: list, written: list, forced: list, known: set[str], new:
     """
     images, each = len(references), len(references[0])
     habits = dict(
-        zip(KEYS, CHAPTER["with_habits"](references, written, forced, known).values(), strict=True)
+        zip(
+            KEYS,
+            CHAPTER["with_habits"](references, written, forced, known).values(),
+            strict=True,
+        )
     )
     free = habits["none"][1]
     wider = CHAPTER["with_habits"](references, written, forced, known | new)
     habits["vocabulary"] = (references, with_oracle(references, free, new))
     habits["unk_vocabulary"] = list(wider.values())[KEYS.index("unk")]
-    statistics = {name: by_image(*pair, images) for name, pair in habits.items()}
+    statistics = {
+        name: by_image(*pair, images) for name, pair in habits.items()
+    }
     drawn = {
-        name: bleu_of(resampled_sums(rows, resamples=RESAMPLES, seed=SEED))[:, 3]
+        name: bleu_of(resampled_sums(rows, resamples=RESAMPLES, seed=SEED))[
+            :, 3
+        ]
         for name, rows in statistics.items()
     }
-    bleu4 = {name: float(bleu_of(rows.sum(axis=0))[3]) for name, rows in statistics.items()}
+    bleu4 = {
+        name: float(bleu_of(rows.sum(axis=0))[3])
+        for name, rows in statistics.items()
+    }
     result = {
         name: {
             "bleu4": bleu4[name],
             "difference": bleu4[name] - bleu4["none"],
-            "interval": percentile_interval(drawn[name] - drawn["none"]).tolist(),
+            "interval": percentile_interval(
+                drawn[name] - drawn["none"]
+            ).tolist(),
         }
         for name in habits
         if name != "none"
     }
     # The copies of an image, taken for images of their own.
     copies = np.repeat(statistics["none"], each, axis=0)
-    naive = bleu_of(resampled_sums(copies, resamples=RESAMPLES, seed=SEED))[:, 3]
-    tokens = Counter(word for captions in references for words in captions for word in words)
+    naive = bleu_of(resampled_sums(copies, resamples=RESAMPLES, seed=SEED))[
+        :, 3
+    ]
+    tokens = Counter(
+        word for captions in references for words in captions for word in words
+    )
     changed = zip(free, habits["vocabulary"][1], strict=True)
     return {
         "baseline": {
@@ -184,15 +235,23 @@ def measure(references: list, written: list, forced: list, known: set[str], new:
             "images": images,
             "references": each,
             "reference_words": sum(tokens.values()),
-            "unknown_reference_words": sum(n for w, n in tokens.items() if w not in known),
-            "unknown_words_written": sum(words.count("<unk>") for words in free),
+            "unknown_reference_words": sum(
+                n for w, n in tokens.items() if w not in known
+            ),
+            "unknown_words_written": sum(
+                words.count("<unk>") for words in free
+            ),
             "captions_with_unknown": sum("<unk>" in words for words in free),
             "unfinished": sum("<end>" not in words for words in written),
             "vocabulary": len(known),
             "new_words": len(new),
-            "new_reference_words": sum(n for w, n in tokens.items() if w in new),
+            "new_reference_words": sum(
+                n for w, n in tokens.items() if w in new
+            ),
             "new_words_placed": sum(
-                a != b for old, now in changed for a, b in zip(old, now, strict=True)
+                a != b
+                for old, now in changed
+                for a, b in zip(old, now, strict=True)
             ),
         },
     }
@@ -202,7 +261,9 @@ def frequency(model: CaptionModel, given: int | None) -> int:
     """The count from which a word was kept: as given, or as the name of the model's data says."""
     named = re.search(r"_(\d+)_min_word_freq", str(model.metrics))
     if given is None and named is None:
-        raise InputError("the model does not say how its words were counted; give --min-word-freq")
+        raise InputError(
+            "the model does not say how its words were counted; give --min-word-freq"
+        )
     return given or int(named.group(1))
 
 
@@ -219,27 +280,39 @@ def same_number(references: Iterable[Sequence]) -> list[list[list[str]]]:
     """References cut to the number that every image has: teacher forcing wants equal numbers."""
     references = list(references)
     least = min(map(len, references))
-    return [[list(words) for words in captions[:least]] for captions in references]
+    return [
+        [list(words) for words in captions[:least]] for captions in references
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--model", required=True, help='a folder that training wrote, or "toy"')
+    parser.add_argument(
+        "--model", required=True, help='a folder that training wrote, or "toy"'
+    )
     parser.add_argument("--karpathy-json", required=True)
     parser.add_argument("--images", required=True, help="folder of the images")
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--limit", type=int, help="only so many images")
-    parser.add_argument("--min-word-freq", type=int, help="as the model's data was prepared")
-    parser.add_argument("--to", default=TO, help=f"JSON file to write ({TO.name})")
+    parser.add_argument(
+        "--min-word-freq", type=int, help="as the model's data was prepared"
+    )
+    parser.add_argument(
+        "--to", default=TO, help=f"JSON file to write ({TO.name})"
+    )
     args = parser.parse_args(argv)
     try:
-        records = read_karpathy(args.karpathy_json, args.images, args.split)[: args.limit]
+        records = read_karpathy(args.karpathy_json, args.images, args.split)[
+            : args.limit
+        ]
         model = CaptionModel.load(args.model)
         captions = split_captions(args.karpathy_json)
         freq = frequency(model, args.min_word_freq)
         new = counted_everywhere(captions, model.vocabulary, freq)
         references = same_number(record.captions for record in records)
-        found = write_and_repeat(model, [record.path for record in records], references)
+        found = write_and_repeat(
+            model, [record.path for record in records], references
+        )
     except InputError as error:
         print(f"tools.audit: {error}", file=sys.stderr)
         return 2
@@ -249,7 +322,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data": {
             "dataset": records[0].dataset,
             "split": args.split,
-            "counted": sorted(name.lower() for name, rows in captions.items() if rows),
+            "counted": sorted(
+                name.lower() for name, rows in captions.items() if rows
+            ),
             "min_word_freq": freq,
         },
         "audit": result,
@@ -263,7 +338,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{args.to}: BLEU-4 {result['baseline']['bleu4']:.2f} with no habit")
     for name, row in result["habits"].items():
         low, high = row["interval"]
-        print(f"  {name:<16} {row['difference']:+7.3f}   between {low:+7.3f} and {high:+7.3f}")
+        print(
+            f"  {name:<16} {row['difference']:+7.3f}   between {low:+7.3f} and {high:+7.3f}"
+        )
     return 0
 
 

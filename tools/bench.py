@@ -62,8 +62,15 @@ def render(folder: Path) -> str:
     result = json.loads((folder / STORED.name).read_text(encoding="utf-8"))
     rows = with_targets(result)
     alt = ALT.format(met=sum(row["met"] for row in rows), count=len(rows))
-    alt += ", ".join(f"{row['what']} {amount(row['value'], row['unit'])}" for row in rows) + "."
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    alt += (
+        ", ".join(
+            f"{row['what']} {amount(row['value'], row['unit'])}" for row in rows
+        )
+        + "."
+    )
+    versions = ", ".join(
+        f"{name} {version}" for name, version in result["versions"].items()
+    )
     lines = [
         "",
         *table(result),
@@ -87,18 +94,27 @@ def draw(result: dict) -> str:
     """The figure, as SVG: readable on a telephone, on a dark page, and in grey."""
     rows, left, right, height = with_targets(result), 10, 330, 46
     ratios = [
-        row["value"] / row["target"] if row["at_least"] else row["target"] / row["value"]
+        row["value"] / row["target"]
+        if row["at_least"]
+        else row["target"] / row["value"]
         for row in rows
     ]
     low, high = min(0.5, *ratios), max(2.0, *ratios)
 
     def x(ratio: float) -> float:
-        share = (math.log(ratio) - math.log(low)) / (math.log(high) - math.log(low))
+        share = (math.log(ratio) - math.log(low)) / (
+            math.log(high) - math.log(low)
+        )
         return round(left + share * (right - left), 1)
 
     bottom = height * len(rows) + 6
-    dark = "".join(f"--{name}:{colours[1]};" for name, colours in COLOURS.items())
-    colour = {name: f"var(--{name}, {colours[0]})" for name, colours in COLOURS.items()}
+    dark = "".join(
+        f"--{name}:{colours[1]};" for name, colours in COLOURS.items()
+    )
+    colour = {
+        name: f"var(--{name}, {colours[0]})"
+        for name, colours in COLOURS.items()
+    }
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 500 {bottom + 24}" '
         'font-family="sans-serif" font-size="14">',
@@ -108,7 +124,9 @@ def draw(result: dict) -> str:
     for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
         y = 6 + height * i
         said = f"{amount(row['value'], row['unit'])}, {wanted(row)}"
-        bar = colour["met" if row["met"] else "missed"]  # one dark, one light: so in grey as well
+        bar = colour[
+            "met" if row["met"] else "missed"
+        ]  # one dark, one light: so in grey as well
         ink = f'fill="{colour["ink"]}"'
         parts += [
             f'<text x="{left}" y="{y + 16}" {ink}>{escape(row["what"])}</text>',

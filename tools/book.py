@@ -18,7 +18,9 @@ from tools import find_chapters
 
 SITE = Path("_build/html")
 REMOTE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
-IN_STYLE = re.compile(r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import\s+['\"](?:https?:)?//[^'\"]+")
+IN_STYLE = re.compile(
+    r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import\s+['\"](?:https?:)?//[^'\"]+"
+)
 
 
 class Assets(HTMLParser):
@@ -30,11 +32,17 @@ class Assets(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
-        loads = [given.get(name) for name in ("src", "srcset", "poster", "data")]
+        loads = [
+            given.get(name) for name in ("src", "srcset", "poster", "data")
+        ]
         relation = (given.get("rel") or "").lower()
-        if tag == "link" and not {"canonical", "next", "prev", "search"} & set(relation.split()):
+        if tag == "link" and not {"canonical", "next", "prev", "search"} & set(
+            relation.split()
+        ):
             loads.append(given.get("href"))
-        self.found += [value for value in loads if value and REMOTE.match(value)]
+        self.found += [
+            value for value in loads if value and REMOTE.match(value)
+        ]
         self.found += IN_STYLE.findall(given.get("style") or "")
 
     def handle_data(self, text):
@@ -51,7 +59,10 @@ def remote_assets(site: Path) -> list[str]:
         problems += [f"{page}: loads {value}" for value in parser.found]
     for sheet in sorted(site.rglob("*.css")):
         text = sheet.read_text(encoding="utf-8")
-        problems += [f"{sheet}: loads {match.group()}" for match in IN_STYLE.finditer(text)]
+        problems += [
+            f"{sheet}: loads {match.group()}"
+            for match in IN_STYLE.finditer(text)
+        ]
     return problems
 
 
@@ -62,7 +73,10 @@ def zip_notebooks(target: Path) -> Path:
         for path in [Path("LICENSE"), Path("LICENSE-prose"), *find_chapters()]:
             path = path.with_suffix(".ipynb") if path.suffix else path
             entry = zipfile.ZipInfo(f"captionlib-notebooks/{path.name}")
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            entry.compress_type, entry.external_attr = (
+                zipfile.ZIP_DEFLATED,
+                0o644 << 16,
+            )
             archive.writestr(entry, path.read_bytes())
     return target
 
@@ -71,8 +85,15 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--zip"]:
         print(f"The notebooks are in {zip_notebooks(SITE / 'notebooks.zip')}")
         return 0
-    shutil.rmtree("_build", ignore_errors=True)  # pages that left the book leave the site
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet"]
+    shutil.rmtree(
+        "_build", ignore_errors=True
+    )  # pages that left the book leave the site
+    command = [
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        ".",
+        "--quiet",
+    ]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"])
     if done.returncode:
         return done.returncode

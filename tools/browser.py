@@ -6,7 +6,13 @@ import os
 import shutil
 from contextlib import contextmanager
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+)
 NO_BROWSER = """\
 No Chromium was found. Install it, then try again:
   Debian, Ubuntu   sudo apt-get install chromium
@@ -35,7 +41,9 @@ def chromium():
 
     with sync_playwright() as play:
         own = play.chromium.executable_path
-        found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+        found = os.environ.get("CHROMIUM") or next(
+            filter(None, map(shutil.which, NAMES)), None
+        )
         if not found and not os.path.exists(own):
             raise SystemExit(NO_BROWSER)
         as_root = hasattr(os, "geteuid") and os.geteuid() == 0

@@ -40,8 +40,19 @@ from tools import check, find_chapters, measured
 from tools.notebooks import code_cells, hashes, tags
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("*.py", "*.toml", "*.yml", "*.md", "LICENSE*", "Makefile", ".ci", ".github")
-TESTS = {"metrics": ["metrics", "meteor"]}  # which files, where one of a module's name is not all
+COPIED = (
+    "*.py",
+    "*.toml",
+    "*.yml",
+    "*.md",
+    "LICENSE*",
+    "Makefile",
+    ".ci",
+    ".github",
+)
+TESTS = {
+    "metrics": ["metrics", "meteor"]
+}  # which files, where one of a module's name is not all
 PATIENCE = 400  # seconds that a run of tests may take
 FOLDERS = ("benchmarks", "book", "captionlib", "notebooks", "tests", "tools")
 
@@ -59,7 +70,9 @@ class Plant(NamedTuple):
 def copy(root: Path, target: Path) -> Path:
     """The project without its history and what was built."""
     for path in [p for pattern in COPIED for p in root.glob(pattern)]:
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, target / path.name)
+        (shutil.copytree if path.is_dir() else shutil.copy)(
+            path, target / path.name
+        )
     for name in FOLDERS:
         ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(root / name, target / name, ignore=ignore)
@@ -78,12 +91,31 @@ def planted(path: Path, text: str) -> Iterator[None]:
 
 def pytest(root: Path, *arguments: str) -> tuple[int, str]:
     """Exit status and output of pytest in a copy; 1 if a test failed, or never came back."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    how = {"cwd": root, "env": environment, "capture_output": True, "text": True}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *arguments,
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": "1",
+    }
+    how = {
+        "cwd": root,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+    }
     try:
         done = subprocess.run(command, timeout=PATIENCE, **how)
-    except subprocess.TimeoutExpired:  # a training that never ends, for instance
+    except (
+        subprocess.TimeoutExpired
+    ):  # a training that never ends, for instance
         return 1, ""
     return done.returncode, done.stdout
 
@@ -93,7 +125,9 @@ def complains(root: Path, about: Path, *checks) -> Callable[[], bool]:
 
     def notices() -> bool:
         said = [problem for part in checks for problem in part(root)]
-        return any(about.relative_to(root).as_posix() in problem for problem in said)
+        return any(
+            about.relative_to(root).as_posix() in problem for problem in said
+        )
 
     return notices
 
@@ -115,7 +149,9 @@ def changed(path: Path, change: Callable) -> str:
 def printed(notebook):
     """The first cell whose text output nbval compares, and that output."""
     for cell in code_cells(notebook):
-        for output in cell.outputs if "nbval-ignore-output" not in tags(cell) else ():
+        for output in (
+            cell.outputs if "nbval-ignore-output" not in tags(cell) else ()
+        ):
             if output.get("name") == "stdout":
                 return cell, output
     raise SystemExit("a chapter prints nothing that nbval compares")
@@ -135,14 +171,16 @@ def lie_with_a_fresh_hash(notebook) -> None:
 
 
 def forget_alt_text(notebook) -> None:
-    next(c for c in notebook.cells if c.metadata.get("mystnb", {}).get("image")).metadata.pop(
-        "mystnb"
-    )
+    next(
+        c for c in notebook.cells if c.metadata.get("mystnb", {}).get("image")
+    ).metadata.pop("mystnb")
 
 
 def say(words: str) -> Callable:
     def change(notebook) -> None:
-        next(c for c in notebook.cells if c.cell_type == "markdown").source += f"\n\n{words}"
+        next(
+            c for c in notebook.cells if c.cell_type == "markdown"
+        ).source += f"\n\n{words}"
 
     return change
 
@@ -165,7 +203,9 @@ def in_chapters(root: Path) -> Iterator[Plant]:
             yield Plant("chapter", f"{name}: {what}", stored, text, notices)
         text = script.read_text(encoding="utf-8") + "\n# %%\nprint('canary')\n"
         notices = complains(root, script.with_suffix(""), check.check_pairs)
-        yield Plant("chapter", f"{name}: a line of one half", script, text, notices)
+        yield Plant(
+            "chapter", f"{name}: a line of one half", script, text, notices
+        )
 
         def nbval(stored=stored) -> bool:
             status, said = pytest(
@@ -175,7 +215,9 @@ def in_chapters(root: Path) -> Iterator[Plant]:
             return status == 1 and "canary" in said
 
         text = changed(stored, lie_with_a_fresh_hash)
-        yield Plant("chapter", f"{name}: an output, its hash fresh", stored, text, nbval)
+        yield Plant(
+            "chapter", f"{name}: an output, its hash fresh", stored, text, nbval
+        )
 
 
 def without_last_statement(text: str, function: ast.FunctionDef) -> str:
@@ -189,7 +231,10 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
     for node in tree.body:
         for inner in node.body if isinstance(node, ast.ClassDef) else [node]:
             if isinstance(inner, ast.FunctionDef):
-                yield f"{node.name}.{inner.name}".removesuffix(f".{node.name}"), inner
+                yield (
+                    f"{node.name}.{inner.name}".removesuffix(f".{node.name}"),
+                    inner,
+                )
 
 
 def in_exports(root: Path) -> Iterator[Plant]:
@@ -198,7 +243,13 @@ def in_exports(root: Path) -> Iterator[Plant]:
         if "\ngenerates it: edit the chapter" not in text[:600]:
             continue
         notices = complains(root, module, check.check_modules)
-        yield Plant("export", f"{module.stem}: a line", module, text + "\n# canary\n", notices)
+        yield Plant(
+            "export",
+            f"{module.stem}: a line",
+            module,
+            text + "\n# canary\n",
+            notices,
+        )
         names = TESTS.get(module.stem, [module.stem])
         tests = [str(root / "tests" / f"test_{name}.py") for name in names]
         yield Plant(
@@ -219,15 +270,27 @@ def in_pages(root: Path) -> Iterator[Plant]:
         "control", "make check: nothing", readme, readme.read_text(encoding="utf-8"),
         lambda: not [problem for part in check.CHECKS for problem in part(root)],
     )  # fmt: skip
-    pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "book").glob("*.md"))]
+    pages = [
+        root / "README.md",
+        root / "CONTRIBUTING.md",
+        *sorted((root / "book").glob("*.md")),
+    ]
     for page in pages:
         text, name = page.read_text(encoding="utf-8"), page.name
         notices = complains(root, page, check.check_links)
-        yield Plant("page", f"{name}: a link", page, f"{text}\n{LINK}\n", notices)
+        yield Plant(
+            "page", f"{name}: a link", page, f"{text}\n{LINK}\n", notices
+        )
         if page.name != "CONTRIBUTING.md":  # it has no figures
             parts = figures, check.check_results, check.check_gallery
             notices = complains(root, page, *parts)
-            yield Plant("page", f"{name}: a figure", page, f"{text}\n{FIGURE}\n", notices)
+            yield Plant(
+                "page",
+                f"{name}: a figure",
+                page,
+                f"{text}\n{FIGURE}\n",
+                notices,
+            )
 
 
 def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
@@ -242,22 +305,38 @@ def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
                 continue
             numbers.append(exercise.number)
             last = ast.parse(exercise.solution).body[-1]
-            holder = last if isinstance(last, ast.FunctionDef) else ast.parse(exercise.solution)
+            holder = (
+                last
+                if isinstance(last, ast.FunctionDef)
+                else ast.parse(exercise.solution)
+            )
             worse = without_last_statement(exercise.solution, holder)
             old, new = (
-                "".join(f"# {line}".rstrip() + "\n" for line in code.splitlines())
+                "".join(
+                    f"# {line}".rstrip() + "\n" for line in code.splitlines()
+                )
                 for code in (exercise.solution, worse)
             )
-            assert old in text, f"{exercise.number}: its solution is not in {script}"
+            assert old in text, (
+                f"{exercise.number}: its solution is not in {script}"
+            )
             text = text.replace(old, new, 1)
         script.write_text(text, encoding="utf-8")
     if numbers:
-        _, said = pytest(root, "-rf", "tests/test_exercises.py", "-k", "folded_solution")
+        _, said = pytest(
+            root, "-rf", "tests/test_exercises.py", "-k", "folded_solution"
+        )
         for number in numbers:
-            yield number, re.search(rf"^FAILED .*passes\[{number}\]", said, re.M) is not None
+            yield (
+                number,
+                re.search(rf"^FAILED .*passes\[{number}\]", said, re.M)
+                is not None,
+            )
 
 
-def in_the_site(root: Path, site: Path, only: str) -> Iterator[tuple[str, bool]]:
+def in_the_site(
+    root: Path, site: Path, only: str
+) -> Iterator[tuple[str, bool]]:
     """All pages of the built site lose a picture's alt text; one run tells which still pass."""
     target = root / "_build" / "html"
     shutil.copytree(site, target, dirs_exist_ok=True)
@@ -265,7 +344,9 @@ def in_the_site(root: Path, site: Path, only: str) -> Iterator[tuple[str, bool]]
     pages = []
     for page in sorted(target.rglob("*.html")):
         name = page.relative_to(target).as_posix()
-        if only not in name or name.startswith(("_static", "mathjax", "index.html")):
+        if only not in name or name.startswith(
+            ("_static", "mathjax", "index.html")
+        ):
             continue
         up = "../" * name.count("/")
         text = page.read_text(encoding="utf-8")
@@ -273,19 +354,29 @@ def in_the_site(root: Path, site: Path, only: str) -> Iterator[tuple[str, bool]]
         page.write_text(text.replace("</main>", image), encoding="utf-8")
         pages.append(name)
     if pages:
-        tests = [f"tests/test_site.py::test_page[{name}-light]" for name in pages]
+        tests = [
+            f"tests/test_site.py::test_page[{name}-light]" for name in pages
+        ]
         _, said = pytest(root, "-rf", "-n", "2", "-m", "site", *tests)
         for name in pages:
-            yield name, re.search(rf"^FAILED .*{re.escape(name)}-light", said, re.M) is not None
+            yield (
+                name,
+                re.search(rf"^FAILED .*{re.escape(name)}-light", said, re.M)
+                is not None,
+            )
 
 
 # ------------------------------------------------------------------------------------- the run
 
 
-def sow(root: Path, only: str, job: int = 0, jobs: int = 1) -> Iterator[tuple[Plant, bool]]:
+def sow(
+    root: Path, only: str, job: int = 0, jobs: int = 1
+) -> Iterator[tuple[Plant, bool]]:
     """Plant one error after the other in a copy, every `jobs`th of them."""
     kinds = (in_pages, in_chapters, in_exports)
-    plants = [p for kind in kinds for p in kind(root) if only in f"{p.kind} {p.what}"]
+    plants = [
+        p for kind in kinds for p in kind(root) if only in f"{p.kind} {p.what}"
+    ]
     for plant in plants[job::jobs]:
         with planted(plant.path, plant.text):
             yield plant, plant.notices()
@@ -293,14 +384,21 @@ def sow(root: Path, only: str, job: int = 0, jobs: int = 1) -> Iterator[tuple[Pl
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("only", nargs="?", default="", help="plant where a name has this in it")
-    parser.add_argument("--jobs", type=int, default=1, help="as many copies, side by side")
+    parser.add_argument(
+        "only", nargs="?", default="", help="plant where a name has this in it"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="as many copies, side by side"
+    )
     options = parser.parse_args(arguments)
     counts, wrong = Counter(), []
 
     def count(kind: str, what: str, good: bool) -> None:
         counts[kind] += 1
-        print(f"{'as it should be' if good else 'NOT AS IT SHOULD BE'}: {kind}: {what}", flush=True)
+        print(
+            f"{'as it should be' if good else 'NOT AS IT SHOULD BE'}: {kind}: {what}",
+            flush=True,
+        )
         if not good:
             wrong.append(f"{kind}: {what}")
 
@@ -320,11 +418,16 @@ def main(arguments: list[str]) -> int:
             for number, red in in_solutions(last, options.only):
                 count("solution", number, red)
         if (ROOT / "_build" / "html").exists():
-            for name, red in in_the_site(last, ROOT / "_build" / "html", options.only):
+            for name, red in in_the_site(
+                last, ROOT / "_build" / "html", options.only
+            ):
                 count("page of the site", name, red)
     controls = counts.pop("control", 0)
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-    print(f"Canary: {counts.total()} errors planted ({kinds}), {controls} controls;", end=" ")
+    print(
+        f"Canary: {counts.total()} errors planted ({kinds}), {controls} controls;",
+        end=" ",
+    )
     print(f"{len(wrong)} not as they should be.")
     print("\n".join(wrong), file=sys.stderr)
     return bool(wrong) or not counts

@@ -19,13 +19,23 @@ from markdown_it import MarkdownIt
 
 from tools import find_chapters, gallery, measured, results
 from tools.export import export
-from tools.notebooks import as_script, code_cells, hashes, read_script, tags, without_version
+from tools.notebooks import (
+    as_script,
+    code_cells,
+    hashes,
+    read_script,
+    tags,
+    without_version,
+)
 
 PAGES = ("README.md", "CONTRIBUTING.md", "book/*.md")
 PICTURES = {"image/png", "image/jpeg", "image/svg+xml", "image/gif"}
-MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|opt|private)/[\w.-]+|[A-Z]:\\")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/])/(?:home|root|tmp|work|Users|opt|private)/[\w.-]+|[A-Z]:\\"
+)
 DIRECTIVE = re.compile(
-    r"^\s*(?:`{3,}|:{3,})\{(?:figure|image)\}\s*(\S+)(.*?)^\s*(?:```|:::)", re.M | re.S
+    r"^\s*(?:`{3,}|:{3,})\{(?:figure|image)\}\s*(\S+)(.*?)^\s*(?:```|:::)",
+    re.M | re.S,
 )
 LINE = 100  # columns
 ROLE = re.compile(r"\{(cite|term)(?::\w+)?\}`([^`]+)`")
@@ -39,10 +49,16 @@ def check_modules(root: Path) -> Iterator[str]:
         if exported := export(path):
             module = root / "captionlib" / f"{exported[0]}.py"
             made.add(module)
-            if not module.exists() or module.read_text(encoding="utf-8") != exported[1]:
+            if (
+                not module.exists()
+                or module.read_text(encoding="utf-8") != exported[1]
+            ):
                 yield f"{module}: differs from what {path} exports: run `make export`"
     for module in sorted((root / "captionlib").glob("*.py")):
-        if "\ngenerates it: edit the chapter" in module.read_text()[:600] and module not in made:
+        if (
+            "\ngenerates it: edit the chapter" in module.read_text()[:600]
+            and module not in made
+        ):
             yield f"{module}: says that it is generated, and no chapter generates it"
 
 
@@ -85,7 +101,10 @@ def check_outputs(root: Path) -> Iterator[str]:
             if cell.execution_count is None:
                 yield f"{where}: was not executed"
             for output in cell.outputs:
-                if output.output_type == "error" and "raises-exception" not in tags(cell):
+                if (
+                    output.output_type == "error"
+                    and "raises-exception" not in tags(cell)
+                ):
                     yield f"{where}: an error is stored, {output.ename}"
             if found := MACHINE_PATH.search(cell.source + str(cell.outputs)):
                 yield f"{where}: names a path of one machine, {found.group()}"
@@ -95,7 +114,9 @@ def check_pictures(root: Path) -> Iterator[str]:
     """Every stored picture says in words what it shows."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
         for cell in code_cells(nbformat.read(path, as_version=4)):
-            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            alt = (
+                cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            )
             for output in cell.outputs:
                 data = output.get("data", {})
                 drawn = PICTURES & set(data)
@@ -130,10 +151,18 @@ def headings(path: Path) -> set[str]:
     for opening, heading in zip(tokens, tokens[1:], strict=False):
         if opening.type == "heading_open":
             words = "".join(
-                t.content for t in heading.children if t.type in ("text", "code_inline")
+                t.content
+                for t in heading.children
+                if t.type in ("text", "code_inline")
             )
-            slug = re.sub(r"[^\w\- ]", "", words.lower()).strip().replace(" ", "-")
-            count = sum(1 for known in found if re.fullmatch(re.escape(slug) + r"(-\d+)?", known))
+            slug = (
+                re.sub(r"[^\w\- ]", "", words.lower()).strip().replace(" ", "-")
+            )
+            count = sum(
+                1
+                for known in found
+                if re.fullmatch(re.escape(slug) + r"(-\d+)?", known)
+            )
             found.add(f"{slug}-{count}" if slug in found else slug)
     return found
 
@@ -142,18 +171,24 @@ def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
     """What is wrong with a link, None if nothing is. `labels` are those of the whole book."""
     parts = urlsplit(link)
     if parts.scheme in ("http", "https"):
-        good = re.fullmatch(r"[\w.-]+\.\w+(:\d+)?", parts.netloc) and not re.search(r"\s", link)
+        good = re.fullmatch(
+            r"[\w.-]+\.\w+(:\d+)?", parts.netloc
+        ) and not re.search(r"\s", link)
         return None if good else "is not a well-formed address"
     if parts.scheme == "mailto":
         return None
     if parts.scheme or link.startswith("/"):
         return "is neither relative nor http(s)"
-    target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+    target = (
+        (page.parent / unquote(parts.path)).resolve() if parts.path else page
+    )
     if not target.exists():
         return "leads nowhere"
     if parts.fragment and target.suffix in (".md", ".ipynb"):
         in_book = not parts.path and page.parent.name in ("book", "notebooks")
-        known = headings(target) | (labels if in_book else set())  # a label is linked by itself
+        known = headings(target) | (
+            labels if in_book else set()
+        )  # a label is linked by itself
         if parts.fragment not in known:
             return f"{target.name} has no heading of that name, nor the book such a label"
     return None
@@ -166,7 +201,10 @@ def check_links(root: Path) -> Iterator[str]:
     labels = {label for page in pages for label in TARGET.findall(prose(page))}
     for page in pages:
         text = prose(page)
-        links = [(match.group(1), match.group(2)) for match in DIRECTIVE.finditer(text)]
+        links = [
+            (match.group(1), match.group(2))
+            for match in DIRECTIVE.finditer(text)
+        ]
         for link, options in links:
             if ":alt:" not in options:
                 yield f"{page}: the picture {link} has no alt text"
@@ -188,16 +226,31 @@ def glossary(root: Path) -> set[str]:
     path = root / "book" / "glossary.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     bodies = re.findall(r"^```\{glossary\}\n(.*?)^```", text, re.M | re.S)
-    return {x for body in bodies for x in body.splitlines() if x and not x.startswith((" ", ":"))}
+    return {
+        x
+        for body in bodies
+        for x in body.splitlines()
+        if x and not x.startswith((" ", ":"))
+    }
 
 
 def check_roles(root: Path) -> Iterator[str]:
     """What is cited is in the bibliography, and terms are in the glossary."""
     bibliography = root / "book" / "references.bib"
-    text = bibliography.read_text(encoding="utf-8") if bibliography.exists() else ""
-    known = {"cite": set(re.findall(r"^@\w+\{(\w+),", text, re.M)), "term": glossary(root)}
+    text = (
+        bibliography.read_text(encoding="utf-8")
+        if bibliography.exists()
+        else ""
+    )
+    known = {
+        "cite": set(re.findall(r"^@\w+\{(\w+),", text, re.M)),
+        "term": glossary(root),
+    }
     where = {"cite": "book/references.bib", "term": "book/glossary.md"}
-    for page in [*sorted(root.glob("book/*.md")), *sorted(root.glob("notebooks/*.ipynb"))]:
+    for page in [
+        *sorted(root.glob("book/*.md")),
+        *sorted(root.glob("notebooks/*.ipynb")),
+    ]:
         for role, said in ROLE.findall(prose(page)):
             for name in said.split(",") if role == "cite" else [said]:
                 name = re.sub(r".*<(.*)>$", r"\1", " ".join(name.split()))
@@ -221,7 +274,9 @@ def check_figures(root: Path) -> Iterator[str]:
 
 def check_gallery(root: Path) -> Iterator[str]:
     """The gallery says what its captioner said, of the photographs it has, and each is judged."""
-    yield from gallery.problems(root / "book", root / "captionlib" / "assets" / "flickr8k")
+    yield from gallery.problems(
+        root / "book", root / "captionlib" / "assets" / "flickr8k"
+    )
 
 
 def check_style(root: Path) -> Iterator[str]:
@@ -231,14 +286,22 @@ def check_style(root: Path) -> Iterator[str]:
             for line in cell.source.splitlines():
                 if len(line) > LINE:
                     yield f"{path}: a line of code is longer than {LINE}: {line[:60]}..."
-    for arguments in (["check", "--output-format=concise"], ["format", "--check"]):
+    for arguments in (
+        ["check", "--output-format=concise"],
+        ["format", "--check"],
+    ):
         command = [sys.executable, "-m", "ruff", *arguments, "."]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         if done.returncode == 0:
             continue
         said = re.findall(r"^\S+:(?:\d|cell \d).*", done.stdout, re.MULTILINE)
-        loose = re.findall(r"^(?:Would reformat: |\s*--> )([^:\n]+)", done.stdout, re.MULTILINE)
-        said += [f"{name}: is not as `ruff format` writes it" for name in dict.fromkeys(loose)]
+        loose = re.findall(
+            r"^(?:Would reformat: |\s*--> )([^:\n]+)", done.stdout, re.MULTILINE
+        )
+        said += [
+            f"{name}: is not as `ruff format` writes it"
+            for name in dict.fromkeys(loose)
+        ]
         yield from said or [f"ruff {arguments[0]}: {done.stderr.strip()}"]
 
 
@@ -258,7 +321,10 @@ CHECKS = (
 
 def compared(root: Path) -> str:
     """How many cells' text `make test` compares with a new execution, in words."""
-    chapters = [nbformat.read(path, as_version=4) for path in root.glob("notebooks/*.ipynb")]
+    chapters = [
+        nbformat.read(path, as_version=4)
+        for path in root.glob("notebooks/*.ipynb")
+    ]
     cells = [cell for chapter in chapters for cell in code_cells(chapter)]
     ignored = sum("nbval-ignore-output" in tags(cell) for cell in cells)
     return (
@@ -279,7 +345,9 @@ def main(root: Path = Path()) -> int:
             count += 1
     if not count:
         chapters = len(find_chapters(root))
-        print(f"In sync: {chapters} chapters, their modules and outputs, style and links.")
+        print(
+            f"In sync: {chapters} chapters, their modules and outputs, style and links."
+        )
         print(compared(root))
     else:
         print(f"{count} problem{'s' * (count > 1)}.", file=sys.stderr)

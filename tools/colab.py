@@ -23,7 +23,12 @@ from pathlib import Path
 from tools import find_chapters
 from tools.notebooks import LACKING_IN_COLAB, address
 
-FETCHED = ("captionlib", "__editable__", "pip", *LACKING_IN_COLAB.replace("-", "_").split())
+FETCHED = (
+    "captionlib",
+    "__editable__",
+    "pip",
+    *LACKING_IN_COLAB.replace("-", "_").split(),
+)
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
@@ -48,7 +53,10 @@ def environment(folder: Path) -> Path:
     lent = folder / "lent"
     lent.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not entry.name.lower().startswith(FETCHED) and entry.suffix != ".pth":
+        if (
+            not entry.name.lower().startswith(FETCHED)
+            and entry.suffix != ".pth"
+        ):
             (lent / entry.name).symlink_to(entry)
     (here / "lent.pth").write_text(f"{lent}\n")
     return python
@@ -63,7 +71,11 @@ def run(chapter: Path, address: str, published: Path) -> tuple[bool, str]:
         content.mkdir()
         notebook = content / f"{chapter.stem}.ipynb"
         notebook.write_bytes(chapter.with_suffix(".ipynb").read_bytes())
-        clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MPLBACKEND")}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("PYTHONPATH", "MPLBACKEND")
+        }
         clean |= {
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"url.{published.as_uri()}.insteadOf",
@@ -72,8 +84,12 @@ def run(chapter: Path, address: str, published: Path) -> tuple[bool, str]:
             "TMPDIR": name,
         }
         command = [python, "-c", RUN, notebook.name]
-        done = subprocess.run(command, cwd=content, env=clean, capture_output=True, text=True)
-        return done.returncode == 0, (done.stdout if not done.returncode else done.stderr).strip()
+        done = subprocess.run(
+            command, cwd=content, env=clean, capture_output=True, text=True
+        )
+        return done.returncode == 0, (
+            done.stdout if not done.returncode else done.stderr
+        ).strip()
 
 
 def main(arguments: list[str]) -> int:
@@ -81,14 +97,20 @@ def main(arguments: list[str]) -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="published-") as name:
         published = Path(name, "captionlib.git")
-        subprocess.run(["git", "clone", "--quiet", "--bare", ".", published], check=True)
+        subprocess.run(
+            ["git", "clone", "--quiet", "--bare", ".", published], check=True
+        )
         for chapter in chapters:
             start = time.perf_counter()
             ran, said = run(chapter, address(Path("_config.yml"))[0], published)
             failed += not ran
             seconds = time.perf_counter() - start
-            print(f"{'ran   ' if ran else 'FAILED'} {chapter.stem}: {seconds:.0f} s, {said}")
-    print(f"Colab: {len(chapters) - failed} of {len(chapters)} chapters ran alone.")
+            print(
+                f"{'ran   ' if ran else 'FAILED'} {chapter.stem}: {seconds:.0f} s, {said}"
+            )
+    print(
+        f"Colab: {len(chapters) - failed} of {len(chapters)} chapters ran alone."
+    )
     return bool(failed)
 
 

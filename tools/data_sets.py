@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-BEGIN, END = "<!-- datasets: written by tools.results -->", "<!-- datasets: end -->"
+BEGIN, END = (
+    "<!-- datasets: written by tools.results -->",
+    "<!-- datasets: end -->",
+)
 FILE = Path("captionlib", "assets", "data_sets.json")
 
 
@@ -22,7 +25,11 @@ def render(stored: dict) -> str:
     ]
     for data in sets:
         counts = data["splits"]
-        train = " + ".join(f"{counts[name]:,}" for name in ("train", "restval") if name in counts)
+        train = " + ".join(
+            f"{counts[name]:,}"
+            for name in ("train", "restval")
+            if name in counts
+        )
         lines.append(
             f"| {data['title']} {{cite}}`{data['cite']}` | {train} | {counts['val']:,} | "
             f"{counts['test']:,} | {data['terms']} |"
@@ -32,8 +39,13 @@ def render(stored: dict) -> str:
         "| file | size | from | checksum | published by |",
         "| --- | ---: | --- | --- | --- |",
     ]
-    captions = stored["captions"] | {"title": "captions and splits of all three"}
-    for archive in [captions, *(a | {"title": d["title"]} for d in sets for a in d["archives"])]:
+    captions = stored["captions"] | {
+        "title": "captions and splits of all three"
+    }
+    for archive in [
+        captions,
+        *(a | {"title": d["title"]} for d in sets for a in d["archives"]),
+    ]:
         lines.append(
             f"| `{archive['file']}`, {archive['title']} | {_size(archive['bytes'])} | "
             f"{_sources(archive)} | {_checksum(archive)} | {archive.get('published_by', '–')} |"
@@ -50,7 +62,8 @@ def _sources(archive: dict) -> str:
         return f"[a form]({archive['form']}), by hand"
     hosts = [address.split("/")[2] for address in archive["addresses"]]
     return ", then ".join(
-        f"[{host}]({address})" for host, address in zip(hosts, archive["addresses"], strict=True)
+        f"[{host}]({address})"
+        for host, address in zip(hosts, archive["addresses"], strict=True)
     )
 
 
@@ -67,4 +80,6 @@ def page(book: Path) -> tuple[Path, str] | None:
     path = book / "data.md"
     if not path.exists() or BEGIN not in path.read_text(encoding="utf-8"):
         return None
-    return path, render(json.loads((book.parent / FILE).read_text(encoding="utf-8")))
+    return path, render(
+        json.loads((book.parent / FILE).read_text(encoding="utf-8"))
+    )

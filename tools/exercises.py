@@ -16,10 +16,14 @@ import jupytext
 from tools.notebooks import tags
 
 HEADING = re.compile(r"^### (\d\d\.\d) (.+)$", re.MULTILINE)
-FOLDED = re.compile(r"^<details><summary>(.+?)</summary>\n\n(.+?)\n\n</details>$", re.M | re.S)
+FOLDED = re.compile(
+    r"^<details><summary>(.+?)</summary>\n\n(.+?)\n\n</details>$", re.M | re.S
+)
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 CHECK = re.compile(r"^check\(", re.MULTILINE)
-HINTS = 2  # at least: one that says where to look, one that comes close to the line
+HINTS = (
+    2  # at least: one that says where to look, one that comes close to the line
+)
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,29 @@ def exercises(path: Path) -> list[Exercise]:
     """
     cells = jupytext.read(path).cells
     found = []
-    for before, cell, after in zip(cells, cells[1:], cells[2:] + [None], strict=False):
+    for before, cell, after in zip(
+        cells, cells[1:], cells[2:] + [None], strict=False
+    ):
         if "exercise" not in tags(cell):
             continue
         headings = list(HEADING.finditer(before.source))
         if before.cell_type != "markdown" or not headings:
-            raise ValueError(f"{path}: no heading '### NN.N Title' before {cell.source[:60]!r}")
+            raise ValueError(
+                f"{path}: no heading '### NN.N Title' before {cell.source[:60]!r}"
+            )
         number, title = headings[-1].groups()
-        if len(CHECK.findall(cell.source)) != 1 or f'check("{number}", ' not in cell.source:
-            raise ValueError(f'{path}: the cell of {number} needs one call of check("{number}", ')
-        folded = FOLDED.findall(after.source) if after and after.cell_type == "markdown" else []
+        if (
+            len(CHECK.findall(cell.source)) != 1
+            or f'check("{number}", ' not in cell.source
+        ):
+            raise ValueError(
+                f'{path}: the cell of {number} needs one call of check("{number}", '
+            )
+        folded = (
+            FOLDED.findall(after.source)
+            if after and after.cell_type == "markdown"
+            else []
+        )
         names = [summary for summary, _ in folded]
         hints = [f"Hint {i + 1}" for i in range(len(names) - 1)]
         if len(hints) < HINTS or names != [*hints, "Solution"]:
@@ -66,8 +83,12 @@ def exercises(path: Path) -> list[Exercise]:
             )
         solution = PYTHON.findall(folded[-1][1])
         if len(solution) != 1:
-            raise ValueError(f"{path}: the solution of {number} needs one block of Python")
+            raise ValueError(
+                f"{path}: the solution of {number} needs one block of Python"
+            )
         text = before.source[headings[-1].end() :].strip()
         hints = tuple(content for _, content in folded[:-1])
-        found.append(Exercise(number, title, text, cell.source, hints, solution[0]))
+        found.append(
+            Exercise(number, title, text, cell.source, hints, solution[0])
+        )
     return found

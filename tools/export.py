@@ -22,8 +22,16 @@ NEARLY = re.compile(r"^\s*#\s*\|\s*export\b", re.MULTILINE)
 
 def ruff(text: str, *arguments: str) -> str:
     """`text` after one pass of ruff, which finds its settings in pyproject.toml."""
-    command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename=captionlib/module.py"]
-    done = subprocess.run([*command, "--quiet", "-"], input=text, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        *arguments,
+        "--stdin-filename=captionlib/module.py",
+    ]
+    done = subprocess.run(
+        [*command, "--quiet", "-"], input=text, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"ruff {arguments[0]} stopped: {done.stderr.strip()}")
     return done.stdout
@@ -37,11 +45,20 @@ def take_apart(source: str) -> tuple[list[str], str, list[str]]:
             taken = slice(node.lineno - 1, node.end_lineno)
             imports.append("\n".join(lines[taken]))
             lines[taken] = [""] * len(lines[taken])
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        elif isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        ):
             names.append(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names += [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            targets = (
+                node.targets if isinstance(node, ast.Assign) else [node.target]
+            )
+            names += [
+                n.id
+                for t in targets
+                for n in ast.walk(t)
+                if isinstance(n, ast.Name)
+            ]
     return imports, "\n".join(lines[1:]).strip(), names
 
 
@@ -55,19 +72,31 @@ def export(path: Path) -> tuple[str, str] | None:
         if cell.cell_type != "code" or not NEARLY.search(cell.source):
             continue
         if cell.source.splitlines()[0] != MARK:
-            raise SystemExit(f"{where}: '{MARK}' must be the first line, spelt exactly so")
+            raise SystemExit(
+                f"{where}: '{MARK}' must be the first line, spelt exactly so"
+            )
         try:
             new_imports, body, new_names = take_apart(cell.source)
         except SyntaxError as error:
-            line = (cell.source.splitlines() + [""])[(error.lineno or 1) - 1].strip()
-            raise SystemExit(f"{where}: cannot be exported: {error.msg}: {line}") from None
+            line = (cell.source.splitlines() + [""])[
+                (error.lineno or 1) - 1
+            ].strip()
+            raise SystemExit(
+                f"{where}: cannot be exported: {error.msg}: {line}"
+            ) from None
         if twice := set(names) & set(new_names):
             raise SystemExit(f"{where}: {min(twice)} is defined a second time")
-        imports, bodies, names = imports + new_imports, [*bodies, body], names + new_names
+        imports, bodies, names = (
+            imports + new_imports,
+            [*bodies, body],
+            names + new_names,
+        )
     if not module and not bodies:
         return None
     if not module or not bodies:
-        raise SystemExit(f"{path}: a module's name in the metadata and marked cells go together")
+        raise SystemExit(
+            f"{path}: a module's name in the metadata and marked cells go together"
+        )
     header = (
         f'"""{chapter_title(notebook).rstrip(".")}.\n\nChapter {path.stem[:2]} of the book, '
         f"notebooks/{path.stem}.ipynb, explains this module and\ngenerates it: edit the chapter, "
@@ -75,13 +104,22 @@ def export(path: Path) -> tuple[str, str] | None:
     )
     imports.sort(key=lambda line: not line.startswith("from __future__"))
     public = sorted(f'"{name}"' for name in names if not name.startswith("_"))
-    parts = [header, "\n".join(imports), f"__all__ = [{', '.join(public)}]", *filter(None, bodies)]
-    tidied = ruff("\n\n\n".join(parts), "check", "--fix-only", "--select=I,F401")
+    parts = [
+        header,
+        "\n".join(imports),
+        f"__all__ = [{', '.join(public)}]",
+        *filter(None, bodies),
+    ]
+    tidied = ruff(
+        "\n\n\n".join(parts), "check", "--fix-only", "--select=I,F401"
+    )
     return module, ruff(tidied, "format")
 
 
 def main(arguments: list[str]) -> None:
-    for path in [Path(name).with_suffix(".py") for name in arguments] or find_chapters():
+    for path in [
+        Path(name).with_suffix(".py") for name in arguments
+    ] or find_chapters():
         if exported := export(path):
             target = Path("captionlib", f"{exported[0]}.py")
             if not target.exists() or target.read_text() != exported[1]:

@@ -24,7 +24,9 @@ BOOK = Path(__file__).parent.parent / "book"
 SHIPPED = Path(__file__).parent.parent / "captionlib" / "assets" / "flickr8k"
 WIDTH = 1000  # pixels of a figure, at most
 BYTES = 120_000  # of a figure, at most
-NOTE = "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
+NOTE = (
+    "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
+)
 
 
 def digest(path: Path) -> str:
@@ -59,7 +61,10 @@ def caption_all(gallery: Path, folder: str | None) -> None:
     from captionlib.io.files import package_folder
 
     captioner = Captioner.from_pretrained(folder)
-    weights = package_folder(SHIPPED if folder is None else folder) / "model.safetensors"
+    weights = (
+        package_folder(SHIPPED if folder is None else folder)
+        / "model.safetensors"
+    )
     photographs = read(gallery / "photographs.json")
     said = {}
     for photograph in photographs:
@@ -76,7 +81,10 @@ def caption_all(gallery: Path, folder: str | None) -> None:
             photograph["judged"], photograph["verdict"] = caption.text, ""
         print(f"{path.name}: {caption.text}")
     write(gallery / "photographs.json", photographs)
-    model = {"name": Path(folder).name if folder else SHIPPED.name, "weights": digest(weights)}
+    model = {
+        "name": Path(folder).name if folder else SHIPPED.name,
+        "weights": digest(weights),
+    }
     write(gallery / "captions.json", {"model": model, "captions": said})
 
 
@@ -97,7 +105,9 @@ def _figure(path: Path, caption) -> bytes:
     image.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
     for quality in range(88, 30, -4):
         stored = io.BytesIO()
-        image.save(stored, "JPEG", quality=quality, optimize=True, progressive=True)
+        image.save(
+            stored, "JPEG", quality=quality, optimize=True, progressive=True
+        )
         if stored.tell() <= BYTES:
             break
     return stored.getvalue()
@@ -106,7 +116,12 @@ def _figure(path: Path, caption) -> bytes:
 def render(gallery: Path) -> str:
     """The page, from the folder alone: no captioner is asked."""
     stored = read(gallery / "captions.json")
-    lines = [NOTE, "", (gallery / "opening.md").read_text(encoding="utf-8").strip(), ""]
+    lines = [
+        NOTE,
+        "",
+        (gallery / "opening.md").read_text(encoding="utf-8").strip(),
+        "",
+    ]
     for photograph in read(gallery / "photographs.json"):
         lines += _entry(photograph, stored["captions"][photograph["file"]])
     name = stored["model"]["name"]
@@ -161,8 +176,15 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
         yield f"{page}: its captions are not those of {shipped}: {again}"
     complete = True
     for photograph in read(gallery / "photographs.json"):
-        path, said = gallery / photograph["file"], stored["captions"].get(photograph["file"])
-        if said is None or not path.exists() or said["photograph"] != digest(path):
+        path, said = (
+            gallery / photograph["file"],
+            stored["captions"].get(photograph["file"]),
+        )
+        if (
+            said is None
+            or not path.exists()
+            or said["photograph"] != digest(path)
+        ):
             yield f"{path}: is not the photograph that was captioned: {again}"
             complete = False
         elif not (gallery / figure_of(path.name)).exists():
@@ -175,7 +197,9 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
 
 def main(argv: list[str], book: Path = BOOK) -> int:
     """Caption, unless `--page` says that what is stored will do, and write the page."""
-    if len(argv) > 1 or (argv and argv[0].startswith("-") and argv != ["--page"]):
+    if len(argv) > 1 or (
+        argv and argv[0].startswith("-") and argv != ["--page"]
+    ):
         print(__doc__)
         return 2
     if argv != ["--page"]:

@@ -13,4 +13,7 @@ def transport() -> dict[str, str]:
     """Settings for one more kernel manager; Windows has no such files and stays with ports."""
     if os.name != "posix":
         return {}
-    return {"transport": "ipc", "ip": os.path.join(_folder.name, str(next(_numbers)))}
+    return {
+        "transport": "ipc",
+        "ip": os.path.join(_folder.name, str(next(_numbers))),
+    }

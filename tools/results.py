@@ -18,10 +18,19 @@ import numpy as np
 from tools import bench, data_sets
 
 BOOK = Path(__file__).parent.parent / "book"
-BEGIN, END = "<!-- results: written by tools.results -->", "<!-- results: end -->"
+BEGIN, END = (
+    "<!-- results: written by tools.results -->",
+    "<!-- results: end -->",
+)
 CHAPTER = Path("notebooks", "07_bleu.py")  # beside the book's folder
-HABITS_BEGIN, HABITS_END = "# <!-- habits: written by tools.results -->", "# <!-- habits: end -->"
-RECIPE_BEGIN, RECIPE_END = "<!-- recipe: written by tools.results -->", "<!-- recipe: end -->"
+HABITS_BEGIN, HABITS_END = (
+    "# <!-- habits: written by tools.results -->",
+    "# <!-- habits: end -->",
+)
+RECIPE_BEGIN, RECIPE_END = (
+    "<!-- recipe: written by tools.results -->",
+    "<!-- recipe: end -->",
+)
 HABITS = {
     "unk": "`<unk>` matches `<unk>`",
     "end": "`<end>` stays, on both sides",
@@ -40,8 +49,16 @@ SCORES = {
     "rouge_l": "ROUGE-L",
     "cider_d": "CIDEr-D",
 }
-NAMES = {"flickr8k": "Flickr8k", "flickr30k": "Flickr30k", "coco": "COCO", "scenes": "Toy world"}
-WHO = ("decoder", "both")  # learned: the decoder alone, then the encoder as well
+NAMES = {
+    "flickr8k": "Flickr8k",
+    "flickr30k": "Flickr30k",
+    "coco": "COCO",
+    "scenes": "Toy world",
+}
+WHO = (
+    "decoder",
+    "both",
+)  # learned: the decoder alone, then the encoder as well
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -56,7 +73,9 @@ def read_results(folder: Path) -> dict[tuple, list[dict]]:
         key = (stored["data"]["dataset"], stored["data"]["split"], same)
         groups.setdefault(key, []).append(stored)
     for rows in groups.values():
-        rows.sort(key=lambda row: (row["search"]["beam_size"], _normalisation(row)))
+        rows.sort(
+            key=lambda row: (row["search"]["beam_size"], _normalisation(row))
+        )
     return groups
 
 
@@ -91,7 +110,13 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
         for beam, row in zip(beams, rows, strict=True)
     ]
     margins = [
-        [beam, *(_interval(row["result"]["intervals"].get(name)) for name in SCORES)]
+        [
+            beam,
+            *(
+                _interval(row["result"]["intervals"].get(name))
+                for name in SCORES
+            ),
+        ]
         for beam, row in zip(beams, rows, strict=True)
     ]
     lines += table(["beam", *SCORES.values()], points)
@@ -108,13 +133,24 @@ def _interval(bounds: list[float] | None) -> str:
 
 def provenance(stored: dict, logs: list[Path]) -> list[str]:
     """What the scores were measured on and with, one fact a line."""
-    model, training = stored["model"], stored["training"].get("training", stored["training"])
+    model, training = (
+        stored["model"],
+        stored["training"].get("training", stored["training"]),
+    )
     grid = model["grid_size"]
     lines = [
         f"- Model: `{model['backbone']}`, "
-        + (f"images of {size}×{size}, " if (size := model.get("image_size")) else "")
+        + (
+            f"images of {size}×{size}, "
+            if (size := model.get("image_size"))
+            else ""
+        )
         + (f"grid {grid}×{grid}, " if grid else "its own grid, ")
-        + (f"vectors shortened to {short}, " if (short := model.get("feature_dim")) else "")
+        + (
+            f"vectors shortened to {short}, "
+            if (short := model.get("feature_dim"))
+            else ""
+        )
         + f"embedding {model['embed_dim']}, decoder {model['decoder_dim']}, "
         f"attention {model['attention_dim']}."
     ]
@@ -124,13 +160,26 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
     if "epoch" in training:
         facts.append(f"the weights are those of epoch {training['epoch']}")
     for log in logs:
-        history = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        history = [
+            json.loads(line)
+            for line in log.read_text(encoding="utf-8").splitlines()
+        ]
         if any(row.items() <= training.items() for row in history):
-            minutes = sum(row["train_seconds"] + row["evaluate_seconds"] for row in history) / 60
-            facts.append(f"{len(history)} epochs with validation took {minutes:.0f} minutes")
+            minutes = (
+                sum(
+                    row["train_seconds"] + row["evaluate_seconds"]
+                    for row in history
+                )
+                / 60
+            )
+            facts.append(
+                f"{len(history)} epochs with validation took {minutes:.0f} minutes"
+            )
     if facts:
         lines.append("- Training: " + ", ".join(facts) + ".")
-    versions = ", ".join(f"{name} {version}" for name, version in stored["versions"].items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in stored["versions"].items()
+    )
     lines.append(f"- Versions: {versions}.")
     return lines
 
@@ -204,16 +253,24 @@ def render_habits(folder: Path) -> str:
     path = folder / "habits.json"
     if not path.exists():
         return ""
-    lines = habits(json.loads(path.read_text(encoding="utf-8")), sorted(folder.glob("*.jsonl")))
+    lines = habits(
+        json.loads(path.read_text(encoding="utf-8")),
+        sorted(folder.glob("*.jsonl")),
+    )
     return "".join(f"# {line}".rstrip() + "\n" for line in ["", *lines, ""])
 
 
 def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
     """What each stage of the shipped captioner's recipe gave, and how far seeds differ."""
     first = seeds[0]
-    minutes = {name: stage["train_seconds"] / 60 for name, stage in first["stages"].items()}
+    minutes = {
+        name: stage["train_seconds"] / 60
+        for name, stage in first["stages"].items()
+    }
     epochs = {name: stage["epochs"] for name, stage in first["stages"].items()}
-    alone, together = (first["stages"][name]["scores"] for name in ("decoder", "encoder"))
+    alone, together = (
+        first["stages"][name]["scores"] for name in ("decoder", "encoder")
+    )
     split = SPLITS[first["split"].lower()]
     lines = [
         f"Seed {first['seed']}, {split} split, {first['images']:,} images; "
@@ -221,9 +278,23 @@ def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
         f"{epochs['encoder']} with the encoder's last stages, {minutes['encoder']:.0f} minutes:",
         "",
         *table(
-            ["beam", *(f"{name},<br>{who}" for who in WHO for name in ("BLEU-4", "CIDEr-D"))],
             [
-                [_beam(b), *(f"{row[name]:.2f}" for row in (b, a) for name in ("bleu4", "cider_d"))]
+                "beam",
+                *(
+                    f"{name},<br>{who}"
+                    for who in WHO
+                    for name in ("BLEU-4", "CIDEr-D")
+                ),
+            ],
+            [
+                [
+                    _beam(b),
+                    *(
+                        f"{row[name]:.2f}"
+                        for row in (b, a)
+                        for name in ("bleu4", "cider_d")
+                    ),
+                ]
                 for b, a in zip(alone, together, strict=True)
             ],
         ),
@@ -232,11 +303,22 @@ def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
         chosen = first["chosen"]
         rows = {seed["seed"]: _chosen(seed, **chosen) for seed in seeds}
         figures = np.array(list(rows.values()))
-        cells = [[str(seed), *(f"{value:.2f}" for value in row)] for seed, row in rows.items()]
-        cells.append(["mean", *(f"{value:.2f}" for value in figures.mean(axis=0))])
+        cells = [
+            [str(seed), *(f"{value:.2f}" for value in row)]
+            for seed, row in rows.items()
+        ]
+        cells.append(
+            ["mean", *(f"{value:.2f}" for value in figures.mean(axis=0))]
+        )
         deviations = figures.std(axis=0, ddof=1)
-        cells.append(["standard deviation", *(f"{value:.2f}" for value in deviations)])
-        lines += ["", f"The whole recipe with other seeds, at beam {_beam(chosen['search'])}:", ""]
+        cells.append(
+            ["standard deviation", *(f"{value:.2f}" for value in deviations)]
+        )
+        lines += [
+            "",
+            f"The whole recipe with other seeds, at beam {_beam(chosen['search'])}:",
+            "",
+        ]
         lines += table(["seed", "BLEU-4", "CIDEr-D"], cells)
     if tricks:
         lines += ["", tricks["about"], ""]
@@ -259,13 +341,19 @@ def render_recipe(folder: Path) -> str:
     paths = sorted(folder.glob("recipe/seed*.json"))
     seeds = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     path = folder / "recipe" / "tricks.json"
-    tricks = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    tricks = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    )
     return "\n".join(["", *recipe(seeds, tricks), ""]) if seeds else ""
 
 
 def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """`page` with `text` between its markers, which must be there once each."""
-    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+    if (
+        page.count(begin) != 1
+        or page.count(end) != 1
+        or page.index(begin) > page.index(end)
+    ):
         raise ValueError(f"the page must hold {begin} and {end}, once each")
     before, rest = page.split(begin)
     return f"{before}{begin}\n{text}{end}{rest.split(end)[1]}"
@@ -274,7 +362,11 @@ def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
 def pages(book: Path) -> dict[Path, str]:
     """Each page that holds generated tables, as it should be."""
     path, chapter = book / "results.md", book.parent / CHAPTER
-    wanted = {path: replace(path.read_text(encoding="utf-8"), render(book / "results"))}
+    wanted = {
+        path: replace(
+            path.read_text(encoding="utf-8"), render(book / "results")
+        )
+    }
     if bench.BEGIN in wanted[path]:
         text = bench.render(book / "results")
         wanted[path] = replace(wanted[path], text, bench.BEGIN, bench.END)
@@ -286,7 +378,9 @@ def pages(book: Path) -> dict[Path, str]:
     card = book / "captioner.md"
     if card.exists():
         text = render_recipe(book / "results")
-        wanted[card] = replace(card.read_text(encoding="utf-8"), text, RECIPE_BEGIN, RECIPE_END)
+        wanted[card] = replace(
+            card.read_text(encoding="utf-8"), text, RECIPE_BEGIN, RECIPE_END
+        )
     if chapter.exists():
         script = chapter.read_text(encoding="utf-8")
         text = render_habits(book / "results")
@@ -310,13 +404,17 @@ def main(argv: list[str]) -> int:
     behind = stale()
     if argv:
         for path in behind:
-            print(f"{path}: not what book/results/ says; run python -m tools.results")
+            print(
+                f"{path}: not what book/results/ says; run python -m tools.results"
+            )
         return int(bool(behind))
     wanted = pages(BOOK)
     for path in behind:
         path.write_text(wanted[path], encoding="utf-8")
         if path.suffix == ".py":
-            print(f"{path}: carry it over with python -m tools.notebooks --sync {CHAPTER}")
+            print(
+                f"{path}: carry it over with python -m tools.notebooks --sync {CHAPTER}"
+            )
     return 0
 
 

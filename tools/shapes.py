@@ -24,7 +24,9 @@ from pathlib import Path
 from types import FrameType
 
 PACKAGE = Path("captionlib")
-SHAPE = re.compile(r"# (data )?\(((?:[^(),]|\(\w+\))+(?:,(?:[^(),]|\(\w+\))*)+)\)(?=[\s,:;]|$)")
+SHAPE = re.compile(
+    r"# (data )?\(((?:[^(),]|\(\w+\))+(?:,(?:[^(),]|\(\w+\))*)+)\)(?=[\s,:;]|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Comment:
 
 def expression(dim: str) -> str:
     """A dimension as Python: `4H` is 4*H, `max length - 1` is max_length-1."""
-    return re.sub(r"(?<=\d)(?=[A-Z])", "*", re.sub(r"(?<=[a-z]) (?=[a-z])", "_", dim.strip()))
+    return re.sub(
+        r"(?<=\d)(?=[A-Z])",
+        "*",
+        re.sub(r"(?<=[a-z]) (?=[a-z])", "_", dim.strip()),
+    )
 
 
 def comments(path: Path) -> list[Comment]:
@@ -58,22 +64,34 @@ def comments(path: Path) -> list[Comment]:
     source = path.read_text(encoding="utf-8")
     places, records = {}, {}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef) and "NamedTuple" in map(ast.unparse, node.bases):
+        if isinstance(node, ast.ClassDef) and "NamedTuple" in map(
+            ast.unparse, node.bases
+        ):
             records |= {field.end_lineno: node.name for field in node.body}
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.Return)):
             places[node.end_lineno] = node
     found = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        match = SHAPE.match(token.string) if token.type == tokenize.COMMENT else None
+        match = (
+            SHAPE.match(token.string)
+            if token.type == tokenize.COMMENT
+            else None
+        )
         line = token.start[0]
         if not match or token.line.lstrip().startswith("#"):
             continue
         if line not in places:
-            raise ValueError(f"{path}:{line}: '{match.group()}' stands on no assignment or return")
+            raise ValueError(
+                f"{path}:{line}: '{match.group()}' stands on no assignment or return"
+            )
         node = places[line]
-        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        targets = getattr(node, "targets", None) or [
+            getattr(node, "target", None)
+        ]
         target = ast.unparse(targets[0]) if targets[0] is not None else None
-        dims = tuple(expression(dim) for dim in match.group(2).split(",") if dim.strip())
+        dims = tuple(
+            expression(dim) for dim in match.group(2).split(",") if dim.strip()
+        )
         found.append(
             Comment(
                 str(path), line, match.group(), dims, bool(match.group(1)), node.lineno, target,
@@ -99,14 +117,20 @@ class Watch:
         self.by_file: dict[str, list[Comment]] = {}
         for comment in found:
             if not comment.record:
-                self.by_file.setdefault(str(Path(comment.file).resolve()), []).append(comment)
+                self.by_file.setdefault(
+                    str(Path(comment.file).resolve()), []
+                ).append(comment)
         self.records = [comment for comment in found if comment.record]
         self._lines: dict = {}  # of each code object, {line: comment}
 
-    def compare(self, comment: Comment, value, names: dict, bound: dict) -> None:
+    def compare(
+        self, comment: Comment, value, names: dict, bound: dict
+    ) -> None:
         """Hold `value` against its comment; letters that nobody knows yet are put into `bound`."""
         if len(set(self.sizes.values())) < len(self.sizes):
-            raise ValueError(f"two letters share a size, so neither is tested: {self.sizes}")
+            raise ValueError(
+                f"two letters share a size, so neither is tested: {self.sizes}"
+            )
         if comment.of_data:
             value = value.data
         self.checked[comment] += 1
@@ -117,15 +141,23 @@ class Watch:
         known = {"len": len} | names | bound | self.sizes
         for dim, size in zip(comment.dims, shape, strict=True):
             free = re.fullmatch(r"(\w+) *([+-] *\d+)?", dim)
-            if free and free[1].isidentifier() and not isinstance(known.get(free[1]), int):
-                known[free[1]] = bound[free[1]] = size - int((free[2] or "0").replace(" ", ""))
+            if (
+                free
+                and free[1].isidentifier()
+                and not isinstance(known.get(free[1]), int)
+            ):
+                known[free[1]] = bound[free[1]] = size - int(
+                    (free[2] or "0").replace(" ", "")
+                )
             try:
                 wanted = eval(dim, {"__builtins__": {}}, known)
             except (NameError, TypeError) as error:
                 self.problems[f"{comment}: {dim} is not known ({error})"] = None
                 return
             if wanted != size:
-                self.problems[f"{comment}, and the shape is {shape}: {dim} is {wanted}"] = None
+                self.problems[
+                    f"{comment}, and the shape is {shape}: {dim} is {wanted}"
+                ] = None
                 return
 
     def _of(self, code) -> dict[int, Comment]:
@@ -140,7 +172,9 @@ class Watch:
         return self._lines[code]
 
     def _enter(self, frame: FrameType, event: str, _):
-        if frame.f_code.co_filename not in self.by_file or not self._of(frame.f_code):
+        if frame.f_code.co_filename not in self.by_file or not self._of(
+            frame.f_code
+        ):
             return None
         places, running, bound = self._of(frame.f_code), None, {}
 
@@ -151,7 +185,9 @@ class Watch:
                 running = None
             elif running and after is not running:
                 if running.target is not None:
-                    value = eval(running.target, frame.f_globals, frame.f_locals)
+                    value = eval(
+                        running.target, frame.f_globals, frame.f_locals
+                    )
                 self.compare(running, value, frame.f_locals, bound)
             if event == "line":
                 running = after
@@ -164,7 +200,9 @@ class Watch:
         """Watch whatever runs inside the block."""
         before, made = sys.gettrace(), []
         for comment in self.records:
-            module = import_module(".".join(Path(comment.file).with_suffix("").parts[-2:]))
+            module = import_module(
+                ".".join(Path(comment.file).with_suffix("").parts[-2:])
+            )
             if (record := getattr(module, comment.record)) not in made:
                 made.append(record)
         originals = [record.__new__ for record in made]
@@ -183,7 +221,12 @@ class Watch:
             made, bound = original(record, *args, **kwargs), {}
             for comment in self.records:
                 if comment.record == record.__name__:
-                    self.compare(comment, getattr(made, comment.target), made._asdict(), bound)
+                    self.compare(
+                        comment,
+                        getattr(made, comment.target),
+                        made._asdict(),
+                        bound,
+                    )
             return made
 
         return new
@@ -207,9 +250,20 @@ def tour(watch: Watch, folder: Path) -> None:
 
     torch.manual_seed(0)
     B, n, T = 3, 5, 11
-    sizes = {"T": T, "E": 7, "D": 13, "H": 17, "A": 19, "V": 23, "P": 31, "max_length": 9}
+    sizes = {
+        "T": T,
+        "E": 7,
+        "D": 13,
+        "H": 17,
+        "A": 19,
+        "V": 23,
+        "P": 31,
+        "max_length": 9,
+    }
     watch.sizes = sizes
-    vocabulary = Vocabulary.build([[f"word{i}" for i in range(sizes["V"] - 4)]], min_word_freq=1)
+    vocabulary = Vocabulary.build(
+        [[f"word{i}" for i in range(sizes["V"] - 4)]], min_word_freq=1
+    )
     decoder = DecoderWithAttention(
         sizes["A"], sizes["E"], sizes["H"], sizes["V"], encoder_dim=sizes["D"]
     )
@@ -218,25 +272,39 @@ def tour(watch: Watch, folder: Path) -> None:
     lengths[4] = sizes["max_length"]
     output = decoder(grid, torch.randint(sizes["V"], (B * n, T)), lengths)
     caption_loss(output)
-    beam_search(decoder, grid, vocabulary, SearchConfig(beam_size=2, max_words=6))
+    beam_search(
+        decoder, grid, vocabulary, SearchConfig(beam_size=2, max_words=6)
+    )
     vectors = folder / "vectors.txt"
-    vectors.write_text("".join(f"word{i}{' 0.5' * sizes['E']}\n" for i in range(5)))
+    vectors.write_text(
+        "".join(f"word{i}{' 0.5' * sizes['E']}\n" for i in range(5))
+    )
     read_glove(vectors, vocabulary.word_map)
 
     scenes = write_scenes(folder / "scenes", train=3, val=1, test=1, seed=0)
     pictures = folder / "scenes" / "images"
-    prepare(scenes, pictures, folder / "data", DataConfig(min_word_freq=1, max_len=27), workers=1)
+    prepare(
+        scenes,
+        pictures,
+        folder / "data",
+        DataConfig(min_word_freq=1, max_len=27),
+        workers=1,
+    )
     watch.sizes = {}
     encoder = Encoder("tf_efficientnet_lite0", grid_size=7)
     watch.sizes = {"D": encoder.encoder_dim, "P": 49, "I": 3, "n": 5, "T": 29}
     encoder(torch.randn(2, 3, 64, 160))
     pixels = image_file(folder / "data", "TRAIN")
-    grids = cache_features(encoder, pixels, folder / "grids.hdf5", progress=False)
+    grids = cache_features(
+        encoder, pixels, folder / "grids.hdf5", progress=False
+    )
     data = FeatureDataset(folder / "data", "TRAIN", grids)
     with decoding_pool(1, 2, 3):
         pass  # what is commented runs as it opens
 
-    config = ModelConfig(attention_dim=19, embed_dim=7, decoder_dim=17, grid_size=7)
+    config = ModelConfig(
+        attention_dim=19, embed_dim=7, decoder_dim=17, grid_size=7
+    )
     model = HalfEncoded(config, data.vocabulary, encoder)
     watch.sizes |= {"A": 19, "E": 7, "H": 17, "V": len(data.vocabulary)}
     channels = stages(encoder)[-1][0].in_channels  # what the last stage takes
@@ -244,9 +312,14 @@ def tour(watch: Watch, folder: Path) -> None:
     model.encode(torch.randn(2, 25, channels))
     model.last = 0
     del watch.sizes["T"]  # captions of its own, of any length
-    objective = SelfCritical(data.captions, data.lengths, data.vocabulary, max_words=5)
+    objective = SelfCritical(
+        data.captions, data.lengths, data.vocabulary, max_words=5
+    )
     features = torch.as_tensor(grids[:2])
-    captions, lengths = data.captions[:2].flatten(0, 1), data.lengths[:2].flatten()
+    captions, lengths = (
+        data.captions[:2].flatten(0, 1),
+        data.lengths[:2].flatten(),
+    )
     objective(model, features, captions, lengths, TrainConfig())
 
     watch.sizes = {letter: watch.sizes[letter] for letter in "DPAEHV"}
@@ -257,7 +330,11 @@ def tour(watch: Watch, folder: Path) -> None:
 
 def check(package: Path = PACKAGE) -> tuple[list[str], str]:
     """Problems, one line each, and the count in words."""
-    found = [comment for path in sorted(package.glob("*.py")) for comment in comments(path)]
+    found = [
+        comment
+        for path in sorted(package.glob("*.py"))
+        for comment in comments(path)
+    ]
     watch = Watch(found)
     with tempfile.TemporaryDirectory() as folder, watch.on():
         tour(watch, Path(folder))

@@ -74,20 +74,34 @@ CHARACTERS = {
 def render(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
     """One glyph as RGBA, cut to what can be seen, its longest side `LONGEST_SIDE` pixels."""
     size = 3 * LONGEST_SIDE, 2 * LONGEST_SIDE
-    on_black, on_white = Image.new("RGB", size, "black"), Image.new("RGB", size, "white")
+    on_black, on_white = (
+        Image.new("RGB", size, "black"),
+        Image.new("RGB", size, "white"),
+    )
     for canvas in (on_black, on_white):
-        ImageDraw.Draw(canvas).text((20, 20), character, font=font, embedded_color=True)
+        ImageDraw.Draw(canvas).text(
+            (20, 20), character, font=font, embedded_color=True
+        )
     # Text drawn on a transparent canvas gets dark edges. Drawn on black it is colour x alpha, and
     # on white it is brighter by 255 x (1 - alpha): the two together give both without loss.
-    black, white = (np.asarray(canvas, dtype=float) for canvas in (on_black, on_white))
+    black, white = (
+        np.asarray(canvas, dtype=float) for canvas in (on_black, on_white)
+    )
     alpha = 1 - (white - black).mean(axis=-1, keepdims=True) / 255
     colour = black / np.maximum(alpha, 1 / 255)
     glyph = Image.fromarray(
-        np.concatenate([colour, 255 * alpha], axis=-1).round().clip(0, 255).astype(np.uint8)
+        np.concatenate([colour, 255 * alpha], axis=-1)
+        .round()
+        .clip(0, 255)
+        .astype(np.uint8)
     )
-    glyph = glyph.crop(glyph.getchannel("A").point(lambda value: 255 * (value > 24)).getbbox())
+    glyph = glyph.crop(
+        glyph.getchannel("A").point(lambda value: 255 * (value > 24)).getbbox()
+    )
     scale = LONGEST_SIDE / max(glyph.size)
-    return glyph.resize([round(scale * side) for side in glyph.size], Image.Resampling.LANCZOS)
+    return glyph.resize(
+        [round(scale * side) for side in glyph.size], Image.Resampling.LANCZOS
+    )
 
 
 def main() -> None:
@@ -96,7 +110,9 @@ def main() -> None:
     font = ImageFont.truetype(parser.parse_args().font, BITMAP_SIZE)
     SPRITES.mkdir(parents=True, exist_ok=True)
     for name, character in CHARACTERS.items():
-        picture = render(font, character).quantize(256, Image.Quantize.FASTOCTREE)
+        picture = render(font, character).quantize(
+            256, Image.Quantize.FASTOCTREE
+        )
         picture.save(SPRITES / f"{name}.png", optimize=True)
     total = sum(file.stat().st_size for file in SPRITES.glob("*.png"))
     print(f"{len(CHARACTERS)} sprites, {total / 1e3:.0f} kB")

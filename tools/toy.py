@@ -23,12 +23,27 @@ def main() -> None:
         work = Path(name)
         run(["train", "--recipe", "toy", "--to", name])
         scenes, stored = work / "scenes", work / "result.json"
-        data = ["--karpathy-json", f"{scenes / 'dataset_scenes.json'}", "--images"]
-        where = ["--split", "val", "--model", name, "--save-results", f"{stored}"]
+        data = [
+            "--karpathy-json",
+            f"{scenes / 'dataset_scenes.json'}",
+            "--images",
+        ]
+        where = [
+            "--split",
+            "val",
+            "--model",
+            name,
+            "--save-results",
+            f"{stored}",
+        ]
         run(["evaluate", *data, f"{scenes / 'images'}", *where])
 
         best = CaptionModel.load(work)
-        result = {k: v for k, v in read_json(stored)["result"].items() if k != "intervals"}
+        result = {
+            k: v
+            for k, v in read_json(stored)["result"].items()
+            if k != "intervals"
+        }
         about = {"data": "scenes", "split": "val"} | read_recipe("toy").scenes
         best.metrics["validation"] = result | about
         best.save(TO, half=True)

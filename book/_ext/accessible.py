@@ -56,4 +56,8 @@ def mend(app, exception) -> None:
 def setup(app):
     app.connect("build-finished", mend)
     app.add_js_file(None, body=ON_PAPER)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

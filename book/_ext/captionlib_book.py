@@ -33,13 +33,17 @@ def spoken(seconds: float) -> str:
     return f"about {number} minute{'s' * (number != '1')}"
 
 
-def chapter_time(name, rawtext, text, lineno, inliner, options=None, content=None):
+def chapter_time(
+    name, rawtext, text, lineno, inliner, options=None, content=None
+):
     """The role. It reads what `make notebooks` measured, from the chapter's metadata."""
     env = inliner.document.settings.env
     path = Path(env.srcdir, "notebooks", f"{text}.ipynb")
     env.note_dependency(str(path))
     try:
-        executed = json.loads(path.read_text(encoding="utf-8"))["metadata"]["executed"]
+        executed = json.loads(path.read_text(encoding="utf-8"))["metadata"][
+            "executed"
+        ]
         said = f"{spoken(executed['seconds'])} on {executed['cores']} processor cores"
     except (OSError, KeyError) as error:
         message = f"{text}: no measured time in its notebook ({error!r}); run `make notebooks`"
@@ -64,7 +68,9 @@ def site_file(name, rawtext, text, lineno, inliner, options=None, content=None):
     """The role that links to what tools/book.py lays beside the pages."""
     words, _, file = text.rstrip(">").rpartition(" <")
     up = "../" * inliner.document.settings.env.docname.count("/")
-    return [nodes.reference(rawtext, words, refuri=up + file, internal=True)], []
+    return [
+        nodes.reference(rawtext, words, refuri=up + file, internal=True)
+    ], []
 
 
 def mark_short_code(app, doctree):
@@ -79,9 +85,16 @@ def mark_short_code(app, doctree):
 
 def silence_thebe(app, config):
     """Disconnect what writes sphinx-thebe's scripts into pages."""
-    for event in ("env-before-read-docs", "env-updated", "html-page-context", "doctree-resolved"):
+    for event in (
+        "env-before-read-docs",
+        "env-updated",
+        "html-page-context",
+        "doctree-resolved",
+    ):
         listeners = app.events.listeners.get(event, [])
-        listeners[:] = [x for x in listeners if x.handler.__module__ != "sphinx_thebe"]
+        listeners[:] = [
+            x for x in listeners if x.handler.__module__ != "sphinx_thebe"
+        ]
 
 
 def setup(app):
@@ -90,4 +103,8 @@ def setup(app):
     app.add_role("chapter-time", chapter_time)
     app.add_role("measured", measured)
     app.add_role("site-file", site_file)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

@@ -85,25 +85,78 @@ def gaze(column: float, row: float, spread: float) -> np.ndarray:
 
 def picture(axes: Axes, x, y, side, *, alpha=None, grid=0, note="") -> None:
     """The photograph centred on (x, y), with weights laid over it and cut into `grid` cells."""
-    left, right, low, high = x - side / 2, x + side / 2, y - side / 2, y + side / 2
+    left, right, low, high = (
+        x - side / 2,
+        x + side / 2,
+        y - side / 2,
+        y + side / 2,
+    )
     extent = (left, right, low, high)
-    axes.imshow(photo(), extent=extent, aspect="auto", interpolation="bilinear", zorder=1)
+    axes.imshow(
+        photo(),
+        extent=extent,
+        aspect="auto",
+        interpolation="bilinear",
+        zorder=1,
+    )
     if alpha is not None:
         veil = np.empty((14, 14, 4))
-        veil[..., :3] = (0.16, 0.07, 0.20)  # a dark attention purple where it does not look
+        veil[..., :3] = (
+            0.16,
+            0.07,
+            0.20,
+        )  # a dark attention purple where it does not look
         veil[..., 3] = 0.78 * (1 - alpha / alpha.max())
-        axes.imshow(veil, extent=extent, aspect="auto", interpolation="nearest", zorder=2)
+        axes.imshow(
+            veil,
+            extent=extent,
+            aspect="auto",
+            interpolation="nearest",
+            zorder=2,
+        )
     for k in range(1, grid):
         step = side * k / grid
-        axes.plot([left, right], [low + step] * 2, color="white", linewidth=0.4, zorder=4)
-        axes.plot([left + step] * 2, [low, high], color="white", linewidth=0.4, zorder=4)
+        axes.plot(
+            [left, right],
+            [low + step] * 2,
+            color="white",
+            linewidth=0.4,
+            zorder=4,
+        )
+        axes.plot(
+            [left + step] * 2,
+            [low, high],
+            color="white",
+            linewidth=0.4,
+            zorder=4,
+        )
     edge = PALETTE["attention" if alpha is not None else "image"]
-    axes.add_patch(Rectangle((left, low), side, side, fill=False, edgecolor=edge, lw=1.6, zorder=5))
+    axes.add_patch(
+        Rectangle(
+            (left, low),
+            side,
+            side,
+            fill=False,
+            edgecolor=edge,
+            lw=1.6,
+            zorder=5,
+        )
+    )
     if note:
-        axes.text(x, low - 0.08, note, ha="center", va="top", color=PALETTE["image"], fontsize=8.5)
+        axes.text(
+            x,
+            low - 0.08,
+            note,
+            ha="center",
+            va="top",
+            color=PALETTE["image"],
+            fontsize=8.5,
+        )
 
 
-def tensor(axes: Axes, x, y, side, depth, *, kind="image", note="", cells=0) -> None:
+def tensor(
+    axes: Axes, x, y, side, depth, *, kind="image", note="", cells=0
+) -> None:
     """A stack of channels in perspective: front face `side`, receding by `depth`, centred on x."""
     shift = depth * 0.45
     left, low = x - (side + shift) / 2, y - side / 2
@@ -111,8 +164,16 @@ def tensor(axes: Axes, x, y, side, depth, *, kind="image", note="", cells=0) -> 
                       (left, low + side)])  # fmt: skip
     back = front + (shift, shift)
     edge = {"edgecolor": PALETTE[kind], "linewidth": 1.3, "joinstyle": "round"}
-    axes.add_patch(Polygon([front[3], front[2], back[2], back[3]], facecolor="white", **edge))
-    axes.add_patch(Polygon([front[1], front[2], back[2], back[1]], facecolor="white", **edge))
+    axes.add_patch(
+        Polygon(
+            [front[3], front[2], back[2], back[3]], facecolor="white", **edge
+        )
+    )
+    axes.add_patch(
+        Polygon(
+            [front[1], front[2], back[2], back[1]], facecolor="white", **edge
+        )
+    )
     axes.add_patch(Polygon(front, facecolor=TINT[kind], **edge))
     for k in range(1, cells):
         step = side * k / cells
@@ -120,7 +181,15 @@ def tensor(axes: Axes, x, y, side, depth, *, kind="image", note="", cells=0) -> 
         axes.plot([left, left + side], [low + step] * 2, **line)
         axes.plot([left + step] * 2, [low, low + side], **line)
     if note:
-        axes.text(x, low - 0.1, note, ha="center", va="top", color=PALETTE[kind], fontsize=8.5)
+        axes.text(
+            x,
+            low - 0.1,
+            note,
+            ha="center",
+            va="top",
+            color=PALETTE[kind],
+            fontsize=8.5,
+        )
 
 
 def label(axes: Axes, x, y, text, kind="plain", **style) -> None:
@@ -152,7 +221,9 @@ def whole_model() -> Axes:
     line(axes, [(5.73, 3.6), (5.73, 3.2)], "image")
     line(axes, [(0.75, 3.2), (8.2, 3.2)], "image")
     arrow(axes, (0.75, 3.2), (0.75, 1.83), kind="image")
-    label(axes, 0.68, 2.55, "mean over\nthe grid", "image", ha="right", fontsize=8)
+    label(
+        axes, 0.68, 2.55, "mean over\nthe grid", "image", ha="right", fontsize=8
+    )
     axes.set_xlim(-0.15, 9.15)
     box(axes, 0.75, 1.45, 0.95, 0.7, "init_h\ninit_c", "state")
     arrow(axes, (1.24, 1.45), (1.69, 1.45), kind="state")
@@ -198,8 +269,18 @@ def encoder() -> Axes:
         tensor(axes, x, 2.0, side, depth)
         label(axes, x, 1.22, shape, "image")
         label(axes, x, 2.98, name, "image", fontsize=9.5)
-        arrow(axes, (edge, 2.0), (x - (side + depth * 0.45) / 2 - 0.04, 2.0), kind="image")
-        edge = x + (side + depth * 0.45) / 2 - 0.02 - (depth * 0.12 if side < 0.6 else 0)
+        arrow(
+            axes,
+            (edge, 2.0),
+            (x - (side + depth * 0.45) / 2 - 0.04, 2.0),
+            kind="image",
+        )
+        edge = (
+            x
+            + (side + depth * 0.45) / 2
+            - 0.02
+            - (depth * 0.12 if side < 0.6 else 0)
+        )
     tensor(axes, 8.35, 1.95, 0.6, 1.0, cells=14)
     label(axes, 8.35, 1.22, "2048 ×\n14 × 14", "image")
     label(axes, 8.35, 2.98, "adaptive pool", "image", fontsize=9.5)
@@ -209,12 +290,21 @@ def encoder() -> Axes:
         (1.62, 4.05, "never trained here: edges, lines, curves", "plain"),
         (4.25, 7.5, "fine-tuned in stage two, if at all", "state"),
     ):
-        line(axes, [(left, 0.92), (left, 0.82), (right, 0.82), (right, 0.92)], kind)
+        line(
+            axes,
+            [(left, 0.92), (left, 0.82), (right, 0.82), (right, 0.92)],
+            kind,
+        )
         label(axes, (left + right) / 2, 0.64, text, kind)
     for x, text in ((6.2, "average pool"), (7.95, "linear, 1000 classes")):
         wide = 1.3 if x < 7 else 1.75
         box(axes, x, 0.14, wide, 0.36, text, "plain", size=8.5)
-        axes.plot([x - wide / 2, x + wide / 2], [-0.04, 0.32], color="#b02a2a", linewidth=1.3)
+        axes.plot(
+            [x - wide / 2, x + wide / 2],
+            [-0.04, 0.32],
+            color="#b02a2a",
+            linewidth=1.3,
+        )
     label(axes, 5.45, 0.14, "left out:", "plain", ha="right")
     label(axes, 0.75, 2.98, "photograph", "image", fontsize=9.5)
     return axes
@@ -226,10 +316,26 @@ def chain(axes: Axes, xs, y, words) -> None:
     for k, x in enumerate(xs):
         box(axes, x, y, 1.05, 0.56, "LSTM", "state")
         box(axes, x - gap / 2, y - 1.1, 0.95, 0.44, words[k], "word")
-        arrow(axes, (x - gap / 2 + 0.25, y - 0.87), (x - 0.28, y - 0.29), kind="word")
-        arrow(axes, (x + 0.28, y - 0.29), (x + gap / 2 - 0.25, y - 0.87), kind="word")
+        arrow(
+            axes,
+            (x - gap / 2 + 0.25, y - 0.87),
+            (x - 0.28, y - 0.29),
+            kind="word",
+        )
+        arrow(
+            axes,
+            (x + 0.28, y - 0.29),
+            (x + gap / 2 - 0.25, y - 0.87),
+            kind="word",
+        )
         if k:
-            arrow(axes, (xs[k - 1] + 0.54, y), (x - 0.54, y), kind="state", text="h, c\n2×512")
+            arrow(
+                axes,
+                (xs[k - 1] + 0.54, y),
+                (x - 0.54, y),
+                kind="state",
+                text="h, c\n2×512",
+            )
     box(axes, xs[-1] + gap / 2, y - 1.1, 0.95, 0.44, words[len(xs)], "word")
     arrow(axes, (xs[-1] + 0.54, y), (xs[-1] + gap / 2 + 0.2, y), kind="state")
     label(axes, xs[-1] + gap / 2 + 0.38, y, "…", "state", fontsize=12)
@@ -287,12 +393,27 @@ def attention_step() -> Axes:
     label(axes, 5.75, 1.55, "P scores", "attention", va="top")
     arrow(axes, (4.95, 1.9), (5.29, 1.9), kind="attention")
     box(axes, 7.0, 1.9, 0.95, 0.56, "softmax", "attention")
-    label(axes, 7.0, 1.55, r"P weights, $\sum_p \alpha_p = 1$", "attention", va="top")
+    label(
+        axes,
+        7.0,
+        1.55,
+        r"P weights, $\sum_p \alpha_p = 1$",
+        "attention",
+        va="top",
+    )
     arrow(axes, (6.21, 1.9), (6.51, 1.9), kind="attention")
     picture(axes, 8.35, 1.9, 0.95, alpha=gaze(*GAZES[1]))
     label(axes, 8.35, 1.24, r"$\alpha$", "attention", fontsize=11)
     arrow(axes, (7.49, 1.9), (7.85, 1.9), kind="attention")
-    box(axes, 5.75, 3.35, 2.1, 0.6, r"context $=\ \sum_p \alpha_p\,a_p$", "attention")
+    box(
+        axes,
+        5.75,
+        3.35,
+        2.1,
+        0.6,
+        r"context $=\ \sum_p \alpha_p\,a_p$",
+        "attention",
+    )
     label(axes, 5.75, 2.97, "D = 2048", "attention", va="top")
     arrow(axes, (1.62, 3.35), (4.68, 3.35), kind="image")
     line(axes, [(8.35, 2.4), (8.35, 3.35)], "attention")
@@ -300,7 +421,9 @@ def attention_step() -> Axes:
     return axes
 
 
-def cell(axes: Axes, x, y, text, kind="word", *, width=0.4, height=0.36, strong=False) -> None:
+def cell(
+    axes: Axes, x, y, text, kind="word", *, width=0.4, height=0.36, strong=False
+) -> None:
     """One square of a tensor, centred on (x, y); `strong` can be told apart without colour."""
     axes.add_patch(
         Rectangle(
@@ -326,17 +449,46 @@ def packed_batches() -> Axes:
             for step in range(steps):
                 here = step < lengths[name]
                 place = left + side * (step + 0.5), top - side * (row + 0.5)
-                cell(axes, *place, f"{name}{step + 1}" if here else "", "word" if here else "plain")
+                cell(
+                    axes,
+                    *place,
+                    f"{name}{step + 1}" if here else "",
+                    "word" if here else "plain",
+                )
         return left + side * steps / 2
 
-    label(axes, batch(0.3, 4.35, "abcde"), 4.62, "padded  (N, T) = (5, 6)", "word", fontsize=10)
+    label(
+        axes,
+        batch(0.3, 4.35, "abcde"),
+        4.62,
+        "padded  (N, T) = (5, 6)",
+        "word",
+        fontsize=10,
+    )
     label(axes, 1.56, 1.98, "grey: <pad>", "plain")
     order = sorted(lengths, key=lengths.get, reverse=True)
     arrow(axes, (3.05, 3.3), (4.75, 3.3), text="sort by length,\nlongest first")
-    label(axes, batch(5.0, 4.35, order), 4.62, "sorted  (5, 6)", "word", fontsize=10)
-    sizes = [sum(length > step for length in lengths.values()) for step in range(steps)]
+    label(
+        axes,
+        batch(5.0, 4.35, order),
+        4.62,
+        "sorted  (5, 6)",
+        "word",
+        fontsize=10,
+    )
+    sizes = [
+        sum(length > step for length in lengths.values())
+        for step in range(steps)
+    ]
     for step, size in enumerate(sizes):
-        label(axes, 5.0 + side * (step + 0.5), 2.06, str(size), "state", fontsize=10)
+        label(
+            axes,
+            5.0 + side * (step + 0.5),
+            2.06,
+            str(size),
+            "state",
+            fontsize=10,
+        )
     label(axes, 7.68, 2.06, "still running", "state", ha="left")
     arrow(axes, (6.26, 1.86), (6.26, 1.3), text="")
     label(axes, 6.4, 1.58, "read down the columns", "plain", ha="left")
@@ -373,7 +525,10 @@ def beam_tree() -> Axes:
         x = 1.95 + 1.98 * step
         label(axes, x + 0.05, 4.55, f"step {step + 1}", "plain", fontsize=10)
         for rank, (caption, score) in enumerate((*kept, *lost)):
-            last, (before, _, word) = step == len(BEAM) - 1, caption.rpartition(" ")
+            last, (before, _, word) = (
+                step == len(BEAM) - 1,
+                caption.rpartition(" "),
+            )
             y = 4.0 - 0.78 * rank
             places[caption] = x, y
             live = rank < len(kept)
@@ -385,7 +540,9 @@ def beam_tree() -> Axes:
             if caption == "two dogs run <end>":
                 box(axes, x, y, 1.02, 0.52, "", kind)
                 box(axes, x, y, 0.92, 0.42, word, kind, size=9.5)
-            say = ("", ", wins", ", can only fall", ", greedy's")[last * (rank + 1)]
+            say = ("", ", wins", ", can only fall", ", greedy's")[
+                last * (rank + 1)
+            ]
             label(
                 axes,
                 x,
@@ -394,9 +551,21 @@ def beam_tree() -> Axes:
                 kind,
             )
             if not live:
-                axes.plot([x - 0.4, x + 0.4], [y - 0.14, y + 0.14], color="#b02a2a", linewidth=1.3)
+                axes.plot(
+                    [x - 0.4, x + 0.4],
+                    [y - 0.14, y + 0.14],
+                    color="#b02a2a",
+                    linewidth=1.3,
+                )
         shape = f"({1 if step == 0 else 3}, V)"
-        label(axes, x + 0.05, 0.12, f"scores {shape}\nkeep the best 3", "word", va="center")
+        label(
+            axes,
+            x + 0.05,
+            0.12,
+            f"scores {shape}\nkeep the best 3",
+            "word",
+            va="center",
+        )
     return axes
 
 
@@ -411,7 +580,10 @@ REFERENCES = (
 def bleu_matching() -> Axes:
     """Which runs of words a caption shares with three references, and what BLEU makes of it."""
     axes = canvas(9, 4.1)
-    words, references = HYPOTHESIS.split(), [text.split() for text in REFERENCES]
+    words, references = (
+        HYPOTHESIS.split(),
+        [text.split() for text in REFERENCES],
+    )
     label(axes, 0.2, 3.85, "hypothesis", "word", ha="left", fontsize=10)
     for i, word in enumerate(words):
         cell(axes, 0.55 + 0.7 * i, 3.5, word, width=0.66, strong=True)
@@ -424,19 +596,43 @@ def bleu_matching() -> Axes:
         longest = max(shared)
         for i, word in enumerate(reference):
             kind = "word" if word in words else "plain"
-            cell(axes, 0.55 + 0.7 * i, y, word, kind, width=0.66, strong=word in words)
+            cell(
+                axes,
+                0.55 + 0.7 * i,
+                y,
+                word,
+                kind,
+                width=0.66,
+                strong=word in words,
+            )
         for i in range(len(reference) - longest + 1):
             if tuple(reference[i : i + longest]) in runs:
                 left, right = 0.25 + 0.7 * i, 0.85 + 0.7 * (i + longest - 1)
                 line(axes, [(left, y - 0.25), (left, y - 0.31), (right, y - 0.31),
                             (right, y - 0.25)], "word")  # fmt: skip
-                label(axes, (left + right) / 2, y - 0.43, f"shared: {longest} in a row", "word")
+                label(
+                    axes,
+                    (left + right) / 2,
+                    y - 0.43,
+                    f"shared: {longest} in a row",
+                    "word",
+                )
     row = bleu_statistics([references], [words])[0].astype(int).tolist()
     axes.plot([6.85, 6.85], [0.35, 3.95], color=PALETTE["plain"], linewidth=0.6)
     for n in range(4):
         y = 3.75 - 0.42 * n
-        label(axes, 7.0, y, f"{n + 1} in a row", "plain", ha="left", fontsize=9.5)
-        label(axes, 8.85, y, f"{row[n]} of {row[4 + n]}", "word", ha="right", fontsize=9.5)
+        label(
+            axes, 7.0, y, f"{n + 1} in a row", "plain", ha="left", fontsize=9.5
+        )
+        label(
+            axes,
+            8.85,
+            y,
+            f"{row[n]} of {row[4 + n]}",
+            "word",
+            ha="right",
+            fontsize=9.5,
+        )
     label(axes, 7.0, 1.92, f"{row[4]} words, closest\nreference {row[8]}: no penalty", "plain",
           ha="left", va="center")  # fmt: skip
     label(axes, 7.0, 1.1, "counts of one image (9,):\n4 shared, 4 in all, 1 length\n"
@@ -464,7 +660,11 @@ def chapter_map() -> Axes:
     for number, (x, y, title, module, kind) in places.items():
         width = 1.5 if number in ("08", "09") else 1.26
         box(axes, x, y, width, 0.66, f"{number}\n{title}", kind, size=9)
-        style = {"family": "monospace"} if module != "no module" else {"style": "italic"}
+        style = (
+            {"family": "monospace"}
+            if module != "no module"
+            else {"style": "italic"}
+        )
         label(axes, x, y - 0.43, module, kind, va="top", fontsize=8.5, **style)
     for start, end in (
         ((1.1, 2.6), (1.1, 2.26)), ((1.76, 2.1), (2.44, 3.15)), ((3.1, 2.6), (3.1, 2.26)),
@@ -496,7 +696,9 @@ def first_look(folder: Path) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     plt.close(figure)
-    Image.open(file).convert("RGB").save(folder / "first-look.jpg", quality=88, subsampling=0)
+    Image.open(file).convert("RGB").save(
+        folder / "first-look.jpg", quality=88, subsampling=0
+    )
     return caption.text
 
 
@@ -520,21 +722,31 @@ def with_themes(svg: str) -> str:
         kinds = (
             "fill" if name == "ground" else "fill|stroke"
         )  # white lines stay: they lie on photos
-        svg = re.sub(rf"\b({kinds}): {colour}\b", rf"\1: var(--{name}, {colour})", svg)
+        svg = re.sub(
+            rf"\b({kinds}): {colour}\b", rf"\1: var(--{name}, {colour})", svg
+        )
     dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
-    style = f"<style>@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>"
+    style = (
+        f"<style>@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>"
+    )
     return re.sub(r"(<svg\b[^>]*>)", rf"\1\n {style}", svg, count=1)
 
 
 def svg(name: str) -> str:
     """The text of a figure's file."""
-    settings = {"svg.hashsalt": name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
+    settings = {
+        "svg.hashsalt": name,
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+    }
     with plt.rc_context(settings):
         figure = FIGURES[name]().figure
         # Smaller paper under the same drawing: letters come out larger on a narrow page.
         figure.set_size_inches(0.8 * figure.get_size_inches())
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Creator": None}
+        )
         plt.close(figure)
     return with_themes(file.getvalue())
 

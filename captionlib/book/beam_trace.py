@@ -11,7 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captionlib.beam_search import Beam, Ensemble, Partial, SearchConfig, best_candidates, grow
+from captionlib.beam_search import (
+    Beam,
+    Ensemble,
+    Partial,
+    SearchConfig,
+    best_candidates,
+    grow,
+)
 from captionlib.book.views import View, controls, status, tag
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
@@ -40,7 +47,9 @@ class SearchTrace(NamedTuple):
     """A search for one image's caption."""
 
     beam_size: int
-    steps: list[list[Candidate]]  # those that got a place, best first, then the best of the dropped
+    steps: list[
+        list[Candidate]
+    ]  # those that got a place, best first, then the best of the dropped
 
     def last_steps(self) -> list[list[int]]:
         """For each candidate the last step at which it, or what continues it, is live.
@@ -48,19 +57,30 @@ class SearchTrace(NamedTuple):
         What finished, what led to it, and the best caption last to the end.
         """
         end = len(self.steps) - 1
-        last = [[end if c.fate == "finished" else t for c in s] for t, s in enumerate(self.steps)]
+        last = [
+            [end if c.fate == "finished" else t for c in s]
+            for t, s in enumerate(self.steps)
+        ]
         for t, i in self.winners():
             last[t][i] = end
         for t in range(end, 0, -1):
             for i, each in enumerate(self.steps[t]):
                 if each.fate in ("kept", "finished"):
-                    last[t - 1][each.parent] = max(last[t - 1][each.parent], last[t][i])
+                    last[t - 1][each.parent] = max(
+                        last[t - 1][each.parent], last[t][i]
+                    )
         return last
 
     def winners(self) -> list[tuple[int, int]]:
         """(step, place) of each word of the best caption: the best live one if none finished."""
-        all_of = [(c, t, i) for t, step in enumerate(self.steps) for i, c in enumerate(step)]
-        done = [(c.log_prob, t, i) for c, t, i in all_of if c.fate == "finished"]
+        all_of = [
+            (c, t, i)
+            for t, step in enumerate(self.steps)
+            for i, c in enumerate(step)
+        ]
+        done = [
+            (c.log_prob, t, i) for c, t, i in all_of if c.fate == "finished"
+        ]
         live = [(t, c.log_prob, i) for c, t, i in all_of if c.fate == "kept"]
         if done:
             _, t, i = max(done)
@@ -76,11 +96,19 @@ class SearchTrace(NamedTuple):
 class _Watched(Beam):
     """A beam that writes down what it is given."""
 
-    def __init__(self, ensemble: _Listening, vocabulary: Vocabulary, config: SearchConfig, more):
+    def __init__(
+        self,
+        ensemble: _Listening,
+        vocabulary: Vocabulary,
+        config: SearchConfig,
+        more,
+    ):
         super().__init__(vocabulary.start, vocabulary.end, config)
         self.ensemble, self.vocabulary, self.more = ensemble, vocabulary, more
         self.steps: list[list[Candidate]] = []
-        self.rows: dict[tuple[int, ...], int] = {}  # where in the last step a caption stands
+        self.rows: dict[
+            tuple[int, ...], int
+        ] = {}  # where in the last step a caption stands
 
     def advance(self, children: list[Partial]) -> None:
         before = self.live
@@ -93,18 +121,29 @@ class _Watched(Beam):
                 fate = "cut"
             fate = "finished" if child.words[-1] == self.end else fate
             step.append(self._candidate(child.words, child.log_prob, fate))
-        totals = torch.tensor([[each.log_prob] for each in before]) + self.ensemble.log_probs.cpu()
-        scores, places = best_candidates(totals.view(1, -1), len(children) + self.more)
-        for score, place in zip(scores[0].tolist(), places[0].tolist(), strict=True):
+        totals = (
+            torch.tensor([[each.log_prob] for each in before])
+            + self.ensemble.log_probs.cpu()
+        )
+        scores, places = best_candidates(
+            totals.view(1, -1), len(children) + self.more
+        )
+        for score, place in zip(
+            scores[0].tolist(), places[0].tolist(), strict=True
+        ):
             row, word = divmod(place, totals.shape[1])
             words = (*before[row].words, word)
-            if score > -torch.inf and words not in {child.words for child in children}:
+            if score > -torch.inf and words not in {
+                child.words for child in children
+            }:
                 step.append(self._candidate(words, score, "dropped"))
         if step:
             self.steps.append(step)
         self.rows = {child.words: i for i, child in enumerate(children)}
 
-    def _candidate(self, words: tuple[int, ...], log_prob: float, fate: str) -> Candidate:
+    def _candidate(
+        self, words: tuple[int, ...], log_prob: float, fate: str
+    ) -> Candidate:
         names = [self.vocabulary.words[word] for word in words[1:]]
         return Candidate(names, log_prob, self.rows.get(words[:-1], -1), fate)
 
@@ -139,7 +178,9 @@ def trace_search(
         ValueError: if the settings are of groups or of sampling.
     """
     if config.groups > 1 or config.sample:
-        raise ValueError("only a plain beam search is traced: no groups, no sampling")
+        raise ValueError(
+            "only a plain beam search is traced: no groups, no sampling"
+        )
     ensemble = _Listening([decoder], [encoder_out.unsqueeze(0)])
     beam = _Watched(ensemble, vocabulary, config, dropped)
     grow([[beam]], ensemble, vocabulary)
@@ -174,7 +215,9 @@ def beam_view(trace: SearchTrace) -> View:
         f"A search with a beam of {trace.beam_size}, in {len(trace.steps)} steps. Its caption: "
         f"“{text}”, with {_nats(best.log_prob)} nats."
     )
-    names = [f"step {t + 1} of {len(trace.steps)}" for t in range(len(trace.steps))]
+    names = [
+        f"step {t + 1} of {len(trace.steps)}" for t in range(len(trace.steps))
+    ]
     body = (
         f"{tag('p', summary, class_='clv-title')}{controls(names, len(names) - 1)}"
         f"{status(says[-1])}"
@@ -196,9 +239,13 @@ def _beam_sentence(trace: SearchTrace, t: int) -> str:
     """What happened at step t, and how it stands."""
     step = trace.steps[t]
     number = {fate: sum(each.fate == fate for each in step) for fate in FATES}
-    before = 1 if t == 0 else sum(each.fate == "kept" for each in trace.steps[t - 1])
+    before = (
+        1 if t == 0 else sum(each.fate == "kept" for each in trace.steps[t - 1])
+    )
     done = [
-        each for each in (c for s in trace.steps[: t + 1] for c in s) if each.fate == "finished"
+        each
+        for each in (c for s in trace.steps[: t + 1] for c in s)
+        if each.fate == "finished"
     ]
     text = f"Step {t + 1}: {before} live beginning{'s' * (before > 1)}, continued with every word. "
     kept, ended = number["kept"], number["finished"]
@@ -212,7 +259,9 @@ def _beam_sentence(trace: SearchTrace, t: int) -> str:
     return text
 
 
-def _tree(trace: SearchTrace, until: list[list[int]], won: set, summary: str) -> str:
+def _tree(
+    trace: SearchTrace, until: list[list[int]], won: set, summary: str
+) -> str:
     """The tree as SVG: a column a step, a row a candidate."""
     height, gap, boxes = 46, 34, []
     x, right = 8.0, 0.0
@@ -230,7 +279,9 @@ def _tree(trace: SearchTrace, until: list[list[int]], won: set, summary: str) ->
             kind = each.fate
             if kind == "kept" and until[t][i] < len(trace.steps) - 1:
                 kind += " dead"  # as it ended
-            kind, win = (f"{kind} won", " data-won") if (t, i) in won else (kind, "")
+            kind, win = (
+                (f"{kind} won", " data-won") if (t, i) in won else (kind, "")
+            )
             boxes.append(
                 f'<g class="{kind}" data-step="{t}" data-until="{until[t][i]}" '
                 f'data-edge="{right:g}"{win}>{line}<rect x="{x:g}" y="{y - 12}" width="{wide:g}" '

@@ -37,28 +37,55 @@ def canvas(width: float = 9, height: float = 3) -> Axes:
     return axes
 
 
-def box(axes: Axes, x, y, width, height, text, kind="plain", *, note="", size=10) -> tuple:
+def box(
+    axes: Axes, x, y, width, height, text, kind="plain", *, note="", size=10
+) -> tuple:
     """A rounded box centred on (x, y); `note`, a tensor shape say, goes below it. Returns (x, y).
 
     `kind` is a key of `PALETTE`.
     """
     patch = FancyBboxPatch(
-        (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=0.1"
+        (x - width / 2, y - height / 2),
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=0.1",
     )
     patch.set(facecolor=TINT[kind], edgecolor=PALETTE[kind], linewidth=1.6)
     axes.add_patch(patch)
-    axes.text(x, y, text, ha="center", va="center", color="#1a1a1a", fontsize=size)
+    axes.text(
+        x, y, text, ha="center", va="center", color="#1a1a1a", fontsize=size
+    )
     if note:
         axes.text(
-            x, y - height / 2 - 0.08, note, ha="center", va="top", color=PALETTE[kind], fontsize=8.5
+            x,
+            y - height / 2 - 0.08,
+            note,
+            ha="center",
+            va="top",
+            color=PALETTE[kind],
+            fontsize=8.5,
         )
     return x, y
 
 
-def arrow(axes: Axes, start, end, *, kind="plain", text="", bend: float = 0) -> None:
+def arrow(
+    axes: Axes, start, end, *, kind="plain", text="", bend: float = 0
+) -> None:
     """An arrow from `start` to `end`, both (x, y); `text` stands above its middle."""
     style = {"arrowstyle": "-|>", "color": PALETTE[kind], "linewidth": 1.4}
-    axes.annotate("", end, start, arrowprops=style | {"connectionstyle": f"arc3,rad={bend}"})
+    axes.annotate(
+        "",
+        end,
+        start,
+        arrowprops=style | {"connectionstyle": f"arc3,rad={bend}"},
+    )
     if text:
         middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.07
-        axes.text(*middle, text, ha="center", va="bottom", color=PALETTE[kind], fontsize=8.5)
+        axes.text(
+            *middle,
+            text,
+            ha="center",
+            va="bottom",
+            color=PALETTE[kind],
+            fontsize=8.5,
+        )

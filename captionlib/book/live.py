@@ -33,7 +33,13 @@ class LiveCaptioner:
         self.captioner, self.image = captioner, open_rgb(image)
         self.still = self.view()
 
-    def view(self, *, beam_size: int | None = None, temperature: float = 0, seed: int = 0) -> View:
+    def view(
+        self,
+        *,
+        beam_size: int | None = None,
+        temperature: float = 0,
+        seed: int = 0,
+    ) -> View:
         """Caption the photograph, and show where it looked.
 
         Args:
@@ -42,14 +48,25 @@ class LiveCaptioner:
             seed: decides the draws.
         """
         # At least one word, or there would be nothing to look at.
-        search = replace(self.captioner.search, min_words=max(1, self.captioner.search.min_words))
+        search = replace(
+            self.captioner.search,
+            min_words=max(1, self.captioner.search.min_words),
+        )
         if temperature > 0:
-            search = replace(search, beam_size=1, groups=1, sample=True, temperature=temperature)
+            search = replace(
+                search,
+                beam_size=1,
+                groups=1,
+                sample=True,
+                temperature=temperature,
+            )
         elif beam_size is not None:
             search = replace(search, beam_size=beam_size, groups=1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            caption = Captioner(self.captioner.model, search).caption(self.image)
+            caption = Captioner(self.captioner.model, search).caption(
+                self.image
+            )
         return attention_view(caption, self.image)
 
     def widget(self):
@@ -57,7 +74,10 @@ class LiveCaptioner:
         import ipywidgets as widgets
         from IPython.display import display
 
-        style = {"style": {"description_width": "7em"}, "continuous_update": False}
+        style = {
+            "style": {"description_width": "7em"},
+            "continuous_update": False,
+        }
         way = widgets.ToggleButtons(
             options=["beam search", "random words"],
             description="It writes by",
@@ -71,19 +91,36 @@ class LiveCaptioner:
             **style,
         )
         heat = widgets.FloatSlider(
-            value=0.7, min=0.1, max=2, step=0.1, description="temperature", disabled=True, **style
+            value=0.7,
+            min=0.1,
+            max=2,
+            step=0.1,
+            description="temperature",
+            disabled=True,
+            **style,
         )
         again = widgets.Button(description="Draw again", disabled=True)
-        upload = widgets.FileUpload(accept="image/*", multiple=False, description="Your photo")
-        still = {"text/html": self.still._repr_html_(), "text/plain": repr(self.still)}
+        upload = widgets.FileUpload(
+            accept="image/*", multiple=False, description="Your photo"
+        )
+        still = {
+            "text/html": self.still._repr_html_(),
+            "text/plain": repr(self.still),
+        }
         first = {"output_type": "display_data", "data": still, "metadata": {}}
         shown = widgets.Output(outputs=(first,))
         draws = 0
 
         def update(_=None):
             drawn = way.value == "random words"
-            beam.disabled, heat.disabled, again.disabled = drawn, not drawn, not drawn
-            settings = {"temperature": heat.value, "seed": draws} if drawn else {}
+            beam.disabled, heat.disabled, again.disabled = (
+                drawn,
+                not drawn,
+                not drawn,
+            )
+            settings = (
+                {"temperature": heat.value, "seed": draws} if drawn else {}
+            )
             view = self.view(beam_size=beam.value, **settings)
             shown.clear_output(wait=True)
             with shown:
@@ -111,14 +148,19 @@ class LiveCaptioner:
             slider.observe(update, names="value")
         again.on_click(redraw)
         upload.observe(take, names="value")
-        return widgets.VBox([way, beam, widgets.HBox([heat, again]), upload, shown])
+        return widgets.VBox(
+            [way, beam, widgets.HBox([heat, again]), upload, shown]
+        )
 
     def __repr__(self) -> str:
         return repr(self.still)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """The widget for who can show it, and the still view for all others."""
-        bundle = {"text/plain": repr(self), "text/html": self.still._repr_html_()}
+        bundle = {
+            "text/plain": repr(self),
+            "text/html": self.still._repr_html_(),
+        }
         try:
             widget = self.widget()
         except ImportError:  # without ipywidgets only the still view

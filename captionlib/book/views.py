@@ -23,7 +23,13 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from captionlib.io.files import ASSETS
 from captionlib.io.images import open_rgb
-from captionlib.metrics import Words, bleu_of, bleu_statistics, check_caption, ngram_counts
+from captionlib.metrics import (
+    Words,
+    bleu_of,
+    bleu_statistics,
+    check_caption,
+    ngram_counts,
+)
 
 __all__ = ["View", "attention_view", "bleu_view", "packed_view"]
 
@@ -48,8 +54,22 @@ class View:
         style: CSS variables of this view alone.
     """
 
-    def __init__(self, kind: str, summary: str, body: str, data: dict, *, scripts=(), style=""):
-        self.kind, self.summary, self.body, self.data = kind, summary, body, data
+    def __init__(
+        self,
+        kind: str,
+        summary: str,
+        body: str,
+        data: dict,
+        *,
+        scripts=(),
+        style="",
+    ):
+        self.kind, self.summary, self.body, self.data = (
+            kind,
+            summary,
+            body,
+            data,
+        )
         self.scripts, self.style = (*scripts, "view.js", f"{kind}.js"), style
 
     def __repr__(self) -> str:
@@ -57,7 +77,9 @@ class View:
 
     def _repr_html_(self) -> str:
         data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
-        data = data.replace("<", "\\u003c")  # so that no text can end the script
+        data = data.replace(
+            "<", "\\u003c"
+        )  # so that no text can end the script
         code = "\n\n".join(_asset(name) for name in self.scripts)
         return (
             f"<style>\n{_asset('view.css')}\n</style>\n"
@@ -69,15 +91,26 @@ class View:
 
 def tag(name: str, text: str, **attributes: str) -> str:
     """<name attributes>text</name>; `text` is a word or a sentence, never HTML."""
-    given = "".join(f' {k.strip("_")}="{html.escape(v)}"' for k, v in attributes.items() if v)
+    given = "".join(
+        f' {k.strip("_")}="{html.escape(v)}"'
+        for k, v in attributes.items()
+        if v
+    )
     return f"<{name}{given}>{html.escape(text)}</{name}>"
 
 
-def controls(names: Sequence[str], at: int, unit: str = "Step", more: str = "") -> str:
+def controls(
+    names: Sequence[str], at: int, unit: str = "Step", more: str = ""
+) -> str:
     """The hidden row of buttons and the slider that assets/views/view.js brings to life."""
     buttons = "".join(
         f'<button type="button" data-go="{go}">{text}</button>'
-        for go, text in (("first", "Start"), ("back", "Back"), ("play", "Play"), ("next", "Next"))
+        for go, text in (
+            ("first", "Start"),
+            ("back", "Back"),
+            ("play", "Play"),
+            ("next", "Next"),
+        )
     )
     return (
         f'<div class="clv-controls" role="group" aria-label="{unit} by {unit.lower()}" hidden>'
@@ -121,13 +154,19 @@ def attention_view(caption, image) -> View:
     alphas = np.asarray(caption.alphas, dtype=np.float32)
     words = list(caption.words)
     if not words or alphas.ndim != 3 or len(alphas) != len(words):
-        raise ValueError(f"expected {len(words)} maps (h, w), at least one, got {alphas.shape}")
-    photograph = open_rgb(image).copy()  # the caller's own may come back, and keeps its size
+        raise ValueError(
+            f"expected {len(words)} maps (h, w), at least one, got {alphas.shape}"
+        )
+    photograph = open_rgb(
+        image
+    ).copy()  # the caller's own may come back, and keeps its size
     photograph.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     h, w = alphas.shape[1:]
     peaks = [f"{alpha.max() * alpha.size:.1f}" for alpha in alphas]
     says = []
-    for t, (word, alpha, peak) in enumerate(zip(words, alphas, peaks, strict=True), 1):
+    for t, (word, alpha, peak) in enumerate(
+        zip(words, alphas, peaks, strict=True), 1
+    ):
         row, column = np.unravel_index(alpha.argmax(), alpha.shape)
         says.append(
             f"Word {t} of {len(words)}, {word}: its largest weight is {peak} times an even share, "
@@ -141,14 +180,17 @@ def attention_view(caption, image) -> View:
         f'<li><div class="clv-photo"><img src="{_veil(alpha, top)}" '
         f'alt="{html.escape(said)}"></div>'
         f"{tag('b', word)} {tag('span', f'×{peak}', class_='clv-times')}</li>"
-        for word, alpha, peak, said in zip(words, alphas, peaks, says, strict=True)
+        for word, alpha, peak, said in zip(
+            words, alphas, peaks, says, strict=True
+        )
     )
     shot = (
         '<figure><div class="clv-photo" role="img"><canvas></canvas></div>'
         '<figcaption><b></b> <span class="clv-times"></span></figcaption></figure>'
     )
     options = "".join(
-        tag("option", f"{i + 1} {word}", value=f"{i}") for i, word in enumerate(words)
+        tag("option", f"{i + 1} {word}", value=f"{i}")
+        for i, word in enumerate(words)
     )
     more = (
         '<label><input type="checkbox" name="smooth" checked> Smooth</label><label>Compare with '
@@ -163,7 +205,13 @@ def attention_view(caption, image) -> View:
         "all words. The number is the word’s largest weight, in multiples of an even share.</p>"
     )
     maps = np.rint(100 * alphas * (h * w)).astype(int).reshape(len(words), -1)
-    data = {"words": words, "peaks": peaks, "grid": [h, w], "maps": maps.tolist(), "says": says}
+    data = {
+        "words": words,
+        "peaks": peaks,
+        "grid": [h, w],
+        "maps": maps.tolist(),
+        "says": says,
+    }
     data["shape"] = [photograph.height, photograph.width]
     jpeg = _data_uri(photograph, "JPEG", quality=75, optimize=True)
     style = f"--photo: url({jpeg}); --shape: {photograph.width} / {photograph.height}"
@@ -191,9 +239,21 @@ def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
             run = tuple(hypothesis[i : i + n])
             said[run] = said.get(run, 0) + 1
             most = max(count[run] for count in people)
-            verdict = "missing" if not most else "found" if said[run] <= most else "clipped"
-            heard = "" if verdict == "found" else tag("span", f" ({verdict})", class_="clv-sr")
-            chips.append(f'<li class="{verdict}">{html.escape(" ".join(run))}{heard}</li>')
+            verdict = (
+                "missing"
+                if not most
+                else "found"
+                if said[run] <= most
+                else "clipped"
+            )
+            heard = (
+                ""
+                if verdict == "found"
+                else tag("span", f" ({verdict})", class_="clv-sr")
+            )
+            chips.append(
+                f'<li class="{verdict}">{html.escape(" ".join(run))}{heard}</li>'
+            )
         matched, possible = int(counts[n - 1]), int(counts[n + 3])
         share = f"{matched / possible:.2f}" if possible else "none"
         orders.append(
@@ -202,15 +262,24 @@ def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
         )
     lines = []
     for words in references:
-        marked = [tag("mark" if word in hypothesis else "span", word) for word in words]
+        marked = [
+            tag("mark" if word in hypothesis else "span", word)
+            for word in words
+        ]
         lines.append(f"<li>{' '.join(marked)}</li>")
-    text, length, closest = " ".join(hypothesis), len(hypothesis), int(counts[8])
+    text, length, closest = (
+        " ".join(hypothesis),
+        len(hypothesis),
+        int(counts[8]),
+    )
     brevity = float(np.exp(min(0.0, 1 - (closest + 1e-9) / (length + 1e-15))))
     sentence = (
         f"{length} words; the closest reference has {closest}. Brevity penalty {brevity:.3f}. "
         f"BLEU-4 {scores[3]:.1f}."
     )
-    values = " ".join(f"<span>BLEU-{n} <b>{v:.1f}</b></span>" for n, v in enumerate(scores, 1))
+    values = " ".join(
+        f"<span>BLEU-{n} <b>{v:.1f}</b></span>" for n, v in enumerate(scores, 1)
+    )
     body = (
         f'{tag("p", "What people said", class_="clv-title")}<ul class="clv-people">'
         f'{"".join(lines)}</ul><div class="clv-type" hidden><label class="clv-wide" '
@@ -223,8 +292,13 @@ def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
         '<p class="clv-note">Green: found in a reference. Struck through: clipped, said more often '
         "than any one person said it. Grey and dashed: nobody said it.</p>"
     )
-    data = {"references": [list(words) for words in references], "names": list(ORDERS)}
-    summary = f"BLEU of “{text}” against {len(references)} references. {sentence}"
+    data = {
+        "references": [list(words) for words in references],
+        "names": list(ORDERS),
+    }
+    summary = (
+        f"BLEU of “{text}” against {len(references)} references. {sentence}"
+    )
     return View("bleu", summary, body, data, scripts=("bleu_score.js",))
 
 
@@ -239,9 +313,13 @@ def packed_view(captions: Sequence[Words]) -> View:
     """
     lengths = [len(words) for words in captions]
     if not lengths or min(lengths) == 0:
-        raise ValueError(f"expected captions of at least one word, got lengths {lengths}")
+        raise ValueError(
+            f"expected captions of at least one word, got lengths {lengths}"
+        )
     longest, real = max(lengths), sum(lengths)
-    places = torch.zeros(len(captions), longest, dtype=torch.long)  # each word's own number
+    places = torch.zeros(
+        len(captions), longest, dtype=torch.long
+    )  # each word's own number
     for row, length in enumerate(lengths):
         places[row, :length] = row * longest + torch.arange(length)
     packed = pack_padded_sequence(
@@ -255,7 +333,8 @@ def packed_view(captions: Sequence[Words]) -> View:
         return "".join(tag("td", word, class_="word") for word in words) + pads
 
     rows = "".join(
-        f'<tr><th scope="row">caption {i + 1}</th>{cells(captions[i])}</tr>' for i in order
+        f'<tr><th scope="row">caption {i + 1}</th>{cells(captions[i])}</tr>'
+        for i in order
     )
     heads = "".join(f'<th scope="col">{t}</th>' for t in range(1, longest + 1))
     total = len(captions) * longest
@@ -277,7 +356,12 @@ def packed_view(captions: Sequence[Words]) -> View:
         f"{total - real} of {total} cells ({(total - real) / total:.0%}) were never computed."
     )
     says.append(end)
-    names = ["the padded batch", "sorted", *(f"step {t + 1}" for t in range(longest)), "packed"]
+    names = [
+        "the padded batch",
+        "sorted",
+        *(f"step {t + 1}" for t in range(longest)),
+        "packed",
+    ]
     strip = "".join(tag("li", word) for word in tokens)
     foot = "".join(tag("td", f"{size}") for size in sizes)
     body = (
@@ -289,4 +373,9 @@ def packed_view(captions: Sequence[Words]) -> View:
         f'<p class="clv-note">The packed data, {real} words, in the order of the work:</p>'
         f'<ol class="clv-chips clv-packed">{strip}</ol>'
     )
-    return View("packed", end, body, {"order": order, "sizes": sizes, "names": names, "says": says})
+    return View(
+        "packed",
+        end,
+        body,
+        {"order": order, "sizes": sizes, "names": names, "says": says},
+    )

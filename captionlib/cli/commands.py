@@ -26,11 +26,23 @@ from captionlib.cli.arguments import (
     given,
     make_parser,
 )
-from captionlib.io.files import BadItem, InputError, read_json, recover_folder, write_json
+from captionlib.io.files import (
+    BadItem,
+    InputError,
+    read_json,
+    recover_folder,
+    write_json,
+)
 
 __all__ = ["main"]
 
-PLAIN = {"groups": 1, "sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+PLAIN = {
+    "groups": 1,
+    "sample": False,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+}
 
 # What the user can put right: the operating system's own words, and the status of bad input.
 _USERS_TO_MEND = (
@@ -51,11 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = os.environ.get("CAPTIONLIB_DEBUG", "") not in ("", "0")
     with warnings.catch_warnings():
         if not debug:
-            warnings.simplefilter("ignore")  # a library's warning is not the line about the file
+            warnings.simplefilter(
+                "ignore"
+            )  # a library's warning is not the line about the file
         try:
             args = make_parser().parse_args(argv)
             status = _COMMANDS[args.command](args)
-            if sys.stdout is not None:  # closed by the caller: `captionlib ... >&-`
+            if (
+                sys.stdout is not None
+            ):  # closed by the caller: `captionlib ... >&-`
                 sys.stdout.flush()
             return status
         except InputError as error:
@@ -64,18 +80,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             _say("interrupted")
             return 130
-        except BrokenPipeError:  # `captionlib caption *.jpg | head`: nobody is reading any more
+        except (
+            BrokenPipeError
+        ):  # `captionlib caption *.jpg | head`: nobody is reading any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except Exception as error:
             if debug:
                 traceback.print_exc()
             if isinstance(error, _USERS_TO_MEND) and error.filename is not None:
-                _say(f"{error.filename}: {error.strerror}; check the path and its permissions")
+                _say(
+                    f"{error.filename}: {error.strerror}; check the path and its permissions"
+                )
                 return 2
             about = str(error).strip().split("\n")[0]
             hint = "" if debug else " (CAPTIONLIB_DEBUG=1 shows the traceback)"
-            _say(f"{type(error).__name__}: {about}{hint}" if about else type(error).__name__ + hint)
+            _say(
+                f"{type(error).__name__}: {about}{hint}"
+                if about
+                else type(error).__name__ + hint
+            )
             return 1
 
 
@@ -83,13 +107,18 @@ def _say(message: str) -> None:
     """One line on stderr, whatever a file is called."""
     line = "captionlib: " + _one_line(message)
     if sys.stderr is not None:
-        print(line.encode(errors="backslashreplace").decode(errors="replace"), file=sys.stderr)
+        print(
+            line.encode(errors="backslashreplace").decode(errors="replace"),
+            file=sys.stderr,
+        )
 
 
 def _one_line(text: str) -> str:
     """`text` with what would break the line, or command a terminal, written out: \\n, \\x1b."""
     return "".join(
-        c.encode("unicode_escape").decode() if category(c) in ("Cc", "Zl", "Zp") else c
+        c.encode("unicode_escape").decode()
+        if category(c) in ("Cc", "Zl", "Zp")
+        else c
         for c in text
     )
 
@@ -121,7 +150,9 @@ def _download(args) -> int:
     options = {"keep_archives": args.keep_archives, "progress": _bar()}
     try:
         done = download(args.data_set, args.to, args.archive, **options)
-    except DownloadError as error:  # a server's fault: one line, but not the status of bad input
+    except (
+        DownloadError
+    ) as error:  # a server's fault: one line, but not the status of bad input
         _say(str(error))
         return 1
     for line in done.notes:
@@ -136,21 +167,33 @@ def _download(args) -> int:
 
 
 def _prepare(args) -> int:
-    settings = given(args, "captions_per_image", "min_word_freq", "max_len", "seed")
+    settings = given(
+        args, "captions_per_image", "min_word_freq", "max_len", "seed"
+    )
     options = given(args, "skip_bad", "workers")
-    _prepare_data((args.karpathy_json, args.images), args.to, settings, **options)
+    _prepare_data(
+        (args.karpathy_json, args.images), args.to, settings, **options
+    )
     return 0
 
 
-def _prepare_data(source: tuple, to: str | Path, settings: dict, **options) -> None:
+def _prepare_data(
+    source: tuple, to: str | Path, settings: dict, **options
+) -> None:
     """Prepare a Karpathy JSON and its images; `settings` are those of `DataConfig`."""
     from captionlib.data import DataConfig, prepare
 
-    settings = {name: value for name, value in settings.items() if name != "dataset"}
+    settings = {
+        name: value for name, value in settings.items() if name != "dataset"
+    }
     try:
-        done = prepare(*source, to, DataConfig(**settings), **options, progress=_bar())
+        done = prepare(
+            *source, to, DataConfig(**settings), **options, progress=_bar()
+        )
     except BadItem as error:
-        raise InputError(f"{error}; captionlib prepare --skip-bad does without it") from None
+        raise InputError(
+            f"{error}; captionlib prepare --skip-bad does without it"
+        ) from None
     for line in done.skipped:
         _say(f"skipped {line}")
     print(Path(to) / done.base)
@@ -163,7 +206,9 @@ def _train(args) -> int:
     from captionlib.engine.processes import Processes
 
     processes = Processes.join(args.device)
-    with processes.main_first():  # what it has drawn and prepared, the others find
+    with (
+        processes.main_first()
+    ):  # what it has drawn and prepared, the others find
         recipe, runs, begun = _planned(args)
         data = _training_data(args, recipe, begun)
     for run in runs:
@@ -182,7 +227,9 @@ def _planned(args) -> tuple:
     recipe = find_recipe(args)
     runs = recipe.runs(args)
     begun = False
-    for run in runs:  # what would stop a later stage is said now, and not after hours
+    for (
+        run
+    ) in runs:  # what would stop a later stage is said now, and not after hours
         stored = _stored_run(Path(run.to), run.resume)
         begun = begun or bool(stored)
         _configure(TrainConfig, stored, run, TRAIN_OPTIONS)
@@ -202,7 +249,9 @@ def _training_data(args, recipe, begun: bool) -> str | Path:
     to, source = Path(args.to) / "data", (args.karpathy_json, args.images)
     if args.data is not None:
         if any(source):
-            raise InputError(f"{args.data}: is prepared; leave out --karpathy-json and --images")
+            raise InputError(
+                f"{args.data}: is prepared; leave out --karpathy-json and --images"
+            )
         find_base(args.data)  # is it?
     there = args.data is not None or any(to.glob("WORDMAP_*.json"))
     drawn = recipe.scenes and not any(source)
@@ -221,7 +270,9 @@ def _training_data(args, recipe, begun: bool) -> str | Path:
     if there:
         return args.data or to
     if drawn:
-        json_path = write_scenes(Path(args.to) / "scenes", **recipe.scenes, progress=_bar())
+        json_path = write_scenes(
+            Path(args.to) / "scenes", **recipe.scenes, progress=_bar()
+        )
         source = json_path, json_path.parent / "images"
     _prepare_data(source, to, recipe.data)
     return to
@@ -241,11 +292,21 @@ def _train_stage(args, processes) -> None:
     import torch
 
     from captionlib.beam_search import SearchConfig
-    from captionlib.data import CaptionDataset, find_base, image_file, load_references
+    from captionlib.data import (
+        CaptionDataset,
+        find_base,
+        image_file,
+        load_references,
+    )
     from captionlib.decoder import CaptionModel, ModelConfig
     from captionlib.encoder import FeatureDataset
     from captionlib.engine.scheduled_sampling import scheduled_sampling
-    from captionlib.training import TrainConfig, make_loader, teacher_forcing, train
+    from captionlib.training import (
+        TrainConfig,
+        make_loader,
+        teacher_forcing,
+        train,
+    )
 
     folder = Path(args.to)
     stored = _stored_run(folder, args.resume)
@@ -267,7 +328,9 @@ def _train_stage(args, processes) -> None:
     if stored:
         model = CaptionModel.load(folder / "last")
         if shape != model.config:
-            raise InputError(f"{folder}: has a model of another shape; resume with its own")
+            raise InputError(
+                f"{folder}: has a model of another shape; resume with its own"
+            )
     elif args.start_from is not None:
         model = _start_from(args, vocabulary)
     else:
@@ -275,7 +338,10 @@ def _train_stage(args, processes) -> None:
     model.search = asdict(search)
     encoded = partial(_images_or_features, args, model, config, device)
     with processes.main_first():  # one encodes, and the others read its files
-        views = [encoded("TRAIN", mirrored=side) for side in (False, True)[: 1 + args.mirrored]]
+        views = [
+            encoded("TRAIN", mirrored=side)
+            for side in (False, True)[: 1 + args.mirrored]
+        ]
         validation = encoded("VAL")
     loader = make_loader(
         FeatureDataset(args.data, "TRAIN", *views),
@@ -284,8 +350,12 @@ def _train_stage(args, processes) -> None:
         processes=processes,
     )
     # Plainly searched, so that epochs differ by the model alone and any beam will do.
-    validation_search = replace(search, **PLAIN | {"beam_size": about["beam_size"]})
-    evaluate = _validator(validation, references, validation_search, about, device, processes)
+    validation_search = replace(
+        search, **PLAIN | {"beam_size": about["beam_size"]}
+    )
+    evaluate = _validator(
+        validation, references, validation_search, about, device, processes
+    )
     history = train(
         model,
         loader,
@@ -301,7 +371,9 @@ def _train_stage(args, processes) -> None:
     )
     best = max(history, key=lambda epoch: epoch["bleu4"])
     if processes.is_main:
-        print(f"{folder / 'best'}: epoch {best['epoch']}, BLEU-4 {best['bleu4']:.2f}")
+        print(
+            f"{folder / 'best'}: epoch {best['epoch']}, BLEU-4 {best['bleu4']:.2f}"
+        )
 
 
 def _configure(kind: type, stored: dict, args, options: dict):
@@ -309,7 +381,9 @@ def _configure(kind: type, stored: dict, args, options: dict):
     try:
         return kind(**(stored.get(kind.__name__, {}) | given(args, *options)))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{error}; captionlib train --help lists the options") from None
+        raise InputError(
+            f"{error}; captionlib train --help lists the options"
+        ) from None
 
 
 def _stored_run(folder: Path, resume: bool) -> dict:
@@ -319,8 +393,13 @@ def _stored_run(folder: Path, resume: bool) -> dict:
     if not last.exists():
         return {}
     if not resume:
-        raise InputError(f"{folder}: holds a training already; --resume it or name another folder")
-    model, training = read_json(last / "config.json"), read_json(last / "training.json")
+        raise InputError(
+            f"{folder}: holds a training already; --resume it or name another folder"
+        )
+    model, training = (
+        read_json(last / "config.json"),
+        read_json(last / "training.json"),
+    )
     try:
         return {
             "ModelConfig": model["model"],
@@ -328,7 +407,9 @@ def _stored_run(folder: Path, resume: bool) -> dict:
             "TrainConfig": training["config"],
         }
     except (KeyError, TypeError):
-        raise InputError(f"{last}: is no training of ours; train into another folder") from None
+        raise InputError(
+            f"{last}: is no training of ours; train into another folder"
+        ) from None
 
 
 def _start_from(args, vocabulary):
@@ -336,27 +417,46 @@ def _start_from(args, vocabulary):
 
     if shape := given(args, *MODEL_OPTIONS):
         names = ", ".join("--" + name.replace("_", "-") for name in shape)
-        raise InputError(f"{names}: the model of --start-from has its shape; leave this out")
+        raise InputError(
+            f"{names}: the model of --start-from has its shape; leave this out"
+        )
     model = CaptionModel.load(args.start_from)
     if model.vocabulary.word_map != vocabulary.word_map:
-        raise InputError(f"{args.start_from}: has other words than {args.data}; use its own data")
+        raise InputError(
+            f"{args.start_from}: has other words than {args.data}; use its own data"
+        )
     return model
 
 
-def _images_or_features(args, model, config, device, split: str, *, mirrored: bool = False):
+def _images_or_features(
+    args, model, config, device, split: str, *, mirrored: bool = False
+):
     """A split's images, one at a time: as pixels if the encoder learns, else encoded beforehand."""
     from captionlib.data import ImageDataset, image_file
     from captionlib.encoder import cache_features
 
     images = image_file(args.data, split)
     if config.fine_tune_encoder or args.cache_features is False:
-        return _Mirrored(ImageDataset(images)) if mirrored else ImageDataset(images)
+        return (
+            _Mirrored(ImageDataset(images))
+            if mirrored
+            else ImageDataset(images)
+        )
     encoder = model.encoder
     kind = "MIRRORED" if mirrored else "FEATURES"
-    name = f"{split}_{kind}_{encoder.backbone}_{encoder.grid_size or 'own'}.hdf5"
+    name = (
+        f"{split}_{kind}_{encoder.backbone}_{encoder.grid_size or 'own'}.hdf5"
+    )
     to = Path(args.features or args.data) / name.replace("/", "_")
-    about = {"device": device, "bf16": config.bf16, "mirrored": mirrored, "progress": _bar()}
-    return cache_features(encoder, images, to, **about, say=partial(print, flush=True))
+    about = {
+        "device": device,
+        "bf16": config.bf16,
+        "mirrored": mirrored,
+        "progress": _bar(),
+    }
+    return cache_features(
+        encoder, images, to, **about, say=partial(print, flush=True)
+    )
 
 
 class _Mirrored:
@@ -372,7 +472,9 @@ class _Mirrored:
         return self.images[i].flip(2)
 
 
-def _validator(images, references: list, search, about: dict, device, processes):
+def _validator(
+    images, references: list, search, about: dict, device, processes
+):
     """What scores a model after each epoch: captions it writes freely for the validation images."""
     import torch
 
@@ -383,13 +485,24 @@ def _validator(images, references: list, search, about: dict, device, processes)
     def evaluate(model) -> dict:
         hypotheses = []
         mine = processes.share(range(len(images)))
-        for numbers in _batches(mine, 32, unit="validation images", quiet=not processes.is_main):
-            batch = torch.stack([torch.as_tensor(images[i]) for i in numbers]).to(device)
-            found = beam_search(model.decoder, model.encode(batch), model.vocabulary, search)
-            hypotheses += [model.vocabulary.decode(best.word_ids) for best in found]
+        for numbers in _batches(
+            mine, 32, unit="validation images", quiet=not processes.is_main
+        ):
+            batch = torch.stack(
+                [torch.as_tensor(images[i]) for i in numbers]
+            ).to(device)
+            found = beam_search(
+                model.decoder, model.encode(batch), model.vocabulary, search
+            )
+            hypotheses += [
+                model.vocabulary.decode(best.word_ids) for best in found
+            ]
         scores = score(references, processes.gather(hypotheses))
         if processes.is_main:
-            print(f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}", flush=True)
+            print(
+                f"BLEU-4 {scores['bleu4']:.2f}, CIDEr-D {scores['cider_d']:.2f}",
+                flush=True,
+            )
         return scores | about | {"images": len(images)}
 
     return evaluate
@@ -421,15 +534,21 @@ def _device(name: str | None):
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"--device {name}: torch can't use it here; give cpu") from None
+        raise InputError(
+            f"--device {name}: torch can't use it here; give cpu"
+        ) from None
     return torch.device(name)
 
 
-def _batches(items: Sequence, size: int, *, unit: str, quiet: bool = False) -> Iterator[Sequence]:
+def _batches(
+    items: Sequence, size: int, *, unit: str, quiet: bool = False
+) -> Iterator[Sequence]:
     """`items` in runs of `size`, with a progress bar on a terminal."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(items), unit=f" {unit}", disable=quiet or not _bar()) as bar:
+    with tqdm(
+        total=len(items), unit=f" {unit}", disable=quiet or not _bar()
+    ) as bar:
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             yield batch
@@ -450,19 +569,29 @@ def _evaluate(args) -> int:
     captioner = _captioner(args)
     hypotheses = []
     for batch in _batches(records, args.batch_size, unit="images"):
-        captions = captioner.caption_batch([r.path for r in batch], args.beam_size, len(batch))
+        captions = captioner.caption_batch(
+            [r.path for r in batch], args.beam_size, len(batch)
+        )
         hypotheses += [caption.words for caption in captions]
-    references = [[list(caption) for caption in record.captions] for record in records]
+    references = [
+        [list(caption) for caption in record.captions] for record in records
+    ]
     result = {
         **score(references, hypotheses),
         "images": len(records),
         "intervals": intervals(references, hypotheses),
     }
     if args.meteor:
-        result["meteor"], result["intervals"]["meteor"] = _meteor(references, hypotheses)
+        result["meteor"], result["intervals"]["meteor"] = _meteor(
+            references, hypotheses
+        )
     if args.save_captions is not None:
         names = [record.filename for record in records]
-        write_json(args.save_captions, dict(zip(names, hypotheses, strict=True)), indent=1)
+        write_json(
+            args.save_captions,
+            dict(zip(names, hypotheses, strict=True)),
+            indent=1,
+        )
     if args.save_results is not None:
         _save_results(args, captioner, records[0].dataset, result)
     if args.json:
@@ -510,7 +639,9 @@ def _caption(args) -> int:
     figures = _figure_paths(args.save_figure, args.images)
     captioner = _captioner(args)
     status = 0
-    for batch in _batches(list(enumerate(args.images)), args.batch_size, unit="images"):
+    for batch in _batches(
+        list(enumerate(args.images)), args.batch_size, unit="images"
+    ):
         good, pixels = [], []
         for number, path in batch:
             try:
@@ -519,7 +650,9 @@ def _caption(args) -> int:
             except InputError as error:
                 _say(str(error))
                 status = 2
-        captions = captioner.caption_batch(pixels, args.beam_size, args.batch_size)
+        captions = captioner.caption_batch(
+            pixels, args.beam_size, args.batch_size
+        )
         for number, caption in zip(good, captions, strict=True):
             _print_caption(args, args.images[number], caption)
             if figures:
@@ -539,7 +672,9 @@ def _print_caption(args, path: str, caption) -> None:
             }
         )
     else:
-        line = caption.text if len(args.images) == 1 else f"{path}: {caption.text}"
+        line = (
+            caption.text if len(args.images) == 1 else f"{path}: {caption.text}"
+        )
     print(_printable(line), flush=True)
 
 
@@ -550,7 +685,9 @@ def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:
     target = Path(to)
     if len(images) == 1:
         if target.is_dir():
-            raise InputError(f"{to}: is a folder; for one image name a file, such as seen.png")
+            raise InputError(
+                f"{to}: is a folder; for one image name a file, such as seen.png"
+            )
         return [target]
     if target.exists() and not target.is_dir():
         raise InputError(f"{to}: is a file; for several images name a folder")
@@ -558,7 +695,9 @@ def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:
     for image in images:
         stem, copy = Path(image).stem, 1
         name = stem
-        while name.casefold() in taken:  # photographs of two folders may share a name
+        while (
+            name.casefold() in taken
+        ):  # photographs of two folders may share a name
             copy += 1
             name = f"{stem}_{copy}"
         taken.add(name.casefold())
@@ -575,7 +714,11 @@ def _save_figure(image: str, caption, to: Path) -> None:
 def _printable(line: str) -> str:
     """`line` as this terminal's encoding can show it, in one line."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return _one_line(line).encode(encoding, errors="backslashreplace").decode(encoding)
+    return (
+        _one_line(line)
+        .encode(encoding, errors="backslashreplace")
+        .decode(encoding)
+    )
 
 
 # ----------------------------------------------------------------------------------------- convert
@@ -585,7 +728,9 @@ def _convert(args) -> int:
     from captionlib.original.convert import convert
 
     model = convert(args.checkpoint, args.word_map, args.to)
-    print(f"{args.to}: {model.config.backbone} and {len(model.vocabulary)} words")
+    print(
+        f"{args.to}: {model.config.backbone} and {len(model.vocabulary)} words"
+    )
     return 0
 
 

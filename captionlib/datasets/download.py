@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from captionlib.datasets.fetch import DownloadError, Patience, checksum_of, fetch
+from captionlib.datasets.fetch import (
+    DownloadError,
+    Patience,
+    checksum_of,
+    fetch,
+)
 from captionlib.datasets.unpack import unpack
 from captionlib.io.files import (
     ASSETS,
@@ -72,13 +77,19 @@ def download(
     """
     known = read_json(table)
     if name not in known["sets"]:
-        raise InputError(f"{name}: is no data set known here; give {', '.join(known['sets'])}")
+        raise InputError(
+            f"{name}: is no data set known here; give {', '.join(known['sets'])}"
+        )
     data_set, to = known["sets"][name], Path(to)
     parts = [known["captions"], *data_set["archives"]]
     given = _match([Path(path) for path in archives], parts)
     images, json_path = to / data_set["images"], to / data_set["json"]
     for part in data_set["archives"]:  # said before anything is fetched
-        if part.get("form") and part["file"] not in given and not images.is_dir():
+        if (
+            part.get("form")
+            and part["file"] not in given
+            and not images.is_dir()
+        ):
             raise InputError(
                 f"{name}: its photographs are handed out through a form; fill it in at "
                 f"{part['form']}, then give the file: captionlib download {name} --to {to} "
@@ -92,7 +103,9 @@ def download(
             with store.archive(known["captions"]) as archive:
                 with atomic_group(to, seal=json_path.name) as folder:
                     unpack(archive, folder, [json_path.name], progress=False)
-        missing = _missing(listed_images(json_path), images, data_set["archives"])
+        missing = _missing(
+            listed_images(json_path), images, data_set["archives"]
+        )
         store.require_room([part for part, _ in missing])
         for part, wanted in missing:
             with store.archive(part) as archive:
@@ -100,7 +113,9 @@ def download(
                     unpack(archive, folder, wanted, progress=progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            raise InputError(f"{to}: the disk is full; make room and run again") from None
+            raise InputError(
+                f"{to}: the disk is full; make room and run again"
+            ) from None
         raise
     return Downloaded(json_path, images, store.notes)
 
@@ -120,41 +135,59 @@ def _match(paths: list[Path], parts: list[dict]) -> dict[str, Path]:
                 )
             name = names[1]
         if name in given:
-            raise InputError(f"{path}: {name} is given twice; give each archive once")
+            raise InputError(
+                f"{path}: {name} is given twice; give each archive once"
+            )
         given[name] = path
     return given
 
 
-def _missing(listed: list[str], images: Path, parts: list[dict]) -> list[tuple[dict, set[str]]]:
+def _missing(
+    listed: list[str], images: Path, parts: list[dict]
+) -> list[tuple[dict, set[str]]]:
     """The archives that have something to add, each with the names of its photographs."""
     missing, left = [], len(listed)
     for part in parts:
         folder = Path(part["folder"])
-        wanted = {Path(name).name for name in listed if Path(name).parent == folder}
+        wanted = {
+            Path(name).name for name in listed if Path(name).parent == folder
+        }
         left -= len(wanted)
         if not all((images / folder / name).is_file() for name in wanted):
             missing.append((part, wanted))
     if left:
-        raise InputError(f"{images}: {left} photographs are in no archive; is the JSON the set's?")
+        raise InputError(
+            f"{images}: {left} photographs are in no archive; is the JSON the set's?"
+        )
     return missing
 
 
 class _Store:
     """Where archives come from, and what is known of them."""
 
-    def __init__(self, to: Path, given: dict, keep: bool, patience, progress: bool):
+    def __init__(
+        self, to: Path, given: dict, keep: bool, patience, progress: bool
+    ):
         self.to, self.given, self.keep = to, given, keep
         self.patience, self.progress = patience, progress
         self.folder, self.record = to / "downloads", to / RECORD
         self.notes: list[str] = []
-        for stray in self.folder.glob("tmp*"):  # pooch's, of a run that was killed
+        for stray in self.folder.glob(
+            "tmp*"
+        ):  # pooch's, of a run that was killed
             stray.unlink(missing_ok=True)
 
     def require_room(self, parts: list[dict]) -> None:
         """Raise `InputError` unless the disk takes what these archives hold, and themselves."""
-        fetched = [part["bytes"] for part in parts if part["file"] not in self.given] or [0]
-        own = sum(fetched) if self.keep else max(fetched)  # else one lies there at a time
-        require_free_space(self.to, int(sum(part["bytes"] for part in parts) * ROOM + own))
+        fetched = [
+            part["bytes"] for part in parts if part["file"] not in self.given
+        ] or [0]
+        own = (
+            sum(fetched) if self.keep else max(fetched)
+        )  # else one lies there at a time
+        require_free_space(
+            self.to, int(sum(part["bytes"] for part in parts) * ROOM + own)
+        )
 
     @contextmanager
     def archive(self, part: dict) -> Iterator[Path]:
@@ -167,7 +200,11 @@ class _Store:
         else:
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            how = {"checksum": expected, "patience": self.patience, "progress": self.progress}
+            how = {
+                "checksum": expected,
+                "patience": self.patience,
+                "progress": self.progress,
+            }
             try:
                 source = fetch(part["addresses"], path, **how)
             except DownloadError as error:
@@ -177,7 +214,9 @@ class _Store:
                     f"{error}; the checksum is that of the first download, in {self.record}"
                 ) from None
         found = checksum_of(path, expected or "sha256:")
-        if expected and found != expected:  # given by hand: it may have been packed anew
+        if (
+            expected and found != expected
+        ):  # given by hand: it may have been packed anew
             self.notes.append(
                 f"{path}: is not the archive whose checksum is known; taken for what it holds"
             )
@@ -190,7 +229,9 @@ class _Store:
         if expected is None or found == expected:
             published = part["checksum"] is not None
             about = {"checksum": found, "published": published, "from": source}
-            write_json(self.record, self._read_record() | {name: about}, indent=1)
+            write_json(
+                self.record, self._read_record() | {name: about}, indent=1
+            )
         if name not in self.given and not self.keep:
             path.unlink()
             if not any(self.folder.iterdir()):
@@ -200,6 +241,10 @@ class _Store:
         if not self.record.exists():
             return {}
         record = read_json(self.record)
-        if not isinstance(record, dict) or not all(isinstance(r, dict) for r in record.values()):
-            raise InputError(f"{self.record}: is not what download wrote; delete it")
+        if not isinstance(record, dict) or not all(
+            isinstance(r, dict) for r in record.values()
+        ):
+            raise InputError(
+                f"{self.record}: is not what download wrote; delete it"
+            )
         return record

@@ -19,7 +19,12 @@ import pooch
 import requests
 from tqdm.auto import tqdm
 
-from captionlib.io.files import InputError, read_json, require_free_space, write_json
+from captionlib.io.files import (
+    InputError,
+    read_json,
+    require_free_space,
+    write_json,
+)
 
 __all__ = ["DownloadError", "Patience", "checksum_of", "fetch"]
 
@@ -36,7 +41,9 @@ class Patience:
     """How long to bear with a server."""
 
     tries: int = 5  # in a row at one address, without anything new arriving
-    timeout: float = 30.0  # seconds of silence after which a connection is given up
+    timeout: float = (
+        30.0  # seconds of silence after which a connection is given up
+    )
     pause: float = 1.0  # seconds before the second try; each further one waits twice as long
 
 
@@ -68,15 +75,21 @@ def fetch(
         InputError: if the disk is too full for it.
     """
     to, reasons = Path(to), []
-    if to.is_file() and (checksum is None or checksum_of(to, checksum) == checksum):
+    if to.is_file() and (
+        checksum is None or checksum_of(to, checksum) == checksum
+    ):
         return ""
     for address in addresses:
-        get = _Resuming(to, checksum is not None, progress, patience or Patience())
+        get = _Resuming(
+            to, checksum is not None, progress, patience or Patience()
+        )
         try:
             reason = _fetch_from(address, get, to, checksum)
         except OSError as error:
             if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-                raise InputError(f"{to}: the disk is full; make room and run again") from None
+                raise InputError(
+                    f"{to}: the disk is full; make room and run again"
+                ) from None
             raise
         if reason is None:
             return address
@@ -93,7 +106,9 @@ def checksum_of(path: str | Path, like: str = "sha256:") -> str:
     return f"{method}:{pooch.file_hash(str(path), alg=method)}"
 
 
-def _fetch_from(address: str, get: _Resuming, to: Path, checksum: str | None) -> str | None:
+def _fetch_from(
+    address: str, get: _Resuming, to: Path, checksum: str | None
+) -> str | None:
     """Fetch from one address, trying again while that may help: None, or why it did not work."""
     patience, reason = get.patience, None
     furthest, failures, mixed = get.arrived(), 0, False
@@ -102,7 +117,9 @@ def _fetch_from(address: str, get: _Resuming, to: Path, checksum: str | None) ->
             time.sleep(patience.pause * 2 ** (failures - 1))
         try:
             with _quiet_pooch():
-                pooch.retrieve(address, checksum, to.name, to.parent, downloader=get)
+                pooch.retrieve(
+                    address, checksum, to.name, to.parent, downloader=get
+                )
             get.forget()
             return None
         except requests.RequestException as error:
@@ -131,7 +148,9 @@ def _why(error: requests.RequestException, timeout: float) -> str:
         return f"answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
         return f"is silent for {timeout:g} seconds"
-    if isinstance(error, requests.ConnectionError) and "Max retries" in str(error):
+    if isinstance(error, requests.ConnectionError) and "Max retries" in str(
+        error
+    ):
         return "can't be reached"
     return "is no address" if isinstance(error, ValueError) else "breaks off"
 
@@ -143,8 +162,13 @@ class _BrokenOff(requests.RequestException):
 class _Resuming:
     """What pooch calls to fetch an address: it asks the server only for what has not arrived."""
 
-    def __init__(self, to: Path, checked: bool, progress: bool, patience: Patience):
-        self.part, self.notes = to.with_name(to.name + ".part"), to.with_name(to.name + ".json")
+    def __init__(
+        self, to: Path, checked: bool, progress: bool, patience: Patience
+    ):
+        self.part, self.notes = (
+            to.with_name(to.name + ".part"),
+            to.with_name(to.name + ".json"),
+        )
         self.checked, self.progress, self.patience = checked, progress, patience
         self.resumed = False
 
@@ -157,7 +181,9 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, _pooch=None) -> None:
         notes = self._read_notes()
-        self.resumed = self.arrived() > 0 and self.arrived() == notes.get("bytes")
+        self.resumed = self.arrived() > 0 and self.arrived() == notes.get(
+            "bytes"
+        )
         if not self.resumed:
             self._request(url, notes)
         # Linked, not moved: killed while the checksum is computed, the part is still there.
@@ -176,19 +202,27 @@ class _Resuming:
 
     def _request(self, url: str, notes: dict) -> None:
         start = self._may_resume(url, notes)
-        headers = {"Accept-Encoding": "identity"}  # a range counts the file's own bytes
+        headers = {
+            "Accept-Encoding": "identity"
+        }  # a range counts the file's own bytes
         if start:
             headers["Range"] = f"bytes={start}-"
             if url == notes.get("address"):
-                headers["If-Range"] = notes["version"]  # else the whole of a file that has changed
+                headers["If-Range"] = notes[
+                    "version"
+                ]  # else the whole of a file that has changed
         with requests.get(
             url, headers=headers, stream=True, timeout=self.patience.timeout
         ) as response:
-            if response.status_code == 416:  # what has arrived is no beginning of this file
+            if (
+                response.status_code == 416
+            ):  # what has arrived is no beginning of this file
                 self.forget()
                 raise _BrokenOff
             response.raise_for_status()
-            if response.status_code == 206 and not _goes_on(response, start, url, notes):
+            if response.status_code == 206 and not _goes_on(
+                response, start, url, notes
+            ):
                 self.forget()
                 raise _BrokenOff
             if response.status_code != 206:
@@ -203,7 +237,9 @@ class _Resuming:
     def _may_resume(self, url: str, notes: dict) -> int:
         """The byte to go on from: none where the joined halves could differ and nobody notice."""
         same = url == notes.get("address") and notes.get("version")
-        elsewhere = self.checked and notes.get("bytes") and url != notes.get("address")
+        elsewhere = (
+            self.checked and notes.get("bytes") and url != notes.get("address")
+        )
         return self.arrived() if same or elsewhere else 0
 
     def _write(self, response, url: str, start: int, total: int | None) -> None:
@@ -211,8 +247,14 @@ class _Resuming:
         with open(self.part, "ab") as file:
             file.truncate(start)
             write_json(self.notes, notes)
-            bar = {"unit": "B", "unit_scale": True, "disable": not self.progress}
-            with tqdm(desc=self.part.stem, total=total, initial=start, **bar) as shown:
+            bar = {
+                "unit": "B",
+                "unit_scale": True,
+                "disable": not self.progress,
+            }
+            with tqdm(
+                desc=self.part.stem, total=total, initial=start, **bar
+            ) as shown:
                 for chunk in response.iter_content(CHUNK):
                     file.write(chunk)
                     shown.update(len(chunk))
@@ -229,14 +271,20 @@ def _size(response) -> int | None:
 def _version(response) -> str | None:
     """What names this state of the file: a strong ETag, or the time of its last change."""
     etag = response.headers.get("ETag", "W/")
-    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+    return (
+        response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+    )
 
 
 def _goes_on(response, start: int, url: str, notes: dict) -> bool:
     """Whether an answer of status 206 is the rest of what has arrived."""
     place = response.headers.get("Content-Range", "")
     same = url != notes["address"] or _version(response) == notes["version"]
-    return place.startswith(f"bytes {start}-") and _size(response) == notes["bytes"] and same
+    return (
+        place.startswith(f"bytes {start}-")
+        and _size(response) == notes["bytes"]
+        and same
+    )
 
 
 @contextmanager

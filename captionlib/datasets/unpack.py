@@ -26,7 +26,9 @@ from captionlib.io.files import InputError, require_free_space
 
 __all__ = ["unpack"]
 
-SLACK = 2**28  # bytes an archive may unpack to beyond twice its own size; photographs don't shrink
+SLACK = (
+    2**28
+)  # bytes an archive may unpack to beyond twice its own size; photographs don't shrink
 CHUNK = 2**20
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 DAMAGE = (  # what the standard library says of bytes that are no archive, or no longer one
@@ -64,7 +66,11 @@ class _ShortNamed(tarfile.TarInfo):
 
 
 def unpack(
-    archive: str | Path, to: str | Path, wanted: Iterable[str], *, progress: bool = True
+    archive: str | Path,
+    to: str | Path,
+    wanted: Iterable[str],
+    *,
+    progress: bool = True,
 ) -> None:
     """Take the files called `wanted`, in whatever folder, out of a zip or tar archive.
 
@@ -96,17 +102,24 @@ def unpack(
                 if member.kind == "folder" or name not in all_of_them:
                     continue
                 if name not in missing:
-                    raise InputError(f"{archive}: holds {name} twice; fetch it from its source")
+                    raise InputError(
+                        f"{archive}: holds {name} twice; fetch it from its source"
+                    )
                 missing.remove(name)
                 _copy(member, to / name)
                 shown.update()
     except InputError:
         raise
     except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):
             raise  # the disk's, not the archive's
         about = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"{archive}: is damaged ({about}); fetch it again") from None
+        raise InputError(
+            f"{archive}: is damaged ({about}); fetch it again"
+        ) from None
     if missing:
         raise InputError(
             f"{archive}: lacks {len(missing)} of {len(all_of_them)} files, such as {min(missing)}; "
@@ -114,20 +127,32 @@ def unpack(
         )
 
 
-def _members(archive: Path, to: Path, wanted: frozenset[str]) -> Iterator[_Member]:
+def _members(
+    archive: Path, to: Path, wanted: frozenset[str]
+) -> Iterator[_Member]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             entries = file.infolist()
-            ours = (e.file_size for e in entries if PurePosixPath(e.filename).name in wanted)
+            ours = (
+                e.file_size
+                for e in entries
+                if PurePosixPath(e.filename).name in wanted
+            )
             require_free_space(to, sum(ours))
             for entry in entries:
                 yield _Member(
-                    entry.filename, entry.file_size, _zip_kind(entry), _opens(file, entry)
+                    entry.filename,
+                    entry.file_size,
+                    _zip_kind(entry),
+                    _opens(file, entry),
                 )
         return
     with open(archive, "rb") as raw:
         beginning = raw.read(6)
-    expand = next((f for magic, f in COMPRESSED.items() if beginning.startswith(magic)), open)
+    expand = next(
+        (f for magic, f in COMPRESSED.items() if beginning.startswith(magic)),
+        open,
+    )
     # Read once, front to back, for a tar.gz can't be searched; and to its very end, where its
     # checksum is, which tarfile on its own neither reaches nor compares.
     with expand(archive, "rb") as source:
@@ -140,10 +165,18 @@ def _members(archive: Path, to: Path, wanted: frozenset[str]) -> Iterator[_Membe
             ) from None
         with file:
             for entry in file:
-                kind = "file" if entry.isreg() else "folder" if entry.isdir() else "link or device"
+                kind = (
+                    "file"
+                    if entry.isreg()
+                    else "folder"
+                    if entry.isdir()
+                    else "link or device"
+                )
                 yield _Member(entry.name, entry.size, kind, _opens(file, entry))
         while rest := source.read(CHUNK):
-            yield _Member("", len(rest), "folder", None)  # counted, like all the rest
+            yield _Member(
+                "", len(rest), "folder", None
+            )  # counted, like all the rest
 
 
 def _opens(file, entry):
@@ -153,7 +186,9 @@ def _opens(file, entry):
 
 
 def _zip_kind(entry: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive was made on Windows
+    kind = stat.S_IFMT(
+        entry.external_attr >> 16
+    )  # 0 where the archive was made on Windows
     if entry.is_dir():
         return "folder"
     return "file" if kind in (0, stat.S_IFREG) else "link or device"
@@ -162,7 +197,11 @@ def _zip_kind(entry: zipfile.ZipInfo) -> str:
 def _check(archive: Path, member: _Member) -> None:
     """Refuse what an archive of photographs has no use for, wanted or not."""
     windows = PureWindowsPath(member.name)
-    out = ".." in windows.parts or member.name.startswith(("/", "\\")) or windows.drive
+    out = (
+        ".." in windows.parts
+        or member.name.startswith(("/", "\\"))
+        or windows.drive
+    )
     if out or "\0" in member.name:
         raise InputError(
             f"{archive}: {member.name!r} leads out of it; don't trust it, fetch it from its source"

@@ -28,10 +28,17 @@ def stages(encoder: Encoder) -> list[nn.Module]:
     trunk = encoder.trunk
     if isinstance(trunk, nn.Sequential):  # torchvision's ResNets
         return list(trunk)
-    if all(hasattr(trunk, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")):
+    if all(
+        hasattr(trunk, name)
+        for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")
+    ):
         stem = nn.Sequential(trunk.conv_stem, trunk.bn1)
         head = nn.Sequential(trunk.conv_head, trunk.bn2)
-        return [stem, *trunk.blocks, head]  # timm's EfficientNets and MobileNets
+        return [
+            stem,
+            *trunk.blocks,
+            head,
+        ]  # timm's EfficientNets and MobileNets
     raise InputError(
         f"{encoder.backbone}: is not a row of stages; fine-tune a ResNet or an EfficientNet"
     )
@@ -76,5 +83,7 @@ class HalfEncoded(CaptionModel):
                 grid = grid.contiguous(memory_format=torch.channels_last)
                 for stage in stages(self.encoder)[-self.last :]:
                     grid = stage(grid)
-                images = self.encoder.resize(grid).flatten(2).transpose(1, 2)  # (B, P, D)
+                images = (
+                    self.encoder.resize(grid).flatten(2).transpose(1, 2)
+                )  # (B, P, D)
         return super().encode(images)

@@ -64,7 +64,9 @@ class Processes:
         handlers = [
             # The weights of a layer that nothing reads, such as a network's unused head, get no
             # gradient. The batch norms' statistics never change.
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+            DistributedDataParallelKwargs(
+                find_unused_parameters=True, broadcast_buffers=False
+            ),
             # While the main process encodes a data set, the others wait.
             InitProcessGroupKwargs(timeout=timedelta(days=7)),
         ]
@@ -100,12 +102,18 @@ class Processes:
         """
         if self.count == 1:
             return total / count
-        everybodys = self._accelerator.reduce(torch.tensor(float(count), device=total.device))
+        everybodys = self._accelerator.reduce(
+            torch.tensor(float(count), device=total.device)
+        )
         return total * self.count / everybodys
 
     def average(self, values: Tensor) -> Tensor:
         """The average over all processes of a tensor of one shape, the same for each of them."""
-        return values if self.count == 1 else self._accelerator.reduce(values, "mean")
+        return (
+            values
+            if self.count == 1
+            else self._accelerator.reduce(values, "mean")
+        )
 
     def agree(self, value):
         """The main process's `value`, for every process."""
@@ -124,7 +132,11 @@ class Processes:
 
     def main_first(self) -> AbstractContextManager:
         """In its block the main process goes first: the others find what it has made."""
-        return nullcontext() if self.count == 1 else self._accelerator.main_process_first()
+        return (
+            nullcontext()
+            if self.count == 1
+            else self._accelerator.main_process_first()
+        )
 
     def wait(self) -> None:
         """Return when every process has come to this point."""

@@ -24,7 +24,10 @@ from captionlib.io.files import InputError, read_json, write_json
 
 __all__ = ["Recipe", "find_recipe", "read_recipe"]
 
-_OF_A_RECIPE = (*VIEW_OPTIONS, "validation_beam_size")  # options for all stages alike
+_OF_A_RECIPE = (
+    *VIEW_OPTIONS,
+    "validation_beam_size",
+)  # options for all stages alike
 KEPT = "recipe.json"  # where a training keeps the recipe that it was begun with
 
 
@@ -34,21 +37,33 @@ class Recipe:
 
     name: str = ""
     about: list[str] = field(default_factory=list)
-    scenes: dict = field(default_factory=dict)  # of `write_scenes`, where these are the data
-    data: dict = field(default_factory=dict)  # of `DataConfig`, and the data set's name
+    scenes: dict = field(
+        default_factory=dict
+    )  # of `write_scenes`, where these are the data
+    data: dict = field(
+        default_factory=dict
+    )  # of `DataConfig`, and the data set's name
     model: dict = field(default_factory=dict)  # of `ModelConfig`
-    stages: list[dict] = field(default_factory=lambda: [{}])  # of `TrainConfig`, one each
+    stages: list[dict] = field(
+        default_factory=lambda: [{}]
+    )  # of `TrainConfig`, one each
     search: dict = field(default_factory=dict)  # of `SearchConfig`
-    cache_features: bool = True  # encode images once, while the encoder is frozen
+    cache_features: bool = (
+        True  # encode images once, while the encoder is frozen
+    )
     mirrored: bool = False  # show half of the images left and right exchanged
     validation_beam_size: int = 1  # for choosing the best epoch
 
     def overridden(self, args: Namespace) -> Recipe:
         """With the options that the command line gives, in every stage."""
-        model = {} if args.start_from is not None else self.model  # that one has its own shape
+        model = (
+            {} if args.start_from is not None else self.model
+        )  # that one has its own shape
         changed = {
             "model": model | given(args, *MODEL_OPTIONS),
-            "stages": [stage | given(args, *TRAIN_OPTIONS) for stage in self.stages],
+            "stages": [
+                stage | given(args, *TRAIN_OPTIONS) for stage in self.stages
+            ],
             "search": self.search | given(args, *SEARCH_OPTIONS),
         }
         return Recipe(**asdict(self) | changed | given(args, *_OF_A_RECIPE))
@@ -62,11 +77,17 @@ class Recipe:
         runs: list[Namespace] = []
         for number, stage in enumerate(self.stages, start=1):
             run = Namespace(**vars(args))
-            settings = stage | self.search | {name: getattr(self, name) for name in _OF_A_RECIPE}
+            settings = (
+                stage
+                | self.search
+                | {name: getattr(self, name) for name in _OF_A_RECIPE}
+            )
             if not runs:
                 settings |= self.model
             else:
-                settings |= dict.fromkeys(MODEL_OPTIONS) | {"start_from": runs[-1].to}
+                settings |= dict.fromkeys(MODEL_OPTIONS) | {
+                    "start_from": runs[-1].to
+                }
             if number < len(self.stages):
                 settings["to"] = str(Path(args.to) / f"stage{number}")
             vars(run).update(settings)
@@ -91,7 +112,9 @@ def find_recipe(args: Namespace) -> Recipe:
         recipe = read_recipe(kept)
         if args.recipe is not None and Path(args.recipe).stem != recipe.name:
             begun = f"--recipe {recipe.name}" if recipe.name else "no recipe"
-            raise InputError(f"{args.to}: was begun with {begun}; train into another folder")
+            raise InputError(
+                f"{args.to}: was begun with {begun}; train into another folder"
+            )
     else:
         recipe = Recipe() if args.recipe is None else read_recipe(args.recipe)
     return recipe.overridden(args)
@@ -127,23 +150,37 @@ _KEYS = {
     "name": str,
     "about": [str],
     "scenes": dict.fromkeys(("train", "val", "test", "seed"), int),
-    "data": {"dataset": str, "captions_per_image": int, "min_word_freq": int, "max_len": int},
+    "data": {
+        "dataset": str,
+        "captions_per_image": int,
+        "min_word_freq": int,
+        "max_len": int,
+    },
     "model": _kinds(MODEL_OPTIONS),
     "stages": [_kinds(TRAIN_OPTIONS)],
     "search": _kinds(SEARCH_OPTIONS),
     **_kinds(VIEW_OPTIONS),
     "validation_beam_size": int,
 }
-_SAID = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_SAID = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
 
 
 def _check(where: str, value, kind) -> None:
     if isinstance(kind, dict):
         if type(value) is not dict:
-            raise InputError(f"{where}: must be an object, with any of {', '.join(kind)}")
+            raise InputError(
+                f"{where}: must be an object, with any of {', '.join(kind)}"
+            )
         for name, item in value.items():
             if name not in kind:
-                raise InputError(f"{where}: {name!r} is no setting; there are {', '.join(kind)}")
+                raise InputError(
+                    f"{where}: {name!r} is no setting; there are {', '.join(kind)}"
+                )
             _check(f"{where}: {name}", item, kind[name])
     elif isinstance(kind, list):
         if type(value) is not list:

@@ -35,7 +35,9 @@ def own_word_share(config: TrainConfig, progress: float) -> float:
     true_share = {
         "linear": lambda p: 1 - p,
         "exponential": lambda p: math.exp(-5 * p),  # k^i, for k^(last i) = e^-5
-        "inverse_sigmoid": lambda p: 1 / (1 + math.exp(10 * p - 5)),  # k / (k + e^(i/k)), k = e^5
+        "inverse_sigmoid": lambda p: (
+            1 / (1 + math.exp(10 * p - 5))
+        ),  # k / (k + e^(i/k)), k = e^5
     }[config.own_words_ramp]
     begin, end = true_share(0.0), true_share(1.0)
     return config.own_words * (begin - true_share(progress)) / (begin - end)
@@ -43,7 +45,10 @@ def own_word_share(config: TrainConfig, progress: float) -> float:
 
 @torch.no_grad()
 def feed_own_words(
-    decoder: DecoderWithAttention, encoder_out: Tensor, captions: Tensor, share: float
+    decoder: DecoderWithAttention,
+    encoder_out: Tensor,
+    captions: Tensor,
+    share: float,
 ) -> Tensor:
     """Captions with some words replaced by those that the decoder would have written there.
 
@@ -64,7 +69,9 @@ def feed_own_words(
     fed = captions.clone()
     for t in range(T - 1):
         state, _ = decoder.step(fed[:, t], state, grid)
-        own = decoder.fc(state.hidden).argmax(dim=1)  # without dropout: what it would write
+        own = decoder.fc(state.hidden).argmax(
+            dim=1
+        )  # without dropout: what it would write
         fed[:, t + 1] = torch.where(replaced[:, t + 1], own, captions[:, t + 1])
     return fed
 
@@ -81,12 +88,21 @@ def scheduled_sampling(
 ) -> tuple[CaptionLoss, int]:
     """As `captionlib.training.teacher_forcing`, with a growing share of the model's own words."""
     share = own_word_share(config, progress)
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(
+        images.device.type, dtype=torch.bfloat16, enabled=config.bf16
+    ):
         encoder_out = model.encode(images)
         captions = captions[:, : int(lengths.max())]
-        fed = feed_own_words(model.decoder, encoder_out, captions, share) if share else None
+        fed = (
+            feed_own_words(model.decoder, encoder_out, captions, share)
+            if share
+            else None
+        )
         output = model.decoder(encoder_out, captions, lengths, fed)
     loss = caption_loss(
-        output, alpha_c=config.alpha_c, label_smoothing=config.label_smoothing, mean=mean
+        output,
+        alpha_c=config.alpha_c,
+        label_smoothing=config.label_smoothing,
+        mean=mean,
     )
     return loss, len(output.targets.data)

@@ -76,9 +76,13 @@ class SelfCritical:
         max_words: int = 20,
     ):
         if samples < 2:
-            raise ValueError(f"samples must be at least 2, to be compared, got {samples}")
+            raise ValueError(
+                f"samples must be at least 2, to be compared, got {samples}"
+            )
         self.vocabulary, self.samples = vocabulary, samples
-        self.search = SearchConfig(1, max_words=max_words, sample=True, forbid_unk=True)
+        self.search = SearchConfig(
+            1, max_words=max_words, sample=True, forbid_unk=True
+        )
         corpus = zip(captions, lengths, strict=True)
         self._cider = CiderD([self._references(*image) for image in corpus])
 
@@ -86,7 +90,9 @@ class SelfCritical:
         """Captions (n, T) as lists of words, from the first word to `<end>`."""
         return [
             [self.vocabulary.words[i] for i in caption[1:length]]
-            for caption, length in zip(captions.tolist(), lengths.tolist(), strict=True)
+            for caption, length in zip(
+                captions.tolist(), lengths.tolist(), strict=True
+            )
         ]
 
     def __call__(
@@ -105,46 +111,81 @@ class SelfCritical:
         Dropout is off: a caption is judged by the network that wrote it.
         """
         model.eval()
-        samples = self._write(model, images, config)  # B * samples lists of word ids
+        samples = self._write(
+            model, images, config
+        )  # B * samples lists of word ids
         n = len(captions) // len(images)
         pairs = zip(captions.split(n), lengths.split(n), strict=True)
-        cider = copy(self._cider)  # the rarities of the whole data set, the references of a batch
+        cider = copy(
+            self._cider
+        )  # the rarities of the whole data set, the references of a batch
         cider.references = [self._references(*pair) for pair in pairs]
         numbers = np.repeat(np.arange(len(images)), self.samples)
-        written = [[self.vocabulary.words[i] for i in ids[1:]] for ids in samples]
+        written = [
+            [self.vocabulary.words[i] for i in ids[1:]] for ids in samples
+        ]
         scores = cider.scores(numbers, written)
         gains = advantages(scores.reshape(-1, self.samples)).ravel() / 100
 
         ids = [torch.tensor(ids) for ids in samples]
         written_lengths = torch.tensor([len(sample) for sample in ids])
-        padded = pad_sequence(ids, batch_first=True).to(images.device)  # <pad> is 0
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        padded = pad_sequence(ids, batch_first=True).to(
+            images.device
+        )  # <pad> is 0
+        with torch.autocast(
+            images.device.type, dtype=torch.bfloat16, enabled=config.bf16
+        ):
             output = model(images, padded, written_lengths)
         logits = output.logits.data.float()
         # What is never drawn must not gain: all that is pushed down would flow there, unpunished.
         v = self.vocabulary
-        never = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+        never = torch.zeros(
+            logits.shape[1], dtype=torch.bool, device=logits.device
+        )
         never[[v.start, v.pad, v.unk]] = True
         log_probs = logits.masked_fill(never, -torch.inf).log_softmax(dim=1)
-        taken = log_probs.gather(1, output.targets.data[:, None]).squeeze(1)  # (words,)
-        weights = torch.as_tensor(gains, dtype=torch.float32)[:, None].expand(-1, padded.shape[1])
+        taken = log_probs.gather(1, output.targets.data[:, None]).squeeze(
+            1
+        )  # (words,)
+        weights = torch.as_tensor(gains, dtype=torch.float32)[:, None].expand(
+            -1, padded.shape[1]
+        )
         weights = pack_padded_sequence(
-            weights[:, 1:], written_lengths - 1, batch_first=True, enforce_sorted=False
+            weights[:, 1:],
+            written_lengths - 1,
+            batch_first=True,
+            enforce_sorted=False,
         ).data.to(images.device)
         gained = -torch.stack([(weights * taken).sum(), taken.detach().sum()])
-        reward = torch.tensor(scores.sum(), dtype=torch.float32, device=images.device)
-        return SelfCriticalLoss(*mean(gained, len(taken)), mean(reward, len(scores))), len(taken)
+        reward = torch.tensor(
+            scores.sum(), dtype=torch.float32, device=images.device
+        )
+        return SelfCriticalLoss(
+            *mean(gained, len(taken)), mean(reward, len(scores))
+        ), len(taken)
 
     @torch.no_grad()
-    def _write(self, model: CaptionModel, images: Tensor, config: TrainConfig) -> list[list[int]]:
+    def _write(
+        self, model: CaptionModel, images: Tensor, config: TrainConfig
+    ) -> list[list[int]]:
         """Captions drawn from the model: ids from `<start>` to `<end>`."""
         v = self.vocabulary
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(
+            images.device.type, dtype=torch.bfloat16, enabled=config.bf16
+        ):
             found = beam_search_all(
-                model.decoder, model.encode(images), v, self.search, captions=self.samples
+                model.decoder,
+                model.encode(images),
+                v,
+                self.search,
+                captions=self.samples,
             )
         return [
-            [v.start, *hypothesis.word_ids, *([v.end] if hypothesis.finished else [])]
+            [
+                v.start,
+                *hypothesis.word_ids,
+                *([v.end] if hypothesis.finished else []),
+            ]
             for of_image in found
             for hypothesis in of_image
         ]

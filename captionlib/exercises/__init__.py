@@ -40,21 +40,36 @@ def check(number: str, *answers: object) -> None:
     """
     verdict = judge(number, *answers)
     said = f"{number} {verdict.status}: {verdict.message}"
-    print(textwrap.fill(said, WIDTH, break_long_words=False, break_on_hyphens=False))
+    print(
+        textwrap.fill(
+            said, WIDTH, break_long_words=False, break_on_hyphens=False
+        )
+    )
 
 
 def judge(number: str, *answers: object) -> Verdict:
     """What `check` prints, in parts. Random numbers of the caller's stay as they were."""
     checker = _find(number)
     if checker is None:
-        return Verdict("not quite", 'there is no exercise of this number; it looks like "03.1"')
+        return Verdict(
+            "not quite",
+            'there is no exercise of this number; it looks like "03.1"',
+        )
     gaps = sum(answer is ... for answer in answers)
     if gaps:
-        rest = f" ({gaps} of {len(answers)} answers are missing)" if len(answers) > gaps else ""
-        return Verdict("not yet", f"put your answer where the three dots are{rest}")
+        rest = (
+            f" ({gaps} of {len(answers)} answers are missing)"
+            if len(answers) > gaps
+            else ""
+        )
+        return Verdict(
+            "not yet", f"put your answer where the three dots are{rest}"
+        )
     wanted = checker.__code__.co_argcount
     if len(answers) != wanted:
-        return Verdict("not quite", f"check wants {wanted} answers, and got {len(answers)}")
+        return Verdict(
+            "not quite", f"check wants {wanted} answers, and got {len(answers)}"
+        )
     state = random.getstate()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -65,9 +80,13 @@ def judge(number: str, *answers: object) -> Verdict:
         return Verdict("not yet", "put your code where the three dots are")
     except Wrong as wrong:
         return Verdict("not quite", " ".join(str(wrong).split()))
-    except Exception as error:  # an answer so odd that the checker stumbles over it
+    except (
+        Exception
+    ) as error:  # an answer so odd that the checker stumbles over it
         about = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-        return Verdict("not quite", f"the checker can't read this answer ({about})")
+        return Verdict(
+            "not quite", f"the checker can't read this answer ({about})"
+        )
     finally:
         random.setstate(state)
 

@@ -51,7 +51,9 @@ def call(answer: object, *arguments: object, **named: object) -> object:
         raise Wrong(f"a function was expected, and this is {describe(answer)}")
     copies = [_copy(argument) for argument in arguments]
     try:
-        with np.errstate(all="ignore"):  # what NumPy would warn of, a checker says better
+        with np.errstate(
+            all="ignore"
+        ):  # what NumPy would warn of, a checker says better
             result = answer(*copies, **named)
     except (NotYet, Wrong):  # from something that the checker handed in
         raise
@@ -66,9 +68,15 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     if any(part is ... for part in parts):
         raise NotYet
     if result is None:
-        raise Wrong("your function returns nothing: its last line has to be a `return`")
-    for position, (before, after) in enumerate(zip(arguments, copies, strict=True)):
-        if isinstance(before, (Tensor, np.ndarray, list, dict)) and not close(before, after, 0):
+        raise Wrong(
+            "your function returns nothing: its last line has to be a `return`"
+        )
+    for position, (before, after) in enumerate(
+        zip(arguments, copies, strict=True)
+    ):
+        if isinstance(before, (Tensor, np.ndarray, list, dict)) and not close(
+            before, after, 0
+        ):
             raise Wrong(
                 f"your function changes its {ORDINALS[position]} argument in place, which its "
                 "caller may still need: build a new value instead"
@@ -87,7 +95,11 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return f"the text {value[:30]!r}"
     if isinstance(value, (bool, int, float)):
-        return f"the number {str(value)[:20]}" if not isinstance(value, bool) else str(value)
+        return (
+            f"the number {str(value)[:20]}"
+            if not isinstance(value, bool)
+            else str(value)
+        )
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
@@ -109,39 +121,56 @@ def tensor(
         known: shapes that typical mistakes give, and what to say about each.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        value = torch.from_numpy(value.copy())  # torch takes no array that was turned round
+        value = torch.from_numpy(
+            value.copy()
+        )  # torch takes no array that was turned round
     if not isinstance(value, Tensor):
-        raise Wrong(f"{what} should be a tensor of shape {tuple(shape)}, and is {describe(value)}")
+        raise Wrong(
+            f"{what} should be a tensor of shape {tuple(shape)}, and is {describe(value)}"
+        )
     got, wanted = tuple(value.shape), tuple(shape)
     if got != wanted:
         if message := (known or {}).get(got):
             raise Wrong(message)
-        swapped = " (the axes are in another order)" if sorted(got) == sorted(wanted) else ""
+        swapped = (
+            " (the axes are in another order)"
+            if sorted(got) == sorted(wanted)
+            else ""
+        )
         raise Wrong(f"{what} has the shape {got}, expected {wanted}{swapped}")
     is_kind = {
         "float": value.is_floating_point(),
         "bool": value.dtype == torch.bool,
-        "int": value.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
+        "int": value.dtype
+        in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
     }
     if not is_kind[kind]:
         raise Wrong(f"{what} is of type {value.dtype}, and should be {kind}")
     if kind == "float" and value.isnan().any():
-        raise Wrong(f"{what} holds nan, not a number: 0/0, or the logarithm of a negative number?")
+        raise Wrong(
+            f"{what} holds nan, not a number: 0/0, or the logarithm of a negative number?"
+        )
     return value.detach()
 
 
-def number(value: object, what: str = "the answer", whole: bool = False) -> float:
+def number(
+    value: object, what: str = "the answer", whole: bool = False
+) -> float:
     """The value as a float, if it is one number; `whole`: and has no fraction."""
     if isinstance(value, (Tensor, np.ndarray)) and math.prod(value.shape) == 1:
         value = value.item()
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, numbers.Real
+    ):
         raise Wrong(f"{what} should be one number, and is {describe(value)}")
     try:
         value = float(value)
     except OverflowError:  # a whole number with hundreds of digits
         value = math.inf
     if not math.isfinite(value):
-        raise Wrong(f"{what} is {value}: a division by zero, or out of the range of floats")
+        raise Wrong(
+            f"{what} is {value}: a division by zero, or out of the range of floats"
+        )
     if whole and value != int(value):
         raise Wrong(f"{what} should be a whole number, and is {value:g}")
     return value
@@ -150,36 +179,57 @@ def number(value: object, what: str = "the answer", whole: bool = False) -> floa
 def words(value: object, what: str = "the result") -> list[str]:
     """The value as a list, if it is a list or tuple of strings."""
     if isinstance(value, str):
-        raise Wrong(f"{what} should be a list of words, and is the text {value[:30]!r}")
+        raise Wrong(
+            f"{what} should be a list of words, and is the text {value[:30]!r}"
+        )
     if not isinstance(value, (list, tuple)):
-        raise Wrong(f"{what} should be a list of words, and is {describe(value)}")
+        raise Wrong(
+            f"{what} should be a list of words, and is {describe(value)}"
+        )
     for each in value:
         if not isinstance(each, str):
-            raise Wrong(f"{what} should hold words only, and holds {describe(each)}")
+            raise Wrong(
+                f"{what} should hold words only, and holds {describe(each)}"
+            )
     return list(value)
 
 
 def parts(value: object, *names: str) -> tuple:
     """The value, if it is a tuple or list of as many things as there are names."""
     if not isinstance(value, (tuple, list)) or len(value) != len(names):
-        raise Wrong(f"{', '.join(names)} should come back, and this is {describe(value)}")
+        raise Wrong(
+            f"{', '.join(names)} should come back, and this is {describe(value)}"
+        )
     return tuple(value)
 
 
 def close(a: object, b: object, tolerance: float = 1e-5) -> bool:
     """Whether two numbers, tensors, arrays, or lists of anything are the same, nearly."""
-    if isinstance(a, (Tensor, np.ndarray)) or isinstance(b, (Tensor, np.ndarray)):
-        a, b = (torch.as_tensor(x).detach() if not isinstance(x, str) else x for x in (a, b))
+    if isinstance(a, (Tensor, np.ndarray)) or isinstance(
+        b, (Tensor, np.ndarray)
+    ):
+        a, b = (
+            torch.as_tensor(x).detach() if not isinstance(x, str) else x
+            for x in (a, b)
+        )
         if isinstance(a, str) or isinstance(b, str) or a.shape != b.shape:
             return False
         return torch.allclose(
-            a.double(), b.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+            a.double(),
+            b.double(),
+            rtol=tolerance,
+            atol=tolerance,
+            equal_nan=True,
         )
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(close(a[key], b[key], tolerance) for key in a)
+        return a.keys() == b.keys() and all(
+            close(a[key], b[key], tolerance) for key in a
+        )
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         pairs = zip(a, b, strict=False)
-        return len(a) == len(b) and all(close(x, y, tolerance) for x, y in pairs)
+        return len(a) == len(b) and all(
+            close(x, y, tolerance) for x, y in pairs
+        )
     if isinstance(a, numbers.Real) and isinstance(b, numbers.Real):
         return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
     return a == b
@@ -208,7 +258,10 @@ def compare(
     for value, message in known:
         if close(got, value, tolerance):
             raise Wrong(message)
-    raise Wrong(otherwise or f"{what} is not right: {_difference(got, expected, tolerance)}")
+    raise Wrong(
+        otherwise
+        or f"{what} is not right: {_difference(got, expected, tolerance)}"
+    )
 
 
 def quantity(
@@ -252,7 +305,9 @@ def _line(error: Exception) -> str:
     """The line of the reader's cell where it went wrong, quoted, where it is known."""
     lines = [
         frame.line
-        for frame in traceback.extract_tb(error.__traceback__)[1:]  # the first is `call`'s own
+        for frame in traceback.extract_tb(error.__traceback__)[
+            1:
+        ]  # the first is `call`'s own
         if "site-packages" not in frame.filename and frame.line
     ]
     return f", at the line `{lines[-1]}`" if lines else ""
@@ -261,12 +316,17 @@ def _line(error: Exception) -> str:
 def _difference(got: object, expected: object, tolerance: float) -> str:
     """Where two results first differ, in words."""
     got, expected = (
-        torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in (got, expected)
+        torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+        for x in (got, expected)
     )
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor) or got.shape != expected.shape:
-            return f"it is {describe(got)}, and {describe(expected)} was expected"
-        apart = ~torch.isclose(got.double(), expected.double(), tolerance, tolerance)
+            return (
+                f"it is {describe(got)}, and {describe(expected)} was expected"
+            )
+        apart = ~torch.isclose(
+            got.double(), expected.double(), tolerance, tolerance
+        )
         if expected.ndim == 0:
             return f"it is {got.item():.4g}, and {expected.item():.4g} was expected"
         place = tuple(apart.nonzero()[0].tolist())

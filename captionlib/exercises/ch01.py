@@ -4,9 +4,25 @@ import numbers
 
 import numpy as np
 
-from captionlib.exercises.answers import Wrong, call, compare, describe, parts, quantity, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    compare,
+    describe,
+    parts,
+    quantity,
+    tensor,
+)
 
-WORD_MAP = {"<pad>": 0, "a": 3, "dog": 1, "runs": 2, "<unk>": 6, "<start>": 4, "<end>": 5}
+WORD_MAP = {
+    "<pad>": 0,
+    "a": 3,
+    "dog": 1,
+    "runs": 2,
+    "<unk>": 6,
+    "<start>": 4,
+    "<end>": 5,
+}
 NAMES = {i: word for word, i in WORD_MAP.items()}
 
 
@@ -19,24 +35,34 @@ def exercise_1(encode) -> str:
         if not isinstance(ids, (list, tuple)):
             raise Wrong(f"the ids should be a list, and are {describe(ids)}")
         if not isinstance(length, numbers.Integral):
-            raise Wrong(f"the length should be a whole number, and is {describe(length)}")
+            raise Wrong(
+                f"the length should be a whole number, and is {describe(length)}"
+            )
         for each in ids:
             if not isinstance(each, numbers.Integral) or each not in NAMES:
-                raise Wrong(f"{str(each)[:20]!r} among the ids is no number of the word map")
+                raise Wrong(
+                    f"{str(each)[:20]!r} among the ids is no number of the word map"
+                )
         return [NAMES[each] for each in ids], length
 
     words, length = run(["a", "dog", "jumps"])
     said = " ".join(words)
     if words[:1] != ["<start>"]:
-        raise Wrong(f'of "a dog jumps" it makes "{said}": every caption begins with <start>')
+        raise Wrong(
+            f'of "a dog jumps" it makes "{said}": every caption begins with <start>'
+        )
     if "<end>" not in words:
-        raise Wrong(f'of "a dog jumps" it makes "{said}": <end> is missing, so no model could stop')
+        raise Wrong(
+            f'of "a dog jumps" it makes "{said}": <end> is missing, so no model could stop'
+        )
     if "<unk>" not in words:
         raise Wrong(
             f'of "a dog jumps" it makes "{said}": the map lacks "jumps", which should become <unk>'
         )
     if "<pad>" in words[: words.index("<end>")]:
-        raise Wrong(f'of "a dog jumps" it makes "{said}": <end> comes before the padding')
+        raise Wrong(
+            f'of "a dog jumps" it makes "{said}": <end> comes before the padding'
+        )
     if len(words) != 6:
         raise Wrong(
             f"with max_len = 4 there are {len(words)} ids and not 4 + 2: <start> and <end> need "
@@ -50,7 +76,10 @@ def exercise_1(encode) -> str:
         [
             (3, "the length counts the words alone, without <start> and <end>"),
             (4, "the length leaves one of <start> and <end> out: both count"),
-            (6, "the length counts the padding too; it should say where the caption ends"),
+            (
+                6,
+                "the length counts the padding too; it should say where the caption ends",
+            ),
         ],
         what="the length",
     )
@@ -63,14 +92,24 @@ def exercise_1(encode) -> str:
         raise Wrong(
             "a caption that had to be cut has lost its <end>: cut the words before adding it"
         )
-    compare(words, ["<start>", "a", "dog", "runs", "a", "<end>"], what="a caption that was cut")
-    compare(length, 6, [(8, "a caption that was cut is as long as what is left of it")])
+    compare(
+        words,
+        ["<start>", "a", "dog", "runs", "a", "<end>"],
+        what="a caption that was cut",
+    )
+    compare(
+        length,
+        6,
+        [(8, "a caption that was cut is as long as what is left of it")],
+    )
     return "every caption has six ids here, and every one its <end>."
 
 
 def exercise_2(normalise) -> str:
     """Normalise, once."""
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (3, 4, 3), dtype=np.uint8
+    )
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
     def right(pixels, mean=mean, std=std):
@@ -80,9 +119,16 @@ def exercise_2(normalise) -> str:
     def values(of):
         shape = tuple(of.shape)
         swapped = {
-            shape[1:] + shape[:1]: "the channels went to the end; they should stay in front",
+            shape[1:]
+            + shape[
+                :1
+            ]: "the channels went to the end; they should stay in front",
         }
-        return tensor(call(normalise, of), shape, "the image", known=swapped).double().numpy()
+        return (
+            tensor(call(normalise, of), shape, "the image", known=swapped)
+            .double()
+            .numpy()
+        )
 
     got = values(pixels)
     with np.errstate(all="ignore"):
@@ -104,14 +150,26 @@ def exercise_2(normalise) -> str:
                     "a picture of three columns shows it: mean and std meet the columns, not the "
                     "colours. Shapes are lined up from the last axis",
                 ),
-                (right(pixels // 255), "// leaves the decimals off, and with them nearly all"),
-                (right(pixels / 255, std=std**2), "this divides by the variance; std is its root"),
+                (
+                    right(pixels // 255),
+                    "// leaves the decimals off, and with them nearly all",
+                ),
+                (
+                    right(pixels / 255, std=std**2),
+                    "this divides by the variance; std is its root",
+                ),
                 (
                     right(pixels / 255, std=np.ones(3)),
                     "the mean is gone, and the pixels are still on their old scale: divide by std",
                 ),
-                (right(pixels / 255, mean=np.zeros(3)), "divided by std, but the mean is still in"),
-                (pixels / 255, "from 0 to 1, which is the first half: now the mean and std"),
+                (
+                    right(pixels / 255, mean=np.zeros(3)),
+                    "divided by std, but the mean is still in",
+                ),
+                (
+                    pixels / 255,
+                    "from 0 to 1, which is the first half: now the mean and std",
+                ),
                 (
                     pixels / 255 - mean.reshape(3, 1, 1) / std.reshape(3, 1, 1),
                     "division comes before subtraction: a bracket is missing around the difference",
@@ -127,7 +185,10 @@ def exercise_3(build) -> str:
     """Which words does the model know?"""
 
     def image(split, *captions):
-        return {"split": split, "sentences": [{"tokens": each.split()} for each in captions]}
+        return {
+            "split": split,
+            "sentences": [{"tokens": each.split()} for each in captions],
+        }
 
     images = [
         image("train", "a dog runs", "a dog sits", "dog sits"),
@@ -137,10 +198,14 @@ def exercise_3(build) -> str:
     ]
     got = call(build, images, 2)
     if not isinstance(got, dict):
-        raise Wrong(f"the word map should be a dictionary, and is {describe(got)}")
+        raise Wrong(
+            f"the word map should be a dictionary, and is {describe(got)}"
+        )
     for key, value in got.items():
         if not isinstance(key, str) or not isinstance(value, numbers.Integral):
-            raise Wrong(f"its entry {str(key)[:20]!r}: {str(value)[:20]} is no word with its id")
+            raise Wrong(
+                f"its entry {str(key)[:20]!r}: {str(value)[:20]} is no word with its id"
+            )
     special = {"<pad>", "<unk>", "<start>", "<end>"}
     if missing := special - got.keys():
         raise Wrong(f"{' and '.join(sorted(missing))} should have an id, too")
@@ -156,13 +221,17 @@ def exercise_3(build) -> str:
             ">=, not >"
         )
     if "cat" not in kept:
-        raise Wrong('"cat" occurs twice in restval, which people train on: count that split, too')
+        raise Wrong(
+            '"cat" occurs twice in restval, which people train on: count that split, too'
+        )
     if {"runs", "the"} & kept:
         raise Wrong(
             f"{sorted({'runs', 'the'} & kept)[0]!r} occurs only once in train and restval, and "
             "min_word_freq is 2"
         )
-    compare(sorted(kept), ["a", "cat", "dog", "sits"], what="the list of words kept")
+    compare(
+        sorted(kept), ["a", "cat", "dog", "sits"], what="the list of words kept"
+    )
     if got["<pad>"] != 0:
         raise Wrong(
             f"<pad> has the id {got['<pad>']}: it must be 0, so that empty rows are padding"
@@ -174,8 +243,12 @@ def exercise_3(build) -> str:
             f"the ids go to {max(got.values())} for {len(got)} words: there is a gap, and a row of "
             "the embedding that no word uses"
         )
-    if call(build, [image("train", "dog dog dog", "cat")], 3).keys() - special != {"dog"}:
-        raise Wrong('"dog dog dog" has the word dog three times: count occurrences, not captions')
+    if call(
+        build, [image("train", "dog dog dog", "cat")], 3
+    ).keys() - special != {"dog"}:
+        raise Wrong(
+            '"dog dog dog" has the word dog three times: count occurrences, not captions'
+        )
     return "four words, four special ones, and nothing learnt from the test captions."
 
 
@@ -184,7 +257,9 @@ def exercise_4(image_of, captions_of) -> str:
     got = [call(image_of, i, 3) for i in range(7)]
     for each in got:
         if not isinstance(each, numbers.Real):
-            raise Wrong(f"image_of should give a whole number, and gives {describe(each)}")
+            raise Wrong(
+                f"image_of should give a whole number, and gives {describe(each)}"
+            )
     if any(isinstance(each, float) for each in got):
         raise Wrong(
             f"image_of(1, 3) is {got[1]:.3g}, a float, and no image has that number: a "
@@ -199,9 +274,18 @@ def exercise_4(image_of, captions_of) -> str:
                 "image_of gives 0, 1, 2, 0, 1, 2: that is the caption's place within its image. "
                 "Which image it is, the quotient says, not the remainder",
             ),
-            ([0, 1, 1, 1, 2, 2, 2], "image_of rounds up: caption 1 belongs to image 0, too"),
-            ([0, 0, 1, 1, 1, 2, 2], "image_of rounds to the nearest; caption 2 belongs to image 0"),
-            ([1, 1, 1, 2, 2, 2, 3], "image_of counts images from 1; they begin at 0"),
+            (
+                [0, 1, 1, 1, 2, 2, 2],
+                "image_of rounds up: caption 1 belongs to image 0, too",
+            ),
+            (
+                [0, 0, 1, 1, 1, 2, 2],
+                "image_of rounds to the nearest; caption 2 belongs to image 0",
+            ),
+            (
+                [1, 1, 1, 2, 2, 2, 3],
+                "image_of counts images from 1; they begin at 0",
+            ),
         ],
         what="image_of for captions 0 to 6 and n = 3",
     )
@@ -209,15 +293,29 @@ def exercise_4(image_of, captions_of) -> str:
     if isinstance(got, range):
         got = list(got)
     if not isinstance(got, (list, tuple)):
-        raise Wrong(f"captions_of should give a list, and gives {describe(got)}")
+        raise Wrong(
+            f"captions_of should give a list, and gives {describe(got)}"
+        )
     compare(
         list(got),
         [6, 7, 8],
         [
-            ([7, 8, 9], "captions_of begins one too late: captions, too, are counted from 0"),
-            ([6, 7, 8, 9], "captions_of gives n + 1 captions; the end of a range is not in it"),
-            ([6, 7], "captions_of leaves the last one out; the end of a range is not in it"),
-            ([2, 5, 8], "these are every third caption; an image's captions stand together"),
+            (
+                [7, 8, 9],
+                "captions_of begins one too late: captions, too, are counted from 0",
+            ),
+            (
+                [6, 7, 8, 9],
+                "captions_of gives n + 1 captions; the end of a range is not in it",
+            ),
+            (
+                [6, 7],
+                "captions_of leaves the last one out; the end of a range is not in it",
+            ),
+            (
+                [2, 5, 8],
+                "these are every third caption; an image's captions stand together",
+            ),
             (
                 [2, 3, 4],
                 "these begin at caption j; two images stand before image 2, so six captions",
@@ -237,16 +335,28 @@ def exercise_5(as_int64, as_int16) -> str:
             value,
             right,
             [
-                (right * 8, f"{name} has {8 * size} bits, and a byte has eight of them"),
+                (
+                    right * 8,
+                    f"{name} has {8 * size} bits, and a byte has eight of them",
+                ),
                 (
                     right * 50 / 52,
                     f"{name}: a caption of 50 words has 52 ids, with <start> and <end>",
                 ),
                 (right / 5, f"{name}: an image has five captions"),
-                (right * 1e6, f"{name}: these are bytes; a megabyte is a million of them"),
+                (
+                    right * 1e6,
+                    f"{name}: these are bytes; a megabyte is a million of them",
+                ),
                 (right / 1e3, f"{name}: these are gigabytes"),
-                (right * 1e6 / 2**20, f"{name}: divided by 2**20; here a megabyte is 10**6 bytes"),
-                (right / size, f"{name}: this counts the ids, each of which takes {size} bytes"),
+                (
+                    right * 1e6 / 2**20,
+                    f"{name}: divided by 2**20; here a megabyte is 10**6 bytes",
+                ),
+                (
+                    right / size,
+                    f"{name}: this counts the ids, each of which takes {size} bytes",
+                ),
                 (right / size / 8, f"{name}: this takes a bit for each id"),
             ],
             what=f"the size as {name}",

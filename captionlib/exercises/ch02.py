@@ -3,7 +3,15 @@
 import torch
 from torch import nn
 
-from captionlib.exercises.answers import Wrong, call, compare, describe, number, quantity, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    compare,
+    describe,
+    number,
+    quantity,
+    tensor,
+)
 
 
 def exercise_1(receptive_field) -> str:
@@ -17,20 +25,42 @@ def exercise_1(receptive_field) -> str:
         run([(3, 1)]),
         3,
         [
-            (2, "one kernel of 3 sees 3 pixels, not 2: before any layer the window is one wide"),
-            (4, "one kernel of 3 sees 3 pixels, not 4: it adds 2 to the one pixel of the start"),
-            (1, "one kernel of 3 sees 3 pixels, and this says 1: is the return inside the loop?"),
+            (
+                2,
+                "one kernel of 3 sees 3 pixels, not 2: before any layer the window is one wide",
+            ),
+            (
+                4,
+                "one kernel of 3 sees 3 pixels, not 4: it adds 2 to the one pixel of the start",
+            ),
+            (
+                1,
+                "one kernel of 3 sees 3 pixels, and this says 1: is the return inside the loop?",
+            ),
         ],
         what="what a single kernel of 3 sees",
     )
-    compare(run([(3, 1), (3, 1)]), 5, what="what two kernels of 3 without strides see")
+    compare(
+        run([(3, 1), (3, 1)]),
+        5,
+        what="what two kernels of 3 without strides see",
+    )
     compare(
         run([(3, 2), (3, 1), (3, 1)]),
         11,
         [
-            (7, "with a stride of 2 in the first layer, the later kernels reach twice as far"),
-            (13, "a layer's own stride counts for those behind it, not for its own kernel"),
-            (9, "a layer's own stride was applied to its own kernel, and forgotten by the next"),
+            (
+                7,
+                "with a stride of 2 in the first layer, the later kernels reach twice as far",
+            ),
+            (
+                13,
+                "a layer's own stride counts for those behind it, not for its own kernel",
+            ),
+            (
+                9,
+                "a layer's own stride was applied to its own kernel, and forgotten by the next",
+            ),
         ],
         what="what strides 2, 1, 1 with kernels of 3 see",
     )
@@ -38,7 +68,10 @@ def exercise_1(receptive_field) -> str:
         run([(7, 2), (3, 2), (3, 1), (3, 2), (3, 1)]),
         43,
         [
-            (23, "strides multiply: behind two layers of stride 2, neighbours are 4 pixels apart"),
+            (
+                23,
+                "strides multiply: behind two layers of stride 2, neighbours are 4 pixels apart",
+            ),
             (31, "strides multiply: 2, 4, 8. They don't add up"),
         ],
         what="what kernels 7, 3, 3, 3, 3 with strides 2, 2, 1, 2, 1 see",
@@ -54,10 +87,16 @@ def exercise_2(vectors, side) -> str:
         [
             (24, "divided by 64: the image is halved five times, by 32 in all"),
             (384, "divided by 16: the image is halved five times, not four"),
-            (20, "8 rows and 12 columns: a grid has as many cells as their product"),
+            (
+                20,
+                "8 rows and 12 columns: a grid has as many cells as their product",
+            ),
             (64, "that is the grid of a square image, 8×8; this one is wider"),
             (144, "that is 12×12; the image has fewer rows than columns"),
-            (196, "14×14 is the stretched grid; grid_size=None doesn't stretch"),
+            (
+                196,
+                "14×14 is the stretched grid; grid_size=None doesn't stretch",
+            ),
             (96 * 1280, "that counts numbers; how many vectors are there?"),
         ],
         what="the number of vectors",
@@ -67,7 +106,10 @@ def exercise_2(vectors, side) -> str:
         side,
         448,
         [
-            (224, "with 224 pixels the grid would be 7×7: the image is halved five times"),
+            (
+                224,
+                "with 224 pixels the grid would be 7×7: the image is halved five times",
+            ),
             (256, "with 256 pixels the grid is 8×8, and is stretched to 14×14"),
             (14, "that is the grid's side; how many pixels has the image?"),
             (448 * 448, "the side is asked for, not the area"),
@@ -83,13 +125,31 @@ def exercise_3(annotation_vectors) -> str:
     maps = torch.randn(2, 5, 3, 4)
     B, D, height, width = maps.shape
     known = {
-        (B, D, height * width): "this is (B, D, P), a map in each row; a vector should be in each: "
+        (
+            B,
+            D,
+            height * width,
+        ): "this is (B, D, P), a map in each row; a vector should be in each: "
         "two axes have to change places",
-        (B, height, width, D): "the channels are last, and the grid is still a grid: join its two "
+        (
+            B,
+            height,
+            width,
+            D,
+        ): "the channels are last, and the grid is still a grid: join its two "
         "axes into P",
-        (height * width, B, D): "the images have gone to the second axis; they stay in front",
+        (
+            height * width,
+            B,
+            D,
+        ): "the images have gone to the second axis; they stay in front",
     }
-    got = tensor(call(annotation_vectors, maps), (B, height * width, D), "the result", known=known)
+    got = tensor(
+        call(annotation_vectors, maps),
+        (B, height * width, D),
+        "the result",
+        known=known,
+    )
     right = maps.permute(0, 2, 3, 1)
     compare(
         got,
@@ -111,18 +171,28 @@ def exercise_3(annotation_vectors) -> str:
         ],
         otherwise="the vectors are not those of the grid's cells, row by row",
     )
-    return "each vector has one number of every channel, and they come row by row."
+    return (
+        "each vector has one number of every channel, and they come row by row."
+    )
 
 
 def exercise_4(freeze) -> str:
     """Frozen, and still."""
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 2, 3),
+        nn.BatchNorm2d(2),
     )
-    before = {name: value.clone() for name, value in network.state_dict().items()}
+    before = {
+        name: value.clone() for name, value in network.state_dict().items()
+    }
     frozen = call(freeze, network)
     if not isinstance(frozen, nn.Module):
-        raise Wrong(f"the network should come back, and this is {describe(frozen)}")
+        raise Wrong(
+            f"the network should come back, and this is {describe(frozen)}"
+        )
     if frozen is not network:
         raise Wrong("another network came back; freeze the one that was given")
     try:
@@ -130,7 +200,9 @@ def exercise_4(freeze) -> str:
         network(torch.randn(2, 3, 9, 9) + 3)
     except Exception as error:
         raise Wrong(f"the network no longer runs: {error}") from None
-    loose = [name for name, each in network.named_parameters() if each.requires_grad]
+    loose = [
+        name for name, each in network.named_parameters() if each.requires_grad
+    ]
     if loose and "requires_grad" in vars(network):
         raise Wrong(
             "`network.requires_grad = False` only hangs a new attribute on the module, and PyTorch "
@@ -157,16 +229,16 @@ def exercise_4(freeze) -> str:
                     f"no gradients, but two forward passes have moved the buffer {name}: batch "
                     "normalisation goes on measuring in training mode"
                 )
-            raise Wrong(f"the weights of {name} are no longer the ones that were given")
+            raise Wrong(
+                f"the weights of {name} are no longer the ones that were given"
+            )
     half = [name for name, module in network.named_modules() if module.training]
     if half:
         raise Wrong(
             "nothing moved, but part of the network is in training mode, and normalises each batch "
             "by itself: its grids depend on which images share a batch"
         )
-    return (
-        "nothing asks for a gradient, nothing is measured anew. Call `train()` and half is undone."
-    )
+    return "nothing asks for a gradient, nothing is measured anew. Call `train()` and half is undone."
 
 
 def exercise_5(P, D) -> str:
@@ -179,7 +251,10 @@ def exercise_5(P, D) -> str:
             (14, "that is the grid's side; how many cells has it?"),
             (256, "that is the grid of 256 pixels; the paper's images had 224"),
             (512, "that is the number of channels; P counts the places"),
-            (784, "28×28 comes before the fourth pooling: only the last one goes"),
+            (
+                784,
+                "28×28 comes before the fourth pooling: only the last one goes",
+            ),
         ],
         what="P",
         whole=True,
@@ -188,10 +263,16 @@ def exercise_5(P, D) -> str:
         D,
         512,
         [
-            (4096, "4096 is the width of the linear layers, which are not in `features`"),
+            (
+                4096,
+                "4096 is the width of the linear layers, which are not in `features`",
+            ),
             (1000, "those are the classes; `features` ends before them"),
             (2048, "that is ResNet-101; what does VGG-19 give?"),
-            (196, "that is the number of places; D is the length of each vector"),
+            (
+                196,
+                "that is the number of places; D is the length of each vector",
+            ),
             (512 * 196, "that counts all numbers; how many has one vector?"),
         ],
         what="D",

@@ -7,7 +7,9 @@ from captionlib.exercises.answers import Wrong, call, compare, parts, tensor
 
 def exercise_1(softmax) -> str:
     """A softmax that survives large scores."""
-    small = torch.tensor([[1.0, 2.0, 3.0, 0.0], [0.0, 0.5, -1.0, 2.0], [0.3, 0.3, 0.3, 0.3]])
+    small = torch.tensor(
+        [[1.0, 2.0, 3.0, 0.0], [0.0, 0.5, -1.0, 2.0], [0.3, 0.3, 0.3, 0.3]]
+    )
     alpha = tensor(call(softmax, small), (3, 4), "alpha")
     if torch.allclose(alpha.sum(dim=0), torch.ones(4)):
         raise Wrong(
@@ -15,21 +17,31 @@ def exercise_1(softmax) -> str:
             "one image, a row, should"
         )
     if torch.allclose(alpha.sum(), torch.tensor(1.0)):
-        raise Wrong("the whole batch adds up to 1; each image, a row, should for itself")
+        raise Wrong(
+            "the whole batch adds up to 1; each image, a row, should for itself"
+        )
     compare(
         alpha,
         small.softmax(dim=1),
         [
-            (small.exp(), "the weights are exp(scores), not yet divided by their sum"),
+            (
+                small.exp(),
+                "the weights are exp(scores), not yet divided by their sum",
+            ),
             (
                 (small - small.amax(1, keepdim=True)).exp(),
                 "each row's largest weight is 1; divide by the row's sum",
             ),
-            (small / small.sum(1, keepdim=True), "the scores are divided, but where is exp?"),
+            (
+                small / small.sum(1, keepdim=True),
+                "the scores are divided, but where is exp?",
+            ),
         ],
         what="alpha",
     )
-    large = torch.tensor([[1000.0, 1001.0, 990.0, 0.0], [-1000.0, -1001.0, -1000.0, -1001.0]])
+    large = torch.tensor(
+        [[1000.0, 1001.0, 990.0, 0.0], [-1000.0, -1001.0, -1000.0, -1001.0]]
+    )
     alpha = call(softmax, large)
     if alpha[0].isnan().any():
         raise Wrong(
@@ -41,7 +53,12 @@ def exercise_1(softmax) -> str:
             "one image has scores near 1000, another near -1000, and the second gets no weights: "
             "exp(-2000) is 0. Take away each image's own maximum, not the batch's"
         )
-    compare(alpha, large.softmax(dim=1), what="alpha for large scores", tolerance=1e-3)
+    compare(
+        alpha,
+        large.softmax(dim=1),
+        what="alpha for large scores",
+        tolerance=1e-3,
+    )
     return (
         "large scores and small ones, each image for itself. Adding the same number to all scores "
         "changes nothing, which is why the bias of full_att can't matter either."
@@ -50,7 +67,9 @@ def exercise_1(softmax) -> str:
 
 def exercise_2(masked_softmax) -> str:
     """Places where there is nothing to see."""
-    scores = torch.tensor([[2.0, 1.0, 0.5, -1.0], [0.3, -0.2, 4.0, 3.0], [1.0, 2.0, 3.0, 4.0]])
+    scores = torch.tensor(
+        [[2.0, 1.0, 0.5, -1.0], [0.3, -0.2, 4.0, 3.0], [1.0, 2.0, 3.0, 4.0]]
+    )
     real = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]).bool()
     alpha = call(masked_softmax, scores, real)
     if isinstance(alpha, torch.Tensor) and alpha.isnan().any():
@@ -64,7 +83,10 @@ def exercise_2(masked_softmax) -> str:
         alpha,
         scores.masked_fill(~real, -1e30).softmax(dim=1),
         [
-            (loose, "the padding still gets its weight: `real` has made no difference"),
+            (
+                loose,
+                "the padding still gets its weight: `real` has made no difference",
+            ),
             (
                 hole,
                 "the padding gets no weight, but the rest no longer adds up to 1: mask the scores, "
@@ -96,19 +118,43 @@ def exercise_2(masked_softmax) -> str:
 def exercise_3(contexts) -> str:
     """Five states, one grid."""
     B, k, P, D = 2, 3, 4, 5
-    encoder_out, alpha = torch.randn(B, P, D), torch.randn(B * k, P).softmax(dim=1)
+    encoder_out, alpha = (
+        torch.randn(B, P, D),
+        torch.randn(B * k, P).softmax(dim=1),
+    )
     image = torch.arange(B * k) // k
 
     def of(alpha, image):
-        return torch.stack([(alpha[r, :, None] * encoder_out[image[r]]).sum(0) for r in range(6)])
+        return torch.stack(
+            [
+                (alpha[r, :, None] * encoder_out[image[r]]).sum(0)
+                for r in range(6)
+            ]
+        )
 
     known = {
-        (B, k, D): "the states still have an axis of their own: join it with the images",
-        (B * k, P, D): "the vectors are weighted, but not yet added up over the pixels",
+        (
+            B,
+            k,
+            D,
+        ): "the states still have an axis of their own: join it with the images",
+        (
+            B * k,
+            P,
+            D,
+        ): "the vectors are weighted, but not yet added up over the pixels",
         (B * k, P): "this adds up over the channels; the pixels should go",
-        (B, D): "one context for each image, where each of its three states should have its own",
+        (
+            B,
+            D,
+        ): "one context for each image, where each of its three states should have its own",
     }
-    got = tensor(call(contexts, alpha, encoder_out), (B * k, D), "the result", known=known)
+    got = tensor(
+        call(contexts, alpha, encoder_out),
+        (B * k, D),
+        "the result",
+        known=known,
+    )
     right = of(alpha, image)
     compare(
         got,
@@ -120,7 +166,9 @@ def exercise_3(contexts) -> str:
                 "the rows in the order 0, 0, 0, 1, 1, 1",
             ),
             (
-                of(alpha.view(k, B, P).transpose(0, 1).reshape(B * k, P), image),
+                of(
+                    alpha.view(k, B, P).transpose(0, 1).reshape(B * k, P), image
+                ),
                 "(k, B, P) was taken for (B, k, P): the three rows of an image stand together",
             ),
             (
@@ -145,7 +193,11 @@ def exercise_3(contexts) -> str:
 def exercise_4(attend) -> str:
     """Scaled dot products."""
     B, P, A, D = 2, 3, 16, 4
-    query, keys, values = 2 * torch.randn(B, A), torch.randn(B, P, A), torch.randn(B, P, D)
+    query, keys, values = (
+        2 * torch.randn(B, A),
+        torch.randn(B, P, A),
+        torch.randn(B, P, D),
+    )
     result = call(attend, query, keys, values)
     context, alpha = parts(result, "context", "alpha")
     swapped = {(B, P): "alpha came first; the order is context, alpha"}
@@ -162,10 +214,22 @@ def exercise_4(attend) -> str:
                 "divided by A; its square root is enough, for a sum of A products grows like the "
                 "root of A",
             ),
-            ((products / P**0.5).softmax(dim=1), "this is the root of P; A is the vectors' length"),
-            ((products / D**0.5).softmax(dim=1), "this is the root of D; A is the keys' length"),
-            ((products * 4).softmax(dim=1), "multiplied by the root of A, not divided"),
-            ((products / 4).softmax(dim=0), "the softmax runs over the images, not the pixels"),
+            (
+                (products / P**0.5).softmax(dim=1),
+                "this is the root of P; A is the vectors' length",
+            ),
+            (
+                (products / D**0.5).softmax(dim=1),
+                "this is the root of D; A is the keys' length",
+            ),
+            (
+                (products * 4).softmax(dim=1),
+                "multiplied by the root of A, not divided",
+            ),
+            (
+                (products / 4).softmax(dim=0),
+                "the softmax runs over the images, not the pixels",
+            ),
             (products / 4, "these are the scores; the softmax is missing"),
         ],
         what="alpha",
@@ -184,18 +248,30 @@ def exercise_4(attend) -> str:
         what="the context",
     )
     same = call(attend, query, keys, keys)[0]
-    compare(same, (alpha[:, :, None] * keys).sum(1), what="the context where values are the keys")
+    compare(
+        same,
+        (alpha[:, :, None] * keys).sum(1),
+        what="the context where values are the keys",
+    )
     return "the same three moves, score, softmax and average, with one product for a score."
 
 
 def exercise_5(look) -> str:
     """Hard attention."""
     n = 1000
-    alpha = torch.tensor([[0.1, 0.2, 0.7, 0.0], [0.6, 0.1, 0.0, 0.3]]).repeat_interleave(n, 0)
+    alpha = torch.tensor(
+        [[0.1, 0.2, 0.7, 0.0], [0.6, 0.1, 0.0, 0.3]]
+    ).repeat_interleave(n, 0)
     places = torch.arange(4.0).repeat(2 * n, 1)
-    encoder_out = torch.stack([torch.arange(2.0 * n)[:, None].expand(-1, 4), places], dim=2)
+    encoder_out = torch.stack(
+        [torch.arange(2.0 * n)[:, None].expand(-1, 4), places], dim=2
+    )
     known = {
-        (2 * n, 1, 2): "an axis of length 1 is left over, where the pixels were",
+        (
+            2 * n,
+            1,
+            2,
+        ): "an axis of length 1 is left over, where the pixels were",
         (2 * n,): "these seem to be places; their vectors are asked for",
         (2 * n, 1): "these seem to be places; their vectors are asked for",
         (
@@ -204,16 +280,29 @@ def exercise_5(look) -> str:
             2,
         ): "each image got the places of all images: index rows and places in pairs",
     }
-    got = tensor(call(look, alpha, encoder_out), (2 * n, 2), "the result", known=known)
+    got = tensor(
+        call(look, alpha, encoder_out), (2 * n, 2), "the result", known=known
+    )
     soft = (alpha[:, :, None] * encoder_out).sum(1)
     if torch.allclose(got, soft, rtol=1e-4, atol=1e-3):
-        raise Wrong("this is the average, so soft attention; here one vector is to be drawn")
+        raise Wrong(
+            "this is the average, so soft attention; here one vector is to be drawn"
+        )
     if not torch.equal(got[:, 0], encoder_out[:, 0, 0]):
         raise Wrong("some rows come from another image")
     drawn = got[:, 1].round().long()
-    if not torch.allclose(got[:, 1], drawn.float()) or drawn.min() < 0 or drawn.max() > 3:
+    if (
+        not torch.allclose(got[:, 1], drawn.float())
+        or drawn.min() < 0
+        or drawn.max() > 3
+    ):
         raise Wrong("the result is none of the image's vectors")
-    shares = torch.stack([drawn[:n].bincount(minlength=4), drawn[n:].bincount(minlength=4)]) / n
+    shares = (
+        torch.stack(
+            [drawn[:n].bincount(minlength=4), drawn[n:].bincount(minlength=4)]
+        )
+        / n
+    )
 
     def near(other):
         return (shares - other).abs().max() < 0.05
@@ -224,9 +313,13 @@ def exercise_5(look) -> str:
                 "it always looks at the pixel with the largest weight; the others should have "
                 "their chance, too"
             )
-        raise Wrong("one draw served the whole batch: all images look at the same pixel")
+        raise Wrong(
+            "one draw served the whole batch: all images look at the same pixel"
+        )
     if near(torch.full((2, 4), 0.25)):
-        raise Wrong("all pixels are drawn equally often: the weights play no part")
+        raise Wrong(
+            "all pixels are drawn equally often: the weights play no part"
+        )
     if near(alpha[[0, n]].softmax(dim=1)):
         raise Wrong(
             "weights like [0.1, 0.2, 0.7, 0] are drawn as if they were scores, after another "
@@ -241,5 +334,7 @@ def exercise_5(look) -> str:
         )
     again = call(look, alpha, encoder_out)
     if torch.equal(again, got):
-        raise Wrong("a second look draws just the same: do not set the seed inside")
+        raise Wrong(
+            "a second look draws just the same: do not set the seed inside"
+        )
     return "one pixel for each image, as often as its weight says."

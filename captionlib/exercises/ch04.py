@@ -17,25 +17,43 @@ from captionlib.exercises.answers import (
 
 def exercise_1(teach) -> str:
     """What goes in, what should come out."""
-    captions = torch.tensor([[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]])  # 5 starts, 6 ends
+    captions = torch.tensor(
+        [[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]]
+    )  # 5 starts, 6 ends
     lengths = torch.tensor([5, 3])
     result = call(teach, captions, lengths)
-    inputs, targets, steps = parts(result, "inputs", "targets", "decode_lengths")
+    inputs, targets, steps = parts(
+        result, "inputs", "targets", "decode_lengths"
+    )
     before, after = captions[:, :-1], captions[:, 1:]
     known = {
-        (2, 6): "the inputs have as many columns as the captions, but the last word of a caption "
+        (
+            2,
+            6,
+        ): "the inputs have as many columns as the captions, but the last word of a caption "
         "is never an input",
-        (2, 4): "the inputs have lost <start> or one column too many: only the last one goes",
+        (
+            2,
+            4,
+        ): "the inputs have lost <start> or one column too many: only the last one goes",
     }
     inputs = tensor(inputs, (2, 5), "the inputs", "int", known)
     compare(
         inputs,
         before,
-        [(after, "the inputs begin with the first word; the first input is <start>")],
+        [
+            (
+                after,
+                "the inputs begin with the first word; the first input is <start>",
+            )
+        ],
         what="the inputs",
     )
     known = {
-        (2, 6): "the targets have as many columns as the captions, but <start> is never a target",
+        (
+            2,
+            6,
+        ): "the targets have as many columns as the captions, but <start> is never a target",
         (2, 4): "the targets have lost a column too many: only <start> goes",
     }
     targets = tensor(targets, (2, 5), "the targets", "int", known)
@@ -60,7 +78,10 @@ def exercise_1(teach) -> str:
         steps,
         lengths - 1,
         [
-            (lengths, "decode_lengths are the lengths as they were; after <end> nothing is said"),
+            (
+                lengths,
+                "decode_lengths are the lengths as they were; after <end> nothing is said",
+            ),
             (
                 lengths - 2,
                 "decode_lengths count the words alone; the step that says <end> is one more",
@@ -99,11 +120,23 @@ def exercise_2(effective_batch_sizes) -> str:
                 "the first step is missing, or <start> and <end> were both taken off: only one "
                 "token has no step, <end>",
             ),
-            ([4, 4], "it stops when the first caption ends; the longest one decides"),
-            ([4] * 8, "all four are counted at each step, also those that have ended"),
-            ([8, 4, 4, 2], "these are the lengths; how many captions run at each step?"),
+            (
+                [4, 4],
+                "it stops when the first caption ends; the longest one decides",
+            ),
+            (
+                [4] * 8,
+                "all four are counted at each step, also those that have ended",
+            ),
+            (
+                [8, 4, 4, 2],
+                "these are the lengths; how many captions run at each step?",
+            ),
             ([4, 4, 3, 3, 1, 1, 1, 1, 0], "at the last step nobody is running"),
-            ([0, 0, 1, 1, 3, 3, 3, 3], "these are the captions that have ended already"),
+            (
+                [0, 0, 1, 1, 3, 3, 3, 3],
+                "these are the captions that have ended already",
+            ),
         ],
         what="the list for lengths 9, 3, 5, 5",
     )
@@ -117,12 +150,24 @@ def exercise_3(saved) -> str:
         saved,
         (H + 1) * (D - 1),
         [
-            (H * D, "that is the vector gate's weight alone: what of its bias, and of the scalar?"),
-            (H * D + D, "that is what the vector gate has; the scalar gate has a few, too"),
+            (
+                H * D,
+                "that is the vector gate's weight alone: what of its bias, and of the scalar?",
+            ),
+            (
+                H * D + D,
+                "that is what the vector gate has; the scalar gate has a few, too",
+            ),
             (H * (D - 1), "the weights are right; biases are parameters, too"),
             (H * D + D - H, "the scalar gate has a bias as well"),
-            (H * D + D - 1, "the scalar gate has a weight for each of the 512 inputs"),
-            (H + 1, "that is what the scalar gate has; how much less is it than the vector gate?"),
+            (
+                H * D + D - 1,
+                "the scalar gate has a weight for each of the 512 inputs",
+            ),
+            (
+                H + 1,
+                "that is what the scalar gate has; how much less is it than the vector gate?",
+            ),
             (-(H + 1) * (D - 1), "the sign: the vector gate is the larger one"),
         ],
         what="the number",
@@ -140,14 +185,18 @@ def exercise_4(tie) -> str:
     if not isinstance(result, nn.Linear):
         raise Wrong(f"fc should come back, and this is {describe(result)}")
     if result is not fc:
-        raise Wrong("another layer came back; the model holds the one that was given")
+        raise Wrong(
+            "another layer came back; the model holds the one that was given"
+        )
     if fc.weight.shape != vectors.shape:
         raise Wrong(
             f"fc's weight is now {tuple(fc.weight.shape)}; it must stay {tuple(vectors.shape)}. "
             "nn.Linear stores its weight as (out, in), so nothing needs turning round"
         )
     if not torch.equal(embedding.weight, vectors):
-        raise Wrong("the embedding's values are lost: they may be pretrained. Tie the other way")
+        raise Wrong(
+            "the embedding's values are lost: they may be pretrained. Tie the other way"
+        )
     if fc.weight is not embedding.weight:
         if fc.weight.data_ptr() == embedding.weight.data_ptr():
             raise Wrong(
@@ -158,7 +207,9 @@ def exercise_4(tie) -> str:
             raise Wrong(
                 "that is a copy: equal today, and different after the first step of the optimizer"
             )
-        raise Wrong("fc's weight is not the embedding's: fc scores with other numbers")
+        raise Wrong(
+            "fc's weight is not the embedding's: fc scores with other numbers"
+        )
     if fc.bias is not bias:
         raise Wrong("fc's bias should stay as it was")
     fc(embedding(torch.tensor([1, 2]))).sum().backward()
@@ -180,9 +231,13 @@ def exercise_5(speak) -> str:
         def __call__(self, word, state):
             self.calls += 1
             if self.calls > 200:
-                raise Wrong("a model that never says <end> keeps it talking for ever: count words")
+                raise Wrong(
+                    "a model that never says <end> keeps it talking for ever: count words"
+                )
             if state is not None and not isinstance(state, tuple):
-                raise Wrong(f"the state that came back from step is passed on, not {state!r}")
+                raise Wrong(
+                    f"the state that came back from step is passed on, not {state!r}"
+                )
             self.heard.append(int(word))
             place = 0 if state is None else state[0]
             said = self.story[place] if place < len(self.story) else END
@@ -194,32 +249,51 @@ def exercise_5(speak) -> str:
         step = Step(story)
         got = call(speak, step, START, END, most)
         if not isinstance(got, (list, tuple)):
-            raise Wrong(f"a list of ids should come back, and this is {describe(got)}")
+            raise Wrong(
+                f"a list of ids should come back, and this is {describe(got)}"
+            )
         if len(got) > most:
             raise Wrong(f"with most={most} it says {len(got)} words")
-        return [int(number(each, "each word", whole=True)) for each in got], step
+        return [
+            int(number(each, "each word", whole=True)) for each in got
+        ], step
 
     got, step = run(story, 20)
     compare(
         got,
         story,
         [
-            ([*story, END], "<end> is in the caption: it is a sign to stop, not a word"),
+            (
+                [*story, END],
+                "<end> is in the caption: it is a sign to stop, not a word",
+            ),
             ([START, *story], "<start> is in the caption, and nobody said it"),
-            ([START, *story, END], "<start> and <end> are in the caption; neither is a word"),
-            ([4] * 20, "it says its first word again and again: the new state is not passed on"),
+            (
+                [START, *story, END],
+                "<start> and <end> are in the caption; neither is a word",
+            ),
+            (
+                [4] * 20,
+                "it says its first word again and again: the new state is not passed on",
+            ),
             (story[:-1], "the last word is missing"),
         ],
         what="what a model says that wants to say 4, 2, 2, 5, 3",
     )
     if step.heard == [START] * len(step.heard):
-        raise Wrong("it hears <start> at every step: what was said last must go in next")
+        raise Wrong(
+            "it hears <start> at every step: what was said last must go in next"
+        )
     compare(
         step.heard,
         [START, *story],
         otherwise=f"step was given the words {step.heard}; it should hear <start>, then its own",
     )
-    compare(run([2] * 300, 9)[0], [2] * 9, what="what a model says that never ends, with most=9")
+    compare(
+        run([2] * 300, 9)[0],
+        [2] * 9,
+        what="what a model says that never ends, with most=9",
+    )
     compare(run(story, 2)[0], story[:2], what="what is said with most=2")
     if run([], 5)[0]:
         raise Wrong("a model that says <end> at once has said nothing")

@@ -24,11 +24,15 @@ def exercise_1(padded_loss) -> str:
     logits[~real] *= 3  # nobody looks at what comes out there
 
     def surprise(logits):
-        return -logits.log_softmax(2).gather(2, targets[:, :, None])[:, :, 0]  # (B, T)
+        return -logits.log_softmax(2).gather(2, targets[:, :, None])[
+            :, :, 0
+        ]  # (B, T)
 
     got = call(padded_loss, logits, targets, lengths)
     if isinstance(got, torch.Tensor) and got.numel() > 1:
-        raise Wrong(f"one number should come back, and this is {describe(got)}: take the mean")
+        raise Wrong(
+            f"one number should come back, and this is {describe(got)}: take the mean"
+        )
     got = number(got, "the loss")
     each = surprise(logits)
     right = each[real].mean().item()
@@ -39,7 +43,10 @@ def exercise_1(padded_loss) -> str:
         got,
         right,
         [
-            (each.mean().item(), "the padding is in the mean: every place counts, real or not"),
+            (
+                each.mean().item(),
+                "the padding is in the mean: every place counts, real or not",
+            ),
             (
                 (each * real).mean().item(),
                 "the sum leaves the padding out, but is divided by all places, padding included",
@@ -49,8 +56,14 @@ def exercise_1(padded_loss) -> str:
                 "a mean of means: each caption counts the same, so a word of a short one counts "
                 "for more. Divide once, by all real tokens",
             ),
-            ((each * real).sum().item(), "that is the sum; divide it by the number of real tokens"),
-            ((each * real).sum().item() / B, "divided by the number of captions, not of tokens"),
+            (
+                (each * real).sum().item(),
+                "that is the sum; divide it by the number of real tokens",
+            ),
+            (
+                (each * real).sum().item() / B,
+                "divided by the number of captions, not of tokens",
+            ),
             (
                 surprise(logits.softmax(2))[real].mean().item(),
                 "there is a softmax too many: cross_entropy takes raw logits and has one inside",
@@ -72,7 +85,10 @@ def exercise_1(padded_loss) -> str:
                 each[shorter].mean().item(),
                 "one step too few for each caption: decode_lengths have left <start> out already",
             ),
-            (right / 0.6931471805599453, "these are bits; nats want the natural logarithm"),
+            (
+                right / 0.6931471805599453,
+                "these are bits; nats want the natural logarithm",
+            ),
         ],
         otherwise="this is not the mean surprise over the real steps",
         tolerance=1e-4,
@@ -86,7 +102,9 @@ def exercise_2(penalty) -> str:
     alphas[1, 2] = 0  # a shorter caption
     got = call(penalty, alphas)
     if isinstance(got, torch.Tensor) and got.numel() > 1:
-        raise Wrong(f"one number should come back, and this is {describe(got)}: take the mean")
+        raise Wrong(
+            f"one number should come back, and this is {describe(got)}: take the mean"
+        )
     got = number(got, "the penalty")
     looked = alphas.sum(1)  # (2, 4)
     right = (1 - looked).square()
@@ -98,10 +116,22 @@ def exercise_2(penalty) -> str:
                 (1 - alphas.sum(2)).square().mean().item(),
                 "this adds up over the pixels, where the sum is 1 anyway; add up over the steps",
             ),
-            (right.sum().item(), "that is a sum over captions and pixels; the mean is asked for"),
-            (right.sum(1).mean().item(), "summed over the pixels, as in the paper; take the mean"),
-            ((1 - looked).mean().item(), "without the square, too much and too little cancel out"),
-            ((1 - looked).abs().mean().item(), "this is the distance; square it"),
+            (
+                right.sum().item(),
+                "that is a sum over captions and pixels; the mean is asked for",
+            ),
+            (
+                right.sum(1).mean().item(),
+                "summed over the pixels, as in the paper; take the mean",
+            ),
+            (
+                (1 - looked).mean().item(),
+                "without the square, too much and too little cancel out",
+            ),
+            (
+                (1 - looked).abs().mean().item(),
+                "this is the distance; square it",
+            ),
             (
                 (1 - alphas.mean(1)).square().mean().item(),
                 "this is the mean attention over the steps; their sum is what should be near 1",
@@ -115,7 +145,10 @@ def exercise_2(penalty) -> str:
                 "the captions were averaged before squaring, so that two of them can make up for "
                 "each other; square first",
             ),
-            ((1 - looked).mean().item() ** 2, "take the square before the mean, not after"),
+            (
+                (1 - looked).mean().item() ** 2,
+                "take the square before the mean, not after",
+            ),
             (
                 looked.square().mean().item(),
                 "this pulls each pixel's sum to 0, not to 1",
@@ -128,21 +161,31 @@ def exercise_2(penalty) -> str:
 
 def exercise_3(clip) -> str:
     """One length for all gradients."""
-    gradients = [torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([12.0]), torch.zeros(2, 1)]
+    gradients = [
+        torch.tensor([[3.0, 0.0], [0.0, 4.0]]),
+        torch.tensor([12.0]),
+        torch.zeros(2, 1),
+    ]
 
     def run(gradients, max_norm):
         got = call(clip, gradients, max_norm)
         if not isinstance(got, (list, tuple)):
-            raise Wrong(f"a list of tensors should come back, and this is {describe(got)}")
+            raise Wrong(
+                f"a list of tensors should come back, and this is {describe(got)}"
+            )
         if len(got) != len(gradients):
-            raise Wrong(f"{len(gradients)} tensors went in, and {len(got)} came back")
+            raise Wrong(
+                f"{len(gradients)} tensors went in, and {len(got)} came back"
+            )
         return [
             tensor(new, old.shape, f"tensor {i}")
             for i, (new, old) in enumerate(zip(got, gradients, strict=True))
         ]
 
     got = run(gradients[:2], 3.25)  # of length 13
-    each = [gradient * min(1, 3.25 / gradient.norm()) for gradient in gradients[:2]]
+    each = [
+        gradient * min(1, 3.25 / gradient.norm()) for gradient in gradients[:2]
+    ]
     compare(
         got,
         [gradient / 4 for gradient in gradients[:2]],
@@ -155,7 +198,10 @@ def exercise_3(clip) -> str:
                 [gradient.clamp(-3.25, 3.25) for gradient in gradients[:2]],
                 "each number was clipped; the length of all together is what counts",
             ),
-            (gradients[:2], "gradients of length 13 were not shortened to 3.25"),
+            (
+                gradients[:2],
+                "gradients of length 13 were not shortened to 3.25",
+            ),
             (
                 [gradient * 3.25 / 17 for gradient in gradients[:2]],
                 "the lengths were added up, 5 + 12; a length is the root of the sum of squares",
@@ -191,7 +237,11 @@ def exercise_3(clip) -> str:
         otherwise="gradients shorter than max_norm should stay as they are",
     )
     zeros = [torch.zeros(2), torch.zeros(3)]
-    compare(run(zeros, 1.0), zeros, what="what becomes of gradients that are all zero")
+    compare(
+        run(zeros, 1.0),
+        zeros,
+        what="what becomes of gradients that are all zero",
+    )
     return "shorter where it must be, and always in the same direction."
 
 
@@ -199,15 +249,24 @@ def exercise_4(cuts) -> str:
     """When is the rate cut?"""
 
     def run(scores, decay_after):
-        return number(call(cuts, scores, decay_after), "the number of cuts", whole=True)
+        return number(
+            call(cuts, scores, decay_after), "the number of cuts", whole=True
+        )
 
     run([5, 4, 4, 4], 3)  # is it a whole number at all?
     if run([1, 2, 3, 4, 5, 6], 2):
-        raise Wrong("scores that only get better lead to a cut; it counts epochs without a better")
+        raise Wrong(
+            "scores that only get better lead to a cut; it counts epochs without a better"
+        )
     compare(
         run([5, 4, 4, 4], 3),
         1,
-        [(0, "after 5, 4, 4, 4 three epochs have gone by without a better one: that is one cut")],
+        [
+            (
+                0,
+                "after 5, 4, 4, 4 three epochs have gone by without a better one: that is one cut",
+            )
+        ],
         what="the number of cuts after 5, 4, 4, 4 with decay_after=3",
     )
     compare(
@@ -225,7 +284,10 @@ def exercise_4(cuts) -> str:
         run([5, *[4] * 6], 3),
         2,
         [
-            (4, "after a cut the count begins again; this cuts in every stale epoch from then on"),
+            (
+                4,
+                "after a cut the count begins again; this cuts in every stale epoch from then on",
+            ),
             (
                 1,
                 "six epochs without a better one are two cuts for decay_after=3; this stops at one",
@@ -236,7 +298,12 @@ def exercise_4(cuts) -> str:
     compare(
         run([5, 5, 5, 5], 3),
         1,
-        [(0, "5, 5, 5, 5: as good is not better, so three epochs have brought nothing")],
+        [
+            (
+                0,
+                "5, 5, 5, 5: as good is not better, so three epochs have brought nothing",
+            )
+        ],
         what="the number of cuts after 5, 5, 5, 5 with decay_after=3",
     )
     compare(
@@ -254,7 +321,12 @@ def exercise_4(cuts) -> str:
     compare(
         run([5, 4, 4, 6, 4, 4], 3),
         0,
-        [(1, "in 5, 4, 4, 6, 4, 4 the 6 begins the count anew; there are never three in a row")],
+        [
+            (
+                1,
+                "in 5, 4, 4, 6, 4, 4 the 6 begins the count anew; there are never three in a row",
+            )
+        ],
         what="the number of cuts after 5, 4, 4, 6, 4, 4 with decay_after=3",
     )
     compare(run([], 3), 0, what="the number of cuts before the first epoch")
@@ -287,14 +359,22 @@ def exercise_5(next_input) -> str:
             else f"with p = 0.2 the model's own word is {'always' if low else 'never'} taken"
         )
     if abs(low - 0.8) < 0.05:
-        raise Wrong("p is the share of the model's own words; here it is that of the true words")
+        raise Wrong(
+            "p is the share of the model's own words; here it is that of the true words"
+        )
     if abs(low - 0.5) < 0.05:
-        raise Wrong("the coin is fair whatever p says: with p = 0.2 half of the words are its own")
+        raise Wrong(
+            "the coin is fair whatever p says: with p = 0.2 half of the words are its own"
+        )
     if abs(low - 0.2) > 0.05:
         raise Wrong(f"with p = 0.2 it takes {low:.0%} of the model's own words")
     if torch.equal(share(0.2)[1], first):
-        raise Wrong("the same captions get their own word each time: draw anew at every step")
+        raise Wrong(
+            "the same captions get their own word each time: draw anew at every step"
+        )
     for p in (0.0, 1.0):
         if not close(share(p)[0], p):
-            raise Wrong(f"with p = {p:.0f} it should be {'always' if p else 'never'} its own word")
+            raise Wrong(
+                f"with p = {p:.0f} it should be {'always' if p else 'never'} its own word"
+            )
     return "a coin for each caption, thrown anew at each step."

@@ -7,27 +7,47 @@ import math
 import numpy as np
 import torch
 
-from captionlib.exercises.answers import Wrong, call, close, compare, describe, parts, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    close,
+    compare,
+    describe,
+    parts,
+    tensor,
+)
 
 
 def exercise_1(continue_beam) -> str:
     """The best K of K times V continuations."""
     # Probabilities of sentences: 0.24 (beginning 1, word 2), 0.20 (0, 1), 0.15 (0, 2).
     beam_scores = torch.tensor([0.5, 0.4, 0.1]).log()
-    log_probs = torch.tensor([[0.1, 0.4, 0.3, 0.2], [0.05, 0.1, 0.6, 0.25], [0.25] * 4]).log()
-    answer = parts(call(continue_beam, beam_scores, log_probs), "scores", "beams", "words")
+    log_probs = torch.tensor(
+        [[0.1, 0.4, 0.3, 0.2], [0.05, 0.1, 0.6, 0.25], [0.25] * 4]
+    ).log()
+    answer = parts(
+        call(continue_beam, beam_scores, log_probs), "scores", "beams", "words"
+    )
     if torch.is_tensor(answer[1]) and answer[1].is_floating_point():
-        raise Wrong("your beams have fractions: `/` always makes them, `//` doesn't")
-    longer = {(3, 3): "you keep three for each beginning; three are wanted in all"}
+        raise Wrong(
+            "your beams have fractions: `/` always makes them, `//` doesn't"
+        )
+    longer = {
+        (3, 3): "you keep three for each beginning; three are wanted in all"
+    }
     scores = tensor(answer[0], [3], "scores", known=longer)
     beams, words = (
         tensor(each, [3], name, "int").tolist()
         for each, name in zip(answer[1:], ("beams", "words"), strict=True)
     )
     if close(scores, torch.tensor([0.24, 0.20, 0.15]), 1e-3):
-        raise Wrong("these are probabilities; the search goes on with their logarithms")
+        raise Wrong(
+            "these are probabilities; the search goes on with their logarithms"
+        )
     if (scores > 0).any():
-        raise Wrong("a log-probability above 0: probabilities are multiplied, logarithms added")
+        raise Wrong(
+            "a log-probability above 0: probabilities are multiplied, logarithms added"
+        )
     if sorted(beams) == [0, 1, 2]:
         raise Wrong(
             "each beginning got one continuation, but they compete: here 0 has two of the best "
@@ -39,12 +59,18 @@ def exercise_1(continue_beam) -> str:
         [[place // 4 for place in places], [place % 4 for place in places]],
         [
             (
-                [[place % 4 for place in places], [place // 4 for place in places]],
+                [
+                    [place % 4 for place in places],
+                    [place // 4 for place in places],
+                ],
                 "beams and words have changed places: of position p in a table of rows of V, the "
                 "row is p // V, and the rows are the beginnings",
             ),
             (
-                [[place // 3 for place in places], [place % 3 for place in places]],
+                [
+                    [place // 3 for place in places],
+                    [place % 3 for place in places],
+                ],
                 "you take positions apart by K; a row of the table is as long as the vocabulary",
             ),
         ],
@@ -79,18 +105,28 @@ TABLE = {
 
 def exercise_2(advance) -> str:
     """One step of the search, finished captions set aside."""
-    a, dogs = (math.log(0.6), ["<start>", "a"]), (math.log(0.4), ["<start>", "dogs"])
+    a, dogs = (
+        (math.log(0.6), ["<start>", "a"]),
+        (math.log(0.4), ["<start>", "dogs"]),
+    )
     live, finished = _texts(call(advance, [a, dogs], [], TABLE, 3))
     if close(finished.get("dogs <end>"), 0.32, 1e-3):
-        raise Wrong("these are probabilities; a longer caption's would soon be 0 in floats")
+        raise Wrong(
+            "these are probabilities; a longer caption's would soon be 0 in floats"
+        )
     if any(log_prob > 0 for log_prob in (live | finished).values()):
-        raise Wrong("a log-probability above 0: probabilities are multiplied, logarithms added")
+        raise Wrong(
+            "a log-probability above 0: probabilities are multiplied, logarithms added"
+        )
     if "dogs <end>" in live:
         raise Wrong(
             'after the first step "dogs <end>" is finished and must leave `live`: the next step '
             "would ask the table what comes after <end>"
         )
-    if sorted([*live, *finished]) in (["a cat", "dogs <end>"], ["a dog", "dogs <end>"]):
+    if sorted([*live, *finished]) in (
+        ["a cat", "dogs <end>"],
+        ["a dog", "dogs <end>"],
+    ):
         raise Wrong(
             'each beginning got one continuation, but they compete: "a dog" and "a cat" both '
             "belong to the best three"
@@ -110,7 +146,10 @@ def exercise_2(advance) -> str:
         log_prob,
         math.log(0.32),
         [
-            (math.log(0.8), "the beginning's own log-probability is missing from the sum"),
+            (
+                math.log(0.8),
+                "the beginning's own log-probability is missing from the sum",
+            ),
         ],
         f'"dogs <end>" has 0.4 * 0.8 = 0.32, -1.14 nats, and you have {log_prob:.2f}',
     )
@@ -119,7 +158,9 @@ def exercise_2(advance) -> str:
     before = [(math.log(0.32), ["<start>", "dogs", "<end>"])]
     live, finished = _texts(call(advance, live, before, TABLE, 3))
     if "dogs <end>" not in finished:
-        raise Wrong('"dogs <end>" had finished a step before, and your second step forgot it')
+        raise Wrong(
+            '"dogs <end>" had finished a step before, and your second step forgot it'
+        )
     if len(live) + len(finished) > 3:
         raise Wrong(
             "one of three had finished, and you still kept three more: a finished caption takes "
@@ -136,15 +177,26 @@ def exercise_2(advance) -> str:
 def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
     """Log-probabilities by the text of a caption: of the live ones, and of the finished ones."""
     lists = []
-    for name, captions in zip(("live", "finished"), parts(answer, "live", "finished"), strict=True):
+    for name, captions in zip(
+        ("live", "finished"), parts(answer, "live", "finished"), strict=True
+    ):
         try:
-            lists.append({" ".join(words[1:]): float(log_prob) for log_prob, words in captions})
+            lists.append(
+                {
+                    " ".join(words[1:]): float(log_prob)
+                    for log_prob, words in captions
+                }
+            )
         except (TypeError, ValueError, IndexError, RuntimeError):
-            raise Wrong(f"`{name}` should be a list of pairs (log_prob, words)") from None
+            raise Wrong(
+                f"`{name}` should be a list of pairs (log_prob, words)"
+            ) from None
     return lists[0], lists[1]
 
 
-WRONG_WAY_ROUND = "the wrong way round: you go on with what can't win, and drop what can"
+WRONG_WAY_ROUND = (
+    "the wrong way round: you go on with what can't win, and drop what can"
+)
 
 
 def exercise_3(can_win) -> str:
@@ -168,7 +220,9 @@ def exercise_3(can_win) -> str:
         if torch.is_tensor(answer) and answer.numel() == 1:
             answer = answer.item()
         if not isinstance(answer, (bool, np.bool_)):
-            raise Wrong(f"True or False should come back, and this is {describe(answer)}")
+            raise Wrong(
+                f"True or False should come back, and this is {describe(answer)}"
+            )
         got.append(bool(answer))
 
     def answers(rule):
@@ -196,14 +250,24 @@ def exercise_3(can_win) -> str:
             "you multiply by the length: -3 nats over 10 words are -0.3 a word, not -30",
         ),
         ([not each for each in right], WRONG_WAY_ROUND),
-        (answers(lambda p, now, longest, best, a: p / longest**a < best), WRONG_WAY_ROUND),
+        (
+            answers(lambda p, now, longest, best, a: p / longest**a < best),
+            WRONG_WAY_ROUND,
+        ),
         (
             answers(lambda p, now, longest, best, a: p / longest**a >= best),
             "-4 does not beat -4: of two equally good captions the first one found stays",
         ),
     ]
-    different = [case for case, a, b in zip(cases, got, right, strict=True) if a != b]
-    compare(got, right, known, f"can_win{(*different, None)[0]} should be the other way round")
+    different = [
+        case for case, a, b in zip(cases, got, right, strict=True) if a != b
+    ]
+    compare(
+        got,
+        right,
+        known,
+        f"can_win{(*different, None)[0]} should be the other way round",
+    )
     return "a search that may stop too early finds short captions, whatever a says."
 
 
@@ -261,7 +325,9 @@ def exercise_4(nucleus) -> str:
 def exercise_5(ensemble) -> str:
     """The mean of probabilities, in logarithms."""
     probs = torch.tensor([[[0.8, 0.15, 0.05]], [[0.1, 0.3, 0.6]]])
-    over_rows = {(2, 3): "you average over the N rows: the M decoders are dimension 0"}
+    over_rows = {
+        (2, 3): "you average over the N rows: the M decoders are dimension 0"
+    }
     compare(
         tensor(call(ensemble, probs.log()), [1, 3], known=over_rows),
         probs.mean(dim=0).log(),

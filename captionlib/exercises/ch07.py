@@ -7,7 +7,16 @@ from collections import Counter
 
 import numpy as np
 
-from captionlib.exercises.answers import Wrong, call, close, compare, describe, number, parts, words
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    close,
+    compare,
+    describe,
+    number,
+    parts,
+    words,
+)
 from captionlib.metrics import bleu
 
 PEOPLE = [
@@ -29,7 +38,9 @@ def exercise_1(caption) -> str:
         pairs |= set(zip(reference, reference[1:], strict=False))
     for word, count in Counter(caption).items():
         if word not in most:
-            raise Wrong(f'no person said "{word}", so it is no match for BLEU-1')
+            raise Wrong(
+                f'no person said "{word}", so it is no match for BLEU-1'
+            )
         if count > most[word]:
             raise Wrong(
                 f'"{word}" stands {count} times in yours, and no person said it more than '
@@ -37,7 +48,9 @@ def exercise_1(caption) -> str:
             )
     for pair in zip(caption, caption[1:], strict=False):
         if pair in pairs:
-            raise Wrong(f'"{" ".join(pair)}" is a pair that a person used, so BLEU-2 is not 0')
+            raise Wrong(
+                f'"{" ".join(pair)}" is a pair that a person used, so BLEU-2 is not 0'
+            )
     figures = bleu([PEOPLE], [caption])
     return (
         f"BLEU-1 {figures['bleu1']:.0f}, BLEU-2 {figures['bleu2']:.0f}. All five words are right, "
@@ -89,12 +102,17 @@ def exercise_2(brevity_penalty) -> str:
                 "closest in length",
             ),
             (
-                sum(penalty([r], [c]) for r, c in zip(*closest, strict=True)) / 3,
+                sum(penalty([r], [c]) for r, c in zip(*closest, strict=True))
+                / 3,
                 "that is the mean of three penalties. BLEU adds up the lengths of the corpus "
                 "first: one short caption is forgiven beside a long one",
             ),
             (
-                sum(penalty([r], [c]) for r, c in zip([10, 12, 7], [8, 6, 4], strict=True)) / 3,
+                sum(
+                    penalty([r], [c])
+                    for r, c in zip([10, 12, 7], [8, 6, 4], strict=True)
+                )
+                / 3,
                 "that is the mean of three penalties, and of two equally close it takes the "
                 "longer reference: add up lengths, and take the shorter",
             ),
@@ -102,7 +120,9 @@ def exercise_2(brevity_penalty) -> str:
         what="the penalty",
     )
     # The shortest is not the closest: 5 of [2, 5], against 6 words.
-    got = number(call(brevity_penalty, [captions(9, 5, 2)], captions(6)), "the penalty")
+    got = number(
+        call(brevity_penalty, [captions(9, 5, 2)], captions(6)), "the penalty"
+    )
     compare(
         got,
         1.0,
@@ -115,11 +135,18 @@ def exercise_2(brevity_penalty) -> str:
         ],
         "6 words against 9, 5 and 2: no penalty, since the closest, 5, is shorter",
     )
-    got = number(call(brevity_penalty, [captions(9, 7, 2)], captions(6)), "the penalty")
+    got = number(
+        call(brevity_penalty, [captions(9, 7, 2)], captions(6)), "the penalty"
+    )
     compare(
         got,
         math.exp(1 - 7 / 6),
-        [(1.0, "6 words against 9, 7 and 2: closest is 7, and you took the shortest")],
+        [
+            (
+                1.0,
+                "6 words against 9, 7 and 2: closest is 7, and you took the shortest",
+            )
+        ],
         what="the penalty of 6 words against 9, 7 and 2",
     )
     return "one caption may be short if another makes up for it, which no single caption knows."
@@ -132,7 +159,9 @@ def exercise_3(mean_precision) -> str:
     corpus = matched.sum(axis=0) / possible.sum(axis=0)
     each = matched / possible
     for n in (2, 3):
-        got = number(call(mean_precision, matched, possible, n), f"the mean for n = {n}")
+        got = number(
+            call(mean_precision, matched, possible, n), f"the mean for n = {n}"
+        )
         compare(
             got,
             corpus[:n].prod() ** (1 / n),
@@ -156,7 +185,10 @@ def exercise_3(mean_precision) -> str:
                     f"that is the precision of {n}-grams alone; BLEU-{n} is the mean of all from "
                     f"1 to {n}",
                 ),
-                (corpus[:n].prod(), "the product is right, and its n-th root is missing"),
+                (
+                    corpus[:n].prod(),
+                    "the product is right, and its n-th root is missing",
+                ),
                 (
                     corpus[:n].prod() ** (1 / 4),
                     "you take the fourth root whatever n is, so BLEU-2 looks like a BLEU-4",
@@ -185,21 +217,39 @@ def exercise_4(rarity) -> str:
         [["a", "red", "red", "car"], ["the", "car"]],
         [["the", "sea"], ["waves"]],
     ]
-    images_with = {"a": 3, "dog": 1, "the": 3, "cat": 1, "kitten": 1, "red": 1, "car": 1, "sea": 1}
+    images_with = {
+        "a": 3,
+        "dog": 1,
+        "the": 3,
+        "cat": 1,
+        "kitten": 1,
+        "red": 1,
+        "car": 1,
+        "sea": 1,
+    }
     images_with |= {"waves": 1}
     captions_with = images_with | {"a": 4, "dog": 2, "car": 2}
     uses = captions_with | {"a": 5, "red": 2}
     got = call(rarity, references)
     if not isinstance(got, dict):
-        raise Wrong(f"a dictionary from words to numbers is wanted, not {describe(got)}")
+        raise Wrong(
+            f"a dictionary from words to numbers is wanted, not {describe(got)}"
+        )
     if missing := sorted(set(images_with) - set(got)):
         raise Wrong(f'"{missing[0]}" is missing from your dictionary')
     if extra := sorted(set(got) - set(images_with), key=str):
-        raise Wrong(f"{extra[0]!r} is in your dictionary, and no reference has such a word")
-    got = {word: number(value, f'the rarity of "{word}"') for word, value in got.items()}
+        raise Wrong(
+            f"{extra[0]!r} is in your dictionary, and no reference has such a word"
+        )
+    got = {
+        word: number(value, f'the rarity of "{word}"')
+        for word, value in got.items()
+    }
 
     def weights(images, counts):
-        return {word: math.log(images / count) for word, count in counts.items()}
+        return {
+            word: math.log(images / count) for word, count in counts.items()
+        }
 
     compare(
         got,
@@ -226,7 +276,10 @@ def exercise_4(rarity) -> str:
                 'image with "a"',
             ),
             (
-                {word: -value for word, value in weights(4, images_with).items()},
+                {
+                    word: -value
+                    for word, value in weights(4, images_with).items()
+                },
                 "the signs are turned round: rare words are to weigh more, log(images / images "
                 "with it)",
             ),
@@ -235,7 +288,10 @@ def exercise_4(rarity) -> str:
                 "the logarithm is missing",
             ),
             (
-                {word: math.log2(4 / count) for word, count in images_with.items()},
+                {
+                    word: math.log2(4 / count)
+                    for word, count in images_with.items()
+                },
                 "that is the logarithm to base 2; CIDEr takes the natural one",
             ),
         ],
@@ -247,11 +303,16 @@ def exercise_4(rarity) -> str:
 def exercise_5(paired_interval) -> str:
     """A margin for the difference of two systems."""
     rng = np.random.default_rng(0)
-    first = rng.normal(50, 20, size=40)  # images differ far more than the two systems do
+    first = rng.normal(
+        50, 20, size=40
+    )  # images differ far more than the two systems do
     second = first + rng.normal(2, 3, size=40)
     draws = rng.integers(40, size=(400, 40))
     got = parts(call(paired_interval, first, second, draws), "low", "high")
-    got = [number(bound, name) for bound, name in zip(got, ("low", "high"), strict=True)]
+    got = [
+        number(bound, name)
+        for bound, name in zip(got, ("low", "high"), strict=True)
+    ]
     one, two = first[draws].mean(axis=1), second[draws].mean(axis=1)
 
     def middle(values, tail=2.5):

@@ -11,10 +11,14 @@ from captionlib.captioner import Caption
 from captionlib.exercises.answers import Wrong, call, compare, number, tensor
 
 
-def _stored(value: object, shape: tuple[int, ...], what: str, known=None) -> np.ndarray:
+def _stored(
+    value: object, shape: tuple[int, ...], what: str, known=None
+) -> np.ndarray:
     """The value, if it is uint8 and of this shape."""
     if getattr(value, "dtype", np.uint8) not in (np.uint8, torch.uint8):
-        raise Wrong(f"{what} came back as {value.dtype}, and stored pixels are uint8")
+        raise Wrong(
+            f"{what} came back as {value.dtype}, and stored pixels are uint8"
+        )
     return tensor(value, shape, what, "int", known).numpy()
 
 
@@ -27,15 +31,28 @@ def exercise_1(to_rgb) -> str:
 
     def rgb(picture, what):
         known = {
-            (3, 2, 3): f"{what} came back with the colours first; they are the last axis",
-            (2, 9): f"{what} came back as (2, 9): the copies stand beside each other, and a new "
+            (
+                3,
+                2,
+                3,
+            ): f"{what} came back with the colours first; they are the last axis",
+            (
+                2,
+                9,
+            ): f"{what} came back as (2, 9): the copies stand beside each other, and a new "
             "last axis is wanted",
             (2, 3): f"{what} came back grey, (2, 3)",
-            (2, 3, 1): f"{what} came back with one colour, (2, 3, 1); copy it to all three",
+            (
+                2,
+                3,
+                1,
+            ): f"{what} came back with one colour, (2, 3, 1); copy it to all three",
             (2, 3, 4): f"{what} still has its alpha channel",
             (3, 2, 1): f"{what} came back as (3, 2, 1)",
         }
-        return _stored(call(to_rgb, picture), (2, 3, 3), what, known).astype(int)
+        return _stored(call(to_rgb, picture), (2, 3, 3), what, known).astype(
+            int
+        )
 
     got = rgb(grey, "the grey picture")
     if not (got == grey[..., None]).all():
@@ -56,7 +73,10 @@ def exercise_1(to_rgb) -> str:
                 "under the transparent parts. Mix with white: alpha / 255 of the colour, the rest "
                 "white",
             ),
-            (over_black, "the transparent parts became black; over white, white is what is left"),
+            (
+                over_black,
+                "the transparent parts became black; over white, white is what is left",
+            ),
             (
                 light * (1 - share) + 255 * share,
                 "the wrong way round: an alpha of 255 is opaque, and 0 shows the paper",
@@ -74,20 +94,33 @@ def exercise_1(to_rgb) -> str:
 
 def exercise_2(upright) -> str:
     """Turn a picture by its EXIF note."""
-    picture = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)  # as the photographer saw it
-    stored = {1: picture, 3: np.rot90(picture, 2), 6: np.rot90(picture), 8: np.rot90(picture, 3)}
+    picture = np.arange(18, dtype=np.uint8).reshape(
+        2, 3, 3
+    )  # as the photographer saw it
+    stored = {
+        1: picture,
+        3: np.rot90(picture, 2),
+        6: np.rot90(picture),
+        8: np.rot90(picture, 3),
+    }
     got = {}
     for note, pixels in stored.items():
         answer = call(upright, np.ascontiguousarray(pixels), note)
         known = {
-            tuple(pixels.shape): f"for orientation {note} the picture still lies on its side, "
+            tuple(
+                pixels.shape
+            ): f"for orientation {note} the picture still lies on its side, "
             f"{tuple(pixels.shape)}"
         }
-        got[note] = _stored(answer, (2, 3, 3), f"the picture of orientation {note}", known)
+        got[note] = _stored(
+            answer, (2, 3, 3), f"the picture of orientation {note}", known
+        )
     if not np.array_equal(got[1], picture):
         raise Wrong("orientation 1 means that the picture is upright as it is")
     upside_down = np.rot90(picture, 2)
-    if np.array_equal(got[6], upside_down) and np.array_equal(got[8], upside_down):
+    if np.array_equal(got[6], upside_down) and np.array_equal(
+        got[8], upside_down
+    ):
         raise Wrong(
             "both 6 and 8 come out standing on their heads: you turn the other way. `np.rot90` "
             "turns to the left, and 6 asks for a quarter to the right"
@@ -104,7 +137,10 @@ def exercise_2(upright) -> str:
             [
                 (picture[:, ::-1].copy(), mirrored),
                 (picture[::-1].copy(), mirrored),
-                (upside_down.copy(), f"orientation {note} comes out standing on its head"),
+                (
+                    upside_down.copy(),
+                    f"orientation {note} comes out standing on its head",
+                ),
             ],
             f"orientation {note} does not come out upright",
         )
@@ -113,43 +149,92 @@ def exercise_2(upright) -> str:
 
 def exercise_3(pad_to_square) -> str:
     """A picture in the middle of a grey square."""
-    wide = np.arange(1, 31, dtype=np.uint8).reshape(2, 5, 3)  # three rows are missing
+    wide = np.arange(1, 31, dtype=np.uint8).reshape(
+        2, 5, 3
+    )  # three rows are missing
     tall = np.ascontiguousarray(wide.transpose(1, 0, 2))
 
     def square(picture, top, left, grey=128):
         padded = np.full((5, 5, 3), grey, dtype=np.uint8)
-        padded[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        padded[top : top + picture.shape[0], left : left + picture.shape[1]] = (
+            picture
+        )
         return padded
 
-    for name, picture, place in (("wide", wide, (1, 0)), ("tall", tall, (0, 1))):
+    for name, picture, place in (
+        ("wide", wide, (1, 0)),
+        ("tall", tall, (0, 1)),
+    ):
         known = {
             picture.shape: f"the {name} picture came back as it was, {picture.shape}",
-            (2, 2, 3): f"the {name} picture was cut down to its shorter side: nothing may be lost",
-            (7, 7, 3): f"the {name} picture grew on both sides; its longer side stays as it is",
-            (8, 8, 3): f"the {name} picture grew on both sides; its longer side stays as it is",
+            (
+                2,
+                2,
+                3,
+            ): f"the {name} picture was cut down to its shorter side: nothing may be lost",
+            (
+                7,
+                7,
+                3,
+            ): f"the {name} picture grew on both sides; its longer side stays as it is",
+            (
+                8,
+                8,
+                3,
+            ): f"the {name} picture grew on both sides; its longer side stays as it is",
         }
-        got = _stored(call(pad_to_square, picture), (5, 5, 3), f"the {name} picture", known)
+        got = _stored(
+            call(pad_to_square, picture),
+            (5, 5, 3),
+            f"the {name} picture",
+            known,
+        )
         row, column = place
         odd = f"three {'rows' if row else 'columns'} are missing from the {name} picture: "
         compare(
             got,
             square(picture, *place),
             [
-                (square(picture, 0, 0), "the picture lies in the corner, not in the middle"),
-                (square(picture, 2 * row, 2 * column), f"{odd}the larger half goes behind it"),
-                (square(picture, 3 * row, 3 * column), "the picture lies at the far edge"),
-                (square(picture, *place, grey=0), "the bands are black; grey is 128"),
-                (square(picture, *place, grey=255), "the bands are white; grey is 128"),
+                (
+                    square(picture, 0, 0),
+                    "the picture lies in the corner, not in the middle",
+                ),
+                (
+                    square(picture, 2 * row, 2 * column),
+                    f"{odd}the larger half goes behind it",
+                ),
+                (
+                    square(picture, 3 * row, 3 * column),
+                    "the picture lies at the far edge",
+                ),
+                (
+                    square(picture, *place, grey=0),
+                    "the bands are black; grey is 128",
+                ),
+                (
+                    square(picture, *place, grey=255),
+                    "the bands are white; grey is 128",
+                ),
             ],
             "the picture itself has changed: it is to be moved into the square, not stretched"
             if not np.array_equal(
-                got[row : row + picture.shape[0], column : column + picture.shape[1]], picture
+                got[
+                    row : row + picture.shape[0],
+                    column : column + picture.shape[1],
+                ],
+                picture,
             )
             else "the picture is in its place, but what is around it is not 128 everywhere",
         )
     even = np.full((4, 4, 3), 7, dtype=np.uint8)
-    got = _stored(call(pad_to_square, even), (4, 4, 3), "a picture that is square already")
-    compare(got, even, otherwise="a picture that is square already should stay as it is")
+    got = _stored(
+        call(pad_to_square, even), (4, 4, 3), "a picture that is square already"
+    )
+    compare(
+        got,
+        even,
+        otherwise="a picture that is square already should stay as it is",
+    )
     return "nothing is squeezed, and some of the encoder's cells have nothing to see."
 
 
@@ -158,7 +243,9 @@ def exercise_4(perplexity) -> str:
 
     def caption(words, log_prob, finished=True):
         maps = np.full((words, 1, 1), 1.0, dtype=np.float32)
-        return Caption(["word"] * words, "word " * words, log_prob, maps, finished)
+        return Caption(
+            ["word"] * words, "word " * words, log_prob, maps, finished
+        )
 
     one = [caption(3, -4.0)]
     got = number(call(perplexity, one), "the perplexity")
@@ -170,19 +257,35 @@ def exercise_4(perplexity) -> str:
                 math.exp(4 / 3),
                 "log_prob is a sum over the three words and <end>: four choices were made",
             ),
-            (math.exp(-1), "below 1: log_prob is negative, and exp wants it turned round"),
-            (math.exp(4), "divide the nats by the number of choices, before exp"),
+            (
+                math.exp(-1),
+                "below 1: log_prob is negative, and exp wants it turned round",
+            ),
+            (
+                math.exp(4),
+                "divide the nats by the number of choices, before exp",
+            ),
             (2.0, "nats belong to the natural logarithm: exp, not 2 ** ..."),
             (1.0, "that is the mean in nats; the perplexity is exp of it"),
-            (-1.0, "that is the mean in nats; the perplexity is exp of its negative"),
+            (
+                -1.0,
+                "that is the mean in nats; the perplexity is exp of its negative",
+            ),
         ],
         what="the perplexity of three words and <end> with -4 nats",
     )
-    got = number(call(perplexity, [caption(4, -8.0, finished=False)]), "the perplexity")
+    got = number(
+        call(perplexity, [caption(4, -8.0, finished=False)]), "the perplexity"
+    )
     compare(
         got,
         math.exp(8 / 4),
-        [(math.exp(8 / 5), "this caption is not finished: it never said <end>, so four choices")],
+        [
+            (
+                math.exp(8 / 5),
+                "this caption is not finished: it never said <end>, so four choices",
+            )
+        ],
         what="the perplexity of four words, unfinished, with -8 nats",
     )
     both = [caption(3, -4.0), caption(11, -36.0)]
@@ -235,7 +338,10 @@ def exercise_5(invented_share) -> str:
             ),
             ((1 / 2 + 2 / 3) / 5, averaged),
             ((1 / 2 + 2 / 3) / 4, averaged),
-            (3 / words, 'you divide by all words; of "a" and "on" nothing can be invented'),
+            (
+                3 / words,
+                'you divide by all words; of "a" and "on" nothing can be invented',
+            ),
             (
                 22 / words,
                 'you count every word that is no thing of the scene, "a" and "on" too. Only words '
@@ -247,7 +353,10 @@ def exercise_5(invented_share) -> str:
                 "through its set",
             ),
             (5 / 8, "that is the share that is there"),
-            (7 / 11, "that is what the captions forgot to name; wanted is what they made up"),
+            (
+                7 / 11,
+                "that is what the captions forgot to name; wanted is what they made up",
+            ),
         ],
         f"three of the eight naming words are invented (cat, rocket, car); you have {got:.3f}",
     )
@@ -261,5 +370,9 @@ def exercise_5(invented_share) -> str:
                 "divide by the number of naming words"
             ) from None
         raise
-    compare(got, 0.0, otherwise="where no caption names anything the share should be 0")
+    compare(
+        got,
+        0.0,
+        otherwise="where no caption names anything the share should be 0",
+    )
     return "and a captioner that dares to name nothing has a perfect score: look at recall as well."

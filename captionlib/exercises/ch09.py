@@ -7,10 +7,19 @@ import math
 import numpy as np
 import torch
 
-from captionlib.exercises.answers import Wrong, call, compare, describe, number, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    compare,
+    describe,
+    number,
+    tensor,
+)
 
 
-def _array(value: object, shape: tuple[int, ...], what: str, known=None) -> np.ndarray:
+def _array(
+    value: object, shape: tuple[int, ...], what: str, known=None
+) -> np.ndarray:
     """The value, if it is an array of floats of this shape."""
     return tensor(value, shape, what, known=known).numpy().astype(float)
 
@@ -19,9 +28,18 @@ def exercise_1(enlarge) -> str:
     """A map of cells as a map of pixels, still adding up to 1."""
     alpha = np.array([[0.5, 0.2, 0.1], [0.1, 0.06, 0.04]])
     known = {
-        (6, 3): "only the rows were repeated: a cell covers factor pixels both down and across",
-        (2, 9): "only the columns were repeated: a cell covers factor pixels both down and across",
-        (18, 3): "each cell became factor * factor rows: repeat rows by factor, columns by factor",
+        (
+            6,
+            3,
+        ): "only the rows were repeated: a cell covers factor pixels both down and across",
+        (
+            2,
+            9,
+        ): "only the columns were repeated: a cell covers factor pixels both down and across",
+        (
+            18,
+            3,
+        ): "each cell became factor * factor rows: repeat rows by factor, columns by factor",
     }
     got = _array(call(enlarge, alpha, 3), (6, 9), "the enlarged map", known)
     squares = np.kron(alpha, np.ones((3, 3)))
@@ -59,7 +77,9 @@ def exercise_1(enlarge) -> str:
         f"the pixels of a cell should share its weight, 0.5 / 9 each in the first one; yours is "
         f"{got[0, 0]:.4f}, and the map adds up to {got.sum():.2f}",
     )
-    return "the maps of two grids, coarse and fine, can now be laid side by side."
+    return (
+        "the maps of two grids, coarse and fine, can now be laid side by side."
+    )
 
 
 def exercise_2(hits) -> str:
@@ -70,17 +90,29 @@ def exercise_2(hits) -> str:
         weights[peak] = 0.5
     maps[0] = [[0.08, 0.08, 0.08], [0.08, 0.08, 0.6]]
     maps[3] = [[0.3, 0.0, 0.35], [0.3, 0.05, 0.0]]
-    boxes = [(64, 32, 96, 64), (40, 8, 60, 30), (40, 10, 90, 30), (0, 0, 32, 64), (33, 33, 60, 60)]
+    boxes = [
+        (64, 32, 96, 64),
+        (40, 8, 60, 30),
+        (40, 10, 90, 30),
+        (0, 0, 32, 64),
+        (33, 33, 60, 60),
+    ]
     answer = call(hits, maps, boxes, 32)
     if isinstance(answer, (list, tuple)) and all(
         isinstance(each, (bool, np.bool_)) for each in answer
     ):
         answer = np.array([bool(each) for each in answer])
     if not isinstance(answer, (np.ndarray, torch.Tensor)):
-        raise Wrong(f"a list of True and False is wanted, one a map; this is {describe(answer)}")
+        raise Wrong(
+            f"a list of True and False is wanted, one a map; this is {describe(answer)}"
+        )
     got = tensor(answer, (5,), "the list of hits", "bool").tolist()
 
-    def game(cell=lambda weights: divmod(int(weights.argmax()), 3), at=0.5, swap=False):
+    def game(
+        cell=lambda weights: divmod(int(weights.argmax()), 3),
+        at=0.5,
+        swap=False,
+    ):
         said = []
         for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
             row, column = cell(weights)
@@ -91,7 +123,9 @@ def exercise_2(hits) -> str:
         return said
 
     mass = [
-        bool(np.kron(weights, np.ones((32, 32)))[y0:y1, x0:x1].sum() / 1024 > 0.5)
+        bool(
+            np.kron(weights, np.ones((32, 32)))[y0:y1, x0:x1].sum() / 1024 > 0.5
+        )
         for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True)
     ]
     compare(
@@ -124,7 +158,9 @@ def exercise_2(hits) -> str:
         ],
         f"of the five, the first, second and fifth are hits; you have {got}",
     )
-    return "the mean of the list is the share of words that point at their object."
+    return (
+        "the mean of the list is the share of words that point at their object."
+    )
 
 
 def exercise_3(cells_looked_at) -> str:
@@ -134,9 +170,18 @@ def exercise_3(cells_looked_at) -> str:
     bits = nats / math.log(2)
     known = [
         (nats, "that is the entropy, in nats; exp of it is a number of cells"),
-        (bits, "that is the entropy, in bits; in nats, exp of it is a number of cells"),
-        (math.exp(bits), "the entropy is in bits, and exp undoes the natural logarithm"),
-        (math.exp(-nats), "less than one cell: the entropy is minus the sum of alpha log alpha"),
+        (
+            bits,
+            "that is the entropy, in bits; in nats, exp of it is a number of cells",
+        ),
+        (
+            math.exp(bits),
+            "the entropy is in bits, and exp undoes the natural logarithm",
+        ),
+        (
+            math.exp(-nats),
+            "less than one cell: the entropy is minus the sum of alpha log alpha",
+        ),
         (
             math.exp(nats / 4),
             "that is the mean over the cells; an entropy is a sum, weighted by alpha already",
@@ -151,9 +196,14 @@ def exercise_3(cells_looked_at) -> str:
         ),
     ]
     got = number(call(cells_looked_at, alpha), "the number of cells")
-    compare(got, math.exp(nats), known, what="the number of cells", tolerance=1e-4)
+    compare(
+        got, math.exp(nats), known, what="the number of cells", tolerance=1e-4
+    )
     try:
-        got = number(call(cells_looked_at, np.array([[0.5, 0.5], [0.0, 0.0]])), "the number")
+        got = number(
+            call(cells_looked_at, np.array([[0.5, 0.5], [0.0, 0.0]])),
+            "the number",
+        )
     except Wrong as wrong:
         if "nan" not in str(wrong):
             raise
@@ -162,7 +212,10 @@ def exercise_3(cells_looked_at) -> str:
             "weight adds nothing: leave it out"
         ) from None
     compare(
-        got, 2.0, otherwise=f"half and half is two cells, and you have {got:.3f}", tolerance=0.001
+        got,
+        2.0,
+        otherwise=f"half and half is two cells, and you have {got:.3f}",
+        tolerance=0.001,
     )
     return "an even map over 64 cells has 64, one sharp cell has 1."
 
@@ -170,15 +223,26 @@ def exercise_3(cells_looked_at) -> str:
 def exercise_4(lift) -> str:
     """Weight in a box against the box's area."""
     alpha = np.array([[0.3, 0.2, 0.1], [0.1, 0.1, 0.2]])
-    box = (8, 0, 48, 32)  # three quarters of the first cell and half of the second
+    box = (
+        8,
+        0,
+        48,
+        32,
+    )  # three quarters of the first cell and half of the second
     inside, area = 0.75 * 0.3 + 0.5 * 0.2, 1.25 / 6
     got = number(call(lift, alpha, box, 32), "the lift")
     compare(
         got,
         inside / area,
         [
-            (inside, "that is the weight inside; divide it by the box's share of the picture"),
-            (inside - area, "that is the difference to chance; wanted is how many times chance"),
+            (
+                inside,
+                "that is the weight inside; divide it by the box's share of the picture",
+            ),
+            (
+                inside - area,
+                "that is the difference to chance; wanted is how many times chance",
+            ),
             (
                 area / inside,
                 "the fraction stands on its head: weight inside over share of the area",
@@ -224,7 +288,9 @@ def exercise_4(lift) -> str:
         what="the lift",
         tolerance=1e-4,
     )
-    got = number(call(lift, np.full((2, 3), 1 / 6), (5, 7, 71, 40), 32), "the lift")
+    got = number(
+        call(lift, np.full((2, 3), 1 / 6), (5, 7, 71, 40), 32), "the lift"
+    )
     compare(
         got,
         1.0,
@@ -242,11 +308,16 @@ def exercise_5(occlusion) -> str:
 
     def score(picture):
         if np.shape(picture) != (4, 6, 3):
-            raise ValueError(f"score wants the whole picture, (4, 6, 3), got {np.shape(picture)}")
+            raise ValueError(
+                f"score wants the whole picture, (4, 6, 3), got {np.shape(picture)}"
+            )
         return float((matters * np.asarray(picture)).sum())
 
     known = {
-        (3, 2): "the map came out transposed: rows go down the picture, and there are two",
+        (
+            3,
+            2,
+        ): "the map came out transposed: rows go down the picture, and there are two",
         (4, 6): "you paint single pixels; a square has side * side of them",
         (3, 5): "the squares overlap: they start every `side` pixels",
     }
@@ -257,7 +328,9 @@ def exercise_5(occlusion) -> str:
         for row in range(2):
             for column in range(3):
                 picture = image.copy() if restored else picture
-                picture[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = grey
+                picture[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = (
+                    grey
+                )
                 losses[row, column] = score(image) - score(picture)
         return losses
 
@@ -280,8 +353,14 @@ def exercise_5(occlusion) -> str:
                 np.abs(loss()),
                 "keep the sign: below 0 is a square without which the word is likelier",
             ),
-            (loss(grey=0.0), "you paint in black; 0.5 was asked for, which stands out less"),
-            (score(image) - loss(), "these are the scores afterwards, not what was lost"),
+            (
+                loss(grey=0.0),
+                "you paint in black; 0.5 was asked for, which stands out less",
+            ),
+            (
+                score(image) - loss(),
+                "these are the scores afterwards, not what was lost",
+            ),
         ],
         f"painting the square in row {row}, column {column}, costs {loss()[row, column]:.3f}, and "
         f"your map says {got[row, column]:.3f}",

@@ -19,7 +19,9 @@ class Device:
 
     def step(self) -> None:
         self.now += 0.001
-        self.done = max(self.done, self.now) + (2.0 if self.steps == 0 else 0.25)
+        self.done = max(self.done, self.now) + (
+            2.0 if self.steps == 0 else 0.25
+        )
         self.steps += 1
 
     def wait(self) -> None:
@@ -34,7 +36,8 @@ def exercise_1(images_per_second) -> str:
     """A stop-watch that waits for the device."""
     device = Device()
     got = number(
-        call(images_per_second, device.step, 16, device.wait, device.clock), "the images a second"
+        call(images_per_second, device.step, 16, device.wait, device.clock),
+        "the images a second",
     )
     if device.steps != 4:
         raise Wrong(
@@ -42,7 +45,9 @@ def exercise_1(images_per_second) -> str:
             "time"
         )
     if not device.waits:
-        raise Wrong("wait() is never called, so the clock times how fast steps are handed over")
+        raise Wrong(
+            "wait() is never called, so the clock times how fast steps are handed over"
+        )
     compare(
         got,
         3 * 16 / 0.751,
@@ -57,9 +62,18 @@ def exercise_1(images_per_second) -> str:
                 "the three steps had to wait for the rest of the one that warms up: call wait() "
                 "before you read the time for the first time, too",
             ),
-            (4 * 16 / 2.751, "four steps were timed, and the first one, which warms up, is in it"),
-            (4 * 16 / 0.751, "four steps' images are counted, and three were timed"),
-            (16 / 0.751, "three steps were timed, and the images of one were counted"),
+            (
+                4 * 16 / 2.751,
+                "four steps were timed, and the first one, which warms up, is in it",
+            ),
+            (
+                4 * 16 / 0.751,
+                "four steps' images are counted, and three were timed",
+            ),
+            (
+                16 / 0.751,
+                "three steps were timed, and the images of one were counted",
+            ),
             (3 / 0.751, "these are steps a second: each has batch_size images"),
             (0.751 / 48, "these are seconds an image: turn the fraction round"),
             (0.751, "these are seconds, not images a second"),
@@ -107,17 +121,25 @@ def exercise_2(step_in_parts) -> str:
         model = Watched()
         model.load_state_dict(start)
         total = sum(
-            weigh(i) * (model.layer(pieces[i][0]) - pieces[i][1]).square().sum() for i in used
+            weigh(i) * (model.layer(pieces[i][0]) - pieces[i][1]).square().sum()
+            for i in used
         )
         total.backward()
-        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        return torch.cat(
+            [weight.grad.flatten() for weight in model.parameters()]
+        )
 
     model = Watched()
     model.load_state_dict(start)
     optimizer = Counted(model.parameters(), lr=0.5)
     stale = torch.tensor([3.0, -4.0, 5.0])
-    model.layer.weight.grad, model.layer.bias.grad = stale[None, :2].clone(), stale[2:].clone()
-    loss = call(step_in_parts, model, optimizer, [tuple(piece) for piece in pieces])
+    model.layer.weight.grad, model.layer.bias.grad = (
+        stale[None, :2].clone(),
+        stale[2:].clone(),
+    )
+    loss = call(
+        step_in_parts, model, optimizer, [tuple(piece) for piece in pieces]
+    )
     loss = number(loss, "the loss that you return")
     if optimizer.steps != 1:
         raise Wrong(
@@ -126,10 +148,16 @@ def exercise_2(step_in_parts) -> str:
         )
     rows = [event for event in model.events if event != "back"]
     if max(rows, default=0) > 3:
-        raise Wrong("the parts went through the model together, and that is what doesn't fit")
+        raise Wrong(
+            "the parts went through the model together, and that is what doesn't fit"
+        )
     if sum(rows) != 6:
-        raise Wrong(f"{sum(rows)} rows went through the model, and the parts have 6 together")
-    moved = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        raise Wrong(
+            f"{sum(rows)} rows went through the model, and the parts have 6 together"
+        )
+    moved = torch.cat(
+        [weight.detach().flatten() for weight in model.parameters()]
+    )
     before = torch.cat([start["layer.weight"].flatten(), start["layer.bias"]])
     got = (before - moved) / 0.5
     sizes = [3, 2, 1]
@@ -166,7 +194,10 @@ def exercise_2(step_in_parts) -> str:
                 "you divide by the number of parts, but they differ in size: the row of the last "
                 "part counts three times as much as one of the first",
             ),
-            (gradients(lambda i: 1.0), "that is the gradient of the sum; wanted is the mean's"),
+            (
+                gradients(lambda i: 1.0),
+                "that is the gradient of the sum; wanted is the mean's",
+            ),
         ],
         what="the step that the weights made",
         tolerance=1e-4,
@@ -184,12 +215,19 @@ def exercise_2(step_in_parts) -> str:
         expected,
         [
             (
-                sum((model.layer(a) - b).square().mean().item() / 3 for a, b in pieces),
+                sum(
+                    (model.layer(a) - b).square().mean().item() / 3
+                    for a, b in pieces
+                ),
                 "the step is right, and the loss that you return is the mean of the parts' means: "
                 "weigh them by their rows",
             ),
             (
-                (model.layer(pieces[-1][0]) - pieces[-1][1]).square().sum().item() / 6,
+                (model.layer(pieces[-1][0]) - pieces[-1][1])
+                .square()
+                .sum()
+                .item()
+                / 6,
                 "the step is right, and the loss that you return is that of the last part alone",
             ),
             (
@@ -235,7 +273,9 @@ def exercise_3(nats_a_token) -> str:
                 "do. Add up nats and tokens of all, and divide once",
             ),
             (
-                ((filled * tokens).sum(dim=1) / tokens.sum(dim=1)).mean().item(),
+                ((filled * tokens).sum(dim=1) / tokens.sum(dim=1))
+                .mean()
+                .item(),
                 "each process is right by itself, but then the two count alike, and one had 450 "
                 "tokens, the other 240. Add up nats and tokens of all, and divide once",
             ),
@@ -248,7 +288,9 @@ def exercise_3(nats_a_token) -> str:
         what="the mean",
         tolerance=1e-4,
     )
-    return "what one process alone would have printed, with all batches in a row."
+    return (
+        "what one process alone would have printed, with all batches in a row."
+    )
 
 
 def exercise_4(plan) -> str:
@@ -260,18 +302,38 @@ def exercise_4(plan) -> str:
         "processes": 4,
         "accumulate": 3,
     }
-    captions, steps = parts(call(plan, **case), "captions a step", "steps an epoch")
+    captions, steps = parts(
+        call(plan, **case), "captions a step", "steps an epoch"
+    )
     captions = number(captions, "captions a step", whole=True)
     compare(
         captions,
         16 * 4 * 3 * 5,
         [
-            (16 * 4 * 3, "that many images are in a step; each brings five captions"),
-            (16 * 3 * 5, "four processes work at once, each on a batch of its own"),
-            (16 * 3, "four processes work at once, and each image brings five captions"),
-            (16 * 4 * 5, "the optimizer waits for three batches before it steps"),
-            (16 * 5, "processes and accumulated batches multiply: all of it goes into one step"),
-            (16 // 4 * 3 * 5, "batch_size is what each process takes; they don't share it"),
+            (
+                16 * 4 * 3,
+                "that many images are in a step; each brings five captions",
+            ),
+            (
+                16 * 3 * 5,
+                "four processes work at once, each on a batch of its own",
+            ),
+            (
+                16 * 3,
+                "four processes work at once, and each image brings five captions",
+            ),
+            (
+                16 * 4 * 5,
+                "the optimizer waits for three batches before it steps",
+            ),
+            (
+                16 * 5,
+                "processes and accumulated batches multiply: all of it goes into one step",
+            ),
+            (
+                16 // 4 * 3 * 5,
+                "batch_size is what each process takes; they don't share it",
+            ),
         ],
         what="captions a step",
     )
@@ -280,25 +342,47 @@ def exercise_4(plan) -> str:
         steps,
         math.ceil(6000 / 192),
         [
-            (6000 // 192, "48 images are left over at the end, and they make a smaller, last step"),
-            (6000 / 192, "there is no quarter of a step: what is left over makes a smaller one"),
+            (
+                6000 // 192,
+                "48 images are left over at the end, and they make a smaller, last step",
+            ),
+            (
+                6000 / 192,
+                "there is no quarter of a step: what is left over makes a smaller one",
+            ),
             (
                 math.ceil(30000 / 192),
                 "an epoch has 30,000 captions, but a step's 192 are images, with all their "
                 "captions",
             ),
-            (math.ceil(6000 / 16), "these are one process's batches; a step takes 12 of them"),
-            (math.ceil(6000 / 64), "these are batches of all processes; a step takes three"),
+            (
+                math.ceil(6000 / 16),
+                "these are one process's batches; a step takes 12 of them",
+            ),
+            (
+                math.ceil(6000 / 64),
+                "these are batches of all processes; a step takes three",
+            ),
             (math.ceil(6000 / 48), "four processes share the epoch's images"),
-            (math.ceil(6000 / 960), "images divided by captions: a step takes 192 images"),
+            (
+                math.ceil(6000 / 960),
+                "images divided by captions: a step takes 192 images",
+            ),
         ],
         what="steps an epoch",
     )
-    captions, steps = parts(call(plan, **(case | {"images": 384})), "captions a step", "steps")
+    captions, steps = parts(
+        call(plan, **(case | {"images": 384})), "captions a step", "steps"
+    )
     compare(
         number(steps, "steps an epoch"),
         2,
-        [(3, "384 images make two steps of 192 and nothing is left over: round up, don't add 1")],
+        [
+            (
+                3,
+                "384 images make two steps of 192 and nothing is left over: round up, don't add 1",
+            )
+        ],
         what="steps of an epoch of 384 images",
     )
     return "twelve times the batch: the learning rate of one process may no longer be the best."
@@ -307,10 +391,19 @@ def exercise_4(plan) -> str:
 def exercise_5(epochs_to_pay) -> str:
     """From which epoch on a cache has been worth it."""
     # Without: 24 an epoch. With: 24 once, then 13. 24 / 11: ahead in the third epoch.
-    costs = {"load": 4.0, "encode": 10.0, "decode": 10.0, "write": 10.0, "load_grid": 3.0}
+    costs = {
+        "load": 4.0,
+        "encode": 10.0,
+        "decode": 10.0,
+        "write": 10.0,
+        "load_grid": 3.0,
+    }
     # Without: 24 an epoch. With: 44 once, then 19. 44 / 5: ahead in the ninth.
     slow = costs | {"write": 30.0, "load_grid": 9.0}
-    got = [number(call(epochs_to_pay, **case), "the number of epochs") for case in (costs, slow)]
+    got = [
+        number(call(epochs_to_pay, **case), "the number of epochs")
+        for case in (costs, slow)
+    ]
     forgotten = "filling the cache takes more than writing it: each image is loaded and encoded"
     compare(
         got,
@@ -318,25 +411,51 @@ def exercise_5(epochs_to_pay) -> str:
         [
             ([1, 7], forgotten),
             ([2, 7], "filling the cache takes encoding, too"),
-            ([2, 9], "filling the cache takes loading, too: an image has to be read once"),
-            ([24 / 11, 44 / 5], "count whole epochs: the first after which the cache is ahead"),
+            (
+                [2, 9],
+                "filling the cache takes loading, too: an image has to be read once",
+            ),
+            (
+                [24 / 11, 44 / 5],
+                "count whole epochs: the first after which the cache is ahead",
+            ),
             ([2, 8], "rounded down, the cache is still behind"),
-            ([2, 3], "decoding costs the same with a cache and without, so it saves nothing"),
-            ([2, 4], "an epoch with the cache still loads a grid: that much is not saved"),
+            (
+                [2, 3],
+                "decoding costs the same with a cache and without, so it saves nothing",
+            ),
+            (
+                [2, 4],
+                "an epoch with the cache still loads a grid: that much is not saved",
+            ),
         ],
         f"with {costs} the cache is ahead after 3 epochs, by 72 ms against 24 + 3 * 13, and you "
         f"have {got[0]:g}; with writing at 30 and a grid at 9 after 9, and you have {got[1]:g}",
     )
-    even = {"load": 4.0, "encode": 10.0, "decode": 3.0, "write": 10.0, "load_grid": 2.0}
+    even = {
+        "load": 4.0,
+        "encode": 10.0,
+        "decode": 3.0,
+        "write": 10.0,
+        "load_grid": 2.0,
+    }
     # 24 once, 12 saved an epoch: level after two, ahead after three.
     compare(
         number(call(epochs_to_pay, **even), "the number of epochs"),
         3,
-        [(2, "when it costs 24 once and saves 12 an epoch it is level after two, ahead after 3")],
+        [
+            (
+                2,
+                "when it costs 24 once and saves 12 an epoch it is level after two, ahead after 3",
+            )
+        ],
         what="the number of epochs",
     )
     for load_grid in (15.0, 14.0):  # loading and encoding an image takes 14
-        if call(epochs_to_pay, **(costs | {"load_grid": load_grid})) != math.inf:
+        if (
+            call(epochs_to_pay, **(costs | {"load_grid": load_grid}))
+            != math.inf
+        ):
             raise Wrong(
                 "where a grid takes as long to load as an image takes to load and encode, or "
                 "longer, the cache never pays: return math.inf"

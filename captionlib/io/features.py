@@ -49,7 +49,9 @@ class Features:
                 self.grid = tuple(int(side) for side in file.attrs["grid"])
                 self.fingerprint = json.loads(file.attrs["fingerprint"])
         except FileNotFoundError:
-            raise InputError(f"{self.path}: no such file; write it with cache_features") from None
+            raise InputError(
+                f"{self.path}: no such file; write it with cache_features"
+            ) from None
         except (OSError, KeyError, ValueError):
             raise InputError(
                 f"{self.path}: is not a feature cache; name another file or delete this one"
@@ -63,8 +65,13 @@ class Features:
         """The (P, D) float16 vectors of image `i`; a slice gives (n, P, D)."""
         if isinstance(i, int) and not -len(self) <= i < len(self):
             raise IndexError(i)
-        if self._process != os.getpid():  # never opened, or by the process this one was forked from
-            self._file, self._process = h5py.File(self.path, "r", locking=False), os.getpid()
+        if (
+            self._process != os.getpid()
+        ):  # never opened, or by the process this one was forked from
+            self._file, self._process = (
+                h5py.File(self.path, "r", locking=False),
+                os.getpid(),
+            )
         return self._file["features"][i]
 
     def __getstate__(self) -> dict:
@@ -72,14 +79,20 @@ class Features:
 
 
 def fingerprint(
-    encoder: nn.Module, image_file: str | Path, *, bf16: bool = False, mirrored: bool = False
+    encoder: nn.Module,
+    image_file: str | Path,
+    *,
+    bf16: bool = False,
+    mirrored: bool = False,
 ) -> dict:
     """What decides the vectors: network, weights, sizes, precision, and every byte of the images.
 
     Contents are hashed and no time stamp is asked: a copied file is recognised, and a changed one
     is never mistaken for what it was.
     """
-    weights = hashlib.sha256(repr((encoder.mean.tolist(), encoder.std.tolist())).encode())
+    weights = hashlib.sha256(
+        repr((encoder.mean.tolist(), encoder.std.tolist())).encode()
+    )
     for name, tensor in encoder.state_dict().items():
         weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         weights.update(tensor.detach().cpu().contiguous().numpy())
@@ -115,5 +128,10 @@ def new_features(
     images, height, width, channels = shape
     require_free_space(Path(path).parent, 2 * math.prod(shape) + 2**20)
     with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["grid"], file.attrs["fingerprint"] = (height, width), json.dumps(expected)
-        yield file.create_dataset("features", (images, height * width, channels), "float16")
+        file.attrs["grid"], file.attrs["fingerprint"] = (
+            (height, width),
+            json.dumps(expected),
+        )
+        yield file.create_dataset(
+            "features", (images, height * width, channels), "float16"
+        )

@@ -42,7 +42,11 @@ class InputError(ValueError):
 
     def __init__(self, message: str = ""):
         # A file's name may hold line breaks or terminal codes; the message stays one plain line.
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message)))
+        super().__init__(
+            "".join(
+                c if c.isprintable() else ascii(c)[1:-1] for c in str(message)
+            )
+        )
 
 
 class BadItem(InputError):
@@ -54,7 +58,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place only if the block succeeds."""
     path = Path(path)
     _make_folder(path.parent)
-    _sweep(path.parent, rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
+    _sweep(
+        path.parent, rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}"
+    )
     # The process id keeps two runs apart; the suffix stays last so that writers see its format.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -74,7 +80,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     recover_folder(path)
-    fresh, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    fresh, old = (
+        path.with_name(f".{path.name}.new"),
+        path.with_name(f".{path.name}.old"),
+    )
     shutil.rmtree(fresh, ignore_errors=True)
     _make_folder(fresh)
     try:
@@ -116,7 +125,9 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
     try:
         with one_line_if_full(folder):
             yield fresh
-            files = sorted(fresh.iterdir(), key=lambda file: (file.name == seal, file.name))
+            files = sorted(
+                fresh.iterdir(), key=lambda file: (file.name == seal, file.name)
+            )
             for file in files:
                 _flush(file)
             (folder / seal).unlink(missing_ok=True)
@@ -127,7 +138,9 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
 
 
 @contextmanager
-def one_line_if_full(folder: str | Path, cure: str = "make room and run again") -> Iterator[None]:
+def one_line_if_full(
+    folder: str | Path, cure: str = "make room and run again"
+) -> Iterator[None]:
     """Turn a block's failure to write, for want of room, into an `InputError` with this cure."""
     full = {
         errno.ENOSPC: "the disk is full",
@@ -190,7 +203,9 @@ def new_hdf5(path: str | Path):
 def require_free_space(folder: str | Path, needed: int) -> None:
     """Raise `InputError` before any work starts if `folder`'s disk lacks `needed` bytes."""
     folder = Path(folder).absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = next(
+        parent for parent in (folder, *folder.parents) if parent.exists()
+    )
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
@@ -199,34 +214,51 @@ def require_free_space(folder: str | Path, needed: int) -> None:
         )
 
 
-def read_json(path: str | Path, object_hook: Callable[[dict], object] | None = None):
+def read_json(
+    path: str | Path, object_hook: Callable[[dict], object] | None = None
+):
     """Read a JSON file, or raise an `InputError` naming it; `object_hook` as in `json.loads`."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_hook=object_hook)
+        return json.loads(
+            path.read_text(encoding="utf-8-sig"), object_hook=object_hook
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; name the JSON file inside it") from None
+        raise InputError(
+            f"{path}: is a folder; name the JSON file inside it"
+        ) from None
     except PermissionError:
-        raise InputError(f"{path}: may not be read; change its permissions") from None
+        raise InputError(
+            f"{path}: may not be read; change its permissions"
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise InputError(f"{path}: is not JSON; check that it is the right file") from None
+        raise InputError(
+            f"{path}: is not JSON; check that it is the right file"
+        ) from None
 
 
 def write_json(path: str | Path, value, *, indent: int | None = None) -> None:
     """Write `value` as JSON, whole or not at all; the same value gives the same bytes."""
     with atomic_file(path) as temporary:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(
+            value, indent=indent, ensure_ascii=False, allow_nan=False
+        )
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_json_rows(path: str | Path, rows: Iterable) -> None:
     """Write a JSON list one item a line, holding one item at a time; else as `write_json`."""
-    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with (
+        atomic_file(path) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         separator = "["
         for row in rows:
-            file.write(separator + json.dumps(row, ensure_ascii=False, allow_nan=False))
+            file.write(
+                separator + json.dumps(row, ensure_ascii=False, allow_nan=False)
+            )
             separator = ",\n"
         file.write("]\n" if separator != "[" else "[]\n")
 
@@ -234,7 +266,11 @@ def write_json_rows(path: str | Path, rows: Iterable) -> None:
 def package_folder(name_or_path: str | Path) -> Path:
     """The folder of a model: a packaged one by name ("toy"), DIR itself, or DIR/best."""
     packaged = ASSETS / str(name_or_path)
-    if isinstance(name_or_path, str) and name_or_path.isidentifier() and packaged.is_dir():
+    if (
+        isinstance(name_or_path, str)
+        and name_or_path.isidentifier()
+        and packaged.is_dir()
+    ):
         return packaged
     folder = Path(name_or_path)
     for candidate in (folder, folder / "best"):
@@ -250,9 +286,13 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path}: a file is in the way; name a folder") from None
+        raise InputError(
+            f"{path}: a file is in the way; name a folder"
+        ) from None
     except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}); name a folder") from None
+        raise InputError(
+            f"{path}: can't be written ({error.strerror}); name a folder"
+        ) from None
 
 
 def _flush(path: Path) -> None:

@@ -37,7 +37,9 @@ __all__ = [
 
 IMAGE_SIZE = 256
 MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb: 0.7 GB in its memory
-BAND = 2**20  # pixels that are converted at a time: what a large image needs beside itself
+BAND = (
+    2**20
+)  # pixels that are converted at a time: what a large image needs beside itself
 
 # Pillow logs some damage. Without a handler Python would print that on stderr, beside our own line.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -71,7 +73,9 @@ def read_image(source, name: str | None = None) -> np.ndarray:
     """
     size = (IMAGE_SIZE, IMAGE_SIZE)
     image = open_rgb(source, name).resize(size, Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, 256, 256)
+    return np.ascontiguousarray(
+        np.asarray(image).transpose(2, 0, 1)
+    )  # (3, 256, 256)
 
 
 def open_rgb(source, name: str | None = None) -> Image.Image:
@@ -82,23 +86,31 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
             if path.is_dir():
                 raise InputError(f"{path}: is a folder; name an image in it")
             if not path.exists():
-                raise InputError(f"{path}: no such file; check its name and folder")
+                raise InputError(
+                    f"{path}: no such file; check its name and folder"
+                )
             if not path.is_file():
                 raise InputError(f"{path}: is not a file; give an image file")
-        except OSError as error:  # a name too long, a folder that may not be searched
+        except (
+            OSError
+        ) as error:  # a name too long, a folder that may not be searched
             raise InputError(
                 f"{path}: can't be opened ({error.strerror}); check its name"
             ) from None
         return _decode(path, str(path))
     if isinstance(source, Image.Image) or hasattr(source, "read"):
-        return _decode(source, name or str(getattr(source, "filename", "") or "the image"))
+        return _decode(
+            source, name or str(getattr(source, "filename", "") or "the image")
+        )
     return _from_array(source, name or "the array")
 
 
 def _decode(source, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size and damage are judged below, in one line
+            warnings.simplefilter(
+                "ignore"
+            )  # size and damage are judged below, in one line
             # Also of an image inside another one, which Pillow measures only as it decodes it.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
@@ -114,8 +126,12 @@ def _decode(source, name: str) -> Image.Image:
             f"{name}: is not an image that Pillow can read; replace it or leave it out"
         ) from None
     except PermissionError:
-        raise InputError(f"{name}: may not be read; change its permissions") from None
-    except Exception as error:  # a damaged file can make a decoder fail in any way at all
+        raise InputError(
+            f"{name}: may not be read; change its permissions"
+        ) from None
+    except (
+        Exception
+    ) as error:  # a damaged file can make a decoder fail in any way at all
         raise InputError(
             f"{name}: is damaged ({str(error) or type(error).__name__}); fetch it again or "
             "leave it out"
@@ -123,11 +139,15 @@ def _decode(source, name: str) -> Image.Image:
 
 
 def _too_large(name: str) -> InputError:
-    return InputError(f"{name}: holds more than {MAX_PIXELS:,} pixels; make it smaller first")
+    return InputError(
+        f"{name}: holds more than {MAX_PIXELS:,} pixels; make it smaller first"
+    )
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:  # the header says so, before anything is decoded
+    if (
+        image.width * image.height > MAX_PIXELS
+    ):  # the header says so, before anything is decoded
         raise _too_large(name)
     if 0 in image.size:
         raise InputError(f"{name}: has no pixels; replace it or leave it out")
@@ -183,7 +203,10 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     if image.has_transparency_data:
         return _over_white
     if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        lab, srgb = (
+            ImageCms.createProfile("LAB"),
+            ImageCms.createProfile("sRGB"),
+        )
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         return lambda part: ImageCms.applyTransform(part, transform)
     return lambda part: part.convert("RGB")
@@ -201,25 +224,39 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata around good pixels: take the picture as it lies
+    except (
+        Exception
+    ):  # broken metadata around good pixels: take the picture as it lies
         return 1
 
 
 def _deepest(image: Image.Image) -> float:
     """The value that stands for white in an image of deep grey."""
     if image.mode.startswith("I"):  # integers are 16-bit, however dark
-        return 65535.0 if image.mode != "I" else max(65535.0, float(image.getextrema()[1]))
+        return (
+            65535.0
+            if image.mode != "I"
+            else max(65535.0, float(image.getextrema()[1]))
+        )
     # Floats carry no range, so it is read off the picture.
     rows = max(1, BAND // image.width)
     tops = range(0, image.height, rows)
-    parts = (image.crop((0, t, image.width, min(t + rows, image.height))) for t in tops)
-    peak = max(float(np.nan_to_num(np.asarray(p), posinf=0.0, neginf=0.0).max()) for p in parts)
+    parts = (
+        image.crop((0, t, image.width, min(t + rows, image.height)))
+        for t in tops
+    )
+    peak = max(
+        float(np.nan_to_num(np.asarray(p), posinf=0.0, neginf=0.0).max())
+        for p in parts
+    )
     return next((top for top in (1.0, 255.0, 65535.0) if peak <= top), peak)
 
 
 def _to_grey(values: np.ndarray, top: float) -> np.ndarray:
     """Bring deep grey values to uint8: convert("RGB") would cut off everything above 255."""
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0).clip(min=0)
+    values = np.nan_to_num(
+        values.astype(np.float64), posinf=0.0, neginf=0.0
+    ).clip(min=0)
     return np.rint(values * (255 / top)).astype(np.uint8)
 
 
@@ -228,17 +265,30 @@ def _from_array(source, name: str) -> Image.Image:
         array = np.asarray(source)
     except Exception as error:  # ragged lists, a tensor on a GPU
         about = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"{name}: is no array ({about}); give numbers of one shape") from None
-    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        raise InputError(
+            f"{name}: is no array ({about}); give numbers of one shape"
+        ) from None
+    if (
+        array.ndim == 3
+        and array.shape[-1] not in (1, 3, 4)
+        and array.shape[0] in (1, 3, 4)
+    ):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+    if array.ndim not in (2, 3) or (
+        array.ndim == 3 and array.shape[-1] not in (3, 4)
+    ):
         raise InputError(
             f"{name}: has shape {np.shape(array)}; give (height, width) or (height, width, 3)"
         )
-    if array.dtype not in (bool, np.uint8, np.uint16) and array.dtype.kind != "f":
-        raise InputError(f"{name}: holds {array.dtype}; give uint8, or floats in [0, 1]")
+    if (
+        array.dtype not in (bool, np.uint8, np.uint16)
+        and array.dtype.kind != "f"
+    ):
+        raise InputError(
+            f"{name}: holds {array.dtype}; give uint8, or floats in [0, 1]"
+        )
     if array.size == 0:
         raise InputError(f"{name}: has no pixels; give an image")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
@@ -258,7 +308,9 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if not (array.min() >= 0 and array.max() <= 1):
-        raise InputError(f"{name}: holds floats outside [0, 1]; give uint8 or rescale it")
+        raise InputError(
+            f"{name}: holds floats outside [0, 1]; give uint8 or rescale it"
+        )
     return np.rint(array * 255)
 
 
@@ -294,13 +346,17 @@ def decoding_pool(
     context = get_context("spawn")
     memory = context.RawArray("B", batches * size * 3 * IMAGE_SIZE**2)
     pixels = _as_images(memory, size)
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(memory, size))
+    pool = ProcessPoolExecutor(
+        workers, context, initializer=_begin, initargs=(memory, size)
+    )
     places = itertools.cycle(range(batches))
 
     def submit(paths: list[str | Path]) -> Answer:
         place = next(places)
         with _hidden_main():
-            return Answer(pool.submit(_decode_into, place, paths), pixels[place])
+            return Answer(
+                pool.submit(_decode_into, place, paths), pixels[place]
+            )
 
     try:
         yield submit
@@ -317,15 +373,22 @@ class Answer(NamedTuple):
     def result(self) -> list[np.ndarray | InputError]:
         """Wait for it; as from `try_images`."""
         answers = zip(self.errors.result(), self.pixels, strict=False)
-        return [pixels.copy() if error is None else error for error, pixels in answers]
+        return [
+            pixels.copy() if error is None else error
+            for error, pixels in answers
+        ]
 
 
 def _as_images(memory, size: int) -> np.ndarray:
     pixels = np.frombuffer(memory, np.uint8)
-    return pixels.reshape(-1, size, 3, IMAGE_SIZE, IMAGE_SIZE)  # (batches, size, 3, 256, 256)
+    return pixels.reshape(
+        -1, size, 3, IMAGE_SIZE, IMAGE_SIZE
+    )  # (batches, size, 3, 256, 256)
 
 
-def _decode_into(place: int, paths: list[str | Path]) -> list[InputError | None]:
+def _decode_into(
+    place: int, paths: list[str | Path]
+) -> list[InputError | None]:
     """In a child: put the pixels into their place, and send back the errors alone."""
     errors = []
     for answer, pixels in zip(try_images(paths), _pixels[place], strict=False):

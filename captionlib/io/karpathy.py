@@ -54,9 +54,13 @@ def read_karpathy(
     dataset, entries = _entries(json_path)
     wanted = _wanted(splits)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; name the one that holds the images")
+        raise InputError(
+            f"{root}: no such folder; name the one that holds the images"
+        )
     if next(root.iterdir(), None) is None:
-        raise InputError(f"{root}: is empty; name the folder that holds the images")
+        raise InputError(
+            f"{root}: is empty; name the folder that holds the images"
+        )
 
     reader = _Reader(json_path, root, dataset)
     records, problems, looked_for = [], [], 0
@@ -74,11 +78,15 @@ def read_karpathy(
             f"{reader.first_missing}; name the folder that its file names start from"
         )
     if problems and skipped is None:
-        more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+        more = (
+            f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+        )
         raise BadItem(problems[0] + more)
     if not records:
         names = ", ".join(sorted(wanted)).lower()
-        raise InputError(f"{json_path}: lists no usable image for {names}; check the file")
+        raise InputError(
+            f"{json_path}: lists no usable image for {names}; check the file"
+        )
     if skipped is not None:
         skipped.extend(problems)
     return records
@@ -103,7 +111,9 @@ def _wanted(splits) -> set[str]:
     wanted = set()
     for name in [splits] if isinstance(splits, str) else splits:
         if str(name).lower() not in SPLITS:
-            raise InputError(f"split {name!r}: there is none; give train, val or test")
+            raise InputError(
+                f"split {name!r}: there is none; give train, val or test"
+            )
         wanted.add(SPLITS[str(name).lower()])
     return wanted
 
@@ -112,13 +122,17 @@ def _entries(path: Path) -> tuple[str, list]:
     data = read_json(path, object_hook=_Tokens())
     if not isinstance(data, dict):
         kind = type(data).__name__
-        raise InputError(f"{path}: is not Karpathy's format (it holds a {kind}); {CURE}")
+        raise InputError(
+            f"{path}: is not Karpathy's format (it holds a {kind}); {CURE}"
+        )
     for key, kind in (("dataset", str), ("images", list)):
         if not isinstance(data.get(key), kind):
             wrong = f'is not Karpathy\'s format (no "{key}" {kind.__name__})'
             raise InputError(f"{path}: {wrong}; {CURE}")
     if not re.fullmatch(r"\w[\w.-]*", data["dataset"]):
-        raise InputError(f'{path}: "dataset" becomes part of file names; use letters and digits')
+        raise InputError(
+            f'{path}: "dataset" becomes part of file names; use letters and digits'
+        )
     if not data["images"]:
         raise InputError(f'{path}: "images" is empty; {CURE}')
     return data["dataset"], data["images"]
@@ -135,7 +149,9 @@ class _Tokens:
         if not isinstance(tokens, list):
             return value
         try:
-            return tuple(self.known.get(token) or self._check(token) for token in tokens)
+            return tuple(
+                self.known.get(token) or self._check(token) for token in tokens
+            )
         except (TypeError, ValueError):
             return value  # whoever reads the sentence will complain, with its place
 
@@ -157,8 +173,14 @@ class _Reader:
 
     def split(self, number: int, entry) -> str:
         if not isinstance(entry, dict):
-            raise InputError(f"{self.json_path}: image {number} is not an object; {CURE}")
-        for key, kind in (("filename", str), ("split", str), ("sentences", list)):
+            raise InputError(
+                f"{self.json_path}: image {number} is not an object; {CURE}"
+            )
+        for key, kind in (
+            ("filename", str),
+            ("split", str),
+            ("sentences", list),
+        ):
             if not isinstance(entry.get(key), kind):
                 raise InputError(
                     f'{self.json_path}: image {number} has no "{key}" {kind.__name__}; {CURE}'
@@ -170,10 +192,14 @@ class _Reader:
             )
         return SPLITS[entry["split"]]
 
-    def record(self, number: int, entry: dict, split: str, problems: list[str]) -> Record:
+    def record(
+        self, number: int, entry: dict, split: str, problems: list[str]
+    ) -> Record:
         filename = self.filename(entry)
         if filename in self.seen:
-            raise InputError(f"{self._place(entry)} is listed twice; list each image once")
+            raise InputError(
+                f"{self._place(entry)} is listed twice; list each image once"
+            )
         self.seen.add(filename)
         path = self.root / filename
         if not path.is_file():
@@ -183,26 +209,41 @@ class _Reader:
             raise InputError(
                 f"{path}: no such image, though {self.json_path} lists it; fetch it or leave it out"
             )
-        if not os.path.realpath(path).startswith(os.path.join(self.real_root, "")):
+        if not os.path.realpath(path).startswith(
+            os.path.join(self.real_root, "")
+        ):
             raise InputError(
                 f"{path}: leads out of the image folder through a link; put the image itself there"
             )
-        return Record(self.dataset, split, filename, path, self._captions(entry, problems))
+        return Record(
+            self.dataset, split, filename, path, self._captions(entry, problems)
+        )
 
     def filename(self, entry: dict) -> str:
         folder = entry.get("filepath", "")
         if not isinstance(folder, str) or not entry["filename"]:
-            raise InputError(f'{self._place(entry)}: "filepath" or "filename" is wrong; {CURE}')
+            raise InputError(
+                f'{self._place(entry)}: "filepath" or "filename" is wrong; {CURE}'
+            )
         name = f"{folder}/{entry['filename']}" if folder else entry["filename"]
-        absolute = any(Path(p).is_absolute() or Path(p).drive for p in (name, entry["filename"]))
+        absolute = any(
+            Path(p).is_absolute() or Path(p).drive
+            for p in (name, entry["filename"])
+        )
         if absolute or ".." in re.split(r"[/\\]", name) or "\0" in name:
             raise InputError(
                 f"{self._place(entry)} lies outside the image folder; name it from that folder down"
             )
         return Path(name).as_posix()
 
-    def _captions(self, entry: dict, problems: list[str]) -> list[tuple[str, ...]]:
-        bad = [n for n, s in enumerate(entry["sentences"]) if not (isinstance(s, tuple) and s)]
+    def _captions(
+        self, entry: dict, problems: list[str]
+    ) -> list[tuple[str, ...]]:
+        bad = [
+            n
+            for n, s in enumerate(entry["sentences"])
+            if not (isinstance(s, tuple) and s)
+        ]
         errors = [
             f"{self._place(entry)}: caption {n} has no tokens; give it words or leave it out"
             for n in bad

@@ -45,11 +45,23 @@ def meteor_command() -> list[str]:
             "METEOR comes with pycocoevalcap, which is not installed; "
             "pip install pycocoevalcap, or leave METEOR out"
         )
-    return ["java", "-Xmx2G", "-jar", str(found), "-", "-", "-stdio", "-l", "en", "-norm"]
+    return [
+        "java",
+        "-Xmx2G",
+        "-jar",
+        str(found),
+        "-",
+        "-",
+        "-stdio",
+        "-l",
+        "en",
+        "-norm",
+    ]
 
 
 def meteor_statistics(
-    references: Sequence[Sequence[Sequence[str]]], hypotheses: Sequence[Sequence[str]]
+    references: Sequence[Sequence[Sequence[str]]],
+    hypotheses: Sequence[Sequence[str]],
 ) -> np.ndarray:
     """What the program counts of each image; the counts add up over a corpus.
 
@@ -72,27 +84,50 @@ def meteor_statistics(
     """
     command = meteor_command()
     lines = []
-    for image, (captions, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-        for word in (word for caption in (*captions, hypothesis) for word in caption):
+    for image, (captions, hypothesis) in enumerate(
+        zip(references, hypotheses, strict=True)
+    ):
+        for word in (
+            word for caption in (*captions, hypothesis) for word in caption
+        ):
             if word.split() != [word] or "|||" in word:
-                raise InputError(f"image {image}: METEOR can't read {word!r} as one word")
+                raise InputError(
+                    f"image {image}: METEOR can't read {word!r} as one word"
+                )
         lines.append(
-            " ||| ".join(["SCORE", *(" ".join(words) for words in (*captions, hypothesis))])
+            " ||| ".join(
+                [
+                    "SCORE",
+                    *(" ".join(words) for words in (*captions, hypothesis)),
+                ]
+            )
         )
     done = subprocess.run(
         command,
         input="".join(line + "\n" for line in lines).encode(),
         capture_output=True,
-        cwd=Path(command[command.index("-jar") + 1]).parent,  # its dictionaries lie beside it
+        cwd=Path(
+            command[command.index("-jar") + 1]
+        ).parent,  # its dictionaries lie beside it
     )
     try:
-        rows = [[float(n) for n in line.split()] for line in done.stdout.decode().splitlines()]
+        rows = [
+            [float(n) for n in line.split()]
+            for line in done.stdout.decode().splitlines()
+        ]
     except ValueError:
         rows = []
     if len(rows) != len(lines) or any(len(row) != COLUMNS for row in rows):
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        said = (
+            (done.stderr or done.stdout)
+            .decode(errors="replace")
+            .strip()
+            .splitlines()
+        )
         about = f" ({said[0].strip()})" if said else ""
-        raise InputError(f"METEOR gave no scores{about}; check that java -version works")
+        raise InputError(
+            f"METEOR gave no scores{about}; check that java -version works"
+        )
     statistics = np.array(rows)
     words = (statistics[:, 21:23] == statistics[:, 0:2]).all(axis=1)
     statistics[words & (statistics[:, 20] == 1), 20] = (
@@ -116,8 +151,13 @@ def meteor_of(sums: np.ndarray) -> np.ndarray:
     Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
     """
     sums = np.asarray(sums, dtype=float)
-    lengths, functions = sums[..., 0:2], sums[..., 2:4]  # of hypotheses, of references
-    matched = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)  # kind, content or not, which side
+    lengths, functions = (
+        sums[..., 0:2],
+        sums[..., 2:4],
+    )  # of hypotheses, of references
+    matched = sums[..., 4:20].reshape(
+        *sums.shape[:-1], 4, 2, 2
+    )  # kind, content or not, which side
     content = np.einsum("k,...ks->...s", MATCHES, matched[..., 0, :])
     function = np.einsum("k,...ks->...s", MATCHES, matched[..., 1, :])
     shares = _divide(
@@ -127,7 +167,9 @@ def meteor_of(sums: np.ndarray) -> np.ndarray:
     precision, recall = shares[..., 0], shares[..., 1]
     mean = _divide(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
     chunks, words = sums[..., 20], sums[..., 21:23]
-    return 100 * mean * (1 - GAMMA * _divide(chunks, words.mean(axis=-1)) ** BETA)
+    return (
+        100 * mean * (1 - GAMMA * _divide(chunks, words.mean(axis=-1)) ** BETA)
+    )
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:

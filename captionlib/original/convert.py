@@ -61,13 +61,27 @@ BACKBONES = {
 }
 
 # Layers without weights in which the original spells out what ours does by functions.
-WITHOUT_WEIGHTS = {"attention.relu": "ReLU", "attention.softmax": "Softmax", "sigmoid": "Sigmoid"}
+WITHOUT_WEIGHTS = {
+    "attention.relu": "ReLU",
+    "attention.softmax": "Softmax",
+    "sigmoid": "Sigmoid",
+}
 
 # Settings that change what a layer computes.
-SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "eps", "ceil_mode")
+SETTINGS = (
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "eps",
+    "ceil_mode",
+)
 
 
-def convert(old: str | Path, word_map: str | Path, to: str | Path) -> CaptionModel:
+def convert(
+    old: str | Path, word_map: str | Path, to: str | Path
+) -> CaptionModel:
     """Write a checkpoint of the original tutorial as a captioner's folder.
 
     Args:
@@ -98,7 +112,10 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
     vocabulary = Vocabulary.load(word_map)
     with opened(old, KINDS) as (checkpoint, numbers):
         try:
-            parts = [_modules(_member(checkpoint, name)) for name in ("encoder", "decoder")]
+            parts = [
+                _modules(_member(checkpoint, name))
+                for name in ("encoder", "decoder")
+            ]
             config = _config(*parts)
             words = _weight(parts[1], "embedding.weight").size[0]
             if words != len(vocabulary):
@@ -110,7 +127,9 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
             trunk_weights = _matched(_below(parts[0], "resnet"), trunk, numbers)
             decoder_weights = _matched(parts[1], decoder, numbers)
         except _Different as error:
-            raise InputError(f"{old}: is not the original tutorial's model: {error}") from None
+            raise InputError(
+                f"{old}: is not the original tutorial's model: {error}"
+            ) from None
         metrics = _metrics(checkpoint)
     encoder = Encoder(
         config.backbone,
@@ -118,12 +137,20 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
         image_size=config.image_size,
         pretrained=False,
     )
-    model = CaptionModel(config, vocabulary, encoder)  # which saves an encoder that it was given
-    nn.Sequential(*encoder.trunk.children()).load_state_dict(trunk_weights, strict=False)
+    model = CaptionModel(
+        config, vocabulary, encoder
+    )  # which saves an encoder that it was given
+    nn.Sequential(*encoder.trunk.children()).load_state_dict(
+        trunk_weights, strict=False
+    )
     model.decoder.load_state_dict(decoder_weights)
-    model.search = asdict(SearchConfig())  # as the original's: a beam of 5, sums as they are
+    model.search = asdict(
+        SearchConfig()
+    )  # as the original's: a beam of 5, sums as they are
     mean, std = vision.normalisation(encoder.trunk)
-    model.metrics = {"converted": metrics | {"mean": list(mean), "std": list(std)}}
+    model.metrics = {
+        "converted": metrics | {"mean": list(mean), "std": list(std)}
+    }
     return model.eval()
 
 
@@ -132,7 +159,9 @@ class _Different(Exception):
 
 
 def _member(checkpoint, name: str) -> Object:
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(name), Object):
+    if not isinstance(checkpoint, dict) or not isinstance(
+        checkpoint.get(name), Object
+    ):
         raise _Different(f"there is no pickled {name} in it")
     return checkpoint[name]
 
@@ -142,7 +171,9 @@ def _modules(root: Object) -> dict[str, Object]:
     found, seen, waiting = {}, set(), [("", root)]
     while waiting:
         name, part = waiting.pop()
-        if id(part) in seen or len(name) > 100:  # would a module hold itself, this would not end
+        if (
+            id(part) in seen or len(name) > 100
+        ):  # would a module hold itself, this would not end
             raise _Different(f"{name[:100]} is inside itself, or twice in it")
         seen.add(id(part))
         found[name] = part
@@ -154,31 +185,46 @@ def _modules(root: Object) -> dict[str, Object]:
 
 def _below(parts: dict[str, Object], name: str) -> dict[str, Object]:
     inside = [part for part in parts if part.startswith(f"{name}.")]
-    return {"": parts[name]} | {part.removeprefix(f"{name}."): parts[part] for part in inside}
+    return {"": parts[name]} | {
+        part.removeprefix(f"{name}."): parts[part] for part in inside
+    }
 
 
 def _weight(parts: dict[str, Object], name: str) -> Weight:
     part, _, own = name.rpartition(".")
-    if part not in parts or not isinstance(parts[part].state["_parameters"].get(own), Weight):
+    if part not in parts or not isinstance(
+        parts[part].state["_parameters"].get(own), Weight
+    ):
         raise _Different(f"there is no {name} in it")
     return parts[part].state["_parameters"][own]
 
 
-def _config(encoder: dict[str, Object], decoder: dict[str, Object]) -> ModelConfig:
+def _config(
+    encoder: dict[str, Object], decoder: dict[str, Object]
+) -> ModelConfig:
     """The shape of a model, from its modules."""
     stages = [f"resnet.{i}" for i in (4, 5, 6, 7)]
     outside = {name.split(".")[0] for name in encoder} - {""}
-    if outside != {"resnet", "adaptive_pool"} or not {"resnet.4.0", *stages} <= encoder.keys():
+    if (
+        outside != {"resnet", "adaptive_pool"}
+        or not {"resnet.4.0", *stages} <= encoder.keys()
+    ):
         raise _Different("its encoder is no ResNet with a pooling layer")
     kind = encoder["resnet.4.0"].kind.split()[1]
     blocks = [len(encoder[stage].state["_modules"]) for stage in stages]
     backbone = BACKBONES.get((kind, *blocks))
     if backbone is None:
         known = ", ".join(BACKBONES.values())
-        raise _Different(f"its encoder has {blocks} blocks of {kind}, as none of {known}")
+        raise _Different(
+            f"its encoder has {blocks} blocks of {kind}, as none of {known}"
+        )
     size = encoder["adaptive_pool"].state["output_size"]
     height, width = size if isinstance(size, tuple) else (size, size)
-    if type(height) is not int or height != width or not 1 <= height <= IMAGE_SIZE:
+    if (
+        type(height) is not int
+        or height != width
+        or not 1 <= height <= IMAGE_SIZE
+    ):
         raise _Different("its grid is no square")
     return ModelConfig(
         backbone=backbone,
@@ -194,7 +240,9 @@ def _config(encoder: dict[str, Object], decoder: dict[str, Object]) -> ModelConf
 def _expected(config: ModelConfig, words: int) -> tuple[nn.Module, nn.Module]:
     """Our trunk and decoder of this shape, for comparison: without memory for the weights."""
     with torch.device("meta"):
-        named = without_head(vision.classifier(config.backbone, pretrained=False))
+        named = without_head(
+            vision.classifier(config.backbone, pretrained=False)
+        )
         trunk = nn.Sequential(*named.children())  # numbered, as in the original
         dim = trunk(torch.zeros(1, 3, 64, 64)).shape[1]
         sizes = (config.attention_dim, config.embed_dim, config.decoder_dim)
@@ -202,7 +250,9 @@ def _expected(config: ModelConfig, words: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _matched(
-    parts: dict[str, Object], ours: nn.Module, numbers: Callable[[Weight], Tensor]
+    parts: dict[str, Object],
+    ours: nn.Module,
+    numbers: Callable[[Weight], Tensor],
 ) -> dict[str, Tensor]:
     """The weights of `parts`, for `ours`: module by module, both must be the same."""
     weights = {}
@@ -212,18 +262,31 @@ def _matched(
             raise _Different(f"{name or 'one part'} is no {kind}")
         state = parts[name].state
         for setting in SETTINGS:
-            if getattr(module, setting, None) != state.get(setting, getattr(module, setting, None)):
+            if getattr(module, setting, None) != state.get(
+                setting, getattr(module, setting, None)
+            ):
                 raise _Different(f"{name} has another {setting}")
         expected = dict(module.named_parameters(recurse=False))
         expected |= dict(module.named_buffers(recurse=False))
-        found = {n: w for n, w in (state["_parameters"] | state["_buffers"]).items() if w}
-        late = {"num_batches_tracked"}  # which PyTorch 0.4.0 did not have, and nothing here reads
+        found = {
+            n: w
+            for n, w in (state["_parameters"] | state["_buffers"]).items()
+            if w
+        }
+        late = {
+            "num_batches_tracked"
+        }  # which PyTorch 0.4.0 did not have, and nothing here reads
         if found.keys() - late != expected.keys() - late:
             raise _Different(f"{name} has other weights")
         for own, weight in found.items():
             tensor = numbers(weight)
-            if (tensor.shape, tensor.dtype) != (expected[own].shape, expected[own].dtype):
-                raise _Different(f"{name}.{own} has another shape, {tuple(tensor.shape)}")
+            if (tensor.shape, tensor.dtype) != (
+                expected[own].shape,
+                expected[own].dtype,
+            ):
+                raise _Different(
+                    f"{name}.{own} has another shape, {tuple(tensor.shape)}"
+                )
             if not tensor.isfinite().all():
                 raise _Different(f"{name}.{own} holds what is no number")
             weights[f"{name}.{own}"] = tensor

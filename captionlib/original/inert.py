@@ -61,12 +61,25 @@ class Weight:
 
     def __post_init__(self):
         numbers = (self.offset, *self.size, *self.stride)
-        whole = all(type(n) is int and 0 <= n <= self.storage.numel for n in numbers)
-        if not whole or len(self.size) != len(self.stride) or len(self.size) > 8:
+        whole = all(
+            type(n) is int and 0 <= n <= self.storage.numel for n in numbers
+        )
+        if (
+            not whole
+            or len(self.size) != len(self.stride)
+            or len(self.size) > 8
+        ):
             raise ValueError("a tensor's shape is wrong")
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        if math.prod(self.size) > self.storage.numel or last >= self.storage.numel:
-            raise ValueError("a tensor is larger than its storage")  # repeated numbers, too
+        last = self.offset + sum(
+            (n - 1) * s for n, s in zip(self.size, self.stride, strict=True)
+        )
+        if (
+            math.prod(self.size) > self.storage.numel
+            or last >= self.storage.numel
+        ):
+            raise ValueError(
+                "a tensor is larger than its storage"
+            )  # repeated numbers, too
 
 
 @contextmanager
@@ -91,18 +104,25 @@ def opened(
     if not path.is_file():
         raise InputError(f"{path}: is no file; name a checkpoint")
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             if data[:4] == b"PK\x03\x04":
                 with zipfile.ZipFile(file) as archive:
                     yield _from_archive(archive, len(data), kinds)
             else:
                 yield _from_stream(data, kinds)
     except _Refused as error:
-        raise InputError(f"{path}: {error}, so it is not read; is it the right file?") from None
+        raise InputError(
+            f"{path}: {error}, so it is not read; is it the right file?"
+        ) from None
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}); check it") from None
+        raise InputError(
+            f"{path}: can't be read ({error.strerror or error}); check it"
+        ) from None
     except Exception as error:  # a damaged file can go wrong in any way at all
         about = str(error).split("\n")[0][:80] or type(error).__name__
         raise InputError(
@@ -117,13 +137,17 @@ class _Refused(Exception):
 # -------------------------------------------------------------------------------- the two formats
 
 
-def _from_archive(archive: zipfile.ZipFile, length: int, kinds: Collection[str]):
+def _from_archive(
+    archive: zipfile.ZipFile, length: int, kinds: Collection[str]
+):
     """From PyTorch 1.6 on: a zip archive with a pickle, and a file for each storage."""
 
     def member(name: str, size: int | None = None) -> bytes:
         info = archive.getinfo(f"{folder}/{name}")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > length:
-            raise ValueError(f"{name} is compressed")  # torch.save never does; a bomb would
+            raise ValueError(
+                f"{name} is compressed"
+            )  # torch.save never does; a bomb would
         if size is not None and info.file_size != size:
             raise ValueError(f"{name} is of another size")
         return archive.read(info)
@@ -132,10 +156,15 @@ def _from_archive(archive: zipfile.ZipFile, length: int, kinds: Collection[str])
     if len(names) != 1:
         raise ValueError("no data.pkl in it")
     folder = names[0].removesuffix("/data.pkl")
-    if f"{folder}/byteorder" in archive.namelist() and member("byteorder") != b"little":
+    if (
+        f"{folder}/byteorder" in archive.namelist()
+        and member("byteorder") != b"little"
+    ):
         raise ValueError("its numbers are big-endian")
     root = _Machine(kinds).run(io.BytesIO(member("data.pkl")))
-    return root, _reader(lambda storage: member(f"data/{storage.key}", storage.nbytes))
+    return root, _reader(
+        lambda storage: member(f"data/{storage.key}", storage.nbytes)
+    )
 
 
 def _from_stream(data: mmap.mmap, kinds: Collection[str]):
@@ -163,14 +192,20 @@ def _from_stream(data: mmap.mmap, kinds: Collection[str]):
     return root, _reader(read)
 
 
-def _reader(read: Callable[[Storage], bytes]) -> Callable[[Weight], torch.Tensor]:
+def _reader(
+    read: Callable[[Storage], bytes],
+) -> Callable[[Weight], torch.Tensor]:
     flat: dict[str, torch.Tensor] = {}  # several weights may share a storage
 
     def tensor(weight: Weight) -> torch.Tensor:
         storage = weight.storage
         if storage.key not in flat:
-            flat[storage.key] = torch.frombuffer(bytearray(read(storage)), dtype=storage.dtype)
-        return flat[storage.key].as_strided(weight.size, weight.stride, weight.offset)
+            flat[storage.key] = torch.frombuffer(
+                bytearray(read(storage)), dtype=storage.dtype
+            )
+        return flat[storage.key].as_strided(
+            weight.size, weight.stride, weight.offset
+        )
 
     return tensor
 
@@ -199,7 +234,9 @@ def _backend() -> None:  # each module of PyTorch 0.4 names its "backend"
     return None
 
 
-def _weight(storage: Storage, offset: int, size: tuple, stride: tuple, *_) -> Weight:
+def _weight(
+    storage: Storage, offset: int, size: tuple, stride: tuple, *_
+) -> Weight:
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
     return Weight(storage, offset, size, stride)
@@ -212,7 +249,10 @@ def _parameter(weight: Weight, *_) -> Weight:
 
 
 # What a name on the left stands for; the name's own function or class is never looked up.
-_DTYPES = {"torch FloatStorage": torch.float32, "torch LongStorage": torch.int64}
+_DTYPES = {
+    "torch FloatStorage": torch.float32,
+    "torch LongStorage": torch.int64,
+}
 _CALLS = {
     "collections OrderedDict": _ordered_dict,
     "collections defaultdict": _default_dict,
@@ -226,7 +266,12 @@ _CALLS = {
 _KINDS = {"__builtin__ dict": _Kind("dict")}  # what a defaultdict makes
 
 _VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE")
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_CONSTANTS = {
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_TUPLE": (),
+}
 
 
 class _Machine:
@@ -235,7 +280,12 @@ class _Machine:
     def __init__(self, kinds: Collection[str] | None = None):
         self.names: dict[str, object] = {}
         if kinds is not None:
-            self.names = _DTYPES | _CALLS | _KINDS | {kind: _Kind(kind) for kind in kinds}
+            self.names = (
+                _DTYPES
+                | _CALLS
+                | _KINDS
+                | {kind: _Kind(kind) for kind in kinds}
+            )
         self.storages: dict[str, Storage] = {}
 
     def run(self, file) -> object:
@@ -243,7 +293,9 @@ class _Machine:
         self.stack: list = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
-        for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (instruction, argument, _) in enumerate(
+            pickletools.genops(file)
+        ):
             if count > MOST:
                 raise ValueError("it is too long")
             self._do(instruction.name, argument)
@@ -273,7 +325,9 @@ class _Machine:
             for key, value in zip(items[::2], items[1::2], strict=True):
                 # Of a tuple in a tuple in a tuple ..., the hash alone could end the process.
                 if not isinstance(key, (str, Weight)):
-                    raise TypeError("a dictionary's key is neither a name nor a tensor")
+                    raise TypeError(
+                        "a dictionary's key is neither a name nor a tensor"
+                    )
                 self._top(dict)[key] = value
         elif name in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = stack[-1]
@@ -282,7 +336,9 @@ class _Machine:
         elif name == "GLOBAL":
             if argument not in self.names:
                 wanted = argument.replace(" ", ".")[:80]
-                raise _Refused(f"asks for {wanted}, which no checkpoint of the tutorial needs")
+                raise _Refused(
+                    f"asks for {wanted}, which no checkpoint of the tutorial needs"
+                )
             stack.append(self.names[argument])
         elif name == "BINPERSID":
             stack.append(self._stored(stack.pop()))
@@ -300,10 +356,14 @@ class _Machine:
             (state,) = self._take(1)
             if not isinstance(state, dict):
                 raise TypeError("an object's state is no dictionary")
-            if type(stack[-1]) is not dict:  # an OrderedDict may have attributes; they are dropped
+            if (
+                type(stack[-1]) is not dict
+            ):  # an OrderedDict may have attributes; they are dropped
                 self._top(Object).state = state
         elif name not in ("PROTO", "STOP"):
-            raise _Refused(f"uses the pickle instruction {name}, which no checkpoint needs")
+            raise _Refused(
+                f"uses the pickle instruction {name}, which no checkpoint needs"
+            )
 
     def _take(self, count: int) -> list:
         if len(self.stack) < count:
@@ -325,12 +385,20 @@ class _Machine:
 
     def _stored(self, about):
         """What a "persistent id" names: a storage; before PyTorch 1.6, also a module's class."""
-        if isinstance(about, tuple) and about[0] == "module" and isinstance(about[1], _Kind):
+        if (
+            isinstance(about, tuple)
+            and about[0] == "module"
+            and isinstance(about[1], _Kind)
+        ):
             return about[1]  # beside its source, which stays unread
         what, dtype, key, _location, numel, *view = about
         if what != "storage" or dtype not in _DTYPES.values() or any(view):
             raise TypeError("a storage of an unknown kind")
-        if type(key) is not str or type(numel) is not int or not 0 <= numel < 2**40:
+        if (
+            type(key) is not str
+            or type(numel) is not int
+            or not 0 <= numel < 2**40
+        ):
             raise ValueError("a storage of an impossible size")
         storage = Storage(key, dtype, numel)
         if self.storages.setdefault(key, storage) != storage:

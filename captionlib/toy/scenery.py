@@ -33,13 +33,19 @@ def paint_setting(setting: str, look: int) -> Image.Image:
     return image
 
 
-def _fade(image: Image.Image, top: int, bottom: int, start: str, end: str) -> None:
+def _fade(
+    image: Image.Image, top: int, bottom: int, start: str, end: str
+) -> None:
     """Paint rows `top` to `bottom` from one colour to the other."""
-    pairs = list(zip(ImageColor.getrgb(start), ImageColor.getrgb(end), strict=True))
+    pairs = list(
+        zip(ImageColor.getrgb(start), ImageColor.getrgb(end), strict=True)
+    )
     strip = Image.new("RGB", (1, bottom - top))
     for row in range(bottom - top):
         share = row / (bottom - top)
-        strip.putpixel((0, row), tuple(round(a + (b - a) * share) for a, b in pairs))
+        strip.putpixel(
+            (0, row), tuple(round(a + (b - a) * share) for a, b in pairs)
+        )
     image.paste(strip.resize((CANVAS, bottom - top)), (0, top))
 
 
@@ -48,11 +54,19 @@ def _wave(rng: Random) -> tuple[float, float]:
     return rng.uniform(0, 6.3), rng.uniform(4, 9)
 
 
-def _hills(draw: Brush, wave: tuple[float, float], level: float, swell: float, colour: str) -> None:
+def _hills(
+    draw: Brush,
+    wave: tuple[float, float],
+    level: float,
+    swell: float,
+    colour: str,
+) -> None:
     """Fill everything below a wavy line."""
     phase, bumps = wave
     steps = range(0, CANVAS + 1, 8)
-    ridge = [(x, level - swell * math.sin(phase + bumps * x / CANVAS)) for x in steps]
+    ridge = [
+        (x, level - swell * math.sin(phase + bumps * x / CANVAS)) for x in steps
+    ]
     draw.polygon([(0, CANVAS), *ridge, (CANVAS, CANVAS)], fill=colour)
 
 
@@ -63,7 +77,13 @@ def _disc(draw: Brush, x: float, y: float, radius: float, colour) -> None:
 def _glow(draw: Brush, x: float, y: float, radius: float, colour: str) -> None:
     """A sun, a moon or a firefly, and the light around it."""
     for step in range(14, 0, -1):
-        _disc(draw, x, y, radius * (1 + step / 9), (*ImageColor.getrgb(colour), 11))
+        _disc(
+            draw,
+            x,
+            y,
+            radius * (1 + step / 9),
+            (*ImageColor.getrgb(colour), 11),
+        )
     _disc(draw, x, y, radius, colour)
 
 
@@ -74,10 +94,24 @@ def _sky(image: Image.Image, draw: Brush, rng: Random) -> None:
     evening = "#93a2e2", "#ffd9c4", "#fff1eb"
     top, bottom, cloud = rng.choice((noon, morning, evening))
     _fade(image, 0, 360, top, bottom)
-    _glow(draw, rng.uniform(50, 460), rng.uniform(45, 110), rng.uniform(26, 36), "#ffdf70")
+    _glow(
+        draw,
+        rng.uniform(50, 460),
+        rng.uniform(45, 110),
+        rng.uniform(26, 36),
+        "#ffdf70",
+    )
     for _ in range(rng.randint(2, 4)):
-        x, y, puff = rng.uniform(0, 512), rng.uniform(45, 190), rng.uniform(16, 32)
-        for across, up, share in ((-1.1, 0.1, 0.5), (-0.4, 0.45, 0.75), (0.5, 0.3, 0.65)):
+        x, y, puff = (
+            rng.uniform(0, 512),
+            rng.uniform(45, 190),
+            rng.uniform(16, 32),
+        )
+        for across, up, share in (
+            (-1.1, 0.1, 0.5),
+            (-0.4, 0.45, 0.75),
+            (0.5, 0.3, 0.65),
+        ):
             _disc(draw, x + across * puff, y - up * puff, share * puff, cloud)
         base = x - 1.7 * puff, y - 0.2 * puff, x + 1.5 * puff, y + 0.5 * puff
         draw.rounded_rectangle(base, puff / 2, cloud)
@@ -105,40 +139,77 @@ def _beach(image: Image.Image, draw: Brush, rng: Random) -> None:
     _sky(image, draw, rng)
     _fade(image, 236, 372, "#3fa3d0", "#86e0d6")
     for _ in range(16):
-        x, y, length = rng.uniform(-20, 512), rng.uniform(246, 318), rng.uniform(20, 60)
+        x, y, length = (
+            rng.uniform(-20, 512),
+            rng.uniform(246, 318),
+            rng.uniform(20, 60),
+        )
         draw.line((x, y, x + length, y), "#b4ecec", 3)
     shore, wave = rng.uniform(338, 350), _wave(rng)
-    for drop, colour in ((-9, "#ffffff"), (0, "#d8b77c"), (9, "#f3dca6")):  # foam, wet sand, sand
+    for drop, colour in (
+        (-9, "#ffffff"),
+        (0, "#d8b77c"),
+        (9, "#f3dca6"),
+    ):  # foam, wet sand, sand
         _hills(draw, wave, shore + drop, 7, colour)
     _fade(image, 372, CANVAS, "#f3dca6", "#e4c27e")
     for _ in range(140):
-        _disc(draw, rng.uniform(0, 512), rng.uniform(372, 510), rng.uniform(1, 2), "#d3ae6c")
+        _disc(
+            draw,
+            rng.uniform(0, 512),
+            rng.uniform(372, 510),
+            rng.uniform(1, 2),
+            "#d3ae6c",
+        )
     for _ in range(5):
         x, y = rng.uniform(10, 500), rng.uniform(385, 500)
-        draw.pieslice((x - 9, y - 9, x + 9, y + 9), 200, 340, rng.choice(("#fff", "#f7b7a3")))
+        draw.pieslice(
+            (x - 9, y - 9, x + 9, y + 9),
+            200,
+            340,
+            rng.choice(("#fff", "#f7b7a3")),
+        )
 
 
-def _firs(draw: Brush, rng: Random, level: float, dark: str, light: str) -> None:
+def _firs(
+    draw: Brush, rng: Random, level: float, dark: str, light: str
+) -> None:
     """A far row of firs with light on their tops."""
     for _ in range(rng.randint(7, 11)):
-        x, y, tall = rng.uniform(0, 512), rng.uniform(level, level + 20), rng.uniform(34, 60)
+        x, y, tall = (
+            rng.uniform(0, 512),
+            rng.uniform(level, level + 20),
+            rng.uniform(34, 60),
+        )
         for step in range(3):
             foot, half = y - 0.26 * step * tall, tall * (0.32 - 0.06 * step)
             for share, colour in ((1, dark), (0.4, light)):
                 edge = foot - tall * 0.48 * (1 - share)
-                left, right, top = x - half * share, x + half * share, foot - tall * 0.48
+                left, right, top = (
+                    x - half * share,
+                    x + half * share,
+                    foot - tall * 0.48,
+                )
                 draw.polygon([(left, edge), (right, edge), (x, top)], colour)
 
 
 def _snow(image: Image.Image, draw: Brush, rng: Random) -> None:
-    _fade(image, 0, 320, rng.choice(("#a9cdeb", "#b9c4e6", "#c3d4de")), "#eff6fb")
+    _fade(
+        image, 0, 320, rng.choice(("#a9cdeb", "#b9c4e6", "#c3d4de")), "#eff6fb"
+    )
     _hills(draw, _wave(rng), 262, 30, "#d3e3f1")
     _firs(draw, rng, 286, "#5d8f86", "#ffffff")
     _hills(draw, _wave(rng), 308, 14, "#e6f0f8")
     _hills(draw, _wave(rng), 350, 14, "#f6fafd")
     _fade(image, 366, CANVAS, "#f6fafd", "#cfe0ef")
     for _ in range(70):
-        _disc(draw, rng.uniform(0, 512), rng.uniform(0, 512), rng.uniform(2, 4), "#ffffff")
+        _disc(
+            draw,
+            rng.uniform(0, 512),
+            rng.uniform(0, 512),
+            rng.uniform(2, 4),
+            "#ffffff",
+        )
 
 
 def _street(image: Image.Image, draw: Brush, rng: Random) -> None:
@@ -146,14 +217,21 @@ def _street(image: Image.Image, draw: Brush, rng: Random) -> None:
     x = -rng.uniform(0, 60)
     while x < CANVAS:
         width, roof = rng.uniform(80, 130), rng.uniform(110, 210)
-        wall = rng.choice(("#e9a27c", "#f0c987", "#d98b8b", "#9cbcc9", "#b9a7cf", "#a8c3a0"))
+        wall = rng.choice(
+            ("#e9a27c", "#f0c987", "#d98b8b", "#9cbcc9", "#b9a7cf", "#a8c3a0")
+        )
         draw.rectangle((x, roof, x + width, 350), wall)
         draw.rectangle((x - 3, roof - 8, x + width + 1, roof + 4), "#7d6a67")
         for row in range(int(roof) + 22, 310, 44):
             for column in range(3):
                 left = x + width * (0.12 + 0.28 * column)
                 pane = rng.choice(("#fdf0b0", "#dff1f8", "#dff1f8"))
-                draw.rectangle((left, row, left + width * 0.2, row + 26), pane, "#ffffff", 2)
+                draw.rectangle(
+                    (left, row, left + width * 0.2, row + 26),
+                    pane,
+                    "#ffffff",
+                    2,
+                )
         x += width + 4
     _fade(image, 340, 384, "#d6d2cb", "#c3beb6")  # the pavement
     draw.rectangle((0, 380, 512, 388), "#9d978e")
@@ -163,12 +241,29 @@ def _street(image: Image.Image, draw: Brush, rng: Random) -> None:
 
 
 def _desert(image: Image.Image, draw: Brush, rng: Random) -> None:
-    skies = ("#f9b572", "#fff0cf"), ("#7cc3e8", "#fdf0d0"), ("#e88f7a", "#ffe0b0")
+    skies = (
+        ("#f9b572", "#fff0cf"),
+        ("#7cc3e8", "#fdf0d0"),
+        ("#e88f7a", "#ffe0b0"),
+    )
     _fade(image, 0, 320, *rng.choice(skies))
-    _glow(draw, rng.uniform(50, 460), rng.uniform(50, 130), rng.uniform(32, 44), "#fff3b8")
+    _glow(
+        draw,
+        rng.uniform(50, 460),
+        rng.uniform(50, 130),
+        rng.uniform(32, 44),
+        "#fff3b8",
+    )
     for _ in range(rng.randint(1, 3)):
-        x, top, width = rng.uniform(0, 460), rng.uniform(200, 250), rng.uniform(50, 110)
-        draw.polygon([(x, top), (x + width, top), (x + width + 26, 320), (x - 26, 320)], "#c9805a")
+        x, top, width = (
+            rng.uniform(0, 460),
+            rng.uniform(200, 250),
+            rng.uniform(50, 110),
+        )
+        draw.polygon(
+            [(x, top), (x + width, top), (x + width + 26, 320), (x - 26, 320)],
+            "#c9805a",
+        )
         draw.line((x - 8, top + 24, x + width + 8, top + 24), "#dd9a70", 7)
     _hills(draw, _wave(rng), 292, 22, "#efc586")
     wave = _wave(rng)
@@ -176,19 +271,45 @@ def _desert(image: Image.Image, draw: Brush, rng: Random) -> None:
     _hills(draw, wave, 331, 16, "#e9b96f")
     _fade(image, 350, CANVAS, "#e9b96f", "#d79f55")
     for _ in range(12):
-        x, y, length = rng.uniform(-20, 512), rng.uniform(366, 505), rng.uniform(40, 90)
+        x, y, length = (
+            rng.uniform(-20, 512),
+            rng.uniform(366, 505),
+            rng.uniform(40, 90),
+        )
         draw.arc((x, y, x + length, y + 12), 190, 350, "#c98f48", 3)
 
 
 def _night(image: Image.Image, draw: Brush, rng: Random) -> None:
-    _fade(image, 0, 330, "#0f1a52", rng.choice(("#5a56a0", "#3a6f9c", "#7c5490")))
+    _fade(
+        image, 0, 330, "#0f1a52", rng.choice(("#5a56a0", "#3a6f9c", "#7c5490"))
+    )
     for _ in range(90):
         glint = rng.choice(("#ffffff", "#fff3c4", "#cfe0ff"))
-        _disc(draw, rng.uniform(0, 512), rng.uniform(0, 290), rng.uniform(1, 2.6), glint)
-    x, y, radius = rng.uniform(50, 460), rng.uniform(50, 105), rng.uniform(30, 40)
+        _disc(
+            draw,
+            rng.uniform(0, 512),
+            rng.uniform(0, 290),
+            rng.uniform(1, 2.6),
+            glint,
+        )
+    x, y, radius = (
+        rng.uniform(50, 460),
+        rng.uniform(50, 105),
+        rng.uniform(30, 40),
+    )
     _glow(draw, x, y, radius, "#fdf3cf")
-    for across, down, share in ((-0.35, -0.2, 0.2), (0.3, 0.25, 0.26), (0.1, -0.5, 0.13)):
-        _disc(draw, x + across * radius, y + down * radius, share * radius, "#eadfb4")
+    for across, down, share in (
+        (-0.35, -0.2, 0.2),
+        (0.3, 0.25, 0.26),
+        (0.1, -0.5, 0.13),
+    ):
+        _disc(
+            draw,
+            x + across * radius,
+            y + down * radius,
+            share * radius,
+            "#eadfb4",
+        )
     _hills(draw, _wave(rng), 276, 28, "#34437c")
     _firs(draw, rng, 296, "#22305f", "#465a97")
     _hills(draw, _wave(rng), 312, 14, "#2b4a72")
@@ -205,11 +326,18 @@ def _water(image: Image.Image, draw: Brush, rng: Random) -> None:
     for row in range(284, CANVAS, 20):
         shift, length = rng.uniform(-60, 0), 26 + (row - 284) / 8
         for x in range(int(shift), CANVAS, int(length * 2.2)):
-            draw.arc((x, row, x + length, row + length / 3), 20, 160, "#9adcf0", 3)
+            draw.arc(
+                (x, row, x + length, row + length / 3), 20, 160, "#9adcf0", 3
+            )
 
 
 def _room(image: Image.Image, draw: Brush, rng: Random) -> None:
-    walls = "#f5e1c8 #efd5b5", "#d5e6e0 #c6dcd4", "#e7dcee #dccee6", "#f7d9d2 #f1cac1"
+    walls = (
+        "#f5e1c8 #efd5b5",
+        "#d5e6e0 #c6dcd4",
+        "#e7dcee #dccee6",
+        "#f7d9d2 #f1cac1",
+    )
     wall, stripe = rng.choice(walls).split()
     draw.rectangle((0, 0, 512, 350), wall)
     for x in range(-int(rng.uniform(0, 48)), CANVAS, 48):
@@ -221,7 +349,9 @@ def _room(image: Image.Image, draw: Brush, rng: Random) -> None:
     _fade(image, 352, CANVAS, "#cf9a63", "#b57d48")
     for slope in range(-12, 13):
         draw.line((256 + slope * 46, 352, 256 + slope * 78, 512), "#a87040", 2)
-    draw.ellipse((60, 386, 452, 504), rng.choice(("#c75b5b", "#5b86c7", "#6aa57a")))
+    draw.ellipse(
+        (60, 386, 452, 504), rng.choice(("#c75b5b", "#5b86c7", "#6aa57a"))
+    )
     draw.ellipse((84, 396, 428, 494), None, "#fbf3e2", 5)
 
 

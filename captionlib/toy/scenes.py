@@ -13,7 +13,12 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 from tqdm.auto import tqdm
 
-from captionlib.io.files import ASSETS, atomic_file, require_free_space, write_json
+from captionlib.io.files import (
+    ASSETS,
+    atomic_file,
+    require_free_space,
+    write_json,
+)
 from captionlib.toy.scenery import CANVAS, SETTINGS, paint_setting
 
 __all__ = [
@@ -79,10 +84,21 @@ GROUPS = (
 )
 PLURALS = {  # only these come in twos and threes
     **{"sheep": "sheep", "butterfly": "butterflies"},
-    **{name: name + "s" for name in "dog cat rabbit horse cow duck penguin camel tree".split()},
-    **{name: name + "s" for name in "gift apple boat swan dolphin balloon kite".split()},
+    **{
+        name: name + "s"
+        for name in "dog cat rabbit horse cow duck penguin camel tree".split()
+    },
+    **{
+        name: name + "s"
+        for name in "gift apple boat swan dolphin balloon kite".split()
+    },
 }
-SYNONYMS = {"bicycle": "bike", "rabbit": "bunny", "airplane": "plane", "gift": "present"}
+SYNONYMS = {
+    "bicycle": "bike",
+    "rabbit": "bunny",
+    "airplane": "plane",
+    "gift": "present",
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,11 @@ class Kind:
     @property
     def words(self) -> list[str]:
         """Every caption word that can name it."""
-        names = [self.name, SYNONYMS.get(self.name, ""), PLURALS.get(self.name, "")]
+        names = [
+            self.name,
+            SYNONYMS.get(self.name, ""),
+            PLURALS.get(self.name, ""),
+        ]
         return list(dict.fromkeys(" ".join(names).split()))
 
 
@@ -123,7 +143,9 @@ def sprite(name: str, size: int = 128, flipped: bool = False) -> Image.Image:
     Returns:
         An RGBA image without margins. It is kept for the next call: paste it, don't change it.
     """
-    picture = Image.open(ASSETS / "sprites" / f"{name.replace(' ', '_')}.png").convert("RGBA")
+    picture = Image.open(
+        ASSETS / "sprites" / f"{name.replace(' ', '_')}.png"
+    ).convert("RGBA")
     picture = ImageOps.contain(picture, (size, size), Image.Resampling.LANCZOS)
     return ImageOps.mirror(picture) if flipped else picture
 
@@ -137,7 +159,9 @@ class Thing:
 
     name: str  # a key of `KINDS`
     size: str  # "small", "big", or "" where no caption speaks of it
-    box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 just outside
+    box: tuple[
+        int, int, int, int
+    ]  # x0, y0, x1, y1 in pixels; x1 and y1 just outside
     flipped: bool
 
 
@@ -147,12 +171,17 @@ class Scene:
 
     setting: str  # a key of `SETTINGS`
     look: int  # seed of the setting's hills, clouds and light
-    things: tuple[Thing, ...]  # on the ground from left to right, then in the air
+    things: tuple[
+        Thing, ...
+    ]  # on the ground from left to right, then in the air
 
     @property
     def groups(self) -> list[list[Thing]]:
         """Things that are spoken of together: a dog, two sheep, three kites."""
-        return [list(group) for _, group in groupby(self.things, lambda thing: thing.name)]
+        return [
+            list(group)
+            for _, group in groupby(self.things, lambda thing: thing.name)
+        ]
 
 
 def draw_scene(scene: Scene) -> Image.Image:
@@ -163,7 +192,9 @@ def draw_scene(scene: Scene) -> Image.Image:
         if not KINDS[thing.name].flies and not afloat:
             _draw_shadow(canvas, thing)
     image = canvas.reduce(CANVAS // SIZE)
-    for thing in sorted(scene.things, key=lambda thing: thing.box[3]):  # the nearest last
+    for thing in sorted(
+        scene.things, key=lambda thing: thing.box[3]
+    ):  # the nearest last
         x0, y0, x1, y1 = thing.box
         picture = sprite(thing.name, max(x1 - x0, y1 - y0), thing.flipped)
         if afloat and not KINDS[thing.name].flies:
@@ -176,7 +207,12 @@ def _draw_shadow(canvas: Image.Image, thing: Thing) -> None:
     draw = ImageDraw.Draw(canvas, "RGBA")
     x0, _, x1, base = (CANVAS // SIZE * edge for edge in thing.box)
     for inset in (0, 6):  # one ellipse inside another looks soft
-        box = x0 + inset, base - 14 + inset / 2, x1 - 1 - inset, base + 8 - inset / 2
+        box = (
+            x0 + inset,
+            base - 14 + inset / 2,
+            x1 - 1 - inset,
+            base + 8 - inset / 2,
+        )
         draw.ellipse(box, (20, 30, 50, 38))
 
 
@@ -186,7 +222,12 @@ def _sink(picture: Image.Image) -> Image.Image:
     deep = 0, round(0.84 * height), width, height
     fade = Image.linear_gradient("L").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     alpha = picture.getchannel("A")
-    alpha.paste(ImageChops.multiply(alpha.crop(deep), fade.resize((width, height - deep[1]))), deep)
+    alpha.paste(
+        ImageChops.multiply(
+            alpha.crop(deep), fade.resize((width, height - deep[1]))
+        ),
+        deep,
+    )
     picture = picture.copy()
     picture.putalpha(alpha)
     return picture
@@ -196,7 +237,15 @@ LENGTHS = {"small": 64, "": 90, "big": 122}  # pixels along the longer side
 CROWDED = 76  # the same where three things share the picture
 
 # How many there are of each kind, and how often: (1, 2) might be a tree and two dogs.
-COUNTS = {(1,): 28, (1, 1): 40, (1, 1, 1): 12, (2,): 8, (3,): 4, (1, 2): 4, (2, 1): 4}
+COUNTS = {
+    (1,): 28,
+    (1, 1): 40,
+    (1, 1, 1): 12,
+    (2,): 8,
+    (3,): 4,
+    (1, 2): 4,
+    (2, 1): 4,
+}
 
 
 def random_scene(rng: Random) -> Scene:
@@ -208,16 +257,24 @@ def random_scene(rng: Random) -> Scene:
     counts = rng.choices(list(COUNTS), list(COUNTS.values()))[0]
     crowded = sum(counts) == 3
     standing, flying = [], []
-    for kind, count in zip(_choose_kinds(setting, counts, rng), counts, strict=True):
-        sizes = ["small", ""] if kind.flies and len(counts) > 1 else list(LENGTHS)
+    for kind, count in zip(
+        _choose_kinds(setting, counts, rng), counts, strict=True
+    ):
+        sizes = (
+            ["small", ""] if kind.flies and len(counts) > 1 else list(LENGTHS)
+        )
         size = "" if crowded else rng.choice(sizes)
         frame = sprite(kind.name, CROWDED if crowded else LENGTHS[size]).size
-        (flying if kind.flies else standing).extend([(kind.name, size, *frame)] * count)
+        (flying if kind.flies else standing).extend(
+            [(kind.name, size, *frame)] * count
+        )
     ground = _stand(standing, rng, low=bool(flying))
     return Scene(setting, look, (*ground, *_fly(flying, ground, rng)))
 
 
-def _choose_kinds(setting: str, counts: tuple[int, ...], rng: Random) -> list[Kind]:
+def _choose_kinds(
+    setting: str, counts: tuple[int, ...], rng: Random
+) -> list[Kind]:
     """A different kind for each count; in three scenes of ten the last one flies."""
     chosen: list[Kind] = []
     last_flies = rng.random() < 0.3
@@ -229,10 +286,17 @@ def _choose_kinds(setting: str, counts: tuple[int, ...], rng: Random) -> list[Ki
             if setting in kind.settings
             and kind.flies == (last_flies and index == len(counts) - 1)
             and (count == 1 or kind.name in PLURALS)
-            and not taken & set(kind.words)  # no palm tree beside a tree: which one is "tree"?
+            and not taken
+            & set(
+                kind.words
+            )  # no palm tree beside a tree: which one is "tree"?
         ]
         # What is at home in few settings is likelier there, so all are seen about as often.
-        chosen.append(rng.choices(fitting, [1 / len(kind.settings) for kind in fitting])[0])
+        chosen.append(
+            rng.choices(fitting, [1 / len(kind.settings) for kind in fitting])[
+                0
+            ]
+        )
     return chosen
 
 
@@ -242,7 +306,14 @@ def _stand(wanted: list[tuple], rng: Random, *, low: bool) -> list[Thing]:
     lefts = _spread([width for _, _, width, _ in wanted], rng)
     for (name, size, width, height), x in zip(wanted, lefts, strict=True):
         base = rng.randint(236 if low or size == "big" else 206, 247)
-        things.append(Thing(name, size, (x, base - height, x + width, base), rng.random() < 0.5))
+        things.append(
+            Thing(
+                name,
+                size,
+                (x, base - height, x + width, base),
+                rng.random() < 0.5,
+            )
+        )
     return things
 
 
@@ -253,22 +324,36 @@ def _fly(wanted: list[tuple], ground: list[Thing], rng: Random) -> list[Thing]:
     lefts = _spread([width for _, _, width, _ in wanted], rng)
     for (name, size, width, height), x in zip(wanted, lefts, strict=True):
         if len(ground) == len(wanted) == 1:  # one above one: straight above
-            x = (ground[0].box[0] + ground[0].box[2] - width) // 2 + rng.randint(-24, 24)
+            x = (
+                ground[0].box[0] + ground[0].box[2] - width
+            ) // 2 + rng.randint(-24, 24)
             x = min(max(x, 3), SIZE - 3 - width)
         y = rng.randint(5, max(5, lowest - height - 2))
-        things.append(Thing(name, size, (x, y, x + width, y + height), rng.random() < 0.5))
+        things.append(
+            Thing(name, size, (x, y, x + width, y + height), rng.random() < 0.5)
+        )
     return things
 
 
-def _spread(widths: list[int], rng: Random, edge: int = 3, gap: int = 4) -> list[int]:
+def _spread(
+    widths: list[int], rng: Random, edge: int = 3, gap: int = 4
+) -> list[int]:
     """Left edges of a row of boxes that do not touch."""
     free = SIZE - 2 * edge - gap * (len(widths) - 1) - sum(widths)
     shifts = sorted(rng.randint(0, free) for _ in widths)
-    return [edge + shift + gap * i + sum(widths[:i]) for i, shift in enumerate(shifts)]
+    return [
+        edge + shift + gap * i + sum(widths[:i])
+        for i, shift in enumerate(shifts)
+    ]
 
 
 PLACES = {  # what is said first is said most
-    "meadow": ("on the grass", "in a meadow", "in a green field", "in the country"),
+    "meadow": (
+        "on the grass",
+        "in a meadow",
+        "in a green field",
+        "in the country",
+    ),
     "beach": ("on the beach", "on the sand", "by the sea", "at the seaside"),
     "snow": ("in the snow", "in winter", "on a snowy day", "in the cold"),
     "street": ("on the street", "in the city", "on the road", "in a town"),
@@ -278,13 +363,33 @@ PLACES = {  # what is said first is said most
     "room": ("in a room", "on the floor", "at home", "indoors"),
 }
 SKIES = {  # the same, where nothing stands on the ground
-    "meadow": ("over the grass", "over a meadow", "in the sky", "in the country"),
-    "beach": ("over the beach", "over the sand", "by the sea", "at the seaside"),
+    "meadow": (
+        "over the grass",
+        "over a meadow",
+        "in the sky",
+        "in the country",
+    ),
+    "beach": (
+        "over the beach",
+        "over the sand",
+        "by the sea",
+        "at the seaside",
+    ),
     "snow": ("over the snow", "in winter", "on a snowy day", "in the cold"),
     "street": ("over the street", "over the city", "in the sky", "over a town"),
-    "desert": ("over the desert", "over the sand", "over the dunes", "in the heat"),
+    "desert": (
+        "over the desert",
+        "over the sand",
+        "over the dunes",
+        "in the heat",
+    ),
     "night": ("at night", "under the stars", "in the night sky", "in the dark"),
-    "water": ("over the water", "at sea", "over the waves", "over the blue sea"),
+    "water": (
+        "over the water",
+        "at sea",
+        "over the waves",
+        "over the blue sea",
+    ),
     "room": ("in a room", "over the floor", "at home", "indoors"),
 }
 TEMPLATES = {
@@ -368,7 +473,9 @@ def sentence(scene: Scene, rng: Random) -> str:
 
 def _choose(options: tuple[str, ...], rng: Random) -> str:
     """One of them: the second half as often as the first, the third a third as often, ..."""
-    return rng.choices(options, [1 / rank for rank in range(1, len(options) + 1)])[0]
+    return rng.choices(
+        options, [1 / rank for rank in range(1, len(options) + 1)]
+    )[0]
 
 
 def _noun_phrase(group: list[Thing], rng: Random) -> str:
@@ -398,7 +505,9 @@ def describe(scene: Scene, rng: Random) -> list[str]:
 CAPTIONS = 5  # per image, as in Flickr8k
 
 
-def scene_with_captions(split: str, index: int, seed: int = 0) -> tuple[Scene, list[str]]:
+def scene_with_captions(
+    split: str, index: int, seed: int = 0
+) -> tuple[Scene, list[str]]:
     """Scene number `index` of a split, and five sentences about it, no two the same.
 
     They depend on the three arguments alone: not on the process, nor on how many are drawn.
@@ -448,7 +557,9 @@ def write_scenes(
     ]
     require_free_space(folder, 100_000 * len(positions))
     images, objects = [], {}
-    for imgid, (split, index) in enumerate(tqdm(positions, unit="scene", disable=not progress)):
+    for imgid, (split, index) in enumerate(
+        tqdm(positions, unit="scene", disable=not progress)
+    ):
         scene, sentences = scene_with_captions(split, index, seed)
         filename = f"{split}_{index:05d}.png"
         with atomic_file(folder / "images" / filename) as temporary:
@@ -461,15 +572,26 @@ def write_scenes(
                 "split": split,
                 "sentids": sentids,
                 "sentences": [
-                    {"tokens": tokenise(raw), "raw": raw, "imgid": imgid, "sentid": sentid}
+                    {
+                        "tokens": tokenise(raw),
+                        "raw": raw,
+                        "imgid": imgid,
+                        "sentid": sentid,
+                    }
                     for sentid, raw in zip(sentids, sentences, strict=True)
                 ],
             }
         )
         objects[filename] = [
-            {"name": thing.name, "box": list(thing.box), "words": KINDS[thing.name].words}
+            {
+                "name": thing.name,
+                "box": list(thing.box),
+                "words": KINDS[thing.name].words,
+            }
             for thing in scene.things
         ]
     write_json(folder / "objects_scenes.json", objects)
-    write_json(folder / "dataset_scenes.json", {"dataset": "scenes", "images": images})
+    write_json(
+        folder / "dataset_scenes.json", {"dataset": "scenes", "images": images}
+    )
     return folder / "dataset_scenes.json"

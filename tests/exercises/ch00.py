@@ -86,7 +86,9 @@ ALSO_RIGHT = {
         "    picture.paste(Image.fromarray(sticker), (0, 0), Image.fromarray(alpha))\n"
         "    return np.asarray(picture)",
     ],
-    "00.3": ["def generator(seed, split, index):\n    return Random(repr((seed, split, index)))"],
+    "00.3": [
+        "def generator(seed, split, index):\n    return Random(repr((seed, split, index)))"
+    ],
     "00.4": [
         "def distinct(draw, wanted, tries):\n    found = {}\n"
         "    while len(found) < wanted and tries > 0:\n        found[draw()] = True\n"

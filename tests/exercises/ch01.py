@@ -95,6 +95,8 @@ ALSO_RIGHT = {
         "    for c in range(3):\n        image[c] = (pixels[c] / 255 - mean[c]) / std[c]\n"
         "    return image"
     ],
-    "01.4": [{"list(range(j * n, (j + 1) * n))": "[j * n + k for k in range(n)]"}],
+    "01.4": [
+        {"list(range(j * n, (j + 1) * n))": "[j * n + k for k in range(n)]"}
+    ],
     "01.5": [{"numbers * 8 / 1e6": "236", "numbers * 2 / 1e6": "58.9"}],
 }

@@ -106,6 +106,8 @@ ALSO_RIGHT = {
         "    return sum(s > 0 and s % decay_after == 0 for s in stale)"
     ],
     "05.5": [
-        {"torch.rand(len(true_words)) < p": "torch.full((len(true_words),), p).bernoulli() > 0"}
+        {
+            "torch.rand(len(true_words)) < p": "torch.full((len(true_words),), p).bernoulli() > 0"
+        }
     ],
 }
