@@ -1,0 +1,37 @@
+"""The shape of a caption model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captionlib.config.settings import Settings, setting
+
+__all__ = ["ModelConfig"]
+
+
+@dataclass(frozen=True)
+class ModelConfig(Settings):
+    """The shape of a caption model. The defaults train on a laptop."""
+
+    backbone: str = setting(
+        "tf_efficientnet_lite0",
+        "encoder: resnet101, or a name that timm knows",
+    )
+    grid_size: int | None = setting(
+        None, "resize the encoder's grid to this many cells a side", at_least=1
+    )
+    image_size: int | None = setting(
+        None, "resize images to this many pixels a side first", at_least=32
+    )
+    feature_dim: int | None = setting(
+        None, "learn to shorten annotation vectors to this length", at_least=1
+    )
+    attention_dim: int = setting(512, "size of the attention layer", at_least=1)
+    embed_dim: int = setting(512, "size of a word's vector", at_least=1)
+    decoder_dim: int = setting(512, "size of the LSTM's state", at_least=1)
+    dropout: float = setting(
+        0.5, "on the state, before the vocabulary layer", at_least=0, below=1
+    )
+    feature_dropout: float = setting(
+        0.0, "on the annotation vectors", at_least=0, below=1
+    )
