@@ -18,7 +18,10 @@ from tools.notebooks import code_cells, tags
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = find_chapters(ROOT)
-MODULES = "scenes data encoder attention decoder training beam_search metrics captioner visualize".split()
+MODULES = (
+    "data encoder attention decoder training beam_search metrics captioner "
+    "visualize"
+).split()
 BY_HAND = {"files", "diagrams", "vision"}
 
 

@@ -21,7 +21,7 @@ def setting(
     """A dataclass field with its help text and the range that its value must lie in.
 
     Args:
-        default: the value where none is given. None also stands for "not set", which no range forbids.
+        default: the value where none is given; None means "not set" and is in every range.
         about: one line, printed by `--help`.
         at_least, above, at_most, below: bounds of a number.
         choices: the only values of a text.

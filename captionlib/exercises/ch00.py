@@ -149,7 +149,10 @@ def exercise_2(mirror) -> str:
         ],
         what="the caption",
     )
-    return "box and words. With the old words a mirrored picture would teach a model to mix up sides."
+    return (
+        "box and words. With the old words a mirrored picture would teach a model "
+        "to mix up sides."
+    )
 
 
 def exercise_3(generator) -> str:

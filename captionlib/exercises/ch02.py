@@ -238,7 +238,10 @@ def exercise_4(freeze) -> str:
             "nothing moved, but part of the network is in training mode, and normalises each batch "
             "by itself: its grids depend on which images share a batch"
         )
-    return "nothing asks for a gradient, nothing is measured anew. Call `train()` and half is undone."
+    return (
+        "nothing asks for a gradient, nothing is measured anew. Call `train()` "
+        "and half is undone."
+    )
 
 
 def exercise_5(P, D) -> str:
