@@ -27,9 +27,17 @@ from captionlib.book.diagrams import PALETTE, TINT, arrow, box, canvas
 from captionlib.metrics import bleu_statistics, ngram_counts
 
 HERE = Path(__file__).parent
-# What each colour of a picture is called, and what it is on a dark page.
-LIGHT = PALETTE | {f"{kind}-tint": colour for kind, colour in TINT.items()}
-LIGHT |= {"ground": "#ffffff", "ink": "#1a1a1a", "left-out": "#b02a2a"}
+# What each colour of a picture is called, and what it is on a light and on a
+# dark page.
+DRAWN = PALETTE | {f"{kind}-tint": colour for kind, colour in TINT.items()}
+DRAWN |= {"ground": "#ffffff", "ink": "#1a1a1a", "left-out": "#b02a2a"}
+LIGHT = DRAWN | {
+    "image": "#1f5fa8",
+    "word": "#c8730a",
+    "state": "#2f8f5b",
+    "attention": "#8a3f9e",
+    "plain": "#4a4a4a",
+}
 DARK = {
     "image": "#7db3ee",
     "word": "#f0a94b",
@@ -718,12 +726,14 @@ FIGURES = {
 
 def with_themes(svg: str) -> str:
     """A drawn picture whose colours are variables, which a dark page sets anew."""
-    for name, colour in LIGHT.items():
+    for name, colour in DRAWN.items():
         kinds = (
             "fill" if name == "ground" else "fill|stroke"
         )  # white lines stay: they lie on photos
         svg = re.sub(
-            rf"\b({kinds}): {colour}\b", rf"\1: var(--{name}, {colour})", svg
+            rf"\b({kinds}): {colour}\b",
+            rf"\1: var(--{name}, {LIGHT[name]})",
+            svg,
         )
     dark = "".join(f"--{name}:{colour};" for name, colour in DARK.items())
     style = (
@@ -745,7 +755,10 @@ def svg(name: str) -> str:
         figure.set_size_inches(0.8 * figure.get_size_inches())
         file = io.StringIO()
         figure.savefig(
-            file, format="svg", metadata={"Date": None, "Creator": None}
+            file,
+            format="svg",
+            facecolor="white",
+            metadata={"Date": None, "Creator": None},
         )
         plt.close(figure)
     return with_themes(file.getvalue())

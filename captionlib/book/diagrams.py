@@ -1,7 +1,7 @@
-"""The book's visual language: one colour for each kind of thing, and boxes and arrows to draw it.
+"""Boxes and arrows, in the book's colours: one for each kind of thing.
 
-Written by hand. Image things are blue, words orange, the decoder's state green, attention purple.
-Every box and arrow also says in words what it is, so that a picture can be read in grey.
+Written by hand. Every box and arrow also says in words what it is, so that a
+picture can be read in grey.
 """
 
 from __future__ import annotations
@@ -10,27 +10,14 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-__all__ = ["PALETTE", "TINT", "arrow", "box", "canvas"]
+from captionlib.book.style import PALETTE, TINT
 
-PALETTE = {
-    "image": "#1f5fa8",
-    "word": "#c8730a",
-    "state": "#2f8f5b",
-    "attention": "#8a3f9e",
-    "plain": "#4a4a4a",
-}
-TINT = {
-    "image": "#d7e6f6",
-    "word": "#fbe6c8",
-    "state": "#d8efe1",
-    "attention": "#ecdcf2",
-    "plain": "#efefef",
-}
+__all__ = ["PALETTE", "TINT", "arrow", "box", "canvas"]
 
 
 def canvas(width: float = 9, height: float = 3) -> Axes:
-    """A white drawing surface of `width` x `height` inches, one unit an inch, without axes."""
-    figure = plt.figure(figsize=(width, height), facecolor="white")
+    """A transparent surface of `width` x `height` inches, one unit an inch, without axes."""
+    figure = plt.figure(figsize=(width, height), facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     axes.axis("off")
