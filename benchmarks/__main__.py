@@ -13,6 +13,7 @@ from datetime import date
 import torch
 
 from benchmarks import (
+    cold_start,
     decoder,
     epoch,
     memory,
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> int:
         search,
         scoring,
         photo,
+        cold_start,
     ):
         rows += [row for row in benchmark.main() if not math.isnan(row.value)]
         print(flush=True)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from captionlib.data import CaptionDataset, ImageDataset
-from captionlib.io import backbones as vision
+from captionlib.io import backbones
 from captionlib.io.features import Features, fingerprint, new_features
 from captionlib.io.files import InputError
 
@@ -129,14 +129,14 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"image_size must be at least 32, or None, got {image_size}"
             )
-        model = vision.classifier(backbone, pretrained=pretrained)
-        mean, std = vision.normalisation(model)
+        model = backbones.classifier(backbone, pretrained=pretrained)
+        mean, std = backbones.normalisation(model)
         self.backbone, self.grid_size, self.image_size = (
             backbone,
             grid_size,
             image_size,
         )
-        self.packaged = pretrained and vision.is_packaged(backbone)
+        self.packaged = pretrained and backbones.is_packaged(backbone)
         self.register_buffer(
             "mean", torch.tensor(mean).view(3, 1, 1), persistent=False
         )

@@ -163,7 +163,7 @@ plt.show()
 import torch
 from PIL import Image
 
-from captionlib.io import backbones as vision
+from captionlib.io import backbones
 from captionlib.io.images import read_image
 from captionlib.toy.scenes import sprite
 
@@ -181,13 +181,13 @@ def on_white(name):
 
 
 drawings = torch.stack([on_white(name) for name in names])  # (6, 3, 256, 256)
-lite0 = vision.classifier("tf_efficientnet_lite0")
+lite0 = backbones.classifier("tf_efficientnet_lite0")
 with torch.no_grad():
     guesses = lite0((drawings / 255 - 0.5) / 0.5).softmax(dim=1)  # (6, 1000)
 guesses.shape
 
 # %% mystnb={"figure": {"caption": "What a network that has only seen photographs makes of six drawings.", "name": "fig-encoder-guesses"}, "image": {"alt": "Six drawings on white, each with the network's best guess and its probability below. The ball is called a soccer ball, the penguin a king penguin, the balloon a balloon, the umbrella an umbrella and the tent a mountain tent; the train is called a power drill."}} tags=["hide-input"]
-labels = vision.timm.data.ImageNetInfo()
+labels = backbones.timm.data.ImageNetInfo()
 figure, panels = plt.subplots(1, 6, figsize=(9.4, 1.9), facecolor="white")
 for panel, drawing, guess in zip(panels, drawings, guesses, strict=True):
     label = labels.index_to_description(int(guess.argmax())).split(",")[0]
@@ -224,7 +224,7 @@ assert found[:5] == [
 
 # %%
 with torch.device("meta"):
-    resnet = vision.classifier("resnet101", pretrained=False)
+    resnet = backbones.classifier("resnet101", pretrained=False)
     x = torch.zeros(1, 3, 256, 256)
 
 for name, child in resnet.named_children():
@@ -276,7 +276,7 @@ def without_head(model: nn.Module) -> nn.Module:
 
 # %%
 with torch.device("meta"):
-    trunk = without_head(vision.classifier("resnet101", pretrained=False))
+    trunk = without_head(backbones.classifier("resnet101", pretrained=False))
     grid = trunk(torch.zeros(1, 3, 256, 256))
 
 print(*(name for name, _ in trunk.named_children()))
@@ -345,7 +345,7 @@ plt.show()
 
 # %%
 for name, model in [("resnet101", resnet), ("tf_efficientnet_lite0", lite0)]:
-    mean, std = vision.normalisation(model)
+    mean, std = backbones.normalisation(model)
     print(f"{name:22s} mean {mean}  std {std}")
 
 # %% [markdown]
@@ -535,7 +535,7 @@ for name, model in [
 # `encoder.train()` each epoch, so its frozen encoder drifts. Watch.
 
 # %%
-drifting = vision.classifier("tf_efficientnet_lite0").requires_grad_(
+drifting = backbones.classifier("tf_efficientnet_lite0").requires_grad_(
     False
 )  # frozen, we think
 pixels = (images[:4] / 255 - 0.5) / 0.5
@@ -572,7 +572,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from captionlib.io import backbones as vision
+from captionlib.io import backbones
 
 
 class Encoder(nn.Module):
@@ -618,14 +618,14 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"image_size must be at least 32, or None, got {image_size}"
             )
-        model = vision.classifier(backbone, pretrained=pretrained)
-        mean, std = vision.normalisation(model)
+        model = backbones.classifier(backbone, pretrained=pretrained)
+        mean, std = backbones.normalisation(model)
         self.backbone, self.grid_size, self.image_size = (
             backbone,
             grid_size,
             image_size,
         )
-        self.packaged = pretrained and vision.is_packaged(backbone)
+        self.packaged = pretrained and backbones.is_packaged(backbone)
         self.register_buffer(
             "mean", torch.tensor(mean).view(3, 1, 1), persistent=False
         )
@@ -1455,13 +1455,13 @@ check("02.4", freeze)
 # ### 02.5 The paper's encoder
 #
 # The paper cut a VGG-19 before its last pooling layer. On the `meta` device, build
-# `vision.torchvision.models.vgg19().features` without its last layer and send an image of 224×224 through it.
+# `backbones.torchvision.models.vgg19().features` without its last layer and send an image of 224×224 through it.
 # How many annotation vectors are there, and how long is each?
 
 # %% tags=["exercise"]
 import torch
 
-from captionlib.io import backbones as vision
+from captionlib.io import backbones
 from captionlib.exercises import check
 
 with torch.device("meta"):
@@ -1491,7 +1491,7 @@ check("02.5", P, D)
 #
 # ```python
 # with torch.device("meta"):
-#     features = vision.torchvision.models.vgg19().features[:-1]
+#     features = backbones.torchvision.models.vgg19().features[:-1]
 #     _, D, height, width = features(image).shape
 # P = height * width
 # ```

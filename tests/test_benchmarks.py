@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import (
     Row,
+    cold_start,
     decoder,
     epoch,
     memory,
@@ -25,7 +26,7 @@ ROWS = [
 ]
 
 
-TIMED = (preparation, decoder, epoch, search, scoring, photo)
+TIMED = (preparation, decoder, epoch, search, scoring, photo, cold_start)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ MODULES = (
     "data encoder attention decoder training beam_search metrics captioner "
     "visualize"
 ).split()
-BY_HAND = {"files", "diagrams", "vision"}
+BY_HAND = {"files", "diagrams", "backbones"}
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)

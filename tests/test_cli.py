@@ -19,7 +19,7 @@ from PIL import Image
 
 from captionlib import cli
 from captionlib.cli import arguments
-from captionlib.io.files import read_json
+from captionlib.io.files import ASSETS, read_json
 
 COMMANDS = [
     "scenes",
@@ -556,6 +556,24 @@ def test_help_does_not_wait_for_torch():
         [sys.executable, "-c", code], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "toy"]])
+def test_captioning_imports_no_library_that_it_does_not_use(model):
+    """Together they take longer to import than torch: see benchmarks/cold_start.py."""
+    words = ["caption", *model, str(ASSETS / "photograph.jpg")]
+    code = (
+        "import sys; from captionlib import cli\n"
+        f"assert cli.main({words}) == 0\n"
+        "unused = {'timm', 'torchvision', 'torch._dynamo', 'sympy', 'pandas',"
+        " 'matplotlib', 'accelerate'}\n"
+        "assert not unused & set(sys.modules), unused & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.fixture

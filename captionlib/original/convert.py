@@ -19,7 +19,7 @@ from captionlib.beam_search import SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
 from captionlib.encoder import Encoder, without_head
-from captionlib.io import backbones as vision
+from captionlib.io import backbones
 from captionlib.io.files import InputError, atomic_group, require_free_space
 from captionlib.io.images import IMAGE_SIZE
 from captionlib.original.inert import Object, Weight, opened
@@ -147,7 +147,7 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
     model.search = asdict(
         SearchConfig()
     )  # as the original's: a beam of 5, sums as they are
-    mean, std = vision.normalisation(encoder.trunk)
+    mean, std = backbones.normalisation(encoder.trunk)
     model.metrics = {
         "converted": metrics | {"mean": list(mean), "std": list(std)}
     }
@@ -241,7 +241,7 @@ def _expected(config: ModelConfig, words: int) -> tuple[nn.Module, nn.Module]:
     """Our trunk and decoder of this shape, for comparison: without memory for the weights."""
     with torch.device("meta"):
         named = without_head(
-            vision.classifier(config.backbone, pretrained=False)
+            backbones.classifier(config.backbone, pretrained=False)
         )
         trunk = nn.Sequential(*named.children())  # numbered, as in the original
         dim = trunk(torch.zeros(1, 3, 64, 64)).shape[1]

