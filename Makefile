@@ -5,7 +5,7 @@ RUN = .venv/bin/python
 READY = .venv/ready
 JOBS ?= 2
 
-.PHONY: help book pdf zip test site-test lab-test colab-test canary kills lab export notebooks toy check \
+.PHONY: help book pdf zip test site-test lab-test colab-test canary mutants kills lab export notebooks toy check \
     bench
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lab-test   every chapter in JupyterLab, in headless Chromium"
 	@echo "make colab-test every chapter alone, set up from a repository's address"
 	@echo "make canary     plant errors, and see every check turn red"
+	@echo "make mutants    200 small changes to the chapters' modules, which tests must notice"
 	@echo "make lab        JupyterLab on the chapters"
 	@echo "make export     captionlib/ from the chapters"
 	@echo "make notebooks  execute the chapters and store their outputs"
@@ -62,6 +63,10 @@ colab-test: $(READY)
 
 canary: book
 	$(RUN) -m tools.canary --jobs $(JOBS)
+
+# SEED=... draws others; ONLY=metrics draws from one module.
+mutants: $(READY)
+	$(RUN) -m tools.mutants $(ONLY) --seed $(or $(SEED),0) --jobs $(JOBS)
 
 lab: $(READY)
 	.venv/bin/jupyter lab --notebook-dir=notebooks

@@ -1,8 +1,8 @@
 """Is everything in sync? `python -m tools.check` prints one line for each thing that is not.
 
 Modules against chapters, the two halves of every pair, stored outputs against their hashes, ruff,
-links, citations and terms, the tables of results, measured figures in the prose, the gallery, and
-what every picture must have. It reads only; nothing is executed, no network is used.
+links, citations and terms, the tables of results, figures printed from stored files, the gallery,
+and what every picture must have. It reads only; nothing is executed, no network is used.
 """
 
 from __future__ import annotations
@@ -266,10 +266,8 @@ def check_results(root: Path) -> Iterator[str]:
 
 
 def check_figures(root: Path) -> Iterator[str]:
-    """Every measured figure in the prose rests on an output, a stored result or a named source."""
-    problems, counts = measured.check(root)
-    yield from problems
-    print(measured.summary(counts))
+    """Every figure that a page prints from a stored file is there."""
+    yield from measured.problems(root)
 
 
 def check_gallery(root: Path) -> Iterator[str]:
