@@ -88,7 +88,7 @@ def test_a_chapter_opens_with_a_question_badge_and_set_up(notebook):
     assert title.source.startswith("# ") and "?" in title.source
     assert tags(badge) == ["badge"]
     assert "setup" in tags(setup) and setup.source.startswith(
-        "try:\n    import captionlib\n"
+        "from importlib.util import find_spec\n"
     )
 
 

@@ -51,8 +51,10 @@ def furniture(path: Path) -> list:
         f"({colab}/blob/{branch}/notebooks/{path.stem}.ipynb)"
     )
     setup = (
-        "try:\n    import captionlib\nexcept ImportError:\n"
-        f"    %pip install -q --no-deps git+{url} {LACKING_IN_COLAB}\n    import captionlib"
+        "from importlib.util import find_spec\n\n"
+        'if find_spec("captionlib") is None:\n'
+        f"    %pip install -q --no-deps git+{url} {LACKING_IN_COLAB}\n"
+        '    print("captionlib is installed")'
     )
     prompts = {
         "code_prompt_show": "Set-up, for Colab",

@@ -295,7 +295,6 @@ def _train_stage(args, processes) -> None:
     from captionlib.data import (
         CaptionDataset,
         find_base,
-        image_file,
         load_references,
     )
     from captionlib.decoder import CaptionModel, ModelConfig
