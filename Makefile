@@ -5,11 +5,12 @@ RUN = .venv/bin/python
 READY = .venv/ready
 JOBS ?= 2
 
-.PHONY: help book pdf zip test site-test lab-test colab-test canary mutants kills lab export notebooks toy check \
-    bench
+.PHONY: help book sphinx pdf zip test site-test lab-test colab-test canary mutants kills lab \
+    export notebooks toy check bench
 
 help:
 	@echo "make book       the book, in _build/html/index.html"
+	@echo "make sphinx     the same pages by plain Sphinx, in _build/sphinx/index.html"
 	@echo "make pdf        the book on paper, _build/captionlib.pdf, by headless Chromium"
 	@echo "make zip        the chapters' notebooks, _build/html/notebooks.zip"
 	@echo "make test       the tests and every chapter"
@@ -34,6 +35,9 @@ $(READY): pyproject.toml
 
 book: $(READY)
 	$(RUN) -m tools.book
+
+sphinx: $(READY)
+	$(RUN) -m tools.book --sphinx
 
 pdf: $(READY)
 	$(RUN) -m tools.pdf

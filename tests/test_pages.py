@@ -116,7 +116,7 @@ FACTS = {
         "restval",
         "CC BY 4.0",
     ],
-    "running.md": ["train2014", "val2014"],
+    "command_line.md": ["train2014", "val2014"],
     "results.md": [
         "23.25",
         "24.29",
@@ -308,7 +308,9 @@ def test_the_make_targets_of_the_pages_exist():
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert {"book", "test", "lab"} <= named <= targets
     printed = set(
-        re.findall(r"\| `make ([a-z-]+)` \|", (BOOK / "running.md").read_text())
+        re.findall(
+            r"\| `make ([a-z-]+)` \|", (ROOT / "CONTRIBUTING.md").read_text()
+        )
     )
     assert printed == targets - {"help"}
 
@@ -347,7 +349,7 @@ def test_the_python_of_the_readme_runs_as_printed(
 
 
 def test_the_example_of_ones_own_data_is_one_we_read(tmp_path):
-    (example,) = blocks(BOOK / "running.md", "json")
+    (example,) = blocks(BOOK / "command_line.md", "json")
     Image.new("RGB", (40, 30)).save(tmp_path / "cat.jpg")
     (tmp_path / "garden.json").write_text(example)
     (record,) = read_karpathy(tmp_path / "garden.json", tmp_path)

@@ -85,7 +85,7 @@ def test_a_packaged_recipe_is_a_valid_training(name):
     )
     for stage in recipe.stages:
         TrainConfig(**stage)
-    assert f"`{name}`" in (ROOT / "book" / "running.md").read_text(
+    assert f"`{name}`" in (ROOT / "book" / "command_line.md").read_text(
         encoding="utf-8"
     )
 

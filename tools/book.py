@@ -2,14 +2,19 @@
 
 Every warning is an error. After the build no page or style sheet may load anything remote. Beside
 the pages lie the chapters' notebooks in one file, notebooks.zip; `--zip` makes that alone.
+
+`--sphinx` builds the same pages into _build/sphinx without Jupyter Book's command, from the conf.py
+that it writes: insurance for the day when the book has to move to plain Sphinx.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +22,7 @@ from pathlib import Path
 from tools import find_chapters
 
 SITE = Path("_build/html")
+PLAIN = Path("_build/sphinx")
 REMOTE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 IN_STYLE = re.compile(
     r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import\s+['\"](?:https?:)?//[^'\"]+"
@@ -81,19 +87,49 @@ def zip_notebooks(target: Path) -> Path:
     return target
 
 
+def tool(name: str) -> Path:
+    """A command of the environment that runs this."""
+    return Path(sys.executable).with_name(name)
+
+
+def build_plain(target: Path) -> int:
+    """Build the pages with `sphinx-build`, every warning an error."""
+    shutil.rmtree(target, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="book-") as folder:
+        root = Path(folder).resolve()  # conf.py is written beside the sources
+        for name in ("book", "notebooks", "captionlib/assets"):
+            shutil.copytree(name, root / name)
+        for name in ("_config.yml", "_toc.yml"):
+            shutil.copy(name, root)
+        done = subprocess.run([tool("jupyter-book"), "config", "sphinx", root])
+        if done.returncode:
+            return done.returncode
+        # conf.py names the book's own extensions and leaves out where they lie.
+        paths = [Path.cwd(), root / "book" / "_ext"]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, paths))
+        }
+        options = ["-q", "-W", "-n", "--keep-going"]
+        command = [tool("sphinx-build"), *options, root, target.resolve()]
+        return subprocess.run(command, env=environment).returncode
+
+
 def main(arguments: list[str]) -> int:
+    if arguments == ["--sphinx"]:
+        status = build_plain(PLAIN)
+        problems = remote_assets(PLAIN) if not status else []
+        for problem in problems:
+            print(problem)
+        if not status and not problems:
+            print(f"The book is in {PLAIN / 'index.html'}")
+        return status or bool(problems)
     if arguments == ["--zip"]:
         print(f"The notebooks are in {zip_notebooks(SITE / 'notebooks.zip')}")
         return 0
     shutil.rmtree(
         "_build", ignore_errors=True
     )  # pages that left the book leave the site
-    command = [
-        Path(sys.executable).with_name("jupyter-book"),
-        "build",
-        ".",
-        "--quiet",
-    ]
+    command = [tool("jupyter-book"), "build", ".", "--quiet"]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"])
     if done.returncode:
         return done.returncode

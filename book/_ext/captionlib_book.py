@@ -5,20 +5,25 @@ stored file, as tools/measured.py describes, which checks all of them without bu
 
 {site-file}`words <notebooks.zip>` links to a file that lies beside the pages.
 
+The directive {command-options} prints the options of one captionlib command, from its parser.
+
 It also takes sphinx-thebe off the pages. Jupyter Book loads it for live cells, which this book does
 not have, and its script names a remote address twice, which is an error in every page's console.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from captionlib.cli.arguments import make_parser  # noqa: E402
 from tools.measured import stored  # noqa: E402
 
 
@@ -73,6 +78,70 @@ def site_file(name, rawtext, text, lineno, inliner, options=None, content=None):
     ], []
 
 
+def options_of(command: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The options of a command in groups: a title, and pairs of how it is written and its help.
+
+    Raises:
+        KeyError: there is no such command.
+    """
+    subparsers = next(
+        action
+        for action in make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    parser = subparsers.choices[command]
+    look = parser._get_formatter()
+    groups = []
+    for group in parser._action_groups:
+        rows = []
+        for action in group._group_actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            written = look._format_action_invocation(action)
+            about = look._expand_help(action) if action.help else ""
+            rows.append((written, about))
+        if rows:
+            groups.append((group.title or "", rows))
+    return groups
+
+
+class CommandOptions(SphinxDirective):
+    """A table for each group of a command's options."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # the parser is in other files
+        try:
+            groups = options_of(self.arguments[0])
+        except KeyError:
+            raise self.error(f"no command {self.arguments[0]}") from None
+        found = []
+        for title, rows in groups:
+            if title not in ("options", "positional arguments"):
+                words = title[0].upper() + title[1:]
+                found.append(nodes.paragraph("", "", nodes.strong("", words)))
+            found.append(self.table(rows))
+        return found
+
+    @staticmethod
+    def table(rows: list[tuple[str, str]]) -> nodes.table:
+        body = nodes.tbody()
+        for written, about in rows:
+            option = nodes.paragraph("", "", nodes.literal("", written))
+            meaning = nodes.paragraph("", about)
+            cells = nodes.entry("", option), nodes.entry("", meaning)
+            body += nodes.row("", *cells)
+        heads = [
+            nodes.entry("", nodes.paragraph("", words))
+            for words in ("option", "meaning")
+        ]
+        columns = [nodes.colspec(colwidth=width) for width in (40, 60)]
+        head = nodes.thead("", nodes.row("", *heads))
+        group = nodes.tgroup("", *columns, head, body, cols=2)
+        return nodes.table("", group, classes=["command-options"])
+
+
 def mark_short_code(app, doctree):
     """Give code in the prose a class if its words are short: book.css keeps these whole.
 
@@ -103,6 +172,7 @@ def setup(app):
     app.add_role("chapter-time", chapter_time)
     app.add_role("measured", measured)
     app.add_role("site-file", site_file)
+    app.add_directive("command-options", CommandOptions)
     return {
         "version": "1",
         "parallel_read_safe": True,
