@@ -3,7 +3,7 @@
 `Captioner` and `Caption` load on first use, so that `import captionlib` stays instant.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Caption", "Captioner", "__version__"]
 
 
