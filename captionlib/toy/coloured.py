@@ -1,0 +1,69 @@
+"""Scenes to ask about: three things, each painted in a colour of its own.
+
+Chapter 03 trains attention on them, with the question "what colour is the dog?".
+"""
+
+from random import Random
+from typing import NamedTuple
+
+from PIL import Image, ImageOps
+
+from captionlib.toy.scenery import CANVAS, paint_setting
+from captionlib.toy.scenes import SIZE, sprite
+
+__all__ = ["COLOURS", "NAMES", "ColouredScene", "coloured_scene"]
+
+NAMES = ("dog", "cat", "rabbit", "horse", "duck", "cow", "tree", "car")
+COLOURS = {
+    "red": "#d22c2c",
+    "yellow": "#f2c81e",
+    "green": "#2f9e44",
+    "blue": "#2b62d9",
+}
+SETTINGS = ("meadow", "beach", "snow", "street", "desert")
+LENGTH = 96  # pixels along a thing's longer side
+
+
+class ColouredScene(NamedTuple):
+    """A picture, and what it shows where."""
+
+    picture: Image.Image  # RGB, 256 x 256 pixels
+    names: list[int]  # three places in `NAMES`
+    colours: list[int]  # as many in `COLOURS`, all different
+    boxes: list[tuple[int, int, int, int]]  # x0, y0, x1, y1 in pixels
+
+
+def coloured_scene(
+    rng: Random, names: list[str] | None = None
+) -> ColouredScene:
+    """Make up a setting, and put three things in three of its quarters.
+
+    Args:
+        rng: makes all choices; the same state gives the same scene.
+        names: what to show, from `NAMES`; by default three different things.
+
+    Returns:
+        The scene. No two things overlap or share a colour.
+    """
+    picture = paint_setting(rng.choice(SETTINGS), rng.getrandbits(32))
+    picture = picture.reduce(CANVAS // SIZE)
+    names = names or rng.sample(NAMES, 3)
+    colours = rng.sample(list(COLOURS), 3)
+    boxes = []
+    for name, colour, quarter in zip(
+        names, colours, rng.sample(range(4), 3), strict=True
+    ):
+        thing = sprite(name, LENGTH, rng.random() < 0.5)
+        x = SIZE // 2 * (quarter % 2) + rng.randint(0, SIZE // 2 - thing.width)
+        y = SIZE // 2 * (quarter // 2)
+        y += rng.randint(0, SIZE // 2 - thing.height)
+        shades = ImageOps.autocontrast(thing.convert("L"))
+        painted = ImageOps.colorize(shades, "black", "white", COLOURS[colour])
+        picture.paste(painted, (x, y), mask=thing)
+        boxes.append((x, y, x + thing.width, y + thing.height))
+    return ColouredScene(
+        picture,
+        [NAMES.index(name) for name in names],
+        [list(COLOURS).index(colour) for colour in colours],
+        boxes,
+    )
