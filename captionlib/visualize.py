@@ -11,15 +11,21 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from captionlib.book.diagrams import PALETTE
+from captionlib.book.style import INK, PALETTE
 from captionlib.captioner import Caption
-from captionlib.io.files import InputError, atomic_file
+from captionlib.io.figures import save_figure
 from captionlib.io.images import open_rgb
 
-__all__ = ["COLUMNS", "show_attention", "upsample_alpha"]
+__all__ = [
+    "FUNCTION_WORDS",
+    "content_words",
+    "draw_lit",
+    "half_of_weight",
+    "show_attention",
+    "upsample_alpha",
+]
 
 
 def upsample_alpha(
@@ -30,35 +36,71 @@ def upsample_alpha(
     Args:
         alpha: (h, w) weights of the grid's cells.
         size: (height, width) of the picture, in pixels.
-        smooth: blend neighbouring cells (a Gaussian with a standard deviation of half a cell,
-            mirrored at the border); or raw squares.
+        smooth: blend neighbouring cells, or leave them as squares.
 
     Returns:
-        (height, width) float32, within alpha's range. Where the cells divide the size evenly,
-        its mean is alpha's.
+        (height, width) float32, within alpha's range.
     """
     alpha = np.asarray(alpha, dtype=np.float32)
-    rows, columns = (
-        _spread(n, pixels, smooth)
-        for n, pixels in zip(alpha.shape, size, strict=True)
+    R, C = (
+        _spread(cells, pixels, smooth)
+        for cells, pixels in zip(alpha.shape, size, strict=True)
     )
-    return rows @ alpha @ columns.T
+    return R @ alpha @ C.T
 
 
 def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
-    """(pixels, cells): how much each cell counts at each pixel along one side; rows add up to 1."""
-    places = (
-        (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
-    )  # in cells
-    nearest = np.eye(cells, dtype=np.float32)[places.astype(int)]
+    """(pixels, cells): each cell's share of each pixel; rows sum to 1."""
+    x = (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
+    nearest = np.eye(cells, dtype=np.float32)[x.astype(int)]
     if not smooth:
         return nearest
-    reflections = np.stack([places, -places, 2 * cells - places])
-    bell = np.exp(-2 * (places[:, None, None] - reflections) ** 2).sum(axis=1)
+    mirrored = np.stack([x, -x, 2 * cells - x])
+    bell = np.exp(-2 * (x[:, None, None] - mirrored) ** 2).sum(axis=1)
     return bell / bell.sum(axis=1, keepdims=True) @ nearest
 
 
-COLUMNS = 6  # panels in a row, at most
+def half_of_weight(weights: np.ndarray) -> np.ndarray:
+    """The fewest pixels that hold half of all weight, as a boolean mask."""
+    largest_first = np.sort(weights, axis=None)[::-1]
+    sums = largest_first.cumsum(dtype=float)
+    last = largest_first[np.searchsorted(sums, sums[-1] / 2)]
+    return weights >= 0.9999 * last  # equal weights belong together
+
+
+def draw_lit(
+    axes: Axes, pixels: np.ndarray, weights: np.ndarray, top: float
+) -> None:
+    """Draw `pixels` (height, width, 3), in [0, 1], lit by their weights.
+
+    Where `weights` (height, width) are 0 the picture is dim and grey, where
+    they are `top` it is bright.
+    """
+    grey = pixels.mean(axis=2, keepdims=True)
+    dim = 0.03 + 0.22 * (0.7 * grey + 0.3 * pixels)
+    bright = pixels**0.65  # lifts the shadows: dark coats can be looked at
+    light = np.sqrt(weights / top)[..., None]
+    axes.imshow(dim + light * (bright - dim))
+    mask = half_of_weight(weights)
+    if min(mask.shape) > 1 and not mask.all():
+        for colour, width in (("black", 2.6), ("#ffd34d", 1.3)):
+            axes.contour(mask, [0.5], colors=colour, linewidths=width)
+
+
+FUNCTION_WORDS = frozenset(
+    "a an the this that its his her their and or of in on at to from with by "
+    "for into onto over under up down out off through as is are was were be "
+    "being there while some other front next <unk>".split()
+)
+
+
+def content_words(words: list[str]) -> list[int]:
+    """Where in a caption the words are that get a panel.
+
+    All but `FUNCTION_WORDS`; every word if that leaves fewer than two.
+    """
+    content = [i for i, word in enumerate(words) if word not in FUNCTION_WORDS]
+    return content if len(content) > 1 else list(range(len(words)))
 
 
 def show_attention(
@@ -67,130 +109,69 @@ def show_attention(
     *,
     to: str | Path | None = None,
     smooth: bool = True,
+    every: bool = False,
 ) -> Figure:
-    """Draw the image, and then, for each word, the image seen through the word's attention.
+    """Draw the image, then once for each content word, lit where it looked.
 
-    All words share one scale: the image is lit where a weight is the caption's largest, and dark
-    where it is 0; between them by the square root, so that a spread-out gaze stays visible. Under
-    each word stands its largest weight, in multiples of an even share.
+    Words share one scale: the light goes by the square root of the weight,
+    and is full at the largest weight drawn. A line surrounds half of a word's
+    weight; the number is its largest cell's, in multiples of an even share.
 
     Args:
-        image: the image that the caption is of, as `read_image` takes it.
+        image: what the caption is of, as `read_image` takes it.
         caption: its `words`, and `alphas` (len(words), h, w), are drawn.
-        to: a file to write, in the format of its ending; no display is touched. With None the
-            figure is pyplot's, for `plt.show()`.
+        to: a file to write; None makes a pyplot figure, for `plt.show()`.
         smooth: blend the grid's cells, or show them as squares.
+        every: draw function words, too.
 
     Raises:
-        InputError: if the image can't be read, or `to` doesn't end like a picture file.
+        InputError: if the image can't be read, or `to` is no picture file.
         ValueError: if there is not one map a word.
     """
-    alphas = np.asarray(caption.alphas, dtype=np.float32)
-    if alphas.ndim != 3 or len(alphas) != len(caption.words):
-        raise ValueError(
-            f"expected {len(caption.words)} maps (h, w), got {alphas.shape}"
-        )
-    photograph = open_rgb(
-        image
-    ).copy()  # the caller's own picture keeps its size
-    photograph.thumbnail((400, 400))
-    pixels = (
-        np.asarray(photograph, dtype=np.float32) / 255
-    )  # (height, width, 3)
-
-    maps = [
-        upsample_alpha(alpha, pixels.shape[:2], smooth=smooth)
-        for alpha in alphas
-    ]
+    words, alphas = caption.words, np.asarray(caption.alphas)
+    if alphas.ndim != 3 or len(alphas) != len(words):
+        raise ValueError(f"expected {len(words)} maps, got {alphas.shape}")
+    photograph = open_rgb(image).copy()  # the caller's keeps its size
+    photograph.thumbnail((480, 480))
+    pixels = np.asarray(photograph, dtype=np.float32) / 255
+    drawn = range(len(words)) if every else content_words(words)
+    size = pixels.shape[:2]
+    maps = [upsample_alpha(alphas[i], size, smooth=smooth) for i in drawn]
     top = max((weights.max() for weights in maps), default=1.0)
-    title = caption.text + ("" if caption.finished else " … (unfinished)")
-    new = Figure if to is not None else plt.figure
-    figure, panels = _panels(
-        new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1]
-    )
-    panels[0].imshow(pixels, aspect="auto")
-    for axes, word, alpha, weights in zip(
-        panels[1:], caption.words, alphas, maps, strict=True
-    ):
-        axes.imshow(
-            _lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)),
-            aspect="auto",
-        )
-        _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
+    title = caption.text + " … (unfinished)" * (not caption.finished)
+    panels = _panels(1 + len(maps), photograph.size, title, to is None)
+    panels[0].imshow(pixels)
+    for axes, i, weights in zip(panels[1:], drawn, maps, strict=True):
+        draw_lit(axes, pixels, weights, top)
+        peak = f"×{alphas[i].max() * alphas[i].size:.1f}"
+        _label(axes, "left", words[i], "word")
+        _label(axes, "right", peak, "attention")
     if to is not None:
-        _save(figure, Path(to))
-    return figure
+        save_figure(panels[0].figure, to)
+    return panels[0].figure
 
 
 def _panels(
-    new, title: str, count: int, tallness: float
-) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
-    rows = math.ceil(count / COLUMNS)
-    columns = math.ceil(count / rows)  # rows of about the same length
-    lines = textwrap.wrap(title, width=max(14 * columns, 28)) or ["(no words)"]
-    panel = 1.8, 1.8 * min(max(tallness, 0.4), 2.5)  # inches
-    head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
-    size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
-    figure = new(figsize=size, facecolor="white")
-    figure.suptitle(
-        "\n".join(lines),
-        y=1 - 0.08 / size[1],
-        fontsize=11,
-        color="#1a1a1a",
-        parse_math=False,
+    count: int, size: tuple[int, int], title: str, on_screen: bool
+) -> list[Axes]:
+    """`count` empty panels in rows, under a title."""
+    wide = size[0] >= size[1] and count <= 8
+    columns = min(count, 2 if wide else 3)
+    rows = math.ceil(count / columns)
+    lines = textwrap.wrap(title, width=42) or ["(no words)"]
+    tall = min(size[1] / size[0], 2) * 4.6 / columns + 0.3  # inches
+    figure = (plt.figure if on_screen else Figure)(
+        figsize=(4.8, rows * tall + 0.25 * len(lines)),
+        facecolor="none",
+        layout="constrained",
     )
-    panels = []
-    for n in range(count):
-        row, column = divmod(n, columns)
-        left, bottom = (
-            0.1 + column * step[0],
-            size[1] - head - (row + 1) * step[1] + 0.2,
-        )
-        place = (
-            left / size[0],
-            bottom / size[1],
-            panel[0] / size[0],
-            panel[1] / size[1],
-        )
-        panels.append(figure.add_axes(place))
-        panels[-1].axis("off")
-    return figure, panels
+    figure.suptitle("\n".join(lines), size=12, color=INK, parse_math=False)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.axis("off")
+    return panels[:count]
 
 
-def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """The image (height, width, 3) where `light` is 1, and a purple night where it is 0."""
-    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(
-        PALETTE["attention"]
-    )
-    return night + light[..., None] * (pixels - night)
-
-
-def _label(axes: Axes, word: str, peak: str) -> None:
-    axes.set_title(
-        word,
-        fontsize=10,
-        color=PALETTE["word"],
-        weight="bold",
-        parse_math=False,
-    )
-    axes.text(
-        0.5,
-        -0.02,
-        peak,
-        transform=axes.transAxes,
-        ha="center",
-        va="top",
-        fontsize=9,
-        color=PALETTE["attention"],
-    )
-
-
-def _save(figure: Figure, to: Path) -> None:
-    formats = figure.canvas.get_supported_filetypes()
-    if to.suffix[1:].lower() not in formats:
-        raise InputError(
-            f"{to}: is no picture file; let its name end in .png, .svg or .pdf"
-        )
-    with atomic_file(to) as temporary:
-        figure.savefig(temporary, dpi=150)
+def _label(axes: Axes, place: str, text: str, kind: str) -> None:
+    style = {"fontsize": 11, "pad": 3, "parse_math": False}
+    axes.set_title(text, loc=place, color=PALETTE[kind], **style)

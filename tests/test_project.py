@@ -127,10 +127,14 @@ def test_make_has_every_target():
 def test_both_licences_are_there(project):
     # The code; the sprites and the photograph inside the package have licences of their own.
     assert (
-        project["license"] == "MIT AND OFL-1.1 AND CC-BY-SA-4.0 AND Apache-2.0"
+        project["license"]
+        == "MIT AND OFL-1.1 AND CC-BY-SA-4.0 AND CC0-1.0 AND Apache-2.0"
     )
     assert (ROOT / "captionlib/assets/sprites/OFL.txt").exists()
-    assert "CC BY-SA 4.0" in read("captionlib/assets/photograph.md")
+    credits = read("captionlib/assets/photograph.md").split("\n\n")
+    for path in (ROOT / "captionlib/assets").glob("*.jpg"):
+        (credit,) = [c for c in credits if c.startswith(f"`{path.name}`")]
+        assert "CC BY-SA 4.0" in credit or "CC0 1.0" in credit
     assert "Permission is hereby granted, free of charge" in read("LICENSE")
     prose = read("LICENSE-prose")
     assert (

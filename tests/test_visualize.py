@@ -16,7 +16,13 @@ from PIL import Image
 from captionlib.captioner import Caption, Captioner
 from captionlib.io.files import InputError, read_json
 from captionlib.toy.scenes import write_scenes
-from captionlib.visualize import COLUMNS, show_attention, upsample_alpha
+from captionlib.visualize import (
+    FUNCTION_WORDS,
+    content_words,
+    half_of_weight,
+    show_attention,
+    upsample_alpha,
+)
 
 
 @pytest.fixture
@@ -41,7 +47,11 @@ def random_alphas(words, height=8, width=8):
 
 
 def word_panels(figure):
-    return [axes for axes in figure.axes if axes.get_title()]
+    return [axes for axes in figure.axes if axes.get_title("left")]
+
+
+def word_of(axes):
+    return axes.get_title("left")
 
 
 def test_the_callers_picture_keeps_its_size(tmp_path):
@@ -108,26 +118,83 @@ def test_smoothing_has_no_steps():
 # ------------------------------------------------------------------------------------- the figure
 
 
-def test_one_panel_a_word_in_order_with_its_peak(photograph):
-    alphas = random_alphas(3)
+def test_one_panel_a_content_word_in_order_with_its_peak(photograph):
+    alphas = random_alphas(4)
     figure = show_attention(
-        photograph, make_caption(alphas, ["a", "red", "dog"])
+        photograph, make_caption(alphas, ["a", "red", "dog", "runs"])
     )
     panels = word_panels(figure)
-    assert [axes.get_title() for axes in panels] == ["a", "red", "dog"]
-    for axes, alpha in zip(panels, alphas, strict=True):
-        assert axes.texts[0].get_text() == f"×{alpha.max() * 64:.1f}"
-    assert figure.get_suptitle() == "a red dog"
+    assert [word_of(axes) for axes in panels] == ["red", "dog", "runs"]
+    for axes, alpha in zip(panels, alphas[1:], strict=True):
+        assert axes.get_title("right") == f"×{alpha.max() * 64:.1f}"
+    assert figure.get_suptitle() == "a red dog runs"  # every word is listed
     plt.close(figure)
 
 
-def test_many_words_wrap_into_rows(photograph):
-    figure = show_attention(photograph, make_caption(random_alphas(30)))
+def test_every_word_is_drawn_if_asked_or_if_few_have_content(photograph):
+    words = ["a", "dog", "on", "the"]
+    for settings, drawn in (({"every": True}, words), ({}, words)):
+        figure = show_attention(
+            photograph, make_caption(random_alphas(4), words), **settings
+        )
+        assert [word_of(axes) for axes in word_panels(figure)] == drawn
+        plt.close(figure)
+    assert content_words("a dog on the grass".split()) == [1, 4]
+    assert content_words([]) == [] and content_words(["the"]) == [0]
+    assert all(word == word.lower() for word in FUNCTION_WORDS)
+
+
+@pytest.mark.parametrize("words", [1, 4, 30])
+def test_panels_are_large_on_a_narrow_page(photograph, words):
+    """At 390 pixels the figure is some 350 wide: 10-pixel letters, panels of 100 or more."""
+    figure = show_attention(photograph, make_caption(random_alphas(words)))
     figure.canvas.draw()
     panels = word_panels(figure)
-    assert len(panels) == 30
-    rows = {round(axes.get_position().y0, 3) for axes in panels}
-    assert len(rows) == -(-31 // COLUMNS)
+    assert len(panels) == words
+    shown = 350 / figure.get_figwidth()  # pixels an inch
+    for axes in panels:
+        assert axes.get_position().width * figure.get_figwidth() * shown >= 100
+        size = axes._left_title.get_fontsize()
+        assert size / 72 * shown >= 10
+    plt.close(figure)
+
+
+def test_the_figure_is_transparent(photograph, tmp_path):
+    show_attention(
+        photograph, make_caption(random_alphas(2)), to=tmp_path / "seen.png"
+    )
+    with Image.open(tmp_path / "seen.png") as drawn:
+        assert drawn.convert("RGBA").getpixel((2, 2))[3] == 0
+
+
+def test_half_of_the_weight_in_the_fewest_pixels():
+    weights = np.array([[0.1, 0.4], [0.3, 0.2]])
+    np.testing.assert_array_equal(
+        half_of_weight(weights), [[False, True], [True, False]]
+    )
+    assert half_of_weight(np.full((9, 7), 1 / 63, np.float32)).all()
+    alpha = random_alphas(1)[0]
+    mask = half_of_weight(alpha)
+    assert alpha[mask].sum() >= 0.5
+    assert alpha[mask].min() > alpha[~mask].max()
+    assert alpha[mask].sum() - alpha[mask].min() < 0.5
+
+
+def test_a_line_surrounds_half_of_the_weight_and_none_an_even_map(photograph):
+    peaked = np.full((8, 8), 0.2 / 63)
+    peaked[3, 5] = 0.8
+    even = np.full((8, 8), 1 / 64)
+    figure = show_attention(
+        photograph, make_caption([peaked, even]), smooth=False
+    )
+    _, first, second = figure.axes[:3]
+    (line, _) = first.collections
+    x, y = line.get_paths()[0].vertices.T
+    height, width = photograph.shape[:2]
+    # The cell's own square, to the pixel.
+    assert abs(x.min() - (width * 5 / 8 - 0.5)) <= 1
+    assert abs(y.max() - (height * 4 / 8 - 0.5)) <= 1
+    assert len(second.collections) == 0
     plt.close(figure)
 
 
@@ -147,16 +214,26 @@ def test_words_share_one_scale(photograph):
     photo, even_panel, peaked_panel = (
         axes.images[0].get_array() for axes in figure.axes[:3]
     )
+    lit = photo[-1, -1] ** 0.65  # as where a weight is the caption's largest
+    dim = peaked_panel[-1, -1]  # where it is 0
+    light = np.sqrt(1 / 64)
     np.testing.assert_allclose(
-        peaked_panel[0, 0], photo[0, 0], atol=1e-6
-    )  # lit at the peak
-    night = peaked_panel[-1, -1]  # where the weight is 0
-    light = np.sqrt(
-        1 / 64
-    )  # of an even map, beside a caption's largest weight of 1
-    np.testing.assert_allclose(
-        even_panel[-1, -1], night + light * (photo[-1, -1] - night)
+        even_panel[-1, -1], dim + light * (lit - dim), rtol=1e-5
     )
+    plt.close(figure)
+
+
+def test_bright_is_looked_at_and_the_dark_stays_recognisable(photograph):
+    light = np.zeros((8, 8))
+    light[:, :4] = 1 / 32
+    figure = show_attention(photograph, make_caption([light]), smooth=False)
+    photo, drawn = (axes.images[0].get_array() for axes in figure.axes[:2])
+    half = photo.shape[1] // 2
+    assert (drawn[:, :half] >= photo[:, :half] - 1e-6).all()
+    dim, seen = drawn[:, half:].mean(2), photo[:, half:].mean(2)
+    assert dim.max() < 0.3
+    assert np.corrcoef(dim.ravel(), seen.ravel())[0, 1] > 0.99
+    assert dim.max() - dim.min() > 0.15 * (seen.max() - seen.min())
     plt.close(figure)
 
 
@@ -165,10 +242,8 @@ def test_raw_squares_are_drawn_as_squares():
     caption = make_caption(random_alphas(1, 4, 4))
     for smooth, few in [(False, True), (True, False)]:
         figure = show_attention(grey, caption, smooth=smooth)
-        shades = np.unique(
-            figure.axes[1].images[0].get_array()[..., 0].round(5)
-        )
-        assert (len(shades) <= 16) == few
+        drawn = figure.axes[1].images[0].get_array()[..., 0]
+        assert (len(np.unique(drawn.round(5))) <= 16) == few
         plt.close(figure)
 
 
@@ -268,31 +343,52 @@ def looked(tmp_path_factory):
     return [(objects[p.name], c) for p, c in zip(paths, captions, strict=True)]
 
 
-def test_complaint_deeprnn_3_maps_differ_across_words(looked):
-    """Half the summed difference of two maps: 0 for identical ones, 1 for disjoint ones."""
-    distances = []
-    for _, caption in looked:
-        maps = caption.alphas.reshape(len(caption.words), -1)
-        distances += [
-            abs(a - b).sum() / 2 for i, a in enumerate(maps) for b in maps[:i]
-        ]
-    assert np.mean(distances) > 0.15
+def inside(alpha, mask):
+    weights = upsample_alpha(alpha, mask.shape, smooth=False)
+    return weights[mask].sum() / weights.sum()
 
 
-def test_maps_fall_on_the_named_object_more_than_by_chance(looked):
-    inside, chance = [], []
+@pytest.fixture(scope="module")
+def naming(looked):
+    """For each naming word: its caption, its place in it, and its object's box."""
+    found = []
     for objects, caption in looked:
-        for word, alpha in zip(caption.words, caption.alphas, strict=True):
-            boxes = [
-                thing["box"] for thing in objects if word in thing["words"]
-            ]
-            if not boxes:
-                continue
+        for t, word in enumerate(caption.words):
             mask = np.zeros((256, 256), bool)
-            for x0, y0, x1, y1 in boxes:
-                mask[int(y0) : int(y1), int(x0) : int(x1)] = True
-            weights = upsample_alpha(alpha, mask.shape, smooth=False)
-            inside.append(weights[mask].sum() / weights.sum())
-            chance.append(mask.mean())
-    assert len(inside) > 20
-    assert np.mean(inside) > 1.5 * np.mean(chance)
+            for thing in objects:
+                if word in thing["words"]:
+                    x0, y0, x1, y1 = (int(edge) for edge in thing["box"])
+                    mask[y0:y1, x0:x1] = True
+            if mask.any():
+                found.append((caption, t, mask))
+    assert len(found) > 20
+    return found
+
+
+def test_complaint_deeprnn_3_maps_differ_across_words(naming):
+    """With one map for every word, all words would have as much weight in a box."""
+    own, others = [], []
+    for caption, t, mask in naming:
+        own.append(inside(caption.alphas[t - 1], mask))
+        rest = [i for i in range(len(caption.words)) if i not in (t, t - 1)]
+        others.append(np.mean([inside(caption.alphas[i], mask) for i in rest]))
+    assert np.mean(own) > 1.5 * np.mean(others)
+
+
+def test_maps_fall_on_the_named_object_and_most_one_word_early(naming):
+    own, before, area = (
+        np.mean(values)
+        for values in zip(
+            *(
+                (
+                    inside(caption.alphas[t], mask),
+                    inside(caption.alphas[t - 1], mask),
+                    mask.mean(),
+                )
+                for caption, t, mask in naming
+                if t
+            ),
+            strict=True,
+        )
+    )
+    assert before > own > 1.5 * area

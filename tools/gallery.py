@@ -22,7 +22,7 @@ from pathlib import Path
 
 BOOK = Path(__file__).parent.parent / "book"
 SHIPPED = Path(__file__).parent.parent / "captionlib" / "assets" / "flickr8k"
-WIDTH = 1000  # pixels of a figure, at most
+WIDTH = 960  # pixels of a figure
 BYTES = 120_000  # of a figure, at most
 NOTE = (
     "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
@@ -47,7 +47,7 @@ def write(path: Path, what) -> None:
 
 def figure_of(file: str) -> str:
     """The name of a photograph's figure."""
-    return f"{Path(file).stem}-attention.jpg"
+    return f"{Path(file).stem}-attention.webp"
 
 
 def caption_all(gallery: Path, folder: str | None) -> None:
@@ -89,26 +89,32 @@ def caption_all(gallery: Path, folder: str | None) -> None:
 
 
 def _figure(path: Path, caption) -> bytes:
-    """The attention of a caption as a small JPEG on white."""
+    """The attention of a caption as a small WebP picture, transparent."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from PIL import Image
 
     from captionlib.visualize import show_attention
 
-    figure, drawn = show_attention(path, caption), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=150, facecolor="white")
+    figure = show_attention(path, caption)
+    drawn = as_webp(figure)
     plt.close(figure)
-    image = Image.open(drawn).convert("RGB")
-    image.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
-    for quality in range(88, 30, -4):
+    return drawn
+
+
+def as_webp(figure, width: int = WIDTH, most: int = BYTES) -> bytes:
+    """A figure, `width` pixels wide, in at most `most` bytes if that can be."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    dpi = width / figure.get_figwidth()
+    figure.savefig(drawn, format="png", dpi=dpi, facecolor="none")
+    image = Image.open(drawn)
+    for quality in range(84, 30, -6):
         stored = io.BytesIO()
-        image.save(
-            stored, "JPEG", quality=quality, optimize=True, progressive=True
-        )
-        if stored.tell() <= BYTES:
+        image.save(stored, "WEBP", quality=quality, method=6)
+        if stored.tell() <= most:
             break
     return stored.getvalue()
 
@@ -141,8 +147,10 @@ def _entry(photograph: dict, said: dict) -> list[str]:
         f"## {photograph['title']}",
         "",
         f"```{{figure}} gallery/{figure_of(photograph['file'])}",
-        f":alt: A photograph: {photograph['shows']}. Beside it, once for each word of the caption "
-        f'"{text}", the same photograph, lit where the captioner looked and dark elsewhere.',
+        f":alt: A photograph: {photograph['shows']}. Then the same photograph, "
+        f'once for each content word of the caption "{text}", bright where the '
+        "captioner looked and dim elsewhere.",
+        ":width: 560px",
         "```",
         "",
         f"> {text}",

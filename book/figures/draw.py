@@ -690,7 +690,7 @@ def chapter_map() -> Axes:
 def first_look(folder: Path) -> str:
     """What the packaged toy captioner says of one scene, and where it looked. Returns the caption.
 
-    Writes `first-look.jpg` into `folder`.
+    Writes `first-look.webp` into `folder`.
     """
     from captionlib import Captioner
     from captionlib.toy.scenes import write_scenes
@@ -700,13 +700,11 @@ def first_look(folder: Path) -> str:
         write_scenes(scenes, train=0, val=0, test=SCENE + 1, seed=0)
         image = Path(scenes) / "images" / f"test_{SCENE:05d}.png"
         caption = Captioner.from_pretrained("toy").caption(image)
-        figure = show_attention(image, caption)
+        figure = show_attention(image, caption, every=True)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    figure.savefig(file, format="png", dpi=200, facecolor="none")
     plt.close(figure)
-    Image.open(file).convert("RGB").save(
-        folder / "first-look.jpg", quality=88, subsampling=0
-    )
+    Image.open(file).save(folder / "first-look.webp", quality=84, method=6)
     return caption.text
 
 
