@@ -17,7 +17,8 @@ from PIL import Image
 from benchmarks import FLAT, Row, highest_megabytes, in_fresh_process
 from benchmarks.preparation import make_json
 from captionlib import cli
-from captionlib.data import DataConfig, prepare
+from captionlib.config import DataConfig
+from captionlib.engine.preparation import prepare
 
 FEW, MANY, OTHERS = 160, 1600, 40
 SMALL = ("--attention-dim", "64", "--embed-dim", "64", "--decoder-dim", "64")

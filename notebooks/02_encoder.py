@@ -954,13 +954,7 @@ from captionlib.toy.scenes import write_scenes
 place = tempfile.TemporaryDirectory()  # gone when the chapter ends
 folder = Path(place.name)
 karpathy = write_scenes(folder / "scenes", train=16, val=2, test=2)
-prepare(
-    karpathy,
-    folder / "scenes" / "images",
-    folder / "data",
-    workers=1,
-    progress=False,
-)
+prepare(karpathy, folder / "scenes" / "images", folder / "data")
 captions = CaptionDataset(folder / "data", "TRAIN")
 len(captions), captions.captions_per_image
 

@@ -100,12 +100,11 @@ from captionlib.toy.scenes import write_scenes
 work = tempfile.TemporaryDirectory()
 folder = Path(work.name)
 karpathy = write_scenes(folder / "scenes", train=1200, val=150, test=0, seed=0)
-base, skipped = prepare(
+base = prepare(
     karpathy,
     folder / "scenes" / "images",
     folder / "data",
     DataConfig(min_word_freq=3, max_len=30),
-    progress=False,
 )
 print(base)
 

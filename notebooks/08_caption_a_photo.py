@@ -192,7 +192,6 @@ prepare(
     few / "images",
     few / "prepared",
     DataConfig(min_word_freq=1),
-    progress=False,
 )
 with h5py.File(image_file(few / "prepared", "TRAIN")) as file:
     stored = file["images"][:]

@@ -191,8 +191,9 @@ else:
 import tempfile
 from pathlib import Path
 
-from captionlib.data import ImageDataset, image_file, load_references, prepare
+from captionlib.data import ImageDataset, image_file, load_references
 from captionlib.datasets.download import download
+from captionlib.engine.preparation import prepare
 from captionlib.toy.scenes import write_scenes
 
 temporary = tempfile.TemporaryDirectory()

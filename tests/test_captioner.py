@@ -8,7 +8,8 @@ from PIL import Image
 from captionlib import captioner as module
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.captioner import Captioner
-from captionlib.data import DataConfig, ImageDataset, image_file, prepare
+from captionlib.config import DataConfig
+from captionlib.data import ImageDataset, image_file, prepare
 from captionlib.decoder import CaptionModel
 from captionlib.io.files import InputError
 from captionlib.io.images import read_image
@@ -100,7 +101,6 @@ def test_report_101_110_157_training_and_inference_read_alike(
         images,
         tmp_path / "data",
         DataConfig(min_word_freq=1),
-        progress=False,
     )
     stored = ImageDataset(image_file(tmp_path / "data", "TRAIN"))
     paths = sorted(images.iterdir())

@@ -490,7 +490,7 @@ def test_second_stage_starts_from_the_first(world, tmp_path):
 
 def test_defaults_in_the_help_are_those_of_the_classes():
     from captionlib.beam_search import SearchConfig
-    from captionlib.data import DataConfig
+    from captionlib.config import DataConfig
     from captionlib.decoder import ModelConfig
     from captionlib.training import TrainConfig
 

@@ -16,7 +16,7 @@ from benchmarks import from_chapter
 from captionlib import Captioner, cli
 from captionlib.beam_search import SearchConfig
 from captionlib.cli.arguments import RECIPES
-from captionlib.data import DataConfig
+from captionlib.config import DataConfig
 from captionlib.decoder import CaptionModel, ModelConfig
 from captionlib.encoder import Encoder
 from captionlib.engine.recipes import Recipe, read_recipe

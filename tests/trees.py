@@ -90,3 +90,24 @@ def coco_tree(folder: Path, copies: int = 1) -> tuple[Path, Path]:
     return write_json_file(
         folder / "dataset_coco.json", "coco", entries
     ), folder / "images"
+
+
+def long_and_short_tree(folder: Path) -> tuple[Path, Path]:
+    """Captions of up to 40 words: one training image has none of 10 words or fewer."""
+    paint(folder / "images" / "a.jpg", 0)
+    for name in ("b.jpg", "v.jpg", "w.jpg"):
+        paint(folder / "images" / name, 1)
+    entries = [
+        entry("a.jpg", "train", [say(0, 11), say(1, 10), say(2, 40)]),
+        entry("b.jpg", "train", [["unheard"] * 11, say(4, 12)]),
+        entry("v.jpg", "val", [say(5, 30)]),
+        entry("w.jpg", "val", [say(6, 11), say(7, 5)]),
+    ]
+    return write_json_file(
+        folder / "d.json", "mini", entries
+    ), folder / "images"
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
+    """Name and bytes of each file in a folder."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from captionlib import cli
 from captionlib.beam_search import SearchConfig, beam_search
-from captionlib.data import find_base, image_file, load_references, prepare
+from captionlib.data import find_base, image_file, load_references
 from captionlib.decoder import CaptionModel, ModelConfig, versions
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
 from captionlib.engine.fine_tuning import (
@@ -28,6 +28,7 @@ from captionlib.engine.fine_tuning import (
     first_stages,
     free_last_stages,
 )
+from captionlib.engine.preparation import prepare
 from captionlib.engine.recipes import read_recipe
 from captionlib.io.files import ASSETS, atomic_file, read_json, write_json
 from captionlib.metrics import score

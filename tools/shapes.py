@@ -238,7 +238,8 @@ def tour(watch: Watch, folder: Path) -> None:
 
     from captionlib.beam_search import SearchConfig, beam_search
     from captionlib.captioner import Captioner
-    from captionlib.data import DataConfig, Vocabulary, image_file, prepare
+    from captionlib.config import DataConfig
+    from captionlib.data import Vocabulary, image_file, prepare
     from captionlib.decoder import DecoderWithAttention, ModelConfig, read_glove
     from captionlib.encoder import Encoder, FeatureDataset, cache_features
     from captionlib.engine.fine_tuning import HalfEncoded, stages
@@ -288,7 +289,6 @@ def tour(watch: Watch, folder: Path) -> None:
         pictures,
         folder / "data",
         DataConfig(min_word_freq=1, max_len=27),
-        workers=1,
     )
     watch.sizes = {}
     encoder = Encoder("tf_efficientnet_lite0", grid_size=7)

@@ -181,15 +181,20 @@ def _prepare_data(
     source: tuple, to: str | Path, settings: dict, **options
 ) -> None:
     """Prepare a Karpathy JSON and its images; `settings` are those of `DataConfig`."""
-    from captionlib.data import DataConfig, prepare
+    from captionlib.config import DataConfig
+    from captionlib.engine.preparation import prepare
 
     settings = {
         name: value for name, value in settings.items() if name != "dataset"
     }
     try:
-        done = prepare(
-            *source, to, DataConfig(**settings), **options, progress=_bar()
-        )
+        config = DataConfig(**settings)
+    except ValueError as error:
+        raise InputError(
+            f"{error}; captionlib prepare --help lists the options"
+        ) from None
+    try:
+        done = prepare(*source, to, config, **options, progress=_bar())
     except BadItem as error:
         raise InputError(
             f"{error}; captionlib prepare --skip-bad does without it"

@@ -1,0 +1,234 @@
+"""Prepare a data set of any size: chapter 01's `prepare` for input that nobody has checked.
+
+Written by hand. It writes the files that the chapter's plain form writes, from the same functions,
+and tests hold the two equal. What it adds: several processes decode, memory stays the same however
+many images there are, bad images can be skipped, a disk that is too small is noticed first, and the
+files appear together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from captionlib.config import DataConfig
+from captionlib.data import (
+    Vocabulary,
+    encode_captions,
+    name_files,
+    references_of,
+    usable_captions,
+)
+from captionlib.io.files import (
+    InputError,
+    atomic_group,
+    new_hdf5,
+    require_free_space,
+    write_json,
+    write_json_rows,
+)
+from captionlib.io.images import (
+    IMAGE_SIZE,
+    decoding_pool,
+    try_images,
+    usable_cores,
+)
+from captionlib.io.karpathy import Record, read_karpathy
+
+__all__ = ["BATCH", "MOST", "Prepared", "decode_in_order", "prepare"]
+
+BATCH = 16  # images a process gets at a time: each request costs time, too
+MOST = 2  # batches for each process, being decoded or waiting to be written
+ONE = (3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+class Prepared(NamedTuple):
+    """What `prepare` has done."""
+
+    base: str  # ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq
+    skipped: list[
+        str
+    ]  # a line for each image or caption left out, with the reason
+
+
+def prepare(
+    karpathy_json: str | Path,
+    images: str | Path,
+    to: str | Path,
+    config: DataConfig | None = None,
+    *,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Prepared:
+    """Turn a data set in Karpathy's format into the files that training reads.
+
+    All of them appear at the end, or none does. The same input gives the same bytes again.
+
+    Args:
+        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or anything of that format.
+        images: the folder that its file names start from.
+        to: the folder to write to; whatever else it holds stays untouched.
+        config: captions for each image, rare words, longest caption, seed.
+        skip_bad: leave out bad images and captions instead of stopping at the first.
+        workers: processes that decode images; None for one per core.
+        progress: show a bar on stderr, if that is a terminal.
+
+    Raises:
+        InputError: if an input is bad or the disk too small; nothing has been written then.
+    """
+    config, to, skipped = config or DataConfig(), Path(to), []
+    bad = (
+        skipped if skip_bad else None
+    )  # where a bad item is noted; None: it is raised
+    records = read_karpathy(karpathy_json, images, skipped=bad)
+    base = name_files(records[0].dataset, config)
+    splits = {
+        name: [r for r in records if r.split == name]
+        for name in ("TRAIN", "VAL", "TEST")
+    }
+    too_long = [
+        r for r in splits["TRAIN"] if not usable_captions(r, config.max_len)
+    ]
+    splits["TRAIN"] = [
+        r for r in splits["TRAIN"] if usable_captions(r, config.max_len)
+    ]
+    skipped += [
+        f"{r.path}: no caption of {config.max_len} words or fewer to train on"
+        for r in too_long
+    ]
+
+    require_free_space(to, _room(len(records), config))
+    decoder = decode_in_order(
+        [r.path for found in splits.values() for r in found],
+        workers or usable_cores(),
+    )
+    with (
+        atomic_group(to, seal=f"WORDMAP_{base}.json") as folder,
+        closing(decoder) as decoded,
+    ):
+        for split, found in splits.items():
+            splits[split] = _write_images(
+                folder / f"{split}_IMAGES_{base}.hdf5",
+                found,
+                decoded,
+                config.captions_per_image,
+                skipped=bad,
+                progress=progress,
+            )
+        if not splits["TRAIN"]:
+            raise InputError(
+                f"{karpathy_json}: leaves no image to train on; check its splits"
+            )
+        counted = splits["TRAIN"] + too_long
+        vocabulary = Vocabulary.build(
+            (tokens for r in counted for tokens in r.captions),
+            config.min_word_freq,
+        )
+        for split, kept in splits.items():
+            _write_captions(folder, split, base, kept, vocabulary, config)
+        references = {s: references_of(splits[s]) for s in ("VAL", "TEST")}
+        write_json(folder / f"REFERENCES_{base}.json", references)
+        vocabulary.save(folder / f"WORDMAP_{base}.json")
+    return Prepared(base, skipped)
+
+
+def decode_in_order(
+    paths: Sequence[Path], workers: int
+) -> Iterator[np.ndarray | InputError]:
+    """`read_image` of each path, in order, by several processes.
+
+    However many paths there are, at most `MOST` batches per process are in memory.
+
+    Yields:
+        (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
+    """
+    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    workers = min(workers, len(batches) // 4)  # starting one must pay
+    if workers < 2:
+        for batch in batches:
+            yield from try_images(batch)
+        return
+    with decoding_pool(workers, MOST * workers, BATCH) as submit:
+        waiting = deque()
+        for batch in batches:
+            if len(waiting) == MOST * workers:
+                yield from waiting.popleft().result()
+            waiting.append(submit(batch))
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _room(images: int, config: DataConfig) -> int:
+    """Bytes that the files will take: pixels, encoded captions and references."""
+    ids = config.captions_per_image * 7 * (config.max_len + 2)
+    return images * (3 * IMAGE_SIZE**2 + ids + 1000) + 2**24
+
+
+def _write_images(
+    path: Path,
+    records: list[Record],
+    decoded: Iterator[np.ndarray | InputError],
+    captions_per_image: int,
+    *,
+    skipped: list[str] | None,
+    progress: bool,
+) -> list[Record]:
+    """Write the next images of `decoded`, those of `records`, to an HDF5 file.
+
+    Returns:
+        The records whose image is in the file, in its order.
+
+    Raises:
+        InputError: at the first bad image, if `skipped` is None; else it is noted there.
+    """
+    kept = []
+    with new_hdf5(path) as file:
+        file.attrs["captions_per_image"] = captions_per_image
+        images = file.create_dataset(
+            "images",
+            (len(records), *ONE),
+            np.uint8,
+            chunks=(1, *ONE),  # so that the end can be cut off
+            maxshape=(None, *ONE),
+            track_times=False,  # the same images, the same bytes
+        )
+        bar = tqdm(records, path.name, disable=None if progress else True)
+        for record in bar:
+            image = next(decoded)
+            if not isinstance(image, InputError):
+                # Past HDF5's own copies of a chunk.
+                images.id.write_direct_chunk((len(kept), 0, 0, 0), image)
+                kept.append(record)
+            elif skipped is None:
+                raise image
+            else:
+                skipped.append(str(image))
+        images.resize(len(kept), axis=0)
+    return kept
+
+
+def _write_captions(
+    folder: Path,
+    split: str,
+    base: str,
+    records: list[Record],
+    vocabulary: Vocabulary,
+    config: DataConfig,
+) -> None:
+    """Write a split's encoded captions, one in memory at a time, and their lengths."""
+    lengths = []
+
+    def rows() -> Iterator[list[int]]:
+        for ids, length in encode_captions(records, split, vocabulary, config):
+            lengths.append(length)
+            yield ids
+
+    write_json_rows(folder / f"{split}_CAPTIONS_{base}.json", rows())
+    write_json(folder / f"{split}_CAPLENS_{base}.json", lengths)
