@@ -1,1 +1,1 @@
-"""Training for real: recipes, several processes, fine-tuning, other objectives."""
+"""Training for real: recipes, exact resumption, several processes, other objectives."""

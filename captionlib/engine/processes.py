@@ -1,6 +1,6 @@
 """The processes that train one model together, through Hugging Face Accelerate.
 
-Written by hand, so that the loop in `captionlib.training` need not ask whether it is alone. Each
+Written by hand, so that the loop in `captionlib.engine.loop` need not ask whether it is alone. Each
 process has the whole model and takes its share of every batch; what follows makes their steps one.
 Accelerate starts them (`accelerate launch`, `notebook_launcher`), on one machine or several.
 """
@@ -106,6 +106,18 @@ class Processes:
             torch.tensor(float(count), device=total.device)
         )
         return total * self.count / everybodys
+
+    def even_counts(self, *counts: int) -> list[float]:
+        """Everybody's counts, divided by the number of processes.
+
+        A sum over this process's items, divided by such a count, averages to everybody's mean.
+        """
+        if self.count == 1:
+            return [float(count) for count in counts]
+        device = self._accelerator.device
+        return self.average(
+            torch.tensor(counts, device=device, dtype=torch.float32)
+        ).tolist()
 
     def average(self, values: Tensor) -> Tensor:
         """The average over all processes of a tensor of one shape, the same for each of them."""

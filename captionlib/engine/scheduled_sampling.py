@@ -13,19 +13,22 @@ training's beginning to `own_words` at its end, along the same curves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
-from captionlib.decoder import CaptionModel, DecoderWithAttention
-from captionlib.engine.processes import ALONE
-from captionlib.training import CaptionLoss, TrainConfig, caption_loss
+from captionlib.config import EngineConfig
+from captionlib.decoder import DecoderWithAttention
+from captionlib.engine.objectives import shared_loss
+from captionlib.engine.processes import ALONE, Processes
+from captionlib.model import CaptionModel
+from captionlib.training import CaptionLoss
 
 __all__ = ["feed_own_words", "own_word_share", "scheduled_sampling"]
 
 
-def own_word_share(config: TrainConfig, progress: float) -> float:
+def own_word_share(config: EngineConfig, progress: float) -> float:
     """The probability that a word fed to the decoder is its own.
 
     Args:
@@ -62,13 +65,12 @@ def feed_own_words(
         there, some of them its own already.
     """
     N, T = captions.shape
-    grid = decoder.grid(encoder_out)
     images = torch.arange(N, device=captions.device) // (N // len(encoder_out))
-    state = decoder.init_state(grid).select(images)
+    state = decoder.begin(encoder_out).select(images)
     replaced = torch.rand(captions.shape, device=captions.device) < share
     fed = captions.clone()
     for t in range(T - 1):
-        state, _ = decoder.step(fed[:, t], state, grid)
+        state, _ = decoder.look(decoder.embedding(fed[:, t]), state)
         own = decoder.fc(state.hidden).argmax(
             dim=1
         )  # without dropout: what it would write
@@ -81,28 +83,26 @@ def scheduled_sampling(
     images: Tensor,
     captions: Tensor,
     lengths: Tensor,
-    config: TrainConfig,
+    config: EngineConfig,
     *,
     progress: float = 0.0,
-    mean: Callable[[Tensor, int], Tensor] = ALONE.mean,
+    processes: Processes = ALONE,
 ) -> tuple[CaptionLoss, int]:
-    """As `captionlib.training.teacher_forcing`, with a growing share of the model's own words."""
+    """As `teacher_forcing`, with a growing share of the model's own words."""
     share = own_word_share(config, progress)
     with torch.autocast(
         images.device.type, dtype=torch.bfloat16, enabled=config.bf16
     ):
         encoder_out = model.encode(images)
         captions = captions[:, : int(lengths.max())]
-        fed = (
-            feed_own_words(model.decoder, encoder_out, captions, share)
-            if share
-            else None
-        )
-        output = model.decoder(encoder_out, captions, lengths, fed)
-    loss = caption_loss(
-        output,
-        alpha_c=config.alpha_c,
-        label_smoothing=config.label_smoothing,
-        mean=mean,
+        fed = captions
+        if share:
+            fed = feed_own_words(model.decoder, encoder_out, captions, share)
+        output = model.decoder(encoder_out, fed, lengths)
+    targets = pack_padded_sequence(
+        captions[:, 1:],
+        lengths.cpu() - 1,
+        batch_first=True,
+        enforce_sorted=False,
     )
-    return loss, len(output.targets.data)
+    return shared_loss(output._replace(targets=targets), config, processes)

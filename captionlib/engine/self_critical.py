@@ -12,7 +12,6 @@ Source: Rennie et al. 2017 (arXiv:1612.00563), section 3, for training on the sc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from typing import NamedTuple
 
@@ -21,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from captionlib.beam_search import SearchConfig, beam_search_all
+from captionlib.config import DecodingConfig, EngineConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel
-from captionlib.engine.processes import ALONE
+from captionlib.decoding import write_captions
+from captionlib.engine.processes import ALONE, Processes
 from captionlib.metrics import CiderD
-from captionlib.training import TrainConfig
+from captionlib.model import CaptionModel
 
 __all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]
 
@@ -53,7 +52,7 @@ def advantages(scores: np.ndarray) -> np.ndarray:
 
 
 class SelfCritical:
-    """The objective of self-critical training, for `captionlib.training.train`.
+    """The objective of self-critical training, for `captionlib.engine.train`.
 
     The references are the training captions as the data set stores them, `<end>` included as a
     word of its own: without it, to stop in the middle of a sentence would cost nothing.
@@ -101,10 +100,10 @@ class SelfCritical:
         images: Tensor,
         captions: Tensor,
         lengths: Tensor,
-        config: TrainConfig,
+        config: EngineConfig,
         *,
         progress: float = 0.0,
-        mean: Callable[[Tensor, int], Tensor] = ALONE.mean,
+        processes: Processes = ALONE,
     ) -> tuple[SelfCriticalLoss, int]:
         """The loss of one batch, and its number of words; arguments as for `teacher_forcing`.
 
@@ -160,20 +159,22 @@ class SelfCritical:
         reward = torch.tensor(
             scores.sum(), dtype=torch.float32, device=images.device
         )
-        return SelfCriticalLoss(
+        mean = processes.mean
+        loss = SelfCriticalLoss(
             *mean(gained, len(taken)), mean(reward, len(scores))
-        ), len(taken)
+        )
+        return loss, len(taken)
 
     @torch.no_grad()
     def _write(
-        self, model: CaptionModel, images: Tensor, config: TrainConfig
+        self, model: CaptionModel, images: Tensor, config: EngineConfig
     ) -> list[list[int]]:
         """Captions drawn from the model: ids from `<start>` to `<end>`."""
         v = self.vocabulary
         with torch.autocast(
             images.device.type, dtype=torch.bfloat16, enabled=config.bf16
         ):
-            found = beam_search_all(
+            found = write_captions(
                 model.decoder,
                 model.encode(images),
                 v,

@@ -1,0 +1,83 @@
+"""Several decoders that write together: their probabilities are averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captionlib.decoder import DecoderWithAttention, State
+
+__all__ = ["Ensemble", "EnsembleState"]
+
+
+class EnsembleState(NamedTuple):
+    """The members' states."""
+
+    members: list[State]
+
+    @property
+    def values(self) -> Tensor:
+        """The first member's grids (B, P, D)."""
+        return self.members[0].values
+
+    def select(
+        self, rows: Tensor, images: Tensor | None = None
+    ) -> EnsembleState:
+        """As `State.select`, for each member."""
+        return EnsembleState(
+            [state.select(rows, images) for state in self.members]
+        )
+
+
+class Ensemble:
+    """M decoders behind one decoder's interface, for any search.
+
+    Args:
+        decoders: all in eval mode, with one vocabulary.
+    """
+
+    def __init__(self, decoders: Sequence[DecoderWithAttention]):
+        self.decoders = list(decoders)
+        self.training = any(decoder.training for decoder in decoders)
+
+    def begin(self, encoder_out: Tensor | Sequence[Tensor]) -> EnsembleState:
+        """Start from one grid for all, or one for each member.
+
+        Raises:
+            ValueError: if the grids are not of M members and the same images.
+        """
+        grids = encoder_out
+        if isinstance(encoder_out, Tensor):
+            grids = [encoder_out] * len(self.decoders)
+        sizes = [len(grid) for grid in grids]
+        if len(sizes) != len(self.decoders) or len(set(sizes)) != 1:
+            raise ValueError(
+                f"expected encodings for each of {len(self.decoders)} "
+                f"decoders, got {sizes}"
+            )
+        pairs = zip(self.decoders, grids, strict=True)
+        return EnsembleState([decoder.begin(grid) for decoder, grid in pairs])
+
+    def step(
+        self, words: Tensor, state: EnsembleState
+    ) -> tuple[Tensor, Tensor, EnsembleState]:
+        """As a decoder's; logits are log-probabilities (N, V), alpha the first one's.
+
+        Raises:
+            ValueError: if the members have vocabularies of different sizes.
+        """
+        pairs = zip(self.decoders, state.members, strict=True)
+        steps = [decoder.step(words, member) for decoder, member in pairs]
+        logits = [each[0] for each in steps]
+        if len({each.shape[1] for each in logits}) > 1:
+            sizes = ", ".join(str(each.shape[1]) for each in logits)
+            raise ValueError(
+                f"expected decoders of one vocabulary, got {sizes} words"
+            )
+        log_probs = torch.stack([x.float().log_softmax(dim=1) for x in logits])
+        mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
+        return mean, steps[0][1], EnsembleState([each[2] for each in steps])

@@ -1,0 +1,107 @@
+"""What a training has come to, written down whole and read back to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from captionlib.config import EngineConfig
+from captionlib.engine.averaging import WeightAverage
+from captionlib.io.files import InputError, atomic_folder, read_json, write_json
+from captionlib.model import CaptionModel
+
+__all__ = ["EpochSoFar", "Training", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass
+class EpochSoFar:
+    """How far an epoch has come, and what it takes to finish its means."""
+
+    steps: int = 0
+    tokens: float = 0.0  # of all processes
+    sums: dict[str, float] = field(
+        default_factory=dict
+    )  # of each part of the loss, over tokens
+    learning_rate: float = 0.0  # of the last step
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """All that changes while a model learns, and so all that a checkpoint holds."""
+
+    model: CaptionModel
+    optimizer: torch.optim.Optimizer
+    config: EngineConfig
+    average: WeightAverage | None = None
+    history: list[dict] = field(
+        default_factory=list
+    )  # one dict an epoch that is done
+    so_far: EpochSoFar = field(
+        default_factory=EpochSoFar
+    )  # of the epoch that is not
+
+
+def save_checkpoint(folder: Path, training: Training) -> None:
+    """Write `folder`: a model, with what it takes to go on training it. Whole or not at all."""
+    moments = {
+        f"{index}.{name}": value
+        for index, state in training.optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    place = {
+        "config": asdict(training.config),
+        "history": training.history,
+        "so_far": asdict(training.so_far),
+    }
+    with atomic_folder(folder) as temporary:
+        training.model.write_files(temporary)
+        (temporary / "optimizer.safetensors").write_bytes(save(moments))
+        if training.average is not None:
+            (temporary / "average.safetensors").write_bytes(
+                save(training.average.state())
+            )
+        write_json(temporary / "training.json", place)
+
+
+def load_checkpoint(folder: Path, training: Training) -> None:
+    """Put a checkpoint back into `training`.
+
+    Raises:
+        InputError: if it is damaged, or belongs to other settings.
+    """
+    model, optimizer = training.model, training.optimizer
+    stored = read_json(folder / "training.json")
+    for name, value in asdict(training.config).items():
+        if stored["config"].get(name) != value:
+            raise InputError(
+                f"{folder}: was trained with {name}={stored['config'].get(name)}, not {value}; "
+                "resume with the same settings or train into another folder"
+            )
+    saved = CaptionModel.load(folder)
+    if (
+        saved.config != model.config
+        or saved.vocabulary.word_map != model.vocabulary.word_map
+    ):
+        raise InputError(
+            f"{folder}: holds a model of another shape or vocabulary; resume with the same model "
+            "and data or train into another folder"
+        )
+    model.load_state_dict(saved.state_dict())
+    model.metrics = saved.metrics
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / "optimizer.safetensors").items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if training.average is not None:
+        training.average.load_state(load_file(folder / "average.safetensors"))
+    training.history, training.so_far = (
+        stored["history"],
+        EpochSoFar(**stored["so_far"]),
+    )

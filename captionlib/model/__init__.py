@@ -1,0 +1,5 @@
+"""A captioner as a whole: encoder, decoder and vocabulary, saved and loaded."""
+
+from captionlib.model.caption_model import CaptionModel
+
+__all__ = ["CaptionModel"]

@@ -1,0 +1,192 @@
+"""Encoder, decoder and vocabulary as one module, and its folder on disk.
+
+A folder holds weights in safetensors and everything else in JSON, never a pickle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from captionlib.config import ModelConfig
+from captionlib.data import Vocabulary
+from captionlib.decoder import DecoderOutput, DecoderWithAttention
+from captionlib.encoder import Encoder
+from captionlib.io.files import (
+    InputError,
+    atomic_folder,
+    package_folder,
+    read_json,
+    write_json,
+)
+from captionlib.io.versions import versions
+
+__all__ = ["CaptionModel"]
+
+DECODER = (
+    "soft_attention"  # the kind that chapter 04 builds, stored with the model
+)
+
+
+class CaptionModel(nn.Module):
+    """Encoder, decoder and vocabulary: an image in, the logits of its captions out.
+
+    Attributes:
+        search: settings of `captionlib.beam_search.SearchConfig` that go with this model.
+        metrics: what was measured on it, with data set, split and seed.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        encoder: Encoder | None = None,
+    ):
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        # An encoder of one's own, or one that training changed, is saved with the model.
+        self.own_encoder = encoder is not None
+        self.encoder = encoder or Encoder(
+            config.backbone,
+            grid_size=config.grid_size,
+            image_size=config.image_size,
+        )
+        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        dim, shorter = self.encoder.encoder_dim, config.feature_dim
+        self.shorten = nn.Identity()
+        if shorter is not None:
+            self.shorten = nn.Sequential(
+                nn.Linear(dim, shorter),
+                nn.ReLU(),
+                nn.Dropout(config.feature_dropout),
+            )
+        self.decoder = DecoderWithAttention(
+            config.attention_dim,
+            config.embed_dim,
+            config.decoder_dim,
+            len(vocabulary),
+            encoder_dim=shorter or dim,
+            dropout=config.dropout,
+        )
+        self.search: dict = {}
+        self.metrics: dict = {}
+
+    def fine_tune_encoder(self, on: bool = True) -> None:
+        """Let training change the encoder's blocks 2 to 4, or freeze them."""
+        self.encoder.fine_tune(on)
+        self.own_encoder = self.own_encoder or on
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Annotation vectors of `images`, as the decoder wants them.
+
+        Args:
+            images: (B, 3, height, width) uint8; or what the encoder made of them before, float
+                (B, P, D).
+
+        Returns:
+            (B, height, width, D) or (B, P, D) float; D is `feature_dim` where that is set. In
+            training mode some of their numbers are dropped.
+        """
+        if images.dtype == torch.uint8:
+            vectors = self.encoder(self.encoder.normalise(images))
+        else:
+            vectors = images.float()
+        return self.shorten(self.feature_dropout(vectors))
+
+    def forward(
+        self, images: Tensor, captions: Tensor, caption_lengths: Tensor
+    ) -> DecoderOutput:
+        """Teacher-forced logits; `images` as `encode` takes them, the rest as the decoder does."""
+        return self.decoder(self.encode(images), captions, caption_lengths)
+
+    def save(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write the model to `folder`, whole or not at all.
+
+        Weights of an encoder that comes with an installed package, unchanged, are not repeated.
+
+        Args:
+            folder: replaced if it exists.
+            half: store the weights in float16, half the size; they are loaded as float32.
+        """
+        with atomic_folder(folder) as temporary:
+            self.write_files(temporary, half=half)
+
+    def write_files(self, folder: Path, *, half: bool = False) -> None:
+        """The files of `save`, into an existing folder, one after another."""
+        own = self.own_encoder or not self.encoder.packaged
+        weights = {
+            name: (
+                tensor.half() if half and tensor.is_floating_point() else tensor
+            ).contiguous()
+            for name, tensor in self.state_dict().items()
+            if own or not name.startswith("encoder.")
+        }
+        config = {
+            "format": 1,
+            "decoder": DECODER,
+            "model": asdict(self.config),
+            "encoder_weights": "saved" if own else "packaged",
+            "search": self.search,
+            "metrics": self.metrics,
+            "versions": versions(),
+        }
+        # save_file would make a file that its owner alone can read.
+        (folder / "model.safetensors").write_bytes(save(weights))
+        write_json(folder / "config.json", config, indent=1)
+        self.vocabulary.save(folder / "vocabulary.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CaptionModel:
+        """Read a model that `save` wrote; in eval mode, on the CPU.
+
+        Args:
+            folder: its folder, a training's folder (its `best` is taken), or the name of a
+                packaged model, such as "toy".
+
+        Raises:
+            InputError: if the folder holds no model, or one that can't be read.
+        """
+        folder = package_folder(folder)
+        stored = read_json(folder / "config.json")
+        try:
+            config = ModelConfig(**stored["model"])
+            own = stored["encoder_weights"] == "saved"
+            encoder = None
+            if own:
+                encoder = Encoder(
+                    config.backbone,
+                    grid_size=config.grid_size,
+                    image_size=config.image_size,
+                    pretrained=False,
+                )
+            model = cls(
+                config, Vocabulary.load(folder / "vocabulary.json"), encoder
+            )
+            weights = load_file(folder / "model.safetensors")
+            missing, unexpected = model.load_state_dict(weights, strict=False)
+            if unexpected or any(
+                own or not name.startswith("encoder.") for name in missing
+            ):
+                raise KeyError("weights and configuration disagree")
+            model.search, model.metrics = stored["search"], stored["metrics"]
+        except (
+            KeyError,
+            TypeError,
+            RuntimeError,
+            OSError,
+            SafetensorError,
+        ) as error:
+            reason = (
+                str(error).splitlines()[0]
+                if str(error)
+                else type(error).__name__
+            )
+            raise InputError(
+                f"{folder}: can't be read as a captioner ({reason})"
+            ) from error
+        return model.eval()
