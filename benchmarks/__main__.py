@@ -22,9 +22,9 @@ from benchmarks import (
     scoring,
     search,
 )
-from captionlib.decoder import versions
 from captionlib.io.files import write_json
 from captionlib.io.images import usable_cores
+from captionlib.io.versions import versions
 
 
 def processor() -> str:

@@ -29,7 +29,8 @@ from benchmarks.decoder import (
     make_batch,
     naive_step,
 )
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
+from captionlib.config import SearchConfig
 from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder
 from captionlib.io.features import Features, new_features

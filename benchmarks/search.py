@@ -21,7 +21,8 @@ from benchmarks import (
     in_fresh_process,
     median_seconds,
 )
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
+from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from captionlib.beam_search import Hypothesis, SearchConfig, beam_search
-from captionlib.decoder import CaptionModel
+from captionlib.beam_search import Hypothesis
+from captionlib.config import DecodingConfig, SearchConfig
+from captionlib.decoding import write_captions
 from captionlib.io.files import ASSETS, InputError, package_folder
 from captionlib.io.images import read_image
+from captionlib.model import CaptionModel
 
 __all__ = ["Caption", "Captioner", "SHIPPED"]
 
@@ -52,7 +54,7 @@ class Captioner:
     def __init__(self, model: CaptionModel, search: SearchConfig | None = None):
         self.model = model.eval()
         try:
-            self.search = search or SearchConfig(**model.search)
+            self.search = search or DecodingConfig(**model.search)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"the model's search settings are no use ({error})"
@@ -133,10 +135,10 @@ class Captioner:
         encoder_out = self.model.encode(
             pixels.to(device)
         )  # (B, height, width, D)
-        found = beam_search(
+        found = write_captions(
             self.model.decoder, encoder_out, self.model.vocabulary, search
         )
-        return [self._answer(best, encoder_out.shape[1:3]) for best in found]
+        return [self._answer(best, encoder_out.shape[1:3]) for (best,) in found]
 
     def _answer(self, best: Hypothesis, grid: tuple[int, int]) -> Caption:
         words = self.model.vocabulary.decode(best.word_ids)

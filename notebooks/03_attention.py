@@ -9,6 +9,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -256,11 +257,12 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Soft attention: which pixels to look at, given what has been said so far.
+    """Soft attention: which grid cells matter for the next word?
 
-    Additive attention with a ReLU, as in the original tutorial; Bahdanau's has a tanh.
+    Additive attention with a ReLU, as in the original tutorial; Bahdanau's
+    has a tanh.
 
-    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and section 4.2; the form is
+    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6; the form is
     Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1.
     """
 
@@ -270,71 +272,38 @@ class Attention(nn.Module):
         self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.full_att = nn.Linear(attention_dim, 1)
 
-    def project(self, encoder_out: Tensor) -> Tensor:
-        """Map annotation vectors (B, P, D) to (B, P, A): once an image, not once a word."""
+    def keys(self, encoder_out: Tensor) -> Tensor:
+        """Project a grid (B, P, D) to keys (B, P, A): once an image."""
         return self.encoder_att(encoder_out)
 
     def forward(
-        self,
-        encoder_out: Tensor,
-        hidden: Tensor,
-        projected: Tensor | None = None,
+        self, hidden: Tensor, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Average the annotation vectors under weights that depend on the state.
+        """Average the values under weights that depend on the query.
 
         Args:
-            encoder_out: (B, P, D) float annotation vectors.
-            hidden: (B * k, H) float states, k for each image; row r belongs to image r // k.
-            projected: (B, P, A), what `project` gave for `encoder_out`; computed if left out.
+            hidden: (B * k, H) float, k states an image, row r is of image
+                r // k; each is projected to a query.
+            keys: (B, P, A) float, from `keys`.
+            values: (B, P, D) float, the grid itself.
 
         Returns:
-            context (B * k, D); alpha (B * k, P), non-negative, summing to 1 over P.
+            context (B * k, D); alpha (B * k, P), which sums to 1 over P.
 
         Raises:
-            ValueError: if the number of states is not a multiple of the number of images.
+            ValueError: if the states are no multiple of the images.
         """
-        B, P, D = encoder_out.shape
-        k, rest = divmod(hidden.shape[0], B)
+        B, P, A = keys.shape
+        k, rest = divmod(len(hidden), B)
         if rest or k == 0:
             raise ValueError(
-                f"expected a multiple of {B} states, got {hidden.shape[0]}"
+                f"expected a multiple of {B} states, got {len(hidden)}"
             )
-        if projected is None:
-            projected = self.project(encoder_out)
-        wanted = self.decoder_att(hidden).view(B, k, 1, -1)
-        scores = self._scores(projected.unsqueeze(1), wanted).squeeze(
-            3
-        )  # (B, k, P)
-        alpha = scores.float().softmax(
-            dim=2
-        )  # float32 even under autocast: sums stay 1
-        context = torch.bmm(
-            alpha.to(encoder_out.dtype), encoder_out
-        )  # (B, k, D)
-        return context.view(B * k, D), alpha.view(B * k, P)
-
-    def _scores(self, projected: Tensor, wanted: Tensor) -> Tensor:
-        """Equation 4, unnormalised: (B, 1, P, A) and (B, k, 1, A) to (B, k, P, 1)."""
-        # (B, k, P, A) would be the largest tensor of a step. Training needs it whole, in one copy.
-        if torch.is_grad_enabled() or projected.device.type != "cpu":
-            return self.full_att((projected + wanted).relu_())
-        # A search doesn't. A few images at a time, always in the same place, it stays in the cache.
-        P, A = projected.shape[2:]
-        k = wanted.shape[1]
-        images = max(1, 2**19 // (k * P * A))
-        dtype = torch.result_type(projected, wanted)
-        place = projected.new_empty(
-            min(images, len(projected)), k, P, A, dtype=dtype
-        )
-        scores = [
-            self.full_att(
-                torch.add(some, states, out=place[: len(some)]).relu_()
-            )
-            for some, states in zip(
-                projected.split(images), wanted.split(images), strict=True
-            )
-        ]
-        return torch.cat(scores)
+        query = self.decoder_att(hidden).view(B, k, 1, A)
+        scores = self.full_att(torch.relu(keys.unsqueeze(1) + query))
+        alpha = scores.squeeze(3).float().softmax(dim=2)  # (B, k, P)
+        context = torch.bmm(alpha.to(values.dtype), values)  # (B, k, D)
+        return context.flatten(0, 1), alpha.flatten(0, 1)
 
 
 # %% [markdown]

@@ -967,7 +967,7 @@ import torch
 
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.data import read_image
-from captionlib.decoder import CaptionModel
+from captionlib.model import CaptionModel
 from captionlib.toy.scenes import draw_scene, scene_with_captions, tokenise
 
 model = CaptionModel.load("toy")

@@ -147,7 +147,7 @@ print(len(paths), "images, the first is", paths[0].name)
 
 # %%
 from captionlib.beam_search import SearchConfig, beam_search
-from captionlib.decoder import CaptionModel
+from captionlib.model import CaptionModel
 from captionlib.io.images import read_image
 
 model = CaptionModel.load("toy")  # in eval mode: no dropout, batch norm at rest
@@ -221,7 +221,7 @@ normalised = {
 sentences = {}
 for scaled, images in normalised.items():
     with torch.inference_mode():
-        found = beam_search(
+        found = write_captions(
             model.decoder,
             encoder(images),
             model.vocabulary,
@@ -367,8 +367,10 @@ from pathlib import Path
 
 import torch
 
-from captionlib.beam_search import Hypothesis, SearchConfig, beam_search
-from captionlib.decoder import CaptionModel
+from captionlib.beam_search import Hypothesis
+from captionlib.config import DecodingConfig, SearchConfig
+from captionlib.decoding import write_captions
+from captionlib.model import CaptionModel
 from captionlib.io.files import ASSETS, InputError, package_folder
 from captionlib.io.images import read_image
 
@@ -391,7 +393,7 @@ class Captioner:
     def __init__(self, model: CaptionModel, search: SearchConfig | None = None):
         self.model = model.eval()
         try:
-            self.search = search or SearchConfig(**model.search)
+            self.search = search or DecodingConfig(**model.search)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"the model's search settings are no use ({error})"
@@ -472,10 +474,10 @@ class Captioner:
         encoder_out = self.model.encode(
             pixels.to(device)
         )  # (B, height, width, D)
-        found = beam_search(
+        found = write_captions(
             self.model.decoder, encoder_out, self.model.vocabulary, search
         )
-        return [self._answer(best, encoder_out.shape[1:3]) for best in found]
+        return [self._answer(best, encoder_out.shape[1:3]) for best, in found]
 
     def _answer(self, best: Hypothesis, grid: tuple[int, int]) -> Caption:
         words = self.model.vocabulary.decode(best.word_ids)

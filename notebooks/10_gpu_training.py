@@ -116,9 +116,9 @@ plt.show()
 import os
 
 from captionlib.data import DataConfig
-from captionlib.decoder import ModelConfig
+from captionlib.config import ModelConfig
 from captionlib.engine.recipes import Recipe, read_recipe
-from captionlib.training import TrainConfig
+from captionlib.config import EngineConfig
 
 RUN = "small"
 
@@ -152,7 +152,7 @@ SMALL = Recipe(
 
 recipe = SMALL if RUN == "small" else read_recipe(RUN)
 stages = [*recipe.stages, recipe.stages[0] | GENTLE][:2]
-first, second = (TrainConfig(**stage) for stage in stages)
+first, second = (EngineConfig(**stage) for stage in stages)
 workers = (
     0 if recipe.scenes else min(4, os.cpu_count())
 )  # processes that load images
@@ -219,9 +219,9 @@ if not any(folder.glob("WORDMAP_*.json")):
 # not five times.
 
 # %%
-from captionlib.decoder import CaptionModel
+from captionlib.model import CaptionModel
 from captionlib.encoder import FeatureDataset
-from captionlib.training import caption_loss, make_loader, make_optimizer
+from captionlib.training import caption_loss, make_optimizer
 
 dataset = FeatureDataset(
     folder, "TRAIN", ImageDataset(image_file(folder, "TRAIN"))
@@ -542,14 +542,14 @@ print(
 # ## Fused operations
 #
 # A sum, a ReLU and a softmax, one after the other, each read their numbers from memory and write them
-# back. `torch.compile` translates a module into code that does it in one pass. `TrainConfig` has it
+# back. `torch.compile` translates a module into code that does it in one pass. `EngineConfig` has it
 # as `compile=True`, the command line as `--compile`, for the encoder and for the attention of each
 # step. The first batch waits for the translation, up to a minute. It is made for GPUs, and needs a C++
 # compiler on the machine; on two cores of a processor we found the decoder slower with it. So this cell
 # asks a GPU only.
 
 # %% tags=["nbval-ignore-output"]
-from captionlib.training import compile_layers
+from captionlib.engine.loop import compile_layers
 
 if device.type == "cuda":
     fused = deepcopy(model)
@@ -604,7 +604,7 @@ print(
 # %% tags=["nbval-ignore-output"]
 from captionlib.beam_search import SearchConfig, beam_search
 from captionlib.metrics import score
-from captionlib.training import train
+from captionlib.engine.loop import train
 
 names, references = load_references(folder, "VAL")
 

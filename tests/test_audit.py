@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
+from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel
 from captionlib.io.files import InputError
 from captionlib.io.images import read_image
 from captionlib.metrics import bleu
+from captionlib.model import CaptionModel
 from captionlib.toy.scenes import tokenise, write_scenes
 from tools import audit
 

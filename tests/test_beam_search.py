@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from captionlib.beam_search import (
-    SearchConfig,
     beam_search,
     beam_search_all,
     best_candidates,
-    draw,
     next_log_probs,
     repeats,
 )
+from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
+from captionlib.decoding.sampling import draw
 
 P, D = 6, 8
 

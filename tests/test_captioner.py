@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from captionlib import captioner as module
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
 from captionlib.captioner import Captioner
-from captionlib.config import DataConfig
+from captionlib.config import DataConfig, SearchConfig
 from captionlib.data import ImageDataset, image_file, prepare
-from captionlib.decoder import CaptionModel
 from captionlib.io.files import InputError
 from captionlib.io.images import read_image
+from captionlib.model import CaptionModel
 from captionlib.toy.scenes import write_scenes
 
 

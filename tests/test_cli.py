@@ -130,7 +130,7 @@ def evaluate_words(world) -> list:
 
 def test_road_leaves_a_model_and_its_history(world):
     model = world / "model"
-    from captionlib.beam_search import SearchConfig
+    from captionlib.config import SearchConfig
 
     config = read_json(model / "best" / "config.json")
     given = {"beam_size": 2, "max_words": 8}
@@ -489,14 +489,16 @@ def test_second_stage_starts_from_the_first(world, tmp_path):
 
 
 def test_defaults_in_the_help_are_those_of_the_classes():
-    from captionlib.beam_search import SearchConfig
-    from captionlib.config import DataConfig
-    from captionlib.decoder import ModelConfig
-    from captionlib.training import TrainConfig
+    from captionlib.config import (
+        DataConfig,
+        EngineConfig,
+        ModelConfig,
+        SearchConfig,
+    )
 
     for kind, options in (
         (ModelConfig, arguments.MODEL_OPTIONS),
-        (TrainConfig, arguments.TRAIN_OPTIONS),
+        (EngineConfig, arguments.TRAIN_OPTIONS),
         (SearchConfig, arguments.SEARCH_OPTIONS),
     ):
         defaults = {field.name: field.default for field in fields(kind)}

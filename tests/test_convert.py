@@ -28,9 +28,9 @@ from torch.testing import assert_close
 
 from captionlib import Captioner, cli
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel
 from captionlib.io.backbones import torchvision
 from captionlib.io.files import InputError
+from captionlib.model import CaptionModel
 from captionlib.original.convert import KINDS, convert, read_original
 from captionlib.original.inert import MAGIC, opened
 

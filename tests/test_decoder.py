@@ -10,17 +10,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 from benchmarks import from_chapter
+from captionlib.config import ModelConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import (
-    CaptionModel,
-    DecoderWithAttention,
-    LoopLinear,
-    ModelConfig,
-    State,
-    read_glove,
-)
+from captionlib.decoder import DecoderWithAttention, LoopLinear, State
 from captionlib.encoder import Encoder
 from captionlib.io.files import InputError
+from captionlib.io.word_vectors import read_glove
+from captionlib.model import CaptionModel
 
 A, E, H, V, D, P = (
     13,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from captionlib.config import ModelConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import ModelConfig
 from captionlib.encoder import Encoder, cache_features
 from captionlib.engine.fine_tuning import (
     HalfEncoded,

@@ -28,7 +28,6 @@ from captionlib.config import DataConfig
 from captionlib.data import (
     CaptionDataset,
     find_base,
-    image_file,
     load_references,
 )
 from captionlib.engine import preparation

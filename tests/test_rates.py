@@ -133,7 +133,8 @@ def test_the_encoder_has_a_rate_of_its_own_which_follows_the_schedule(
 ):
     from torch.utils.data import Dataset
 
-    from captionlib.training import make_loader, train
+    from captionlib.engine.batches import make_loader
+    from captionlib.engine.loop import train
     from tests.test_training import FewFeatures
 
     class FewImages(Dataset):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captionlib import Captioner
-from captionlib.decoder import ModelConfig
+from captionlib.config import ModelConfig
 from captionlib.toy.scenes import write_scenes
 from tools import captioner
 

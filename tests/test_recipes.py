@@ -14,14 +14,17 @@ from trees import coco_tree
 
 from benchmarks import from_chapter
 from captionlib import Captioner, cli
-from captionlib.beam_search import SearchConfig
 from captionlib.cli.arguments import RECIPES
-from captionlib.config import DataConfig
-from captionlib.decoder import CaptionModel, ModelConfig
+from captionlib.config import (
+    DataConfig,
+    EngineConfig,
+    ModelConfig,
+    SearchConfig,
+)
 from captionlib.encoder import Encoder
 from captionlib.engine.recipes import Recipe, read_recipe
 from captionlib.io.files import InputError, read_json
-from captionlib.training import TrainConfig
+from captionlib.model import CaptionModel
 from tools import toy
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +87,7 @@ def test_a_packaged_recipe_is_a_valid_training(name):
         **{key: value for key, value in recipe.data.items() if key != "dataset"}
     )
     for stage in recipe.stages:
-        TrainConfig(**stage)
+        EngineConfig(**stage)
     assert f"`{name}`" in (ROOT / "book" / "command_line.md").read_text(
         encoding="utf-8"
     )
@@ -105,8 +108,8 @@ def test_the_originals_settings():
         first["learning_rate"] == 4e-4
         and second["encoder_learning_rate"] == 1e-4
     )
-    # The rest is what TrainConfig has from the original.
-    assert TrainConfig(**first) == TrainConfig(epochs=20, batch_size=16)
+    # The rest is what EngineConfig has from the original.
+    assert EngineConfig(**first) == EngineConfig(epochs=20, batch_size=16)
     assert not recipe.cache_features and not recipe.mirrored
 
 
@@ -115,7 +118,7 @@ def test_chapter_10_makes_two_stages_of_any_recipe(name):
     gentle = from_chapter("10_gpu_training", "GENTLE")["GENTLE"]
     recipe = read_recipe(name)
     first, second = (
-        TrainConfig(**s)
+        EngineConfig(**s)
         for s in [*recipe.stages, recipe.stages[0] | gentle][:2]
     )
     assert not first.fine_tune_encoder and second.fine_tune_encoder
@@ -209,8 +212,8 @@ def test_a_recipe_runs_from_an_empty_folder(tiny):
     first, second = (
         read_json(f / "last/training.json") for f in (model / "stage1", model)
     )
-    assert first["config"] == asdict(TrainConfig(**TINY["stages"][0]))
-    assert second["config"] == asdict(TrainConfig(**TINY["stages"][1]))
+    assert first["config"] == asdict(EngineConfig(**TINY["stages"][0]))
+    assert second["config"] == asdict(EngineConfig(**TINY["stages"][1]))
     caches = sorted(
         path.name.split("_")[1]
         for path in (model / "data").glob("TRAIN_*_tf_*")
@@ -401,7 +404,7 @@ def test_a_coco_shaped_run_takes_both_stages(name, tmp_path):
     for folder, stage in zip((to / "stage1", to), recipe.stages, strict=True):
         stored = read_json(folder / "last" / "training.json")
         asked = {"epochs": 1, "batch_size": 2, "bf16": False, "seed": 3}
-        assert stored["config"] == asdict(TrainConfig(**stage | asked))
+        assert stored["config"] == asdict(EngineConfig(**stage | asked))
         assert stored["history"][0]["data"] == base
     model = CaptionModel.load(to)
     assert (

@@ -25,8 +25,8 @@ import torch
 from test_training import SETTINGS, run
 
 from captionlib import cli
-from captionlib.decoder import CaptionModel
 from captionlib.io.files import InputError
+from captionlib.model import CaptionModel
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["captionlib.training", "matplotlib.figure"])

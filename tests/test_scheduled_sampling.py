@@ -15,13 +15,15 @@ from test_training import (
 )
 from torch.testing import assert_close
 
-from captionlib.decoder import CaptionModel
+from captionlib.config import EngineConfig
+from captionlib.engine.batches import make_loader
+from captionlib.engine.objectives import teacher_forcing
 from captionlib.engine.scheduled_sampling import (
     feed_own_words,
     own_word_share,
     scheduled_sampling,
 )
-from captionlib.training import TrainConfig, make_loader, teacher_forcing
+from captionlib.model import CaptionModel
 
 RAMPS = ("linear", "exponential", "inverse_sigmoid")
 
@@ -34,17 +36,17 @@ def batch():
 
 @pytest.mark.parametrize("ramp", RAMPS)
 def test_a_ramp_climbs_from_nothing_to_the_share_asked_for(ramp):
-    config = TrainConfig(own_words=0.4, own_words_ramp=ramp)
+    config = EngineConfig(own_words=0.4, own_words_ramp=ramp)
     shares = [own_word_share(config, step / 100) for step in range(101)]
     assert shares[0] == 0 and shares[-1] == pytest.approx(0.4)
     assert shares == sorted(shares)
-    assert own_word_share(TrainConfig(own_words_ramp=ramp), 0.7) == 0
+    assert own_word_share(EngineConfig(own_words_ramp=ramp), 0.7) == 0
 
 
 def test_ramps_have_the_papers_shapes():
     shares = {}
     for ramp in RAMPS:
-        config = TrainConfig(own_words=1.0, own_words_ramp=ramp)
+        config = EngineConfig(own_words=1.0, own_words_ramp=ramp)
         shares[ramp] = [
             own_word_share(config, quarter / 4) for quarter in range(5)
         ]
@@ -66,11 +68,11 @@ def test_ramps_have_the_papers_shapes():
 @pytest.mark.parametrize("mistake", [{"own_words": 1.1}, {"own_words": -0.1}])
 def test_a_share_is_a_probability(mistake):
     with pytest.raises(ValueError, match="own_words must be in"):
-        TrainConfig(**mistake)
+        EngineConfig(**mistake)
     with pytest.raises(
         ValueError, match="own_words_ramp must be one of linear"
     ):
-        TrainConfig(own_words_ramp="steep")
+        EngineConfig(own_words_ramp="steep")
 
 
 def test_without_own_words_it_is_teacher_forcing_to_the_bit(batch, tmp_path):

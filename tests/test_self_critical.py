@@ -6,11 +6,13 @@ import torch
 from torch.testing import assert_close
 from torch.utils.data import Dataset
 
+from captionlib.config import EngineConfig, ModelConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel, ModelConfig
+from captionlib.engine.batches import make_loader
+from captionlib.engine.loop import train
 from captionlib.engine.self_critical import SelfCritical, advantages
 from captionlib.metrics import cider_d_scores
-from captionlib.training import TrainConfig, make_loader, train
+from captionlib.model import CaptionModel
 
 WORDS = "a dog cat runs sits on the red mat".split()
 SENTENCES = [
@@ -19,7 +21,7 @@ SENTENCES = [
     ["the red mat", "a red mat", "a mat"],
     ["a dog sits on the mat", "the dog sits", "a dog on a mat"],
 ]
-SETTINGS = TrainConfig(
+SETTINGS = EngineConfig(
     epochs=2, batch_size=4, learning_rate=1e-2, schedule="one_cycle"
 )
 

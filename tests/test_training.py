@@ -13,27 +13,27 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 from torch.utils.data import Dataset
 
+from captionlib.config import EngineConfig, ModelConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
+from captionlib.decoder import DecoderWithAttention
+from captionlib.engine.averaging import WeightAverage
+from captionlib.engine.batches import Batches, make_loader
+from captionlib.engine.loop import train
 from captionlib.engine.processes import Processes
 from captionlib.io.files import InputError
+from captionlib.model import CaptionModel
 from captionlib.training import (
-    Batches,
-    TrainConfig,
-    WeightAverage,
     caption_loss,
-    make_loader,
     make_optimizer,
     rate_factor,
     stale_epochs,
-    train,
 )
 
 CONFIG = ModelConfig(
     attention_dim=13, embed_dim=7, decoder_dim=11, feature_dropout=0.1
 )
 WORDS = [f"word{i}" for i in range(23)]
-SETTINGS = TrainConfig(
+SETTINGS = EngineConfig(
     epochs=4, batch_size=3, learning_rate=1e-2, schedule="one_cycle", seed=1
 )
 
@@ -142,7 +142,7 @@ def test_one_cycle_climbs_to_the_full_rate_and_sinks_to_nothing():
 
 
 def test_plateau_cuts_after_every_eight_stale_epochs():
-    config = TrainConfig(schedule="plateau", decay=0.8, decay_after=8)
+    config = EngineConfig(schedule="plateau", decay=0.8, decay_after=8)
     history = [
         {"bleu4": score}
         for score in [1.0, 2.0] + [1.5] * 16 + [3.0] + [2.0] * 7
@@ -177,7 +177,7 @@ def test_stale_epochs_counts_from_the_first_best():
 )
 def test_settings_are_checked(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
-        TrainConfig(**setting)
+        EngineConfig(**setting)
 
 
 # The loop

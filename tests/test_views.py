@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from test_beam_search import make_decoder, make_encodings, make_vocabulary
 
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
 from captionlib.book.beam_trace import beam_view, trace_search
 from captionlib.book.live import LiveCaptioner
 from captionlib.book.views import ORDERS, attention_view, bleu_view, packed_view
 from captionlib.captioner import Caption, Captioner
+from captionlib.config import SearchConfig
 from captionlib.io.files import ASSETS
 from captionlib.io.images import open_rgb
 from captionlib.metrics import bleu, bleu_statistics

@@ -22,12 +22,13 @@ from torch.nn.utils.rnn import pad_packed_sequence
 from tqdm import tqdm
 
 from benchmarks import from_chapter
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
+from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel, versions
 from captionlib.io.files import InputError, read_json, write_json
 from captionlib.io.images import read_image
 from captionlib.io.karpathy import SPLITS, read_karpathy
+from captionlib.io.versions import versions
 from captionlib.metrics import (
     bleu_of,
     bleu_statistics,
@@ -35,6 +36,7 @@ from captionlib.metrics import (
     percentile_interval,
     resampled_sums,
 )
+from captionlib.model import CaptionModel
 
 TO = Path(__file__).parent.parent / "book" / "results" / "habits.json"
 SEED, RESAMPLES = 0, 1000

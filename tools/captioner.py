@@ -19,20 +19,23 @@ from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 from captionlib import cli
-from captionlib.beam_search import SearchConfig, beam_search
+from captionlib.beam_search import beam_search
+from captionlib.config import EngineConfig, ModelConfig, SearchConfig
 from captionlib.data import find_base, image_file, load_references
-from captionlib.decoder import CaptionModel, ModelConfig, versions
 from captionlib.encoder import Encoder, FeatureDataset, cache_features
+from captionlib.engine.batches import make_loader
 from captionlib.engine.fine_tuning import (
     HalfEncoded,
     first_stages,
     free_last_stages,
 )
+from captionlib.engine.loop import train
 from captionlib.engine.preparation import prepare
 from captionlib.engine.recipes import read_recipe
 from captionlib.io.files import ASSETS, atomic_file, read_json, write_json
+from captionlib.io.versions import versions
 from captionlib.metrics import score
-from captionlib.training import TrainConfig, make_loader, train
+from captionlib.model import CaptionModel
 
 TO = ASSETS / "flickr8k"
 BESIDE = (
@@ -217,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
 
     dataset = FeatureDataset(data, "TRAIN", *views)
     for stage, settings in STAGES.items():
-        config = TrainConfig(**settings, seed=args.seed)
+        config = EngineConfig(**settings, seed=args.seed)
         torch.manual_seed(args.seed)
         if stage == "decoder":
             model = HalfEncoded(MODEL, dataset.vocabulary, encoder)

@@ -236,17 +236,23 @@ def tour(watch: Watch, folder: Path) -> None:
     """Run every commented line of the package, on random numbers and three small scenes."""
     import torch
 
-    from captionlib.beam_search import SearchConfig, beam_search
+    from captionlib.beam_search import beam_search
     from captionlib.captioner import Captioner
-    from captionlib.config import DataConfig
+    from captionlib.config import (
+        DataConfig,
+        EngineConfig,
+        ModelConfig,
+        SearchConfig,
+    )
     from captionlib.data import Vocabulary, image_file, prepare
-    from captionlib.decoder import DecoderWithAttention, ModelConfig, read_glove
+    from captionlib.decoder import DecoderWithAttention
     from captionlib.encoder import Encoder, FeatureDataset, cache_features
     from captionlib.engine.fine_tuning import HalfEncoded, stages
     from captionlib.engine.self_critical import SelfCritical
     from captionlib.io.images import decoding_pool
+    from captionlib.io.word_vectors import read_glove
     from captionlib.toy.scenes import write_scenes
-    from captionlib.training import TrainConfig, caption_loss
+    from captionlib.training import caption_loss
     from captionlib.visualize import show_attention
 
     torch.manual_seed(0)
@@ -320,7 +326,7 @@ def tour(watch: Watch, folder: Path) -> None:
         data.captions[:2].flatten(0, 1),
         data.lengths[:2].flatten(),
     )
-    objective(model, features, captions, lengths, TrainConfig())
+    objective(model, features, captions, lengths, EngineConfig())
 
     watch.sizes = {letter: watch.sizes[letter] for letter in "DPAEHV"}
     photograph = next(pictures.glob("*test*"))

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from captionlib import cli
-from captionlib.decoder import CaptionModel
 from captionlib.engine.recipes import read_recipe
 from captionlib.io.files import ASSETS, read_json
+from captionlib.model import CaptionModel
 
 TO = ASSETS / "toy"
 

@@ -6,20 +6,15 @@ Written by hand; the view is one of those that `captionlib.book.views` describes
 from __future__ import annotations
 
 import html
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from captionlib.beam_search import (
-    Beam,
-    Ensemble,
-    Partial,
-    SearchConfig,
-    best_candidates,
-    grow,
-)
+from captionlib.beam_search import Beam, Finished, extend, forbid, settle
 from captionlib.book.views import View, controls, status, tag
+from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 
@@ -35,7 +30,7 @@ FATES = {
 
 
 class Candidate(NamedTuple):
-    """A beginning that a step considered."""
+    """A prefix that a step considered."""
 
     words: list[str]  # without <start>; the last one is this step's
     log_prob: float  # nats, summed
@@ -93,69 +88,6 @@ class SearchTrace(NamedTuple):
         return path[::-1]
 
 
-class _Watched(Beam):
-    """A beam that writes down what it is given."""
-
-    def __init__(
-        self,
-        ensemble: _Listening,
-        vocabulary: Vocabulary,
-        config: SearchConfig,
-        more,
-    ):
-        super().__init__(vocabulary.start, vocabulary.end, config)
-        self.ensemble, self.vocabulary, self.more = ensemble, vocabulary, more
-        self.steps: list[list[Candidate]] = []
-        self.rows: dict[
-            tuple[int, ...], int
-        ] = {}  # where in the last step a caption stands
-
-    def advance(self, children: list[Partial]) -> None:
-        before = self.live
-        super().advance(children)
-        live = {caption.words for caption in self.live}
-        step = []
-        for child in children:
-            fate = "kept" if child.words in live else "beaten"
-            if len(child.words) > self.config.max_words + 1:
-                fate = "cut"
-            fate = "finished" if child.words[-1] == self.end else fate
-            step.append(self._candidate(child.words, child.log_prob, fate))
-        totals = (
-            torch.tensor([[each.log_prob] for each in before])
-            + self.ensemble.log_probs.cpu()
-        )
-        scores, places = best_candidates(
-            totals.view(1, -1), len(children) + self.more
-        )
-        for score, place in zip(
-            scores[0].tolist(), places[0].tolist(), strict=True
-        ):
-            row, word = divmod(place, totals.shape[1])
-            words = (*before[row].words, word)
-            if score > -torch.inf and words not in {
-                child.words for child in children
-            }:
-                step.append(self._candidate(words, score, "dropped"))
-        if step:
-            self.steps.append(step)
-        self.rows = {child.words: i for i, child in enumerate(children)}
-
-    def _candidate(
-        self, words: tuple[int, ...], log_prob: float, fate: str
-    ) -> Candidate:
-        names = [self.vocabulary.words[word] for word in words[1:]]
-        return Candidate(names, log_prob, self.rows.get(words[:-1], -1), fate)
-
-
-class _Listening(Ensemble):
-    """An ensemble that keeps its last log-probabilities, (N, V), as the search leaves them."""
-
-    def step(self, words: list[int]) -> tuple[Tensor, Tensor]:
-        self.log_probs, alpha = super().step(words)
-        return self.log_probs, alpha
-
-
 @torch.inference_mode()
 def trace_search(
     decoder: DecoderWithAttention,
@@ -171,20 +103,51 @@ def trace_search(
         decoder: in eval mode.
         encoder_out: (P, D) or (height, width, D) annotation vectors of one image.
         vocabulary: the decoder's.
-        config: of a search without groups; not of sampling.
-        dropped: how many of the best continuations that got no place are written down, a step.
+        config: of a beam search; groups and sampling are not traced.
+        dropped: how many of the best continuations without a place to write down, a step.
 
     Raises:
         ValueError: if the settings are of groups or of sampling.
     """
-    if config.groups > 1 or config.sample:
+    if getattr(config, "groups", 1) > 1 or getattr(config, "sample", False):
         raise ValueError(
             "only a plain beam search is traced: no groups, no sampling"
         )
-    ensemble = _Listening([decoder], [encoder_out.unsqueeze(0)])
-    beam = _Watched(ensemble, vocabulary, config, dropped)
-    grow([[beam]], ensemble, vocabulary)
-    return SearchTrace(config.beam_size, beam.steps)
+    state = decoder.begin(encoder_out.unsqueeze(0))
+    beam = Beam(
+        torch.full((1, 1, 1), vocabulary.start),
+        torch.zeros(1, 1),
+        torch.zeros(1, 1, 0, state.values.shape[1]),
+    )
+    finished, steps, parents = Finished(1), [], [-1]
+    while True:
+        logits, alpha, state = decoder.step(beam.words[0, :, -1], state)
+        log_probs = logits.float().log_softmax(dim=1)
+        forbid(log_probs, beam.words[0], vocabulary, config)
+        places = config.beam_size - finished.count
+        wider, rows = extend(beam, log_probs, alpha, places + dropped)
+        longer = Beam(*(tensor[:, :places].clone() for tensor in wider))
+        live = settle(longer, [finished], config, vocabulary.end)[0]
+        step = []
+        for i, ids in enumerate(wider.words[0].tolist()):
+            score = float(wider.scores[0, i])
+            if score == -math.inf:
+                continue
+            fate = "dropped"
+            if i < places:
+                longest = len(ids) > config.max_words + 1
+                fate = "kept" if live[i] else "cut" if longest else "beaten"
+                fate = "finished" if ids[-1] == vocabulary.end else fate
+            words = [vocabulary.words[id] for id in ids[1:]]
+            step.append(Candidate(words, score, parents[rows[0, i]], fate))
+        if step:
+            steps.append(step)
+        if not live.any():
+            return SearchTrace(config.beam_size, steps)
+        go_on = live.nonzero().flatten()
+        beam = Beam(*(tensor[:, go_on] for tensor in longer))
+        state = state.select(rows[0, go_on])
+        parents = go_on.tolist()  # their places among this step's candidates
 
 
 def beam_view(trace: SearchTrace) -> View:
@@ -224,7 +187,7 @@ def beam_view(trace: SearchTrace) -> View:
         '<div class="clv-scroll" tabindex="0" role="region" aria-label="Tree of the search">'
         f"{_tree(trace, until, set(won), summary)}</div>"
         f'<div class="clv-beams" hidden>{"".join(lists)}</div>'
-        '<p class="clv-note">Orange: a live beginning. Green: finished. Dashed and grey: dropped, '
+        '<p class="clv-note">Orange: a live prefix. Green: finished. Dashed and grey: dropped, '
         "dead, or given up. Numbers are summed log-probabilities in nats: the nearer to 0, the "
         "likelier.</p>"
     )
@@ -247,7 +210,7 @@ def _beam_sentence(trace: SearchTrace, t: int) -> str:
         for each in (c for s in trace.steps[: t + 1] for c in s)
         if each.fate == "finished"
     ]
-    text = f"Step {t + 1}: {before} live beginning{'s' * (before > 1)}, continued with every word. "
+    text = f"Step {t + 1}: {before} live prefix{'es' * (before > 1)}, continued with every word. "
     kept, ended = number["kept"], number["finished"]
     text += f"{kept} of the continuations stay{'s' * (kept == 1)} live"
     text += f", {ended} finish{'es' * (ended == 1)}" if ended else ""

@@ -224,10 +224,8 @@ def _train(args) -> int:
 
 def _planned(args) -> tuple:
     """The recipe, the options of each stage, and whether one has begun; mistakes are said now."""
-    from captionlib.beam_search import SearchConfig
-    from captionlib.decoder import ModelConfig
+    from captionlib.config import DecodingConfig, EngineConfig, ModelConfig
     from captionlib.engine.recipes import find_recipe
-    from captionlib.training import TrainConfig
 
     recipe = find_recipe(args)
     runs = recipe.runs(args)
@@ -237,8 +235,8 @@ def _planned(args) -> tuple:
     ) in runs:  # what would stop a later stage is said now, and not after hours
         stored = _stored_run(Path(run.to), run.resume)
         begun = begun or bool(stored)
-        _configure(TrainConfig, stored, run, TRAIN_OPTIONS)
-        _configure(SearchConfig, stored, run, SEARCH_OPTIONS)
+        _configure(EngineConfig, stored, run, TRAIN_OPTIONS)
+        _configure(DecodingConfig, stored, run, SEARCH_OPTIONS)
         _configure(ModelConfig, stored, run, MODEL_OPTIONS)
     return recipe, runs, begun
 
@@ -285,37 +283,35 @@ def _training_data(args, recipe, begun: bool) -> str | Path:
 
 def _is_finished(folder: Path) -> bool:
     """Whether the training in `folder` has nothing left to do."""
-    from captionlib.training import TrainConfig, is_over
+    from captionlib.config import EngineConfig
+    from captionlib.training import is_over
 
     if not _stored_run(folder, resume=True):
         return False
     training = read_json(folder / "last" / "training.json")
-    return is_over(TrainConfig(**training["config"]), training["history"])
+    return is_over(EngineConfig(**training["config"]), training["history"])
 
 
 def _train_stage(args, processes) -> None:
     import torch
 
-    from captionlib.beam_search import SearchConfig
+    from captionlib.config import DecodingConfig, EngineConfig, ModelConfig
     from captionlib.data import (
         CaptionDataset,
         find_base,
         load_references,
     )
-    from captionlib.decoder import CaptionModel, ModelConfig
     from captionlib.encoder import FeatureDataset
+    from captionlib.engine.batches import make_loader
+    from captionlib.engine.loop import train
+    from captionlib.engine.objectives import teacher_forcing
     from captionlib.engine.scheduled_sampling import scheduled_sampling
-    from captionlib.training import (
-        TrainConfig,
-        make_loader,
-        teacher_forcing,
-        train,
-    )
+    from captionlib.model import CaptionModel
 
     folder = Path(args.to)
     stored = _stored_run(folder, args.resume)
-    config = _configure(TrainConfig, stored, args, TRAIN_OPTIONS)
-    search = _configure(SearchConfig, stored, args, SEARCH_OPTIONS)
+    config = _configure(EngineConfig, stored, args, TRAIN_OPTIONS)
+    search = _configure(DecodingConfig, stored, args, SEARCH_OPTIONS)
     about = {"data": find_base(args.data), "split": "VAL"}
     about["beam_size"] = args.validation_beam_size
     device = processes.device or _device(args.device)
@@ -407,8 +403,8 @@ def _stored_run(folder: Path, resume: bool) -> dict:
     try:
         return {
             "ModelConfig": model["model"],
-            "SearchConfig": model["search"],
-            "TrainConfig": training["config"],
+            "DecodingConfig": model["search"],
+            "EngineConfig": training["config"],
         }
     except (KeyError, TypeError):
         raise InputError(
@@ -417,7 +413,7 @@ def _stored_run(folder: Path, resume: bool) -> dict:
 
 
 def _start_from(args, vocabulary):
-    from captionlib.decoder import CaptionModel
+    from captionlib.model import CaptionModel
 
     if shape := given(args, *MODEL_OPTIONS):
         names = ", ".join("--" + name.replace("_", "-") for name in shape)
@@ -621,7 +617,7 @@ def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:
 
 def _save_results(args, captioner, dataset: str, result: dict) -> None:
     """A result that can be traced: what was measured, on what, with what."""
-    from captionlib.decoder import versions
+    from captionlib.io.versions import versions
 
     search = captioner.search
     if args.beam_size is not None:

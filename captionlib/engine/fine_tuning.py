@@ -12,9 +12,9 @@ from copy import copy
 import torch
 from torch import Tensor, nn
 
-from captionlib.decoder import CaptionModel
 from captionlib.encoder import Encoder
 from captionlib.io.files import InputError
+from captionlib.model import CaptionModel
 
 __all__ = ["HalfEncoded", "first_stages", "free_last_stages", "stages"]
 

@@ -79,7 +79,7 @@ class SelfCritical:
                 f"samples must be at least 2, to be compared, got {samples}"
             )
         self.vocabulary, self.samples = vocabulary, samples
-        self.search = SearchConfig(
+        self.search = DecodingConfig(
             1, max_words=max_words, sample=True, forbid_unk=True
         )
         corpus = zip(captions, lengths, strict=True)

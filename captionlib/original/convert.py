@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from captionlib.beam_search import SearchConfig
+from captionlib.config import ModelConfig, SearchConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import CaptionModel, DecoderWithAttention, ModelConfig
+from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder, without_head
 from captionlib.io import backbones
 from captionlib.io.files import InputError, atomic_group, require_free_space
 from captionlib.io.images import IMAGE_SIZE
+from captionlib.model import CaptionModel
 from captionlib.original.inert import Object, Weight, opened
 
 __all__ = ["KINDS", "convert", "read_original"]
