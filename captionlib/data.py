@@ -168,8 +168,8 @@ def prepare(
     to.mkdir(parents=True, exist_ok=True)
     records = read_karpathy(karpathy_json, images)
     base = name_files(records[0].dataset, config)
-    heard = (c for r in records if r.split == "TRAIN" for c in r.captions)
-    vocabulary = Vocabulary.build(heard, config.min_word_freq)
+    training = (c for r in records if r.split == "TRAIN" for c in r.captions)
+    vocabulary = Vocabulary.build(training, config.min_word_freq)
     references = {}
     for split in ("TRAIN", "VAL", "TEST"):
         found = [

@@ -207,6 +207,8 @@ print("black ", ((black / 255 / 255 - mean) / std).round(2))
 # Here is our scene as three files you will meet in the wild:
 
 # %%
+from captionlib.io.images import read_image
+
 odd = folder / "odd"
 odd.mkdir()
 scene = Image.open(pictures / entry["filename"])
@@ -225,8 +227,6 @@ cut_out.putalpha(disc)
 cut_out.save(odd / "transparent.png")
 
 # %% mystnb={"figure": {"caption": "Three files, read by `naive_read` (above) and `read_image` (below).", "name": "fig-data-odd"}, "image": {"alt": "Two rows of three pictures of one scene. Upper row, the naive reader: the sideways picture lies on its side, the one with sixteen bits is nearly white, the transparent one shows its hidden edges. Lower row, read_image: the first stands upright, the second has its greys, the third is a disc on white."}} tags=["hide-input"]
-from captionlib.io.images import read_image
-
 figure, panels = plt.subplots(2, 3, figsize=(4.8, 3.4))
 for column, path in zip(panels.T, sorted(odd.iterdir()), strict=True):
     for panel, read in zip(column, (naive_read, read_image), strict=True):
@@ -459,7 +459,7 @@ DataConfig()
 # %% [markdown]
 # ## From pictures to one file
 #
-# Decoding a JPEG takes longer than most training steps can spare, so we decode
+# Decoding the same JPEGs in every epoch would be wasted work, so we decode them
 # once. The result must stay on disk: COCO's 123,287 images are
 # 123,287 × 3 × 256 × 256 bytes = 24 GB. We need a file from which any image can
 # be read without the others. HDF5 is made for this. To a program its
@@ -561,8 +561,8 @@ def prepare(
     to.mkdir(parents=True, exist_ok=True)
     records = read_karpathy(karpathy_json, images)
     base = name_files(records[0].dataset, config)
-    heard = (c for r in records if r.split == "TRAIN" for c in r.captions)
-    vocabulary = Vocabulary.build(heard, config.min_word_freq)
+    training = (c for r in records if r.split == "TRAIN" for c in r.captions)
+    vocabulary = Vocabulary.build(training, config.min_word_freq)
     references = {}
     for split in ("TRAIN", "VAL", "TEST"):
         found = [
@@ -647,8 +647,9 @@ print(*references[0][0])
 # `DataLoader` shuffles the items, stacks them into batches, and with
 # `num_workers` does so in other processes while the model is busy.
 #
-# Captions and lengths go into memory: with 50 words at most, an image's five take 2 kB,
-# its pixels 197. The images stay on disk.
+# Captions and lengths go into memory: with 50 words at most, an image's five
+# captions take 5 × 52 × 8 bytes = 2 kB, its pixels 197. The images stay on
+# disk.
 #
 # ### Open HDF5 late
 #

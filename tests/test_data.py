@@ -156,7 +156,7 @@ def test_a_word_map_is_saved_loaded_and_refused(tmp_path):
         {word: (1, 0, *range(2, 9))[id] for word, id in good.items()},
     ):
         (tmp_path / "bad.json").write_text(json.dumps(bad))
-        with pytest.raises(InputError, match="bad.json: is no word map"):
+        with pytest.raises(InputError, match="bad.json: is not a word map"):
             Vocabulary.load(tmp_path / "bad.json")
 
 

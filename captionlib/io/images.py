@@ -1,6 +1,6 @@
-"""Read any image that Pillow can, safely: chapter 01 shows the idea, this is the hardened form.
+"""Read any image that Pillow can read, safely. Chapter 01 shows the idea in two lines.
 
-Written by hand, and without torch, so that the processes that decode images start at once.
+Written by hand, and without torch, so that processes that decode images start quickly.
 """
 
 from __future__ import annotations
@@ -36,15 +36,13 @@ __all__ = [
 ]
 
 IMAGE_SIZE = 256
-MAX_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb: 0.7 GB in its memory
-BAND = (
-    2**20
-)  # pixels that are converted at a time: what a large image needs beside itself
+MAX_PIXELS = 178_956_970  # Pillow, too, calls more a decompression bomb: 0.7 GB in memory
+BAND = 2**20  # pixels converted at a time, which bounds the memory this takes
 
-# Pillow logs some damage. Without a handler Python would print that on stderr, beside our own line.
+# Pillow logs some damage. Without a handler, Python would print that on stderr beside our own line.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# What each EXIF orientation asks for, so that the picture stands as its photographer saw it.
+# The turn that sets a picture upright, by its EXIF orientation.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,19 +55,19 @@ UPRIGHT = {
 
 
 def read_image(source, name: str | None = None) -> np.ndarray:
-    """The one way in for pictures, in training and afterwards: any image as the model's pixels.
+    """Any image as the pixels that the model sees; training and inference both use this.
 
     Args:
         source: a path, an open binary file, a `PIL.Image`, or an array: (height, width),
             (height, width, 1, 3 or 4) or (1, 3 or 4, height, width), of uint8 in [0, 255],
             uint16 in [0, 65535], bool, or float in [0, 1].
-        name: what an error calls the image where `source` has no name of its own.
+        name: what an error calls the image if `source` has no name of its own.
 
     Returns:
         (3, 256, 256) uint8 RGB in [0, 255], resized without regard to its aspect ratio.
 
     Raises:
-        InputError: if the image is missing, damaged, too large, or no image.
+        InputError: if the file is missing, damaged, too large or not an image.
     """
     size = (IMAGE_SIZE, IMAGE_SIZE)
     image = open_rgb(source, name).resize(size, Image.Resampling.BICUBIC)
@@ -79,7 +77,7 @@ def read_image(source, name: str | None = None) -> np.ndarray:
 
 
 def open_rgb(source, name: str | None = None) -> Image.Image:
-    """As `read_image`, at the image's own size: upright, 8-bit RGB, transparency over white."""
+    """As `read_image`, but at its own size: upright, 8-bit RGB, transparent parts white."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
@@ -91,9 +89,7 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
                 )
             if not path.is_file():
                 raise InputError(f"{path}: is not a file; give an image file")
-        except (
-            OSError
-        ) as error:  # a name too long, a folder that may not be searched
+        except OSError as error:  # name too long, folder not searchable
             raise InputError(
                 f"{path}: can't be opened ({error.strerror}); check its name"
             ) from None
@@ -108,10 +104,8 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
 def _decode(source, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # size and damage are judged below, in one line
-            # Also of an image inside another one, which Pillow measures only as it decodes it.
+            warnings.simplefilter("ignore")  # errors below say it in one line
+            # An embedded image is measured only while it is decoded.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
                 return _to_rgb(source, name)
@@ -129,9 +123,7 @@ def _decode(source, name: str) -> Image.Image:
         raise InputError(
             f"{name}: may not be read; change its permissions"
         ) from None
-    except (
-        Exception
-    ) as error:  # a damaged file can make a decoder fail in any way at all
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(
             f"{name}: is damaged ({str(error) or type(error).__name__}); fetch it again or "
             "leave it out"
@@ -145,9 +137,8 @@ def _too_large(name: str) -> InputError:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if (
-        image.width * image.height > MAX_PIXELS
-    ):  # the header says so, before anything is decoded
+    # The header says so before anything is decoded.
+    if image.width * image.height > MAX_PIXELS:
         raise _too_large(name)
     if 0 in image.size:
         raise InputError(f"{name}: has no pixels; replace it or leave it out")
@@ -163,7 +154,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Keep libtiff, which no handler reaches, from printing on stderr beside our own line."""
+    """Silence libtiff, which writes to stderr directly, past Python's logging."""
     with _hushing:
         try:
             kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -179,13 +170,13 @@ def _hushed() -> Iterator[None]:
             os.close(nowhere)
 
 
-_hushing = threading.Lock()  # stderr is the whole process's
+_hushing = threading.Lock()  # the whole process shares stderr
 
 
 def _in_bands(image: Image.Image) -> Image.Image:
-    """Convert to RGB some rows at a time: an image of any mode costs itself, its RGB, and no more.
+    """Convert to RGB a band of rows at a time, so memory holds one copy of the image and its RGB.
 
-    A conversion looks at one pixel alone, so that the result is the same as at once.
+    Each pixel is converted on its own, so bands give the same result as the whole.
     """
     convert = _converter(image)
     page, rows = Image.new("RGB", image.size), max(1, BAND // image.width)
@@ -196,7 +187,7 @@ def _in_bands(image: Image.Image) -> Image.Image:
 
 
 def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """How a part of this image becomes RGB."""
+    """The function that turns part of this image into RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         top = _deepest(image)
         return lambda part: Image.fromarray(_to_grey(np.asarray(part), top))
@@ -224,21 +215,19 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (
-        Exception
-    ):  # broken metadata around good pixels: take the picture as it lies
+    except Exception:  # broken metadata, good pixels: leave them as they are
         return 1
 
 
 def _deepest(image: Image.Image) -> float:
-    """The value that stands for white in an image of deep grey."""
+    """The value that means white in a greyscale image of more than 8 bits."""
     if image.mode.startswith("I"):  # integers are 16-bit, however dark
         return (
             65535.0
             if image.mode != "I"
             else max(65535.0, float(image.getextrema()[1]))
         )
-    # Floats carry no range, so it is read off the picture.
+    # Floats have no fixed range: infer it from the picture.
     rows = max(1, BAND // image.width)
     tops = range(0, image.height, rows)
     parts = (
@@ -253,7 +242,7 @@ def _deepest(image: Image.Image) -> float:
 
 
 def _to_grey(values: np.ndarray, top: float) -> np.ndarray:
-    """Bring deep grey values to uint8: convert("RGB") would cut off everything above 255."""
+    """Scale to uint8, where convert("RGB") would clip everything above 255."""
     values = np.nan_to_num(
         values.astype(np.float64), posinf=0.0, neginf=0.0
     ).clip(min=0)
@@ -266,7 +255,7 @@ def _from_array(source, name: str) -> Image.Image:
     except Exception as error:  # ragged lists, a tensor on a GPU
         about = str(error).split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{name}: is no array ({about}); give numbers of one shape"
+            f"{name}: is not an array ({about}); give numbers of one shape"
         ) from None
     if (
         array.ndim == 3
@@ -315,7 +304,7 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def try_images(paths: list[str | Path]) -> Iterator[np.ndarray | InputError]:
-    """`read_image` of each path in turn; a bad one gives its error, a `BadItem`, in its place."""
+    """`read_image` of each path in turn; a bad image yields its error, a `BadItem`, instead."""
     for path in paths:
         try:
             yield read_image(path)
@@ -324,7 +313,7 @@ def try_images(paths: list[str | Path]) -> Iterator[np.ndarray | InputError]:
 
 
 def usable_cores() -> int:
-    """The processor cores that this process may use."""
+    """How many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -334,15 +323,14 @@ def usable_cores() -> int:
 def decoding_pool(
     workers: int, batches: int, size: int
 ) -> Iterator[Callable[[list[str | Path]], Answer]]:
-    """Start processes for `try_images`; they end with the block, and with their parent.
+    """Start processes for `try_images`. They end with the block, or when their parent does.
 
-    Yields a function that sends up to `size` paths to the next free process, and returns their
-    `Answer`. Answers are to be taken in order, and at most `batches` may be awaited at a time:
-    that many have a place in the memory through which the pixels come back, uncopied and
-    unpickled.
+    Yields a function that sends up to `size` paths to the next free process and returns their
+    `Answer`. Take the answers in order, with at most `batches` of them pending: pixels come back
+    through shared memory, which has room for that many and spares pickling them.
     """
-    # Spawned, not forked: a fork copies the locks of threads that it does not copy, and a
-    # notebook has threads.
+    # Spawned, not forked: a forked process inherits locks but not the threads that would release
+    # them, and a notebook has threads.
     context = get_context("spawn")
     memory = context.RawArray("B", batches * size * 3 * IMAGE_SIZE**2)
     pixels = _as_images(memory, size)
@@ -365,13 +353,13 @@ def decoding_pool(
 
 
 class Answer(NamedTuple):
-    """What a process in a `decoding_pool` will have made of some paths."""
+    """The images, or errors, that a process of a `decoding_pool` will return."""
 
     errors: Future
     pixels: np.ndarray
 
     def result(self) -> list[np.ndarray | InputError]:
-        """Wait for it; as from `try_images`."""
+        """Wait, then return what `try_images` would have yielded."""
         answers = zip(self.errors.result(), self.pixels, strict=False)
         return [
             pixels.copy() if error is None else error
@@ -381,15 +369,14 @@ class Answer(NamedTuple):
 
 def _as_images(memory, size: int) -> np.ndarray:
     pixels = np.frombuffer(memory, np.uint8)
-    return pixels.reshape(
-        -1, size, 3, IMAGE_SIZE, IMAGE_SIZE
-    )  # (batches, size, 3, 256, 256)
+    shape = -1, size, 3, IMAGE_SIZE, IMAGE_SIZE
+    return pixels.reshape(shape)  # (batches, size, 3, 256, 256)
 
 
 def _decode_into(
     place: int, paths: list[str | Path]
 ) -> list[InputError | None]:
-    """In a child: put the pixels into their place, and send back the errors alone."""
+    """In a worker: put the pixels into shared memory, and return only the errors."""
     errors = []
     for answer, pixels in zip(try_images(paths), _pixels[place], strict=False):
         errors.append(answer if isinstance(answer, InputError) else None)
@@ -400,9 +387,9 @@ def _decode_into(
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Keep spawned processes from importing the main script again, which they have no need of.
+    """Keep spawned processes from importing the main script, which they don't need.
 
-    Without this, a script that lacks `if __name__ == "__main__"` would start over in each of them.
+    A script without `if __name__ == "__main__"` would otherwise run again in each of them.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -413,7 +400,7 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _begin(memory, size: int) -> None:
-    """In a child: open the shared memory, leave Ctrl-C to the parent, and never outlive it."""
+    """In a worker: open the shared memory, leave Ctrl-C to the parent, and end when it ends."""
     global _pixels
     _pixels = _as_images(memory, size)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

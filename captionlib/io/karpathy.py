@@ -1,6 +1,6 @@
-"""Read Karpathy's JSON files of captions and splits, trusting nothing in them.
+"""Read Karpathy's JSON files of captions and splits, and check every entry.
 
-Written by hand: chapter 01 reads the same file in four lines, and says what this adds.
+Written by hand. Chapter 01 reads the same files with `json.loads`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from captionlib.io.files import BadItem, InputError, read_json
 
 __all__ = ["SPLITS", "Record", "listed_images", "read_karpathy"]
 
-# COCO's `restval`, the part of its validation images that is neither val nor test, is trained on.
+# `restval`: those of COCO's validation images that are neither val nor test; used for training.
 SPLITS = {"train": "TRAIN", "restval": "TRAIN", "val": "VAL", "test": "TEST"}
 CURE = "give Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json"
 
@@ -24,9 +24,9 @@ class Record(NamedTuple):
 
     dataset: str  # as the JSON names it
     split: str  # TRAIN, VAL or TEST
-    filename: str  # below the image folder, with "/"
+    filename: str  # relative to the image folder, with "/"
     path: Path
-    captions: list[tuple[str, ...]]  # tokens, as the JSON has them
+    captions: list[tuple[str, ...]]  # tokens, as in the JSON
 
 
 def read_karpathy(
@@ -36,19 +36,19 @@ def read_karpathy(
     *,
     skipped: list[str] | None = None,
 ) -> list[Record]:
-    """Every image that the JSON lists, in its order, each checked to be there.
+    """Every image that the JSON lists, in its order. Each file must exist.
 
     Args:
         karpathy_json: a JSON file in Karpathy's format.
-        images: the folder that the JSON's file names start from; for COCO, the one that holds
+        images: the folder that its file names start from; for COCO, the one that holds
             `train2014` and `val2014`.
-        splits: which to return, such as "test" or ("val", "test"); all if None.
-        skipped: a list to add a line to for each bad image or caption, which is then left out;
-            with None a bad one is an error.
+        splits: which to return, such as "test" or ("val", "test"); None for all.
+        skipped: a list that gets a line for each bad image or caption, which is then left out;
+            with None, a bad one is an error.
 
     Raises:
-        InputError: if the file is not Karpathy's, the folder is not there, no image is left, or
-            (`BadItem`) `skipped` is None and anything is wrong with an image or a caption.
+        InputError: if the file is not in Karpathy's format, the folder is missing, or no image
+            is left. `BadItem` if an image or caption is bad and `skipped` is None.
     """
     json_path, root = Path(karpathy_json), Path(images)
     dataset, entries = _entries(json_path)
@@ -93,15 +93,15 @@ def read_karpathy(
 
 
 def listed_images(karpathy_json: str | Path) -> list[str]:
-    """The names of all images that the JSON lists, below the image folder; none is looked for.
+    """The names of all images that the JSON lists, whether or not the files exist.
 
     Raises:
-        InputError: if the file is not Karpathy's, or a name leads out of the image folder.
+        InputError: if the file is not in Karpathy's format, or a name leaves the image folder.
     """
     dataset, entries = _entries(Path(karpathy_json))
     reader = _Reader(Path(karpathy_json), Path(), dataset)
     for number, entry in enumerate(entries):
-        reader.split(number, entry)  # is it an image at all?
+        reader.split(number, entry)  # raises unless it is an entry
     return [reader.filename(entry) for entry in entries]
 
 
@@ -112,7 +112,7 @@ def _wanted(splits) -> set[str]:
     for name in [splits] if isinstance(splits, str) else splits:
         if str(name).lower() not in SPLITS:
             raise InputError(
-                f"split {name!r}: there is none; give train, val or test"
+                f"unknown split {name!r}; expected train, val or test"
             )
         wanted.add(SPLITS[str(name).lower()])
     return wanted
@@ -139,7 +139,7 @@ def _entries(path: Path) -> tuple[str, list]:
 
 
 class _Tokens:
-    """Keep of each sentence its tokens alone, each word in memory once: COCO has seven million."""
+    """Keep only each sentence's tokens, each distinct word once: COCO has seven million tokens."""
 
     def __init__(self):
         self.known: dict[str, str] = {}
@@ -153,17 +153,17 @@ class _Tokens:
                 self.known.get(token) or self._check(token) for token in tokens
             )
         except (TypeError, ValueError):
-            return value  # whoever reads the sentence will complain, with its place
+            return value  # `_Reader` will reject it, and say where it stands
 
     def _check(self, token: str) -> str:
         if not isinstance(token, str) or not token.strip():
             raise ValueError(token)
-        token.encode("utf-8")  # half a surrogate pair can't be written again
+        token.encode("utf-8")  # a lone surrogate could not be written
         return self.known.setdefault(token, token)
 
 
 class _Reader:
-    """Checks one entry after another, remembering which files it has seen."""
+    """Checks entries one by one, and remembers which files it has seen."""
 
     def __init__(self, json_path: Path, root: Path, dataset: str):
         self.json_path, self.root, self.dataset = json_path, root, dataset

@@ -28,7 +28,7 @@ def check_word_map(word_map, name: str | Path = "the word map") -> dict:
     except (AttributeError, TypeError):  # no dict, or ids that are no numbers
         good = False
     if not good:
-        raise InputError(f"{name}: is no word map; prepare the data again")
+        raise InputError(f"{name}: is not a word map; prepare the data again")
     return word_map
 
 
