@@ -11,13 +11,12 @@ __all__ = ["Attention"]
 
 
 class Attention(nn.Module):
-    """Soft attention: which grid cells matter for the next word?
+    """Soft attention: a mean of the grid cells, weighted to suit a query.
 
-    Additive attention with a ReLU, as in the original tutorial; Bahdanau's
-    has a tanh.
+    Additive attention with a ReLU, as in the original tutorial. Bahdanau et
+    al. 2015 (arXiv:1409.0473, section 3.1) and the paper's own code use tanh.
 
-    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6; the form is
-    Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1.
+    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and 13.
     """
 
     def __init__(self, encoder_dim: int, decoder_dim: int, attention_dim: int):
@@ -36,8 +35,8 @@ class Attention(nn.Module):
         """Average the values under weights that depend on the query.
 
         Args:
-            hidden: (B * k, H) float, k states an image, row r is of image
-                r // k; each is projected to a query.
+            hidden: (B * k, H) float, k states an image; row r is of image
+                r // k. Each is projected to a query.
             keys: (B, P, A) float, from `keys`.
             values: (B, P, D) float, the grid itself.
 

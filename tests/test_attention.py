@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from original import Attention as OriginalAttention
 from torch.testing import assert_close
 
 from captionlib.attention import Attention
@@ -16,7 +17,7 @@ def layer():
 
 
 @pytest.fixture
-def encoder_out():
+def grid():
     return torch.randn(B, P, D, generator=torch.Generator().manual_seed(1))
 
 
@@ -24,89 +25,106 @@ def hidden(rows):
     return torch.randn(rows, H, generator=torch.Generator().manual_seed(2))
 
 
-def test_weights_are_a_distribution_over_pixels(layer, encoder_out):
-    context, alpha = layer(encoder_out, hidden(B))
-    assert context.shape == (B, D) and alpha.shape == (B, P)
+def look(layer, states, grid):
+    return layer(states, layer.keys(grid), grid)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_weights_are_a_distribution_over_grid_cells(layer, grid, k):
+    context, alpha = look(layer, hidden(k * B), grid)
+    assert context.shape == (k * B, D) and alpha.shape == (k * B, P)
     assert (alpha >= 0).all()
-    assert_close(alpha.sum(dim=1), torch.ones(B))
+    assert_close(alpha.sum(dim=1), torch.ones(k * B))
 
 
-def test_the_equations_written_out_pixel_by_pixel(layer, encoder_out):
+def test_the_equations_written_out_cell_by_cell(layer, grid):
     states = hidden(B)
-    context, alpha = layer(encoder_out, states)
+    context, alpha = look(layer, states, grid)
     for b in range(B):
+        query = layer.decoder_att(states[b])
         scores = torch.stack(
             [
                 layer.full_att.weight[0]
-                @ torch.clamp(
-                    layer.encoder_att(pixel) + layer.decoder_att(states[b]),
-                    min=0,
-                )
-                for pixel in encoder_out[b]
+                @ torch.clamp(layer.encoder_att(cell) + query, min=0)
+                for cell in grid[b]
             ]
         )
         weights = scores.exp() / scores.exp().sum()  # full_att's bias cancels
         assert_close(alpha[b], weights)
         assert_close(
             context[b],
-            sum(w * a for w, a in zip(weights, encoder_out[b], strict=True)),
+            sum(w * a for w, a in zip(weights, grid[b], strict=True)),
         )
 
 
-def test_a_ready_projection_changes_nothing(layer, encoder_out):
-    states = hidden(B)
+def test_equals_the_original_with_equal_weights(layer, grid):
+    original = OriginalAttention(D, H, A)
+    original.load_state_dict(layer.state_dict())
     assert_close(
-        layer(encoder_out, states, layer.project(encoder_out)),
-        layer(encoder_out, states),
+        look(layer, hidden(B), grid),
+        original(grid, hidden(B)),
+        atol=1e-5,
+        rtol=0,
     )
 
 
-def test_states_that_share_an_image_share_its_grid(layer, encoder_out):
+def test_k_states_an_image_get_what_each_gets_alone(layer, grid):
     states = hidden(4 * B)
-    shared = layer(encoder_out, states)
-    copied = layer(encoder_out.repeat_interleave(4, dim=0), states)
-    assert_close(shared, copied)
+    context, alpha = look(layer, states, grid)
+    for row in range(4 * B):
+        image = grid[row // 4 : row // 4 + 1]
+        alone = look(layer, states[row : row + 1], image)
+        assert_close((context[row : row + 1], alpha[row : row + 1]), alone)
 
 
-def test_moving_the_pixels_moves_the_weights_and_keeps_the_context(
-    layer, encoder_out
-):
+def test_equal_scores_give_the_mean(layer, grid):
+    torch.nn.init.zeros_(layer.full_att.weight)
+    context, alpha = look(layer, hidden(B), grid)
+    assert_close(alpha, torch.full((B, P), 1 / P))
+    assert_close(context, grid.mean(dim=1))
+
+
+def test_keys_choose_and_values_are_averaged(layer, grid):
+    keys, values = layer.keys(grid), torch.randn(B, P, 2)
+    context, alpha = layer(hidden(B), keys, values)
+    assert_close(alpha, look(layer, hidden(B), grid)[1])
+    assert_close(context, torch.einsum("bp,bpd->bd", alpha, values))
+
+
+def test_moving_the_cells_moves_the_weights_and_keeps_the_context(layer, grid):
     order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
-    context, alpha = layer(encoder_out, hidden(B))
-    moved_context, moved_alpha = layer(encoder_out[:, order], hidden(B))
+    context, alpha = look(layer, hidden(B), grid)
+    moved_context, moved_alpha = look(layer, hidden(B), grid[:, order])
     assert_close(moved_alpha, alpha[:, order])
     assert_close(moved_context, context)
 
 
-def test_every_weight_gets_a_gradient(layer, encoder_out):
-    context, _ = layer(encoder_out, hidden(B))
+def test_every_weight_gets_a_gradient(layer, grid):
+    context, _ = look(layer, hidden(B), grid)
     context.square().sum().backward()
     for name, weight in layer.named_parameters():
         if (
             name != "full_att.bias"
-        ):  # adds the same to every score, so softmax ignores it
+        ):  # the same for every score: softmax ignores it
             assert weight.grad.abs().sum() > 0, name
 
 
-def test_weights_sum_to_one_under_bfloat16(layer, encoder_out):
+def test_weights_sum_to_one_under_bfloat16(layer, grid):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, alpha = layer(encoder_out, hidden(B))
+        _, alpha = look(layer, hidden(B), grid)
     assert alpha.dtype == torch.float32
     assert_close(alpha.sum(dim=1), torch.ones(B))
 
 
+def test_a_bfloat16_layer_weighs_in_float32(layer, grid):
+    context, alpha = look(
+        layer.bfloat16(), hidden(B).bfloat16(), grid.bfloat16()
+    )
+    assert context.dtype == torch.bfloat16 and alpha.dtype == torch.float32
+    assert_close(alpha.sum(dim=1), torch.ones(B))
+
+
 @pytest.mark.parametrize("rows", [0, 1, 4])
-def test_states_must_come_in_equal_numbers_an_image(layer, encoder_out, rows):
+def test_states_must_come_in_equal_numbers_an_image(layer, grid, rows):
     with pytest.raises(ValueError, match=f"multiple of 3 states, got {rows}"):
-        layer(encoder_out, hidden(rows))
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_inference_in_blocks_gives_what_training_gives(k):
-    """Large enough for several blocks of images, the last of them smaller than the others."""
-    torch.manual_seed(0)
-    layer = Attention(4, 6, 2000)
-    encoder_out, hidden = torch.randn(5, 60, 4), torch.randn(5 * k, 6)
-    expected = layer(encoder_out, hidden)
-    with torch.inference_mode():
-        torch.testing.assert_close(layer(encoder_out, hidden), expected)
+        look(layer, hidden(rows), grid)

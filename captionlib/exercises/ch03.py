@@ -103,7 +103,7 @@ def exercise_2(masked_softmax) -> str:
             ),
             (
                 scores.masked_fill(~real, -1e30).softmax(dim=0),
-                "the sum runs over the images; the places of one image should add up to 1",
+                "the sum runs over the images; the grid cells of one image should add up to 1",
             ),
             (
                 scores.masked_fill(~real, scores.min()).softmax(dim=1),
@@ -142,8 +142,8 @@ def exercise_3(contexts) -> str:
             B * k,
             P,
             D,
-        ): "the vectors are weighted, but not yet added up over the pixels",
-        (B * k, P): "this adds up over the channels; the pixels should go",
+        ): "the vectors are weighted, but not yet added up over the grid cells",
+        (B * k, P): "this adds up over the channels; the grid cells should go",
         (
             B,
             D,
@@ -174,7 +174,7 @@ def exercise_3(contexts) -> str:
             (
                 right / P,
                 "each context is a quarter of what it should be: the weights add up to 1 already, "
-                "so take the sum over pixels and not the mean",
+                "so take the sum over grid cells, not the mean",
             ),
             (
                 of(torch.full_like(alpha, 1 / P), image),
@@ -228,7 +228,7 @@ def exercise_4(attend) -> str:
             ),
             (
                 (products / 4).softmax(dim=0),
-                "the softmax runs over the images, not the pixels",
+                "the softmax runs over the images, not the grid cells",
             ),
             (products / 4, "these are the scores; the softmax is missing"),
         ],
@@ -262,23 +262,28 @@ def exercise_5(look) -> str:
     alpha = torch.tensor(
         [[0.1, 0.2, 0.7, 0.0], [0.6, 0.1, 0.0, 0.3]]
     ).repeat_interleave(n, 0)
-    places = torch.arange(4.0).repeat(2 * n, 1)
+    cells = torch.arange(4.0).repeat(2 * n, 1)
     encoder_out = torch.stack(
-        [torch.arange(2.0 * n)[:, None].expand(-1, 4), places], dim=2
+        [torch.arange(2.0 * n)[:, None].expand(-1, 4), cells], dim=2
     )
     known = {
         (
             2 * n,
             1,
             2,
-        ): "an axis of length 1 is left over, where the pixels were",
-        (2 * n,): "these seem to be places; their vectors are asked for",
-        (2 * n, 1): "these seem to be places; their vectors are asked for",
+        ): "an axis of length 1 is left over, where the grid cells were",
+        (
+            2 * n,
+        ): "these seem to be numbers of grid cells; return their vectors",
+        (
+            2 * n,
+            1,
+        ): "these seem to be numbers of grid cells; return their vectors",
         (
             2 * n,
             2 * n,
             2,
-        ): "each image got the places of all images: index rows and places in pairs",
+        ): "each image got the cells of all images: index rows and cells in pairs",
     }
     got = tensor(
         call(look, alpha, encoder_out), (2 * n, 2), "the result", known=known
@@ -310,15 +315,15 @@ def exercise_5(look) -> str:
     if (shares == 1).any(dim=1).all():
         if torch.equal(drawn, alpha.argmax(dim=1)):
             raise Wrong(
-                "it always looks at the pixel with the largest weight; the others should have "
+                "it always looks at the cell with the largest weight; the others should have "
                 "their chance, too"
             )
         raise Wrong(
-            "one draw served the whole batch: all images look at the same pixel"
+            "one draw served the whole batch: all images look at the same cell"
         )
     if near(torch.full((2, 4), 0.25)):
         raise Wrong(
-            "all pixels are drawn equally often: the weights play no part"
+            "all cells are drawn equally often: the weights play no part"
         )
     if near(alpha[[0, n]].softmax(dim=1)):
         raise Wrong(
@@ -330,11 +335,11 @@ def exercise_5(look) -> str:
     if not near(alpha[[0, n]]):
         said = ", ".join(f"{share:.2f}" for share in shares[0].tolist())
         raise Wrong(
-            f"for weights of 0.1, 0.2, 0.7 and 0 the four pixels were drawn with shares of {said}"
+            f"for weights of 0.1, 0.2, 0.7 and 0 the four cells were drawn with shares of {said}"
         )
     again = call(look, alpha, encoder_out)
     if torch.equal(again, got):
         raise Wrong(
             "a second look draws just the same: do not set the seed inside"
         )
-    return "one pixel for each image, as often as its weight says."
+    return "one cell for each image, as often as its weight says."

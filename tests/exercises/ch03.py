@@ -61,7 +61,7 @@ MISTAKES = {
     "03.5": [
         ("the largest", {"torch.multinomial(alpha, 1).squeeze(1)": "alpha.argmax(dim=1)"},
          "always looks"),
-        ("soft", {"encoder_out[torch.arange(len(place)), place]":
+        ("soft", {"encoder_out[torch.arange(len(cell)), cell]":
                   "(alpha[:, :, None] * encoder_out).sum(dim=1)"}, "soft attention"),
         ("equally", {"multinomial(alpha, 1)": "multinomial(torch.ones_like(alpha), 1)"},
          "play no part"),
@@ -73,13 +73,13 @@ MISTAKES = {
         ("the first image's weights", {"multinomial(alpha, 1)":
                                        "multinomial(alpha[:1].expand_as(alpha), 1)"},
          "one and the same"),
-        ("all pairs", {"encoder_out[torch.arange(len(place)), place]": "encoder_out[:, place]"},
+        ("all pairs", {"encoder_out[torch.arange(len(cell)), cell]": "encoder_out[:, cell]"},
          "in pairs"),
-        ("places", {"encoder_out[torch.arange(len(place)), place]": "place.float()"},
-         "seem to be places"),
-        ("an axis left", {".squeeze(1)": "", "encoder_out[torch.arange(len(place)), place]":
-                          "encoder_out[torch.arange(len(place))[:, None], place]"}, "left over"),
-        ("seeded", {"    place =": "    torch.manual_seed(0)\n    place ="}, "set the seed"),
+        ("cell numbers", {"encoder_out[torch.arange(len(cell)), cell]": "cell.float()"},
+         "seem to be numbers of grid cells"),
+        ("an axis left", {".squeeze(1)": "", "encoder_out[torch.arange(len(cell)), cell]":
+                          "encoder_out[torch.arange(len(cell))[:, None], cell]"}, "left over"),
+        ("seeded", {"    cell =": "    torch.manual_seed(0)\n    cell ="}, "set the seed"),
     ],
 }  # fmt: skip
 
@@ -101,7 +101,7 @@ ALSO_RIGHT = {
     ],
     "03.5": [
         "def look(alpha, encoder_out):\n"
-        "    place = torch.distributions.Categorical(probs=alpha).sample()\n"
-        "    return encoder_out.gather(1, place[:, None, None].expand(-1, 1, 2))[:, 0]"
+        "    cell = torch.distributions.Categorical(probs=alpha).sample()\n"
+        "    return encoder_out.gather(1, cell[:, None, None].expand(-1, 1, 2))[:, 0]"
     ],
 }
