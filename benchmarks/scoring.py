@@ -13,7 +13,9 @@ from random import Random
 import numpy as np
 
 from benchmarks import Row, median_seconds
-from captionlib.metrics import CiderD, intervals, score
+from captionlib.metrics import score
+from captionlib.scoring.bootstrap import intervals
+from captionlib.scoring.cider import CiderD
 
 IMAGES, STEP, EACH = 1000, 64, 5
 

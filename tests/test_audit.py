@@ -1,4 +1,4 @@
-"""The audit of habits: each definition on captions small enough to check by eye."""
+"""The audit of protocols: each rule on captions small enough to check by eye."""
 
 import json
 from random import Random
@@ -54,7 +54,7 @@ def measured():
 
 
 def moved(measured, name):
-    row = measured["habits"][name]
+    row = measured["changes"][name]
     assert row["difference"] == pytest.approx(
         row["bleu4"] - measured["baseline"]["bleu4"]
     )
@@ -82,7 +82,7 @@ def test_unk_matches_what_the_model_does_not_know(measured):
     ]
     free = [[w for w in words if w != "<end>"] for words in written]
     assert moved(measured, "unk") == pytest.approx(value(masked, free))
-    assert measured["habits"]["unk"]["difference"] > 0
+    assert measured["changes"]["unk"]["difference"] > 0
 
 
 def test_end_stays_where_it_was_reached(measured):
@@ -114,7 +114,22 @@ def test_teacher_forcing_alone_ends_at_the_first_end(measured):
     assert moved(measured, "teacher_forcing") == pytest.approx(expected)
 
 
-def test_copies_of_an_image_move_nothing_but_a_margin_that_takes_them_for_images(
+def test_all_together_are_the_protocol_of_the_original(measured):
+    references, _, forced = corpus()
+    known = [
+        [[w if w in KNOWN else "<unk>" for w in c] + ["<end>"] for c in three]
+        for three in references
+    ]
+    rows = [
+        (three, words)
+        for three, told in zip(known, forced, strict=True)
+        for words in told
+    ]
+    expected = value(*map(list, zip(*rows, strict=True)))
+    assert moved(measured, "all") == pytest.approx(expected)
+
+
+def test_copies_of_an_image_move_nothing_but_an_interval_that_takes_them_for_images(
     measured,
 ):
     assert moved(measured, "repeated") == pytest.approx(

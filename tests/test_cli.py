@@ -12,6 +12,8 @@ import sys
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
+from statistics import quantiles
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,7 +209,7 @@ def test_caption_goes_on_after_bad_files_and_keeps_the_order(
 def test_evaluate_scores_meteor_where_it_is_asked_for(
     evaluate_words, monkeypatch
 ):
-    from captionlib.io import meteor
+    from captionlib.scoring import meteor
 
     rows = np.zeros(
         (5, meteor.COLUMNS)
@@ -273,6 +275,53 @@ def test_evaluate_captions_each_image_once_against_untouched_references(
         [s["tokens"] for s in entry["sentences"]] for entry in entries
     ]
     assert len(hypotheses) == len(entries)
+
+
+def test_evaluate_prints_the_intervals_of_an_independent_bootstrap(
+    world, evaluate_words, monkeypatch
+):
+    """Each resample scored anew by `pycocoevalcap`; CIDEr-D weighs words by all five images."""
+    bleu = pytest.importorskip("pycocoevalcap.bleu.bleu").Bleu
+    rouge = pytest.importorskip("pycocoevalcap.rouge.rouge").Rouge
+    cider = pytest.importorskip("pycocoevalcap.cider.cider").Cider
+    entries = read_json(world / "toy" / "dataset_scenes.json")["images"]
+    people = [
+        [" ".join(sentence["tokens"]) for sentence in entry["sentences"]]
+        for entry in entries
+        if entry["split"] == "test"
+    ]
+    said = [captions[0] for captions in people]  # one as good as a person
+    said[1] = " ".join(said[1].split()[:-1])
+    said[2] = " ".join(reversed(said[2].split()))
+    said[3], said[4] = said[4] + " here", said[3]  # of another scene
+    monkeypatch.setattr(
+        "captionlib.captioner.Captioner.caption_batch",
+        lambda *_: [SimpleNamespace(words=text.split()) for text in said],
+    )
+    status, printed, _ = call(*evaluate_words, "--batch-size", "5", "--json")
+    assert status == 0
+    result = json.loads(printed)
+
+    def pair(numbers):
+        return (
+            {k: people[i] for k, i in enumerate(numbers)},
+            {k: [said[i]] for k, i in enumerate(numbers)},
+        )
+
+    means = [
+        scorer().compute_score(*pair(range(5)))[1] for scorer in (rouge, cider)
+    ]
+    rng, resamples = np.random.default_rng(0), []
+    for _ in range(1000):
+        drawn = rng.integers(5, size=5)
+        row = bleu(4).compute_score(*pair(drawn), verbose=0)[0]
+        row += [np.mean([each[i] for i in drawn]) for each in means]
+        resamples.append(row)
+    for name, values in zip(SCORES, np.transpose(resamples), strict=True):
+        cuts = quantiles(100 * values, n=40, method="inclusive")
+        assert cuts[0] < cuts[-1] - 1  # there is something to get wrong
+        found = result["intervals"][name]
+        assert found == pytest.approx([cuts[0], cuts[-1]], abs=1e-6), name
 
 
 def test_report_55_90_97_results_are_stored_with_what_made_them(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from captionlib.io.files import InputError
-from captionlib.io.meteor import (
+from captionlib.scoring.meteor import (
     COLUMNS,
+    meteor,
     meteor_command,
     meteor_of,
     meteor_statistics,
 )
-from captionlib.metrics import meteor
 
 WORDS = "a the dog dogs puppy is are runs running on in grass lawn t-shirt café big large".split()
 

@@ -11,18 +11,20 @@ from nltk.translate.bleu_score import corpus_bleu
 from captionlib.io.files import read_json
 from captionlib.metrics import (
     FIGURES,
-    CiderD,
     bleu,
     cider_d_scores,
-    intervals,
     longest_common_subsequence,
-    meteor,
-    paired_bootstrap,
-    percentile_interval,
-    resampled_sums,
     rouge_l_scores,
     score,
 )
+from captionlib.scoring.bootstrap import (
+    intervals,
+    paired_bootstrap,
+    percentile_interval,
+    resampled_sums,
+)
+from captionlib.scoring.cider import CiderD
+from captionlib.scoring.meteor import meteor
 
 WEIGHTS = [(1,), (1 / 2,) * 2, (1 / 3,) * 3, (1 / 4,) * 4]
 
@@ -297,6 +299,14 @@ def test_cider_d_of_many_candidates_equals_pycocoevalcap(seed):
     )
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_cider_d_as_a_reward_equals_the_plain_form(seed):
+    references, hypotheses = random_captions(seed)
+    plain = cider_d_scores(references, hypotheses)
+    found = CiderD(references).scores(range(len(references)), hypotheses)
+    assert found == pytest.approx(plain, abs=1e-9)
+
+
 def test_cider_d_keeps_the_rarities_of_its_corpus():
     """A few images, with the corpus they came from, score as they did among all the others."""
     references, hypotheses = random_captions(5)
@@ -397,6 +407,23 @@ def test_intervals_equal_a_bootstrap_that_scores_every_resample():
         assert found == pytest.approx([low, high], abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("confidence", "expected"), [(0.95, [25, 100]), (0.8, [100 / 3, 250 / 3])]
+)
+def test_intervals_of_three_images_worked_by_hand(seed, confidence, expected):
+    """Single images have 25, 50 and 100, by BLEU-1 and by ROUGE-L.
+
+    The worst alone is one resample of 27, more than the 2.5 % that the wider interval leaves out
+    below; twice the worst and once the next are three more. Likewise above.
+    """
+    references = [[[*"abcd"]], [[*"efgh"]], [[*"ijkl"]]]
+    hypotheses = [[*"axyz"], [*"efyz"], [*"ijkl"]]
+    found = intervals(references, hypotheses, seed=seed, confidence=confidence)
+    assert found["bleu1"] == pytest.approx(expected, abs=1e-6)
+    assert found["rouge_l"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_intervals_repeat_with_the_seed():
     captions = random_captions(2)
     assert intervals(*captions, seed=3) == intervals(*captions, seed=3)
@@ -484,8 +511,8 @@ def test_paired_bootstrap_repeats_with_the_seed():
     )
 
 
-def test_a_pair_knows_more_than_two_margins():
-    """Every tenth caption gets a word wrong: the margins overlap, the difference is certain."""
+def test_a_pair_knows_more_than_two_intervals():
+    """Every tenth caption gets a word wrong: the intervals overlap, the difference is certain."""
     references, first, _ = two_systems(4, images=200)
     second = [
         ["wrong", *words[1:]] if i % 10 == 0 else words
@@ -575,7 +602,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("function", [score, bleu, intervals, meteor])
+@pytest.mark.parametrize(
+    "function",
+    [score, bleu, rouge_l_scores, cider_d_scores, intervals, meteor],
+)
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_not_a_caption_is_refused(function, case):
     references, hypotheses, message = BAD[case]

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def commands() -> list[str]:
 
 # The original tutorial's questions, and words without which the answer would be poorer than there.
 QUESTIONS = {
-    "faq-hard": "REINFORCE | lower bound | differentia | marginal|higher | sampl|draw",
+    "faq-hard": "REINFORCE | lower bound | differentia | ahead | sampl|draw",
     "faq-seq2seq": "translation | classify | last | weighted average | longer the sentence",
     "faq-beam-training": "cross-entropy | Wiseman | CIDEr",
     "faq-teacher-forcing": "scheduled sampling | Huszár | true",
@@ -429,10 +430,40 @@ def test_a_changed_figure_on_the_page_is_noticed(tmp_path):
     assert results.stale(tmp_path)
 
 
+def test_the_test_split_comes_first_with_its_intervals(tmp_path):
+    scores = dict.fromkeys(results.SCORES, 12.345)
+    bounds = {"intervals": dict.fromkeys(results.SCORES, [11.06, 13.24])}
+    content = {
+        "model_sha256": "0123456789abcdef",
+        "date": "2026-01-02",
+        "stored_search": scores | bounds,
+        "beam5": scores,
+        "beam1": scores | {"bleu4": 9.875},
+    }
+    (tmp_path / "a.json").write_text(json.dumps(stored(3, 19.5)))
+    (tmp_path / "test_split.json").write_text(json.dumps(content))
+    said = results.render(tmp_path).replace("\u2060", "")
+    assert said.index("test split") < said.index("validation split")
+    assert said.count("| 95 % interval |" + " 11.1–13.2 |" * 6) == 1
+    assert re.search(r"^\| beam 1, greedy \|.* 9\.88 \|", said, re.MULTILINE)
+    assert "2026-01-02" in said and "`0123456789ab`" in said
+
+
+def test_the_test_split_was_scored_with_the_model_that_ships():
+    """Another model needs another test: score it, once, when it is final."""
+    path = ROOT / "book" / "results" / "test_split.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    weights = (ASSETS / "flickr8k" / "model.safetensors").read_bytes()
+    assert content["model_sha256"] == sha256(weights).hexdigest()
+    for name in results.SCORES:
+        low, high = content["stored_search"]["intervals"][name]
+        assert low < content["stored_search"][name] < high
+
+
 def audited() -> dict:
     rows = {
         name: {"bleu4": 1.0, "difference": 0.0, "interval": [0, 0]}
-        for name in results.HABITS
+        for name in results.CHANGES
     }
     rows["end"] = {"bleu4": 22.5, "difference": 3.456, "interval": [2.5, 4.5]}
     rows["cut"] = {
@@ -455,7 +486,7 @@ def audited() -> dict:
     }
     audit = {
         "baseline": {"bleu4": 19.01, "interval": [17.7, 20.2]},
-        "habits": rows,
+        "changes": rows,
         "repeated_as_images": [18.5, 19.6],
         "counts": counts,
     }
@@ -473,9 +504,7 @@ def test_an_audit_is_tabled_in_its_chapter(tmp_path):
     (book / "results").mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
     chapter = tmp_path / results.CHAPTER
-    empty = (
-        f"# before\n#\n{results.HABITS_BEGIN}\n{results.HABITS_END}\n# after\n"
-    )
+    empty = f"# before\n#\n{results.PROTOCOL_BEGIN}\n{results.PROTOCOL_END}\n# after\n"
     chapter.write_text(empty)
     page = results.replace(
         f"{results.BEGIN}\n{results.END}", results.render(book / "results")
@@ -484,7 +513,7 @@ def test_an_audit_is_tabled_in_its_chapter(tmp_path):
     assert not results.stale(book)  # no audit yet, and nothing said
     content = audited()
     del content["result"]
-    (book / "results" / "habits.json").write_text(json.dumps(content))
+    (book / "results" / "protocol.json").write_text(json.dumps(content))
     assert results.stale(book) == [
         chapter
     ]  # and the page of results goes without it
@@ -494,20 +523,20 @@ def test_an_audit_is_tabled_in_its_chapter(tmp_path):
     said = script.replace("\u2060", "")
     assert (
         "BLEU-4 of 19.01" in said
-        and "Flickr8k, validation split, 1,000 images" in said
+        and "1,000 images of Flickr8k, validation split" in said
     )
     assert "| `<end>` stays, on both sides | +3.46 | +2.50 to +4.50 |" in said
     assert (
         "| cut at the true length | \u22120.50 | \u22121.25 to 0.00 |" in said
     )
-    for label in results.HABITS.values():
+    for label in results.CHANGES.values():
         assert said.count(f"| {label} |") == 1
-    assert "1,000 of 50,000 (2.0%)" in said and "400 of 50,000 (0.8%)" in said
+    assert "lacks 2.0% of the references' words" in said and "123 times" in said
     assert (
         "train and validation captions" in said
         and "would read 18.5–19.6" in said
     )
-    assert "seed 7" in said and "torch 2.9.1" in said
+    assert "seed 7" in said
     chapter.write_text(script)
     assert not results.stale(book)
     chapter.write_text(script.replace("+3.46", "+8.46"))

@@ -1,7 +1,6 @@
 """The pages to look things up in: what they quote is in the package, what they list is there."""
 
 import re
-from functools import reduce
 from importlib import import_module
 from inspect import getsource
 from pathlib import Path
@@ -23,8 +22,11 @@ def page(name: str) -> str:
 
 def find(name: str):
     """The object of a dotted name, `captionlib.MODULE.OBJECT...`."""
-    parts = name.split(".")
-    return reduce(getattr, parts[2:], import_module(".".join(parts[:2])))
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        module, _, last = name.rpartition(".")
+        return getattr(find(module), last)
 
 
 def lines(text: str) -> list[str]:

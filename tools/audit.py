@@ -1,8 +1,8 @@
-"""How far each habit of the original tutorial moves BLEU-4: `python -m tools.audit --help`.
+"""How far the original's scoring protocol moves BLEU-4: `python -m tools.audit --help`.
 
-Chapter 07 defines the habits, in its cell `with_habits`, and tries them on the toy captioner. This
-tool measures them, cell and all, on a captioner and a data set of one's own, in one pass over the
-images, and adds what takes a data set with rare words: a vocabulary counted over all splits.
+Chapter 07 names the rules in which the original tutorial's validation differs from this book's,
+and prints this tool's figures. Here each rule is applied alone, then all of them, to the captions
+of any captioner, in one pass over the images. A vocabulary counted over all splits is measured too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import torch
 from torch.nn.utils.rnn import pad_packed_sequence
 from tqdm import tqdm
 
-from benchmarks import from_chapter
 from captionlib.beam_search import beam_search
 from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
@@ -29,27 +28,66 @@ from captionlib.io.files import InputError, read_json, write_json
 from captionlib.io.images import read_image
 from captionlib.io.karpathy import SPLITS, read_karpathy
 from captionlib.io.versions import versions
-from captionlib.metrics import (
-    bleu_of,
-    bleu_statistics,
-    ngram_counts,
-    percentile_interval,
-    resampled_sums,
-)
+from captionlib.metrics import bleu_of, bleu_statistics, ngram_counts
 from captionlib.model import CaptionModel
+from captionlib.scoring.bootstrap import percentile_interval, resampled_sums
 
-TO = Path(__file__).parent.parent / "book" / "results" / "habits.json"
+TO = Path(__file__).parent.parent / "book" / "results" / "protocol.json"
 SEED, RESAMPLES = 0, 1000
-KEYS = (
-    "none",
-    "unk",
-    "end",
-    "cut",
-    "teacher_forcing",
-    "repeated",
-    "all",
-)  # as the chapter's cell
-CHAPTER = from_chapter("07_bleu", "def until_end", "def with_habits")
+
+
+def until_end(words: list[str]) -> list[str]:
+    """The words before the first `<end>`; all, if there is none."""
+    return words[: words.index("<end>")] if "<end>" in words else words
+
+
+def with_changes(
+    references: list, written: list, forced: list, known: set[str]
+) -> dict[str, tuple[list, list]]:
+    """References and hypotheses by our protocol, and with each rule of the original's.
+
+    Some rules need a hypothesis for each *reference*; then an image's rows stand together.
+
+    Args:
+        references: for each of I images, its captions.
+        written: for each image, what the model writes freely, "<end>" included if it gets there.
+        forced: for each image and reference, what it says at each step after the true words.
+        known: the words of the model's vocabulary.
+
+    Returns:
+        "none", each rule alone, and "all" of them: references and hypotheses, ready to be scored.
+    """
+
+    def masked(captions):
+        return [
+            [word if word in known else "<unk>" for word in words]
+            for words in captions
+        ]
+
+    def ended(captions):
+        return [[*words, "<end>"] for words in captions]
+
+    free = [until_end(words) for words in written]
+    each = [captions for captions in references for _ in captions]
+    truth = [words for captions in references for words in captions]
+    copies = [
+        words
+        for words, captions in zip(free, references, strict=True)
+        for _ in captions
+    ]
+    cut = [
+        words[: len(true)] for words, true in zip(copies, truth, strict=True)
+    ]
+    told = [words for rows in forced for words in rows]
+    return {
+        "none": (references, free),
+        "unk": ([masked(captions) for captions in references], free),
+        "end": ([ended(captions) for captions in references], written),
+        "cut": (each, cut),
+        "teacher_forcing": (each, [until_end(words) for words in told]),
+        "repeated": (each, copies),
+        "all": ([ended(masked(captions)) for captions in each], told),
+    }
 
 
 @torch.inference_mode()
@@ -173,7 +211,7 @@ def measure(
     known: set[str],
     new: set[str],
 ) -> dict:
-    """BLEU-4 with no habit and with each, differences in pairs, and the counts behind them.
+    """BLEU-4 by our protocol and with each change, differences in pairs, and what was counted.
 
     Args:
         references: for each of I images, n captions.
@@ -182,19 +220,13 @@ def measure(
         new: what a vocabulary counted over all splits has besides.
     """
     images, each = len(references), len(references[0])
-    habits = dict(
-        zip(
-            KEYS,
-            CHAPTER["with_habits"](references, written, forced, known).values(),
-            strict=True,
-        )
-    )
-    free = habits["none"][1]
-    wider = CHAPTER["with_habits"](references, written, forced, known | new)
-    habits["vocabulary"] = (references, with_oracle(references, free, new))
-    habits["unk_vocabulary"] = list(wider.values())[KEYS.index("unk")]
+    changes = with_changes(references, written, forced, known)
+    free = changes["none"][1]
+    wider = with_changes(references, written, forced, known | new)
+    changes["vocabulary"] = (references, with_oracle(references, free, new))
+    changes["unk_vocabulary"] = wider["unk"]
     statistics = {
-        name: by_image(*pair, images) for name, pair in habits.items()
+        name: by_image(*pair, images) for name, pair in changes.items()
     }
     drawn = {
         name: bleu_of(resampled_sums(rows, resamples=RESAMPLES, seed=SEED))[
@@ -214,7 +246,7 @@ def measure(
                 drawn[name] - drawn["none"]
             ).tolist(),
         }
-        for name in habits
+        for name in changes
         if name != "none"
     }
     # The copies of an image, taken for images of their own.
@@ -225,13 +257,13 @@ def measure(
     tokens = Counter(
         word for captions in references for words in captions for word in words
     )
-    changed = zip(free, habits["vocabulary"][1], strict=True)
+    changed = zip(free, changes["vocabulary"][1], strict=True)
     return {
         "baseline": {
             "bleu4": bleu4["none"],
             "interval": percentile_interval(drawn["none"]).tolist(),
         },
-        "habits": result,
+        "changes": result,
         "repeated_as_images": percentile_interval(naive).tolist(),
         "counts": {
             "images": images,
@@ -319,7 +351,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tools.audit: {error}", file=sys.stderr)
         return 2
     result = measure(references, *found, set(model.vocabulary.words), new)
-    assert all(math.isfinite(row["bleu4"]) for row in result["habits"].values())
+    assert all(
+        math.isfinite(row["bleu4"]) for row in result["changes"].values()
+    )
     stored = {
         "data": {
             "dataset": records[0].dataset,
@@ -337,8 +371,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "versions": versions(),
     }
     write_json(args.to, stored, indent=1)
-    print(f"{args.to}: BLEU-4 {result['baseline']['bleu4']:.2f} with no habit")
-    for name, row in result["habits"].items():
+    print(
+        f"{args.to}: BLEU-4 {result['baseline']['bleu4']:.2f} by our protocol"
+    )
+    for name, row in result["changes"].items():
         low, high = row["interval"]
         print(
             f"  {name:<16} {row['difference']:+7.3f}   between {low:+7.3f} and {high:+7.3f}"

@@ -1,8 +1,9 @@
 """The tables of book/results.md, from stored results: `python -m tools.results [--check]`.
 
 A result is a JSON file in book/results/ that `captionlib evaluate --save-results` wrote. A file
-NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time. habits.json,
-which `tools.audit` wrote, goes into chapter 07, recipe/, which `tools.captioner` fills, into
+NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time.
+test_split.json, scores of the captioner that ships, comes first on the page. protocol.json, which
+`tools.audit` wrote, goes into chapter 07, recipe/, which `tools.captioner` fills, into
 book/captioner.md, and bench.json, which `make bench STORE=1` wrote, into book/results.md and a
 figure of its own, each between markers of its own.
 """
@@ -23,23 +24,28 @@ BEGIN, END = (
     "<!-- results: end -->",
 )
 CHAPTER = Path("notebooks", "07_bleu.py")  # beside the book's folder
-HABITS_BEGIN, HABITS_END = (
-    "# <!-- habits: written by tools.results -->",
-    "# <!-- habits: end -->",
+PROTOCOL_BEGIN, PROTOCOL_END = (
+    "# <!-- protocol: written by tools.results -->",
+    "# <!-- protocol: end -->",
 )
 RECIPE_BEGIN, RECIPE_END = (
     "<!-- recipe: written by tools.results -->",
     "<!-- recipe: end -->",
 )
-HABITS = {
+CHANGES = {
     "unk": "`<unk>` matches `<unk>`",
     "end": "`<end>` stays, on both sides",
     "cut": "cut at the true length",
     "teacher_forcing": "teacher forcing",
-    "repeated": "every image once a reference",
+    "repeated": "each image once for each reference",
     "all": "all of these: the original's validation",
     "vocabulary": "a vocabulary that saw these captions, used by an oracle",
     "unk_vocabulary": "`<unk>` matches, with that vocabulary",
+}
+SEARCHES = {
+    "stored_search": "beam 7, as it ships",
+    "beam5": "beam 5",
+    "beam1": "beam 1, greedy",
 }
 SCORES = {
     "bleu1": "BLEU-1",
@@ -67,7 +73,7 @@ def read_results(folder: Path) -> dict[tuple, list[dict]]:
     groups: dict[tuple, list[dict]] = {}
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if "result" not in stored:  # habits.json
+        if "result" not in stored:  # protocol.json, test_split.json
             continue
         same = json.dumps([stored["model"], stored["training"]], sort_keys=True)
         key = (stored["data"]["dataset"], stored["data"]["split"], same)
@@ -186,11 +192,12 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
 
 def render(folder: Path) -> str:
     """The text that belongs between the markers."""
-    groups = read_results(folder)
-    if not groups:
+    groups, lines = read_results(folder), [""]
+    if (test := folder / "test_split.json").exists():
+        lines += headline(json.loads(test.read_text(encoding="utf-8")))
+    elif not groups:
         return "\nNo result is stored yet.\n"
     logs = sorted(folder.glob("*.jsonl"))
-    lines = [""]
     for key in sorted(groups):
         lines += section(groups[key], logs)
     return "\n".join(lines)
@@ -202,62 +209,78 @@ def signed(value: float) -> str:
     return "0.00" if text.strip("+\u2212") == "0.00" else text
 
 
-def habits(stored: dict, logs: list[Path]) -> list[str]:
+def protocol(stored: dict, logs: list[Path]) -> list[str]:
     """What chapter 07 says of an audit: the table, and what it was measured on and with."""
     data, audit = stored["data"], stored["audit"]
-    baseline, counts, rows = audit["baseline"], audit["counts"], audit["habits"]
+    baseline, counts = audit["baseline"], audit["counts"]
     joiner = "\u2060"
 
     def share(part: str) -> str:
         whole = counts["reference_words"]
-        return f"{counts[part]:,} of {whole:,} ({counts[part] / whole:.1%})"
+        return f"{counts[part] / whole:.1%} of the references' words"
 
     name = NAMES.get(data["dataset"], data["dataset"])
     lines = [
-        f"On {name}, {SPLITS[data['split']]} split, {counts['images']:,} images with "
-        f"{counts['references']} references each, greedy captions have a BLEU-4 of "
-        f"{baseline['bleu4']:.2f} with none of the habits (95 % interval "
-        f"{_interval(baseline['interval'])}). Each habit alone moves it by:",
+        f"Greedy captions of {counts['images']:,} images of {name}, "
+        f"{SPLITS[data['split']]} split, have a BLEU-4 of "
+        f"{baseline['bleu4']:.2f} by our protocol (95 % interval "
+        f"{_interval(baseline['interval'])}). Each change alone moves it by:",
         "",
     ]
     cells = []
-    for key, label in HABITS.items():
-        low, high = map(signed, rows[key]["interval"])
-        moved = signed(rows[key]["difference"])
+    for key, label in CHANGES.items():
+        low, high = map(signed, audit["changes"][key]["interval"])
+        moved = signed(audit["changes"][key]["difference"])
         cells.append([label, moved, f"{low}{joiner} to {joiner}{high}"])
-    lines += table(["habit", "BLEU-4", "95 % interval, in pairs"], cells)
+    lines += table(["change", "BLEU-4", "95 % interval, in pairs"], cells)
     counted = " and ".join(SPLITS[split] for split in data["counted"])
     lines += [
         "",
-        f"- `<unk>`: the model's vocabulary has {counts['vocabulary']:,} entries and lacks "
-        f"{share('unknown_reference_words')} of the references' words. It wrote `<unk>` "
-        f"{counts['unknown_words_written']:,} times, in {counts['captions_with_unknown']:,} "
-        "captions.",
-        f"- Every image once a reference: with the copies taken for images of their own, the "
-        f"interval of {_interval(baseline['interval'])} would read "
-        f"{_interval(audit['repeated_as_images'])}.",
-        f"- The vocabulary: counted over {counted} captions, from {data['min_word_freq']} "
-        f"occurrences up, it has {counts['new_words']:,} words more, and "
-        f"{share('new_reference_words')} of the references' words are among them. The captioner "
-        "was not trained again with them. Instead an oracle who sees the references put them into "
-        f"the finished captions wherever that gains most, {counts['new_words_placed']:,} times: "
-        "close to the most that these captions can gain by swapping words, and not what a model "
-        "trained with them would write.",
-        *provenance(stored, logs),
+        f"- `<unk>`: the vocabulary lacks {share('unknown_reference_words')}; the "
+        f"model wrote `<unk>` in {counts['captions_with_unknown']:,} captions.",
+        "- Each image five times: with the copies taken for images of their own, the "
+        f"interval would read {_interval(audit['repeated_as_images'])}.",
+        f"- The larger vocabulary: counted over {counted} captions, it has "
+        f"{counts['new_words']:,} more words. An oracle that sees the references "
+        f"put them where they gain most, {counts['new_words_placed']:,} times: "
+        "about as much as other words can gain.",
+        *provenance(stored, logs)[1:2],
     ]
     return lines
 
 
-def render_habits(folder: Path) -> str:
+def render_protocol(folder: Path) -> str:
     """The text between the markers in chapter 07, as comment lines; nothing without an audit."""
-    path = folder / "habits.json"
+    path = folder / "protocol.json"
     if not path.exists():
         return ""
-    lines = habits(
+    lines = protocol(
         json.loads(path.read_text(encoding="utf-8")),
         sorted(folder.glob("*.jsonl")),
     )
     return "".join(f"# {line}".rstrip() + "\n" for line in ["", *lines, ""])
+
+
+def headline(stored: dict) -> list[str]:
+    """The captioner that ships, on the test split: scores, and intervals where stored."""
+    lines = ["## The captioner that ships, on the test split", ""]
+    cells = []
+    for key, label in SEARCHES.items():
+        row = stored[key]
+        cells.append([label, *(f"{row[name]:.2f}" for name in SCORES)])
+        if "intervals" in row:
+            bounds = (_interval(row["intervals"][name]) for name in SCORES)
+            cells.append(["95 % interval", *bounds])
+    lines += table(["search", *SCORES.values()], cells)
+    lines += [
+        "",
+        "- Data: Flickr8k, Karpathy's test split, 1,000 images, each scored once, "
+        "against all five of its references.",
+        f"- Scored by `captionlib evaluate` on {stored['date']}, with the weights "
+        f"whose SHA-256 begins `{stored['model_sha256'][:12]}`.",
+        "",
+    ]
+    return lines
 
 
 def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
@@ -383,8 +406,8 @@ def pages(book: Path) -> dict[Path, str]:
         )
     if chapter.exists():
         script = chapter.read_text(encoding="utf-8")
-        text = render_habits(book / "results")
-        wanted[chapter] = replace(script, text, HABITS_BEGIN, HABITS_END)
+        text = render_protocol(book / "results")
+        wanted[chapter] = replace(script, text, PROTOCOL_BEGIN, PROTOCOL_END)
     return wanted
 
 

@@ -21,15 +21,10 @@ import torch
 from PIL import Image
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from captionlib.io.captions import check_caption
 from captionlib.io.files import ASSETS
 from captionlib.io.images import open_rgb
-from captionlib.metrics import (
-    Words,
-    bleu_of,
-    bleu_statistics,
-    check_caption,
-    ngram_counts,
-)
+from captionlib.metrics import Words, bleu_of, bleu_statistics, ngram_counts
 
 __all__ = ["View", "attention_view", "bleu_view", "packed_view"]
 

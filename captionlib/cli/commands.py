@@ -557,8 +557,9 @@ def _batches(
 
 def _evaluate(args) -> int:
     from captionlib.io.karpathy import read_karpathy
-    from captionlib.io.meteor import meteor_command
-    from captionlib.metrics import intervals, score
+    from captionlib.metrics import score
+    from captionlib.scoring.bootstrap import intervals
+    from captionlib.scoring.meteor import meteor_command
 
     for path in (args.save_results, args.save_captions):
         if path is not None and Path(path).is_dir():
@@ -607,8 +608,8 @@ def _evaluate(args) -> int:
 
 def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:
     """METEOR and its interval, from one run of its program."""
-    from captionlib.io.meteor import meteor_of, meteor_statistics
-    from captionlib.metrics import percentile_interval, resampled_sums
+    from captionlib.scoring.bootstrap import percentile_interval, resampled_sums
+    from captionlib.scoring.meteor import meteor_of, meteor_statistics
 
     statistics = meteor_statistics(references, hypotheses)
     bounds = percentile_interval(meteor_of(resampled_sums(statistics)))

@@ -24,8 +24,8 @@ from captionlib.config import DecodingConfig, EngineConfig
 from captionlib.data import Vocabulary
 from captionlib.decoding import write_captions
 from captionlib.engine.processes import ALONE, Processes
-from captionlib.metrics import CiderD
 from captionlib.model import CaptionModel
+from captionlib.scoring.cider import CiderD
 
 __all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]
 

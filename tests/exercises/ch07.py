@@ -103,7 +103,7 @@ ALSO_RIGHT = {
         "    return product ** (1 / n)",
     ],
     "07.4": [
-        "from captionlib.metrics import CiderD\n\n\ndef rarity(references):\n"
+        "from captionlib.scoring.cider import CiderD\n\n\ndef rarity(references):\n"
         "    found = CiderD(references).rarity\n"
         "    return {run[0]: weight for run, weight in found.items() if len(run) == 1}",
     ],

@@ -1,7 +1,8 @@
-"""What METEOR finds in common between captions, asked of its authors' Java program.
+"""METEOR, computed by its authors' Java program.
 
-Written by hand: chapter 07 has the idea. The program, version 1.5 with its dictionaries, comes with
-`pycocoevalcap`; it needs Java. It is run once for all captions and ends with its input.
+Written by hand: chapter 07 has the idea. The program, version 1.5 with its
+dictionaries, comes with `pycocoevalcap` and needs Java. It is started once for
+all captions and ends with its input.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from captionlib.io.captions import check_captions
 from captionlib.io.files import InputError
 
-__all__ = ["meteor_command", "meteor_of", "meteor_statistics"]
+__all__ = ["meteor", "meteor_command", "meteor_of", "meteor_statistics"]
 
-# For English, tuned to rank systems as people do: the weight of an exact word, a stem, a synonym
-# and a paraphrase; then the paper's alpha, beta, gamma and delta.
+# For English, tuned to rank systems as people do: the weights of an exact word,
+# a stem, a synonym and a paraphrase; then the paper's alpha to delta.
 MATCHES = np.array([1.0, 0.6, 0.8, 0.6])
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 COLUMNS = 23
@@ -63,24 +65,27 @@ def meteor_statistics(
     references: Sequence[Sequence[Sequence[str]]],
     hypotheses: Sequence[Sequence[str]],
 ) -> np.ndarray:
-    """What the program counts of each image; the counts add up over a corpus.
+    """The program's counts for each image; they add up over a corpus.
 
-    It gets the words as they are, spaces between. Then it splits and lowers them in its own way
-    (its option `-norm`, which `pycocoevalcap` sets): *t-shirt* is two words to it.
+    The program gets the words unchanged, separated by spaces, then splits and
+    lower-cases them in its own way (its option `-norm`, which `pycocoevalcap`
+    sets): *t-shirt* is two words to it.
 
     Args:
         references: for each of I images, its captions, each a list of words.
         hypotheses: for each image, the generated caption, a list of words.
 
     Returns:
-        (I, 23) float64 for the reference that fits best: words of hypothesis and reference,
-        function words of both; for exact words, stems, synonyms and paraphrases, how many content
-        words of both match and how many function words of both; runs of matches in the same order
-        (0 where everything matches in one), matched words of both.
+        (I, 23) float64 for the reference that fits best: words of hypothesis
+        and reference; function words of both; for exact words, stems, synonyms
+        and paraphrases in turn, how many content words of both match and how
+        many function words of both; runs of matches in the same order (0 where
+        one run holds everything); matched words of both.
 
     Raises:
-        InputError: if Java or `pycocoevalcap` is not there, if the program fails, or if a word
-            holds a space or `|||`, by which the program tells words and captions apart.
+        InputError: if Java or `pycocoevalcap` is missing, if the program
+            fails, or if a word holds a space or `|||`, by which the program
+            separates words and captions.
     """
     command = meteor_command()
     lines = []
@@ -139,8 +144,9 @@ def meteor_statistics(
 def meteor_of(sums: np.ndarray) -> np.ndarray:
     """METEOR, ×100, of corpora whose statistics were added up.
 
-    Precision and recall in which content words and exact matches weigh more, their harmonic mean,
-    which leans towards recall, and a penalty for falling into many runs.
+    The harmonic mean of precision and recall, leaning towards recall, in which
+    content words and exact matches count for more, reduced by a penalty for
+    matches scattered over many runs.
 
     Args:
         sums: (..., 23) rows of `meteor_statistics`, summed over images.
@@ -169,6 +175,28 @@ def meteor_of(sums: np.ndarray) -> np.ndarray:
     chunks, words = sums[..., 20], sums[..., 21:23]
     return (
         100 * mean * (1 - GAMMA * _divide(chunks, words.mean(axis=-1)) ** BETA)
+    )
+
+
+def meteor(
+    references: Sequence[Sequence[Sequence[str]]],
+    hypotheses: Sequence[Sequence[str]],
+) -> float:
+    """METEOR of a corpus, ×100; starting the Java program takes seconds.
+
+    It is `meteor_of` on the sum of `meteor_statistics`; `resampled_sums` of
+    these gives a confidence interval. Arguments as for `meteor_statistics`.
+
+    Raises:
+        InputError: as `meteor_statistics`: above all if Java or `pycocoevalcap`
+            is missing.
+        ValueError: as `check_captions`.
+
+    Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
+    """
+    check_captions(references, hypotheses)
+    return float(
+        meteor_of(meteor_statistics(references, hypotheses).sum(axis=0))
     )
 
 
