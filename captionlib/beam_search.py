@@ -222,7 +222,8 @@ def beam_search_all(
     while running:
         words = beam.words[:, :, -1].flatten()
         logits, alpha, state = decoder.step(words, state)
-        log_probs = logits.float().log_softmax(dim=1)  # (B * k, V)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = logits.log_softmax(dim=1, dtype=dtype)  # (B * k, V)
         if log_probs.isnan().any():
             raise ValueError("no caption: the decoder's scores are NaN")
         forbid(log_probs, beam.words.flatten(0, 1), vocabulary, config)

@@ -227,16 +227,11 @@ def test_one_pass_writes_what_beam_search_does_and_repeats_what_the_decoder_scor
             )
             assert ("<end>" in written[i]) == best.finished
         # One reference alone, step by step: what is likeliest after its true words?
-        grid = model.decoder.grid(encoder_out[3:4])
-        state, told = model.decoder.init_state(grid), []
+        state, told = model.decoder.begin(encoder_out[3:4]), []
         for word in ["<start>", *references[3][1]]:
             id = torch.tensor([words.word_map.get(word, words.unk)])
-            state, _ = model.decoder.step(id, state, grid)
-            told.append(
-                words.words[
-                    int(model.decoder.word_logits(state.hidden).argmax())
-                ]
-            )
+            logits, _, state = model.decoder.step(id, state)
+            told.append(words.words[int(logits.argmax())])
     assert forced[3][1] == told
 
 

@@ -4,19 +4,36 @@ import math
 import pytest
 import torch
 
-from captionlib.beam_search import (
-    beam_search,
-    beam_search_all,
-    best_candidates,
-    next_log_probs,
-    repeats,
-)
-from captionlib.config import SearchConfig
+import captionlib.beam_search as plain
+from captionlib.beam_search import repeats
+from captionlib.config import DecodingConfig as SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
+from captionlib.decoding import Ensemble, diverse_beam_search, write_captions
 from captionlib.decoding.sampling import draw
 
 P, D = 6, 8
+
+
+def beam_search_all(
+    decoder, encoder_out, vocabulary, config, captions, generator=None
+):
+    """Whatever `config` asks for; a list of decoders is an ensemble."""
+    if isinstance(decoder, list):
+        decoder = Ensemble(decoder)
+    rest = encoder_out, vocabulary, config, captions
+    return write_captions(decoder, *rest, generator)
+
+
+def beam_search(
+    decoder,
+    encoder_out,
+    vocabulary,
+    config=SearchConfig(),  # noqa: B008 (frozen)
+    generator=None,
+):
+    rest = encoder_out, vocabulary, config, 1, generator
+    return [found[0] for found in beam_search_all(decoder, *rest)]
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +118,10 @@ def greedy(decoder, encoding, vocabulary, max_words):
     """Written apart from the search: the likeliest word, whatever was said before it."""
     words = []
     with torch.no_grad():
-        grid = decoder.grid(encoding.unsqueeze(0))
-        state, word = decoder.init_state(grid), vocabulary.start
+        state, word = decoder.begin(encoding.unsqueeze(0)), vocabulary.start
         while True:
-            state, _ = decoder.step(torch.tensor([word]), state, grid)
-            logits = decoder.word_logits(state.hidden)[0]
+            logits, _, state = decoder.step(torch.tensor([word]), state)
+            logits = logits[0]
             logits[[vocabulary.pad, vocabulary.start]] = -math.inf
             word = int(logits.argmax())
             if word == vocabulary.end:
@@ -323,29 +339,27 @@ class Spy(torch.nn.Module):
         super().__init__()
         self.decoder, self.calls = decoder, []
 
-    def grid(self, encoder_out):
-        return self.decoder.grid(encoder_out)
+        self.eval()
 
-    def init_state(self, grid):
-        return self.decoder.init_state(grid)
+    def begin(self, encoder_out):
+        return self.decoder.begin(encoder_out)
 
-    def word_logits(self, hidden):
-        return self.decoder.word_logits(hidden)
-
-    def step(self, words, state, grid):
+    def step(self, words, state):
         assert words.dtype == torch.int64
         assert torch.is_inference_mode_enabled()
-        self.calls.append((len(grid.encoder_out), len(words)))
-        return self.decoder.step(words, state, grid)
+        self.calls.append((len(state.values), len(words)))
+        return self.decoder.step(words, state)
 
 
 def test_report_138_155_169_175_188_integer_indices():
     """A position beyond 2**24 has no float32 of its own; as an integer it keeps its word."""
-    scores = torch.full((1, 2**24 + 6), -math.inf)
-    scores[0, 2**24 + 1], scores[0, 2**24 + 3] = -1.0, -2.0
-    _, positions = best_candidates(scores, 2)
-    assert positions.dtype == torch.int64
-    assert positions.tolist() == [[2**24 + 1, 2**24 + 3]]
+    log_probs = torch.full((2, 2**23 + 3), -math.inf)
+    log_probs[1, 2**23 + 1], log_probs[1, 2**23 - 1] = -1.0, -2.0
+    start = torch.zeros(1, 2, 1, dtype=torch.long)
+    beam = plain.Beam(start, torch.zeros(1, 2), torch.zeros(1, 2, 0, 4))
+    longer, rows = plain.extend(beam, log_probs, torch.ones(2, 4), 2)
+    assert longer.words[0, :, 1].tolist() == [2**23 + 1, 2**23 - 1]
+    assert rows.tolist() == [[1, 1]]
     vocabulary = make_vocabulary(7)
     spy = Spy(
         make_decoder(vocabulary)
@@ -428,36 +442,6 @@ def test_a_beam_wider_than_the_vocabulary(words):
         assert tuple(hypothesis.word_ids) == best
 
 
-def test_equal_scores_go_to_the_lower_word():
-    vocabulary = make_vocabulary(8)
-    decoder = make_decoder(vocabulary, end=-1.0)
-    with torch.no_grad():
-        decoder.fc.weight.zero_()  # every word is as likely as any other, <end> less so
-    for beam_size in (
-        1,
-        3,
-        8,
-    ):  # eight of the nine words fill the beam, and <end> finds no place
-        config = SearchConfig(beam_size, max_words=3)
-        for hypothesis in beam_search(
-            decoder, make_encodings(2), vocabulary, config
-        ):
-            assert not hypothesis.finished and hypothesis.word_ids == [1, 1, 1]
-
-
-def test_best_candidates_break_ties_by_position():
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randint(0, 4, (50, 30), generator=generator).float()
-    for count in (1, 3, 7, 30, 40):
-        values, positions = best_candidates(scores, count)
-        for row, value, position in zip(
-            scores.tolist(), values.tolist(), positions.tolist(), strict=True
-        ):
-            expected = sorted(range(30), key=lambda i: (-row[i], i))[:count]
-            assert position == expected
-            assert value == [row[i] for i in expected]
-
-
 def test_under_bfloat16_autocast():
     """Probabilities are summed in float32, whatever the layers compute in."""
     vocabulary = make_vocabulary(20)
@@ -493,23 +477,13 @@ def test_no_images_no_captions():
     )
 
 
-def test_dropout_is_off_and_the_mode_comes_back():
-    vocabulary = make_vocabulary(12)
-    decoder, encodings = make_decoder(vocabulary), make_encodings(4)
-    expected = beam_search(decoder, encodings, vocabulary)
-    found = beam_search(decoder.train(), encodings, vocabulary)
-    assert decoder.training and not decoder.eval().training
-    assert [h.word_ids for h in found] == [h.word_ids for h in expected]
-
-
 def test_scores_that_are_not_numbers_are_reported():
     vocabulary = make_vocabulary(3)
-    decoder = make_decoder(vocabulary).train()
+    decoder = make_decoder(vocabulary)
     with torch.no_grad():
         decoder.fc.bias[1] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         beam_search(decoder, make_encodings(2), vocabulary)
-    assert decoder.training
 
 
 # ------------------------------------------------------------------------------ what may be said
@@ -706,11 +680,11 @@ def test_a_caption_that_may_say_nothing_more_comes_back_unfinished(sample):
 
 
 def test_repeats_by_hand():
-    assert repeats((7, 1, 2, 1), 2) == {2}
-    assert repeats((7, 1, 2, 1, 2), 3) == {1}
-    assert repeats((7, 1, 1, 1), 2) == {1}
-    assert repeats((7, 1, 2), 3) == repeats((7,), 2) == set()
-    assert repeats((7, 1, 2), 1) == {7, 1, 2}
+    assert repeats([7, 1, 2, 1], 2) == [2]
+    assert repeats([7, 1, 2, 1, 2], 3) == [1]
+    assert set(repeats([7, 1, 1, 1], 2)) == {1}
+    assert repeats([7, 1, 2], 3) == repeats([7], 2) == []
+    assert set(repeats([7, 1, 2], 1)) == {7, 1, 2}
 
 
 # ------------------------------------------------------------------------------ several captions
@@ -1046,8 +1020,6 @@ def test_an_ensemble_needs_parts_that_fit():
             ValueError, match="expected encodings for each of 2 decoders"
         ):
             beam_search(pair, wrong, vocabulary)
-    logits = torch.randn(3, 5)
-    torch.testing.assert_close(next_log_probs([logits]), logits.log_softmax(1))
 
 
 # --------------------------------------------------------------------------------------- the cost
@@ -1074,35 +1046,6 @@ def test_beams_that_have_finished_cost_nothing():
         )
         assert spy.calls[-1][1] <= spy.calls[1][1] / 4
         assert config.beam_size > 1 or len(spy.calls) == longest + 1
-
-
-def test_under_autocast_the_weights_are_cast_once_and_stay_what_they_were():
-    vocabulary = make_vocabulary(20)
-    decoder = make_decoder(vocabulary, dtype=torch.float32)
-    encodings = make_encodings(6, dtype=torch.float32)
-    before = {
-        name: value.clone() for name, value in decoder.state_dict().items()
-    }
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        beam_search(decoder, encodings, vocabulary)
-        with torch.profiler.profile() as profile:
-            beam_search(decoder, encodings, vocabulary)
-    for name, value in decoder.state_dict().items():
-        assert value.dtype == torch.float32 and torch.equal(value, before[name])
-    casts = sum(
-        event.count
-        for event in profile.key_averages()
-        if event.key == "aten::_to_copy"
-    )
-    steps = sum(
-        event.count
-        for event in profile.key_averages()
-        if event.key == "aten::topk"
-    )
-    assert casts < 30 + 3 * steps  # with every weight at every step: 16 a step
-
-
-# ----------------------------------------------------------------------------------- the settings
 
 
 @pytest.mark.parametrize(
@@ -1142,9 +1085,7 @@ def test_the_number_of_captions_is_checked():
         (SearchConfig(), 6),
         (SearchConfig(1), 2),
     ):
-        with pytest.raises(
-            ValueError, match="captions must be at least 1 and at most"
-        ):
+        with pytest.raises(ValueError, match="captions must be in 1 to"):
             beam_search_all(decoder, encodings, vocabulary, config, captions)
     with pytest.raises(ValueError, match="captions must be at least 1, got 0"):
         beam_search_all(
@@ -1156,3 +1097,33 @@ def test_the_number_of_captions_is_checked():
         )
         == []
     )
+
+
+def test_a_decoder_in_training_mode_is_refused():
+    vocabulary = make_vocabulary(5)
+    decoder = make_decoder(vocabulary).train()
+    settings = [
+        SearchConfig(beam_size=2),
+        SearchConfig(beam_size=2, groups=2),
+        SearchConfig(beam_size=1, sample=True),
+    ]
+    for config in settings:
+        with pytest.raises(ValueError, match="eval"):
+            beam_search(decoder, make_encodings(2), vocabulary, config)
+
+
+@pytest.mark.parametrize("captions", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_diverse_group_is_the_plain_search(seed, captions):
+    vocabulary = make_vocabulary(9)
+    decoder = make_decoder(vocabulary, seed, end=2.0)
+    encodings = make_encodings(5, seed)
+    config = SearchConfig(beam_size=4, max_words=7, length_normalisation=0.7)
+    rest = encodings, vocabulary, config, captions
+    ours = diverse_beam_search(decoder, *rest)
+    theirs = plain.beam_search_all(decoder, *rest)
+    for some, others in zip(ours, theirs, strict=True):
+        assert [h.word_ids for h in some] == [h.word_ids for h in others]
+        for one, other in zip(some, others, strict=True):
+            assert one.log_prob == pytest.approx(other.log_prob)
+            torch.testing.assert_close(one.alphas, other.alphas)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from benchmarks import from_chapter
 from captionlib.config import ModelConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import DecoderWithAttention, LoopLinear, State
+from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder
 from captionlib.io.files import InputError
 from captionlib.io.word_vectors import read_glove
@@ -104,15 +104,24 @@ def test_gradients_equal_the_plain_loop_of_the_chapter(decoder, naive, batch):
         assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_an_lstm_step_is_pytorchs(decoder, encoder_out):
-    grid = decoder.grid(encoder_out)
-    state = decoder.init_state(grid)
+def test_a_step_is_the_lstms_with_a_gated_context(decoder, encoder_out):
+    state = decoder.begin(encoder_out)
     words = torch.tensor([1, 5, 2, 3, 4])
-    new, _ = decoder.step(words, state, grid)
-    context, _ = decoder.attention(grid.encoder_out, state.hidden)
+    logits, alpha, new = decoder.step(words, state)
+    context, looked = decoder.attention(state.hidden, state.keys, state.values)
     gate = torch.sigmoid(decoder.f_beta(state.hidden))
     inputs = torch.cat([decoder.embedding(words), gate * context], dim=1)
-    assert_close(new, State(*decoder.decode_step(inputs, state)))
+    i, f, g, o = (
+        inputs @ decoder.decode_step.weight_ih.T
+        + decoder.decode_step.bias_ih
+        + state.hidden @ decoder.decode_step.weight_hh.T
+        + decoder.decode_step.bias_hh
+    ).chunk(4, dim=1)
+    cell = torch.sigmoid(f) * state.cell + torch.sigmoid(i) * torch.tanh(g)
+    assert_close(new.cell, cell)
+    assert_close(new.hidden, torch.sigmoid(o) * torch.tanh(cell))
+    assert_close(logits, decoder.fc(new.hidden))
+    assert torch.equal(alpha, looked)
 
 
 def test_teacher_forcing_is_the_step_in_a_loop(decoder, batch):
@@ -120,11 +129,10 @@ def test_teacher_forcing_is_the_step_in_a_loop(decoder, batch):
     output = decoder(encoder_out, captions, lengths)
     logits, _ = pad_packed_sequence(output.logits, batch_first=True)
     for row, length in enumerate(lengths.tolist()):
-        grid = decoder.grid(encoder_out[row : row + 1])
-        state = decoder.init_state(grid)
+        state = decoder.begin(encoder_out[row : row + 1])
         for t in range(length - 1):
-            state, alpha = decoder.step(captions[row, t : t + 1], state, grid)
-            assert_close(decoder.word_logits(state.hidden)[0], logits[row, t])
+            told, alpha, state = decoder.step(captions[row, t : t + 1], state)
+            assert_close(told[0], logits[row, t])
             assert_close(alpha[0], output.alphas[row, t])
         assert (output.alphas[row, length - 1 :] == 0).all()
 
@@ -213,18 +221,31 @@ def test_frozen_attention_leaves_the_other_gradients_alone(
 
 
 def test_beams_share_an_images_grid(decoder, encoder_out):
-    grid = decoder.grid(encoder_out)
-    copied = decoder.grid(encoder_out.repeat_interleave(4, dim=0))
-    state = decoder.init_state(copied)
+    rows = torch.arange(5).repeat_interleave(4)
+    shared = decoder.begin(encoder_out).select(rows)
+    copied = decoder.begin(encoder_out.repeat_interleave(4, dim=0))
     words = torch.arange(20)
-    assert_close(
-        decoder.step(words, state, grid), decoder.step(words, state, copied)
-    )
+    for ours, theirs in zip(
+        decoder.step(words, shared)[:2],
+        decoder.step(words, copied)[:2],
+        strict=True,
+    ):
+        assert_close(ours, theirs)
+
+
+def test_selecting_keeps_captions_with_their_images(decoder, encoder_out):
+    state = decoder.begin(encoder_out).select(torch.arange(10) // 2)
+    words = torch.arange(10)
+    expected = decoder.step(words, state)[0]
+    rows, images = torch.tensor([9, 8, 4, 4]), torch.tensor([4, 2])
+    actual = decoder.step(words[rows], state.select(rows, images))[0]
+    assert_close(actual, expected[rows])
 
 
 def test_a_grid_may_keep_its_height_and_width(decoder):
     square = torch.randn(2, 3, 5, D)
-    assert_close(decoder.grid(square), decoder.grid(square.reshape(2, 15, D)))
+    flat = decoder.begin(square.reshape(2, 15, D))
+    assert_close(tuple(decoder.begin(square)), tuple(flat))
 
 
 def test_one_batch_can_be_learned_by_heart(decoder, batch):
@@ -249,18 +270,6 @@ def test_bfloat16_stays_close(decoder, batch):
     )
     packed_loss(actual._replace(logits=actual.logits.float())).backward()
     assert decoder.decode_step.weight_ih.grad.dtype == torch.float32
-
-
-def test_autocast_casts_the_grid_once(decoder, encoder_out):
-    encoder_out.requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        grid = decoder.grid(encoder_out)
-    assert grid.encoder_out.dtype == grid.projected.dtype == torch.bfloat16
-    grid.encoder_out.sum().backward()
-    assert torch.equal(encoder_out.grad, torch.ones_like(encoder_out))
-    assert (
-        decoder.grid(encoder_out).encoder_out is encoder_out
-    )  # without autocast: no copy
 
 
 @pytest.mark.parametrize(
@@ -293,35 +302,6 @@ def test_captions_and_lengths_are_checked(
 ):
     with pytest.raises(ValueError, match=message):
         decoder(encoder_out, captions, lengths)
-
-
-def test_loop_linear_sums_the_same_gradient():
-    torch.manual_seed(0)
-    weight, bias = (
-        torch.randn(6, 4, requires_grad=True),
-        torch.randn(6, requires_grad=True),
-    )
-    start = torch.randn(3, 4, requires_grad=True)
-
-    def loss(linear):
-        state = start
-        for rows in (3, 3, 2, 1):  # a shrinking batch, as in the decoder
-            state = torch.tanh(linear(state[:rows], weight, bias))[:, :4]
-        return state.square().sum()
-
-    expected = torch.autograd.grad(
-        loss(nn.functional.linear), (weight, bias, start)
-    )
-    actual = torch.autograd.grad(loss(LoopLinear()), (weight, bias, start))
-    assert_close(actual, expected)
-
-
-def test_frozen_weights_and_inference_need_no_loop():
-    weight, bias = torch.randn(2, 3), torch.randn(2)
-    assert not LoopLinear()(torch.randn(1, 3), weight, bias).requires_grad
-    weight.requires_grad_()
-    with torch.inference_mode():
-        assert not LoopLinear()(torch.randn(1, 3), weight, bias).requires_grad
 
 
 def test_a_new_decoder_finds_all_words_about_alike(decoder):

@@ -100,11 +100,11 @@ def test_all_own_words_are_what_a_greedy_writer_writes(batch):
     fed = feed_own_words(
         model.decoder, model.encode(images), captions, share=1.0
     )
-    grid = model.decoder.grid(model.encode(images[1:2]))
-    state, words, written = model.decoder.init_state(grid), captions[2:3, 0], []
+    state = model.decoder.begin(model.encode(images[1:2]))
+    words, written = captions[2:3, 0], []
     for _ in range(captions.shape[1] - 1):
-        state, _ = model.decoder.step(words, state, grid)
-        words = model.decoder.word_logits(state.hidden).argmax(dim=1)
+        logits, _, state = model.decoder.step(words, state)
+        words = logits.argmax(dim=1)
         written.append(words)
     assert torch.equal(fed[2, 1:], torch.cat(written))
     assert torch.equal(fed[:, 0], captions[:, 0])

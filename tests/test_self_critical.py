@@ -148,11 +148,8 @@ def test_captions_come_from_the_model_and_hold_no_unknown_word(corpus):
     firsts = np.bincount([ids[1] for ids in samples], minlength=len(v)) / 200
     with torch.no_grad():
         model.eval()
-        grid = model.decoder.grid(model.encode(corpus.features[:1]))
-        state, _ = model.decoder.step(
-            torch.tensor([v.start]), model.decoder.init_state(grid), grid
-        )
-        logits = model.decoder.word_logits(state.hidden)[0]
+        state = model.decoder.begin(model.encode(corpus.features[:1]))
+        logits = model.decoder.step(torch.tensor([v.start]), state)[0][0]
     logits[[v.start, v.pad, v.unk]] = -torch.inf
     # The largest of 12 gaps between shares of 200 draws and their probabilities
     np.testing.assert_allclose(firsts, logits.softmax(dim=0).numpy(), atol=0.12)

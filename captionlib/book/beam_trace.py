@@ -122,7 +122,8 @@ def trace_search(
     finished, steps, parents = Finished(1), [], [-1]
     while True:
         logits, alpha, state = decoder.step(beam.words[0, :, -1], state)
-        log_probs = logits.float().log_softmax(dim=1)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = logits.log_softmax(dim=1, dtype=dtype)
         forbid(log_probs, beam.words[0], vocabulary, config)
         places = config.beam_size - finished.count
         wider, rows = extend(beam, log_probs, alpha, places + dropped)

@@ -17,10 +17,10 @@ class SearchConfig(Settings):
         5, "hypotheses kept per image; 1 is greedy search", at_least=1
     )
     max_words: int = setting(50, "longest caption, in words", at_least=1)
-    min_words: int = setting(0, "shortest caption, in words", at_least=0)
     length_normalisation: float = setting(
         0.0, "rank by log-probability / length ** this; 0: raw sums", at_least=0
     )
+    min_words: int = setting(0, "shortest caption, in words", at_least=0)
     forbid_unk: bool = setting(False, "never write <unk>")
     no_repeat: int = setting(
         0, "never write a run of this many words twice; 0: allow", at_least=0

@@ -79,7 +79,8 @@ def diverse_beam_search(
             [beam.words[:, :, -1] for beam in beams], 1
         )  # (B, G * k)
         logits, alpha, state = decoder.step(words.flatten(), state)
-        log_probs = logits.float().log_softmax(dim=1)  # (B * G * k, V)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = logits.log_softmax(dim=1, dtype=dtype)  # (B * G * k, V)
         if log_probs.isnan().any():
             raise ValueError("no caption: the decoder's scores are NaN")
         prefixes = torch.cat([beam.words for beam in beams], 1).flatten(0, 1)

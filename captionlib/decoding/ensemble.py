@@ -78,6 +78,7 @@ class Ensemble:
             raise ValueError(
                 f"expected decoders of one vocabulary, got {sizes} words"
             )
-        log_probs = torch.stack([x.float().log_softmax(dim=1) for x in logits])
+        dtype = torch.promote_types(logits[0].dtype, torch.float32)
+        log_probs = torch.stack([x.log_softmax(dim=1, dtype=dtype) for x in logits])
         mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
         return mean, steps[0][1], EnsembleState([each[2] for each in steps])

@@ -91,7 +91,8 @@ def sample(
     found: list[Hypothesis | None] = [None] * (B * n)
     for step in range(config.max_words + 1):
         logits, alpha, state = decoder.step(words[:, -1], state)
-        log_probs = logits.float().log_softmax(dim=1)  # (N, V)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = logits.log_softmax(dim=1, dtype=dtype)  # (N, V)
         if log_probs.isnan().any():
             raise ValueError("no caption: the decoder's scores are NaN")
         forbid(log_probs, words, vocabulary, config)
