@@ -18,7 +18,7 @@ from captionlib.book.beam_trace import beam_view, trace_search
 from captionlib.book.live import LiveCaptioner
 from captionlib.book.views import ORDERS, attention_view, bleu_view, packed_view
 from captionlib.captioner import Caption, Captioner
-from captionlib.config import SearchConfig
+from captionlib.config import DecodingConfig, SearchConfig
 from captionlib.io.files import ASSETS
 from captionlib.io.images import open_rgb
 from captionlib.metrics import bleu, bleu_statistics
@@ -242,7 +242,7 @@ def test_a_search_that_ends_at_its_longest_length_is_traced():
 )
 def test_only_a_plain_search_is_traced(settings):
     with pytest.raises(ValueError, match="no groups, no sampling"):
-        search(SearchConfig(**settings))
+        search(DecodingConfig(**settings))
 
 
 def test_the_tree_has_a_box_for_every_candidate():
