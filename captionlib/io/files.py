@@ -278,7 +278,8 @@ def package_folder(name_or_path: str | Path) -> Path:
         if (candidate / "config.json").is_file():
             return candidate
     raise InputError(
-        f"{folder}: holds no captioner (no config.json); name a folder that training wrote"
+        f"{folder}: holds no captioner (no config.json); train one and name its "
+        "folder"
     )
 
 
