@@ -383,13 +383,13 @@ def test_beam_size_is_the_beam_alone(world, images, monkeypatch):
     from captionlib import captioner
 
     seen = []
-    search = captioner.beam_search
+    search = captioner.write_captions
 
     def record(decoder, encoder_out, vocabulary, config):
         seen.append(config)
         return search(decoder, encoder_out, vocabulary, config)
 
-    monkeypatch.setattr(captioner, "beam_search", record)
+    monkeypatch.setattr(captioner, "write_captions", record)
     for extra in ([], ["--beam-size", "4"]):
         assert (
             call("caption", images[0], "--model", world / "model", *extra)[0]
