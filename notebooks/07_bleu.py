@@ -83,7 +83,7 @@ plt.show()
 # - **You will learn** what the usual scores count, what they miss, and how far to trust a
 #   difference between two of them.
 # - **You will build** BLEU, ROUGE-L and CIDEr-D, and a confidence interval for each.
-# - **You need** [beam search](06_beam_search.ipynb), for the part on scoring a model.
+# - **You need** [beam search](06_beam_search.ipynb), to score a model.
 # - **It takes** {chapter-time}`07_bleu` to run.
 #
 # ## BLEU in fifteen lines
@@ -138,7 +138,7 @@ print(f"ours    {caption_bleu(references, hypothesis):.4f}")
 print(f"NLTK    {sentence_bleu(references, hypothesis):.4f}")
 
 # %% [markdown]
-# All three agree.
+# Pencil, function and library agree.
 #
 # > **Predict.** *The the the the the the the* consists of nothing but a word that people used, and
 # > *a dog* of nothing but right words. What is the BLEU-1 of each?
@@ -203,9 +203,9 @@ print(f"mean of 200 scores {100 * np.mean(each):.1f}, {each.count(0)} are zero")
 print(f"the corpus         {100 * corpus_bleu(people, machine):.1f}")
 
 # %% [markdown]
-# So all that BLEU has to know about an image is four numbers of matches, four numbers of n-grams and
-# a reference length, to be summed over the images. The exported version returns these nine numbers as
-# a row for each image. (First, `check_captions` refuses anything that is not a list of words.)
+# So all that BLEU has to know about an image is four counts of matches, four counts of n-grams and a
+# reference length, to be summed over the images. The exported version returns these nine numbers as a
+# row for each image. (First, `check_captions` refuses anything that is not a list of words.)
 
 # %%
 #| export
@@ -464,8 +464,8 @@ def cider_d_scores(
 
 
 # %% [markdown]
-# > **Predict.** Here is our dog again, then too briefly, then backwards. Which of the last two does
-# > each score like less?
+# > **Predict.** Here is our caption, one that is too short, and ours backwards. Which of the last two
+# > does each score like less?
 
 # %%
 company = [["a", "red", "car"]]  # a second image, or nothing is rare
@@ -488,7 +488,7 @@ for text in (
 # *dog*. That takes dictionaries, and a Java program {cite}`denkowski2014` which
 # `captionlib.scoring.meteor` runs where Java is installed. The paper reports METEOR beside BLEU
 # {cite}`xu2015`, and the two disagree: on COCO, hard attention is ahead of soft by BLEU-4, 25.0 to
-# 24.3, and behind by METEOR, 23.04 to 23.90. *Better* calls for the question: by which score?
+# 24.3, and behind by METEOR, 23.04 to 23.90. Whoever says *better* has to say by which score.
 #
 # <aside class="margin sidebar">
 #
@@ -583,7 +583,7 @@ for (name, value), low, high in zip(
 # ### Two systems on the same images
 #
 # A second machine writes what the first one writes, but says the first word of every tenth caption
-# twice. No doubt, it is worse. Can BLEU tell? `intervals` is the loop above; `paired_bootstrap` draws
+# twice, so it is worse. Can BLEU tell? `intervals` is the loop above; `paired_bootstrap` draws
 # the *same* images for both machines each time, and looks at the difference of their scores.
 
 # %%
@@ -691,8 +691,8 @@ assert (
 # runs of three and four words are torn apart. The original's best model had a BLEU-4 of 24.29 by its
 # validation on COCO, and 29.98 to 33.17 when it wrote freely, with beams of 1 to 5
 # {cite}`vinodababu2018`. On other data the error may have the opposite sign, since a teacher-forced
-# caption is led back to the right path after every mistake. So teacher-forced BLEU must not choose
-# the model to keep. In this book every score, in training too, is of freely written captions.
+# caption is corrected after every mistake. So teacher-forced BLEU must not choose the model to keep.
+# In this book every score, in training too, is of freely written captions.
 #
 # (By BLEU the model is about as good as the generator, which knows the truth: what is said most often
 # matches most often. CIDEr-D, which asks for what is telling, puts the generator ahead.)
@@ -723,7 +723,7 @@ assert (
 #
 # - `<unk>`: the vocabulary lacks 3.2% of the references' words; the model wrote `<unk>` in 110 captions.
 # - Each image five times: with the copies taken for images of their own, the interval would read 20.1⁠–⁠21.2.
-# - The larger vocabulary: counted over train and validation captions, it has 223 more words. An oracle that sees the references put them where they gain most, 346 times: about as much as other words can gain.
+# - The larger vocabulary: counted over train and validation captions, it has 223 more words. An oracle that sees the references put them where they gain most, 346 times: close to the most they can gain.
 # - Training: seed 0, the weights are those of epoch 10, 10 epochs with validation took 46 minutes.
 #
 # <!-- protocol: end -->
@@ -734,8 +734,8 @@ assert (
 #
 # ## What BLEU doesn't see
 #
-# > **Predict.** People said *a dog is left of a cat in the snow*. Which of these three captions does
-# > each score like best?
+# > **Predict.** People said *a dog is left of a cat in the snow*. Of the three captions below, one right
+# > and two wrong, which does each score like best?
 
 # %%
 said = [
@@ -754,9 +754,8 @@ for verdict, text in (
 
 # %% [markdown]
 # The third, which turns the scene around, wins by both. Between *kitten* and *rocket* they see no
-# difference: words are equal, or they are not. That is no rare accident. In translation, BLEU has
-# been seen to rise without any gain in quality, and to stay put while quality rose
-# {cite}`callisonburch2006`. So later scores look at the *things* that a caption mentions, as SPICE
+# difference: words are equal, or they are not. In translation, BLEU has been seen to rise without any
+# gain in quality, and to stay put while quality rose {cite}`callisonburch2006`. So later scores look at the *things* that a caption mentions, as SPICE
 # does {cite}`anderson2016`. Use BLEU to compare versions of one model on one set of images. Then read
 # the captions.
 #
@@ -764,8 +763,7 @@ for verdict, text in (
 #
 # From the **original tutorial**: words are compared with words, so `<unk>` never matches; an image
 # is scored once, against all its references; captions are written freely, in training too. From the
-# **paper**: BLEU has its brevity penalty, which the paper leaves out, and METEOR is computed only
-# where Java is installed.
+# **paper**: BLEU has its brevity penalty, which the paper leaves out.
 #
 # ## Summary
 #
@@ -777,7 +775,7 @@ for verdict, text in (
 #   same images.
 # - Judge captions that the model wrote freely, and say by which protocol.
 #
-# ### Check yourself
+# ## Questions
 #
 # <details><summary>Why is BLEU computed from sums over the corpus, and not as a mean of sentence
 # scores?</summary>

@@ -243,7 +243,7 @@ def protocol(stored: dict, logs: list[Path]) -> list[str]:
         f"- The larger vocabulary: counted over {counted} captions, it has "
         f"{counts['new_words']:,} more words. An oracle that sees the references "
         f"put them where they gain most, {counts['new_words_placed']:,} times: "
-        "about as much as other words can gain.",
+        "close to the most they can gain.",
         *provenance(stored, logs)[1:2],
     ]
     return lines
