@@ -261,7 +261,7 @@ for name, numbers in GRIDS.items():
     print(f"{name:28}{sizes}")
 
 # %%
-from captionlib.encoder import cache_features
+from captionlib.engine.features import ViewDataset, cache_features
 
 
 def grids_of(split, mirrored=False):
@@ -283,7 +283,7 @@ views = [
     for mirrored in ([False, True] if recipe.mirrored else [False])
 ]
 validation = grids_of("VAL")
-cached = FeatureDataset(folder, "TRAIN", *views)
+cached = ViewDataset(folder, "TRAIN", *views)
 print(
     f"this run's training grids: {sum(view.nbytes for view in views) / 1e6:.1f} MB"
 )

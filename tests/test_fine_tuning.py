@@ -6,7 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from captionlib.config import ModelConfig
 from captionlib.data import Vocabulary
-from captionlib.encoder import Encoder, cache_features
+from captionlib.encoder import Encoder
+from captionlib.engine.features import cache_features
 from captionlib.engine.fine_tuning import (
     HalfEncoded,
     first_stages,

@@ -22,8 +22,9 @@ from captionlib import cli
 from captionlib.beam_search import beam_search
 from captionlib.config import EngineConfig, ModelConfig, SearchConfig
 from captionlib.data import find_base, image_file, load_references
-from captionlib.encoder import Encoder, FeatureDataset, cache_features
+from captionlib.encoder import Encoder
 from captionlib.engine.batches import make_loader
+from captionlib.engine.features import ViewDataset, cache_features
 from captionlib.engine.fine_tuning import (
     HalfEncoded,
     first_stages,
@@ -218,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         return scores | about | {"beam_size": SEARCH.beam_size}
 
-    dataset = FeatureDataset(data, "TRAIN", *views)
+    dataset = ViewDataset(data, "TRAIN", *views)
     for stage, settings in STAGES.items():
         config = EngineConfig(**settings, seed=args.seed)
         torch.manual_seed(args.seed)

@@ -246,7 +246,8 @@ def tour(watch: Watch, folder: Path) -> None:
     )
     from captionlib.data import Vocabulary, image_file, prepare
     from captionlib.decoder import DecoderWithAttention
-    from captionlib.encoder import Encoder, FeatureDataset, cache_features
+    from captionlib.encoder import Encoder, FeatureDataset
+    from captionlib.engine.features import cache_features
     from captionlib.engine.fine_tuning import HalfEncoded, stages
     from captionlib.engine.self_critical import SelfCritical
     from captionlib.io.images import decoding_pool

@@ -301,8 +301,8 @@ def _train_stage(args, processes) -> None:
         find_base,
         load_references,
     )
-    from captionlib.encoder import FeatureDataset
     from captionlib.engine.batches import make_loader
+    from captionlib.engine.features import ViewDataset
     from captionlib.engine.loop import train
     from captionlib.engine.objectives import teacher_forcing
     from captionlib.engine.scheduled_sampling import scheduled_sampling
@@ -344,7 +344,7 @@ def _train_stage(args, processes) -> None:
         ]
         validation = encoded("VAL")
     loader = make_loader(
-        FeatureDataset(args.data, "TRAIN", *views),
+        ViewDataset(args.data, "TRAIN", *views),
         config,
         num_workers=args.workers,
         processes=processes,
@@ -433,12 +433,12 @@ def _images_or_features(
 ):
     """A split's images, one at a time: as pixels if the encoder learns, else encoded beforehand."""
     from captionlib.data import ImageDataset, image_file
-    from captionlib.encoder import cache_features
+    from captionlib.engine.features import Mirrored, cache_features
 
     images = image_file(args.data, split)
     if config.fine_tune_encoder or args.cache_features is False:
         return (
-            _Mirrored(ImageDataset(images))
+            Mirrored(ImageDataset(images))
             if mirrored
             else ImageDataset(images)
         )
@@ -457,19 +457,6 @@ def _images_or_features(
     return cache_features(
         encoder, images, to, **about, say=partial(print, flush=True)
     )
-
-
-class _Mirrored:
-    """Images (3, height, width), left and right exchanged."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int):
-        return self.images[i].flip(2)
 
 
 def _validator(

@@ -24,7 +24,7 @@ class Batches(Sampler[list[int]]):
     Args:
         images: I, how many there are.
         batch_size: images a batch, at most.
-        views: of each image; item v * I + i is view v of image i, as in `FeatureDataset`.
+        views: of each image; item v * I + i is view v of image i, as in `ViewDataset`.
         processes: each gets a share of every batch.
 
     Raises:
@@ -80,7 +80,7 @@ def make_loader(
 
     Args:
         dataset: its items are (images or features, captions, lengths); with `views`, as
-            `FeatureDataset` has them, an epoch shows each image in one.
+            `ViewDataset` has them, an epoch shows each image in one.
         num_workers: processes that read ahead while the model computes.
         processes: those that share each batch.
     """

@@ -23,7 +23,13 @@ from torch import nn
 from captionlib.io.efficientnet_lite import EfficientNetLite
 from captionlib.io.files import InputError
 
-__all__ = ["classifier", "count_channels", "is_packaged", "normalisation"]
+__all__ = [
+    "classifier",
+    "count_channels",
+    "is_packaged",
+    "later_parameters",
+    "normalisation",
+]
 
 OFFLINE = "tf_efficientnet_lite0"
 _PACKAGED = re.compile(r"tf_efficientnet_(lite[012])")
@@ -115,6 +121,35 @@ def normalisation(
         config = _library("timm").data.resolve_model_data_config(model)
         return config["mean"], config["std"]
     return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's pixels
+
+
+def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
+    """The weights that fine-tuning frees.
+
+    In a ResNet those of stages 2 to 4; elsewhere all that comes after the last
+    stage whose grid is at least a quarter as wide as the image.
+
+    Args:
+        trunk: from `captionlib.encoder.without_head`.
+
+    Raises:
+        InputError: if the network does not shrink in stages.
+
+    Source: `Encoder.fine_tune` of the original tutorial, which frees
+    children()[5:].
+    """
+    if isinstance(trunk, nn.Sequential):  # a ResNet of torchvision's
+        return list(trunk[5:].parameters())
+    wide = [s["module"] for s in trunk.feature_info if s["reduction"] <= 4]
+    if not wide:
+        raise InputError(
+            f"{type(trunk).__name__} does not shrink in stages: none to free"
+        )
+    names, modules = zip(*trunk.named_modules(), strict=True)
+    inside = [f"{name}.".startswith(f"{wide[-1]}.") for name in names]
+    end = len(names) - inside[::-1].index(True)  # just behind the last of them
+    early = {p for m in modules[:end] for p in m.parameters(recurse=False)}
+    return [p for p in trunk.parameters() if p not in early]
 
 
 @torch.no_grad()

@@ -1,0 +1,148 @@
+"""Grids encoded once and kept on disk: `encode_once` for data sets of any size.
+
+Chapter 02 keeps the grids of sixteen images in memory. Here they go to a file, a
+batch at a time; the file remembers what it was made from and is used again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captionlib.data import ImageDataset
+from captionlib.encoder import Encoder, FeatureDataset, encode_once
+from captionlib.io.features import Features, fingerprint, new_features
+from captionlib.io.files import InputError
+
+__all__ = ["Mirrored", "ViewDataset", "cache_features"]
+
+
+def cache_features(
+    encoder: Encoder,
+    image_file: str | Path,
+    to: str | Path,
+    *,
+    batch_size: int = 32,
+    device: str | torch.device = "cpu",
+    bf16: bool = False,
+    mirrored: bool = False,
+    progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> Features:
+    """Encode every image once and keep the annotation vectors on disk as float16.
+
+    The file appears whole or not at all. If one is there already, it is used
+    again if its fingerprint matches and replaced if not. Memory holds one batch.
+
+    Args:
+        encoder: a frozen encoder; it is moved to `device` and stays there.
+        image_file: HDF5 with `images`, (I, 3, height, width) uint8, as `prepare`
+            writes it.
+        to: the HDF5 file to write.
+        batch_size: images encoded at once.
+        device: where to encode.
+        bf16: encode under bfloat16 autocast. It is faster on processors with
+            AMX units and on GPUs; on photographs the vectors of
+            tf_efficientnet_lite0 then differ by about 6 % from those of float32.
+        mirrored: encode the images' mirror images, left and right exchanged.
+        progress: show a bar on a terminal, with the size of the file.
+        say: called with one line on the file and its size before it is written.
+
+    Raises:
+        InputError: if a file is not what it should be, or the disk lacks room.
+        ValueError: if the encoder is being fine-tuned, or a number does not fit
+            into float16.
+    """
+    if any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise ValueError(
+            "an encoder in training would soon give other vectors: "
+            "call fine_tune(False) first"
+        )
+    to, images = Path(to), ImageDataset(image_file)
+    if not len(images):
+        raise InputError(
+            f"{image_file}: holds no images, so there is nothing to encode"
+        )
+    expected = fingerprint(encoder, image_file, bf16=bf16, mirrored=mirrored)
+    if to.exists() and Features(to).fingerprint == expected:
+        return Features(to)
+    encoder.to(device)
+    seen = Mirrored(images) if mirrored else images
+    (first,) = encode_once(encoder, seen[0][None])
+    shape = (len(images), *first.shape[1:])  # (I, rows, columns, D)
+    size = f"{2 * math.prod(shape) / 1e9:.2f} GB"
+    say(f"{to}: encoding {len(images)} images once, to be kept on disk, {size}")
+    bar = tqdm(
+        total=len(images),
+        desc=f"encoding, {size}",
+        unit="image",
+        disable=None if progress else True,
+    )
+    autocast = torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=bf16
+    )
+    with new_features(to, shape, expected) as vectors, autocast, bar:
+        start = 0
+        for grids in encode_once(encoder, seen, batch_size):
+            if not grids.isfinite().all():
+                raise ValueError(
+                    f"{encoder.backbone}: some of its vectors do not fit into "
+                    "float16"
+                )
+            end = start + len(grids)
+            vectors[start:end] = grids.flatten(1, 2).numpy()
+            start = end
+            bar.update(len(grids))
+    return Features(to)
+
+
+class Mirrored:
+    """Images (3, height, width), left and right exchanged."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i].flip(2)
+
+
+class ViewDataset(FeatureDataset):
+    """A `FeatureDataset` of several views of each image, such as its mirror image.
+
+    All images in the first view come first, then all in the second: item v * I + i
+    is view v of image i. Which views an epoch shows is decided by its batches
+    (`captionlib.training.Batches`).
+
+    Args:
+        folder, split: as for `FeatureDataset`.
+        views: at least one, each as the features of a `FeatureDataset`.
+
+    Raises:
+        InputError: if a view is of another number of images.
+    """
+
+    def __init__(self, folder: str | Path, split: str, *views):
+        super().__init__(folder, split, views[0])
+        self.views = views
+        for view in views[1:]:
+            if len(view) != len(self.captions):
+                raise InputError(
+                    f"{folder}: {split} has {len(self.captions)} images and one "
+                    f"view has {len(view)}; encode this split's images"
+                )
+
+    def __len__(self) -> int:
+        return len(self.views) * len(self.captions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        view, image = divmod(index, len(self.captions))
+        features = torch.as_tensor(self.views[view][image])
+        return features, self.captions[image], self.lengths[image]
