@@ -1097,8 +1097,8 @@ check("02.4", freeze)
 # %% tags=["exercise"]
 import torch
 
-from captionlib.io import backbones
 from captionlib.exercises import check
+from captionlib.io import backbones
 
 with torch.device("meta"):
     image = torch.zeros(1, 3, 224, 224)
