@@ -516,11 +516,13 @@ assert 2 <= len(wrong) <= len(more) // 2
 #
 # ```sh
 # captionlib scenes --to toy
-# captionlib prepare --karpathy-json toy/dataset_scenes.json --images toy/images --to prepared
+# captionlib prepare --karpathy-json toy/dataset_scenes.json \
+#     --images toy/images --to prepared
 # captionlib train --data prepared --to model
-# captionlib evaluate --karpathy-json toy/dataset_scenes.json --images toy/images --split test \
-#     --model model
-# captionlib caption toy/images/test_00000.png --model model --save-figure seen.png
+# captionlib evaluate --karpathy-json toy/dataset_scenes.json \
+#     --images toy/images --split test --model model
+# captionlib caption toy/images/test_00000.png --model model \
+#     --save-figure seen.png
 # ```
 #
 # For Flickr8k leave the first one out. `captionlib caption` is `Captioner` with
