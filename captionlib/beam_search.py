@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
-from captionlib.decoder import DecoderWithAttention
+from captionlib.decoder import DecoderWithAttention, State
 
 __all__ = [
     "Beam",
@@ -21,8 +21,10 @@ __all__ = [
     "beam_search",
     "beam_search_all",
     "extend",
+    "first_beam",
     "forbid",
-    "hypothesis",
+    "keep_live",
+    "read_out",
     "repeats",
     "settle",
     "unfinished",
@@ -49,17 +51,11 @@ class Beam(NamedTuple):
 def extend(
     beam: Beam, log_probs: Tensor, alpha: Tensor, count: int
 ) -> tuple[Beam, Tensor]:
-    """Each image's best continuations, all of its prefixes competing.
+    """Each image's `count` best continuations, best first.
 
-    Args:
-        beam: B images with k prefixes each.
-        log_probs: (B * k, V), of the next word.
-        alpha: (B * k, P), where the decoder looked.
-        count: how many to keep, K.
-
-    Returns:
-        the beam of longer prefixes (B, K), best first; and for each of
-        them the row, of B * k, that it continues.
+    Takes the next words' log_probs (B * k, V) and where the decoder
+    looked, alpha (B * k, P). Returns the longer prefixes (B, count) and
+    the row, of B * k, that each of them continues.
     """
     (B, k), V = beam.scores.shape, log_probs.shape[1]
     totals = beam.scores.unsqueeze(2) + log_probs.view(B, k, V)
@@ -121,7 +117,7 @@ class Finished:
         return self.best[-1][0] if full else -math.inf
 
 
-def hypothesis(beam: Beam, image: int, place: int, end: int) -> Hypothesis:
+def read_out(beam: Beam, image: int, place: int, end: int) -> Hypothesis:
     """Take one caption out of a beam."""
     words = beam.words[image, place, 1:].tolist()
     finished = bool(words) and words[-1] == end
@@ -135,26 +131,20 @@ def hypothesis(beam: Beam, image: int, place: int, end: int) -> Hypothesis:
 
 
 def unfinished(beam: Beam, image: int, end: int, finished: Finished) -> list:
-    """What to answer for want of finished captions: the live prefixes."""
+    """For want of finished captions: the live prefixes, best first."""
     said = [caption.word_ids for _, caption in finished.best]
     live = (beam.scores[image] > -math.inf).nonzero().flatten().tolist()
-    left = [hypothesis(beam, image, place, end) for place in live]
+    left = [read_out(beam, image, place, end) for place in live]
     return [caption for caption in left if caption.word_ids not in said]
 
 
 def settle(
     longer: Beam, finished: list[Finished], config: SearchConfig, end: int
 ) -> Tensor:
-    """Put aside what has come to `<end>`. Which prefixes go on?
+    """Put aside what has come to `<end>`. Which prefixes (B, K) go on?
 
-    Args:
-        longer: from `extend`; empty places are marked in its scores.
-        finished: of each image; a caption in there keeps a place.
-        config: of the search.
-        end: the id of `<end>`.
-
-    Returns:
-        (B, K) bool, True where a prefix can still win.
+    A finished caption keeps its place in the beam, so fewer go on. A
+    prefix goes on if it can still beat its image's finished captions.
     """
     B, K, length = longer.words.shape
     length -= 1  # of captions, <end> counted and <start> not
@@ -165,12 +155,39 @@ def settle(
     longer.scores[place >= config.beam_size - taken] = -math.inf
     ended = longer.words[:, :, -1] == end
     for b, k in (ended & (longer.scores > -math.inf)).nonzero().tolist():
-        caption = hypothesis(longer, b, k, end)
+        caption = read_out(longer, b, k, end)
         finished[b].add(caption.log_prob / length**power, caption)
     # At best, every word to come is certain and lowers no score.
     bar = torch.tensor([[each.bar()] for each in finished], device=device)
     live = ~ended & (longer.scores / longest**power > bar)
     return live & (length < longest)
+
+
+def first_beam(state: State, start: int) -> Beam:
+    """`<start>` alone, one prefix for each image."""
+    B, P = state.values.shape[:2]
+    device = state.values.device
+    return Beam(
+        torch.full((B, 1, 1), start, device=device),
+        torch.zeros(B, 1, device=device),
+        torch.zeros(B, 1, 0, P, device=device),
+    )
+
+
+def keep_live(
+    longer: Beam, rows: Tensor, live: Tensor, state: State
+) -> tuple[Beam, State]:
+    """Drop images without live prefixes; live ones move to the front."""
+    images = live.any(dim=1).nonzero()  # (B', 1)
+    places = live.int().argsort(dim=1, descending=True, stable=True)
+    places = places[images, : int(live.sum(dim=1).max())].squeeze(1)
+    longer.scores[~live] = -math.inf
+    beam = Beam(*(tensor[images, places] for tensor in longer))
+    everyone = len(images) == len(live)  # spares copying the grids
+    state = state.select(
+        rows[images, places].flatten(), None if everyone else images.flatten()
+    )
+    return beam, state
 
 
 @torch.inference_mode()
@@ -183,19 +200,14 @@ def beam_search_all(
 ) -> list[list[Hypothesis]]:
     """Find likely captions for each image of a batch, all at once.
 
-    A finished caption keeps its place in the beam, so fewer prefixes go
-    on. An image is done when none can overtake its finished captions.
-
     Args:
         decoder: in eval mode.
         encoder_out: (B, P, D) or (B, height, width, D) float.
-        vocabulary: the decoder's.
-        config: a beam size of 1 is greedy search.
         captions: how many for each image, at most the beam size.
 
     Returns:
         for each image its captions, best first. Those that never came to
-        `<end>` stand last, by their log-probability.
+        `<end>` stand last.
 
     Raises:
         ValueError: if `captions` is out of range, the decoder is in
@@ -209,19 +221,14 @@ def beam_search_all(
         raise ValueError("the decoder is in training mode; call eval() first")
     if len(encoder_out) == 0:
         return []
-    end, state = vocabulary.end, decoder.begin(encoder_out)
-    B, P = state.values.shape[:2]
-    device = state.values.device
-    beam = Beam(
-        torch.full((B, 1, 1), vocabulary.start, device=device),
-        torch.zeros(B, 1, device=device),
-        torch.zeros(B, 1, 0, P, device=device),
-    )
-    running = [Finished(captions) for _ in range(B)]
+    state = decoder.begin(encoder_out)
+    beam, end = first_beam(state, vocabulary.start), vocabulary.end
+    running = [Finished(captions) for _ in range(len(beam.words))]
     left_over = {each: [] for each in running}  # in the images' order
     while running:
-        words = beam.words[:, :, -1].flatten()
-        logits, alpha, state = decoder.step(words, state)
+        logits, alpha, state = decoder.step(
+            beam.words[:, :, -1].flatten(), state
+        )
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs = logits.log_softmax(dim=1, dtype=dtype)  # (B * k, V)
         if log_probs.isnan().any():
@@ -229,22 +236,13 @@ def beam_search_all(
         forbid(log_probs, beam.words.flatten(0, 1), vocabulary, config)
         longer, rows = extend(beam, log_probs, alpha, config.beam_size)
         live = settle(longer, running, config, end)
-        for b, goes_on in enumerate(live.any(dim=1).tolist()):
-            if not goes_on:
-                left_over[running[b]] = unfinished(beam, b, end, running[b])
-
-        go_on = live.any(dim=1).nonzero().flatten()  # (B',) images
-        running = [running[b] for b in go_on.tolist()]
+        goes_on = live.any(dim=1).tolist()
+        for b, each in enumerate(running):
+            if not goes_on[b]:
+                left_over[each] = unfinished(beam, b, end, each)
+        running = [each for b, each in enumerate(running) if goes_on[b]]
         if running:
-            images = go_on.unsqueeze(1)
-            places = live.int().argsort(dim=1, descending=True, stable=True)
-            places = places[go_on, : int(live.sum(dim=1).max())]  # (B', k')
-            longer.scores[~live] = -math.inf
-            beam = Beam(*(tensor[images, places] for tensor in longer))
-            all_go_on = len(go_on) == len(live)  # spares copying the grids
-            state = state.select(
-                rows[images, places].flatten(), None if all_go_on else go_on
-            )
+            beam, state = keep_live(longer, rows, live, state)
     return [
         [*(caption for _, caption in each.best), *rest][:captions]
         for each, rest in left_over.items()
