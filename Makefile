@@ -27,9 +27,11 @@ help:
 	@echo "make check      is everything in sync?"
 	@echo "make bench      the benchmarks; with STORE=1 for the book"
 
+# Without a GPU, torch's processor build where a configured index has one; PyPI has none for Linux.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(RUN) tools/torch_build.py | xargs -r $(RUN) -m pip install --quiet --disable-pip-version-check
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[book,notebooks,test]"
 	@touch $@
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tools import find_chapters, notebooks
+from tools.torch_build import processor_build
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -213,3 +214,12 @@ def test_the_address_stands_in_one_place(tmp_path, monkeypatch):
             )
             colab = "https://colab.research.google.com/github/somebody-else/captions/blob/main/"
             assert f"{colab}notebooks/{chapter.stem}.ipynb" in text
+
+
+def test_without_a_gpu_the_newest_processor_build_that_fits_is_taken():
+    offered = (
+        "Available versions: 2.15.0+cpu, 2.15.0, 2.14.1, 2.14.0+cpu, 2.9.1+cpu"
+    )
+    project = 'dependencies = ["torch>=2.6,<2.15", "torchvision>=0.21"]'
+    assert processor_build(offered, project) == "2.14.0+cpu"
+    assert processor_build("Available versions: 2.14.1", project) is None

@@ -209,7 +209,7 @@ def test_report_55_90_97_the_same_seed_gives_the_same_weights(tmp_path):
     versions = json.loads(
         (tmp_path / "one" / "best" / "config.json").read_text()
     )["versions"]
-    assert versions["torch"] == torch.__version__
+    assert torch.__version__.startswith(versions["torch"])
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.9])
