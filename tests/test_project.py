@@ -223,3 +223,13 @@ def test_without_a_gpu_the_newest_processor_build_that_fits_is_taken():
     project = 'dependencies = ["torch>=2.6,<2.15", "torchvision>=0.21"]'
     assert processor_build(offered, project) == "2.14.0+cpu"
     assert processor_build("Available versions: 2.14.1", project) is None
+
+
+def test_every_pair_of_forms_names_a_test_that_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("## Plain and fast: the pairs")[1].split("## ")[0]
+    rows = [row for row in table.splitlines() if row.startswith("|")][2:]
+    assert rows
+    for row in rows:
+        file, name = re.search(r"`(test_\w+\.py)`, `(test_\w+)`", row).groups()
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), name
