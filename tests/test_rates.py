@@ -2,15 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.data import Dataset
 
-from captionlib import cli
-from tests.test_training import SETTINGS, make_model, run
+from captionlib import cli, training
+from captionlib.engine import loop
+from captionlib.engine.batches import make_loader
+from tests.test_training import SETTINGS, FewFeatures, make_model
 
 FULL = SETTINGS.learning_rate
+both = pytest.mark.parametrize("form", ["plain", "engine"])
 
 
 @pytest.fixture
@@ -34,14 +39,27 @@ def rates():
     hook.remove()
 
 
-def settings(**changes):
-    from dataclasses import replace
+def run(form, folder, scores=float, data=None, **changes):
+    """Train by the chapter's loop or the engine's; `scores` gives epoch n's BLEU-4."""
+    config = replace(SETTINGS, **changes)
+    model, data, done = make_model(), data or FewFeatures(), []
 
-    return replace(SETTINGS, **changes)
+    def evaluate(_):
+        done.append(1)
+        return {"bleu4": scores(len(done))}
+
+    if form == "plain":
+        if config.fine_tune_encoder:
+            model.fine_tune_encoder()
+        training.train(model, data, evaluate, config, folder)
+    else:
+        loader = make_loader(data, config)
+        loop.train(model, loader, evaluate, config, folder, progress=False)
 
 
-def test_one_cycle_climbs_and_falls_by_cosines(rates, tmp_path):
-    run(tmp_path, settings(schedule="one_cycle", epochs=4))
+@both
+def test_one_cycle_climbs_and_falls_by_cosines(rates, tmp_path, form):
+    run(form, tmp_path, schedule="one_cycle", epochs=4)
     count = len(rates)
     assert count == 4 * 3  # eight images, three at most in a batch
     for step, applied in enumerate(rates):
@@ -52,48 +70,54 @@ def test_one_cycle_climbs_and_falls_by_cosines(rates, tmp_path):
         else:
             expected = (1 + math.cos(math.pi * (share - 0.3) / 0.7)) / 2
         assert applied == {"decoder": pytest.approx(FULL * expected)}
-    peak = max(rate["decoder"] for rate in rates)
     assert rates[0]["decoder"] == pytest.approx(0.04 * FULL)
-    assert 0.95 * FULL < peak <= FULL
     assert rates[-1]["decoder"] < 0.1 * FULL
 
 
-def test_plateau_cuts_after_epochs_without_a_better_score(rates, tmp_path):
-    config = settings(
-        schedule="plateau", epochs=6, decay=0.5, decay_after=2, patience=9
-    )
-    run(tmp_path, config, scores=lambda epoch: 10.0 - epoch)
+@both
+def test_plateau_cuts_after_epochs_without_a_better_score(
+    rates, tmp_path, form
+):
+    changes = {"epochs": 6, "decay": 0.5, "decay_after": 2, "patience": 9}
+    run(form, tmp_path, lambda epoch: -epoch, schedule="plateau", **changes)
     by_epoch = [rates[3 * epoch]["decoder"] / FULL for epoch in range(6)]
     assert by_epoch == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
     within = [rate["decoder"] for rate in rates[9:12]]
     assert within == [pytest.approx(0.5 * FULL)] * 3
 
 
-def test_a_better_score_keeps_the_rate(rates, tmp_path):
-    config = settings(schedule="plateau", epochs=5, decay_after=1)
-    run(tmp_path, config)  # each epoch's score is better
-    assert [r["decoder"] for r in rates] == [pytest.approx(FULL)] * 15
+@both
+def test_a_better_score_keeps_the_rate(rates, tmp_path, form):
+    run(form, tmp_path, schedule="plateau", epochs=3, decay_after=1)
+    assert [rate["decoder"] for rate in rates] == [pytest.approx(FULL)] * 9
 
 
-def test_a_resumed_training_goes_on_with_the_rates_it_would_have_had(
-    rates, tmp_path
+class FewImages(Dataset):
+    """The captions of `FewFeatures`, with images in place of grids."""
+
+    def __init__(self):
+        self.of_words = FewFeatures()
+
+    def __len__(self):
+        return len(self.of_words)
+
+    def __getitem__(self, i):
+        _, captions, lengths = self.of_words[i]
+        generator = torch.Generator().manual_seed(i)
+        pixels = torch.randint(0, 255, (3, 64, 64), generator=generator)
+        return pixels.to(torch.uint8), captions, lengths
+
+
+@both
+def test_the_encoder_has_a_rate_of_its_own_which_follows_the_schedule(
+    rates, tmp_path, form
 ):
-    run(tmp_path / "whole", settings(epochs=3))
-    whole = list(rates)
-    rates.clear()
-    calls = []
-
-    def stop_in_the_second(epoch):
-        calls.append(epoch)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return float(epoch)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", settings(epochs=3), scores=stop_in_the_second)
-    rates.clear()
-    run(tmp_path / "cut", settings(epochs=3), resume=True)
-    assert rates and rates == whole[-len(rates) :]
+    changes = {"encoder_learning_rate": FULL / 100, "fine_tune_encoder": True}
+    run(form, tmp_path, data=FewImages(), epochs=1, **changes)
+    assert len(rates) == 3
+    for step in rates:
+        assert step["encoder"] == pytest.approx(step["decoder"] / 100)
+    assert len({step["encoder"] for step in rates}) == 3
 
 
 RECIPE = {
@@ -126,43 +150,3 @@ def test_each_stage_of_a_recipe_has_rates_of_its_own(rates, tmp_path, capsys):
     assert cli.main(words) == 0, capsys.readouterr().err
     first, second = {"decoder": 1e-3}, {"decoder": 2e-4, "encoder": 3e-5}
     assert rates == [first] * 2 + [second] * 2
-
-
-def test_the_encoder_has_a_rate_of_its_own_which_follows_the_schedule(
-    rates, tmp_path
-):
-    from torch.utils.data import Dataset
-
-    from captionlib.engine.batches import make_loader
-    from captionlib.engine.loop import train
-    from tests.test_training import FewFeatures
-
-    class FewImages(Dataset):
-        def __init__(self):
-            self.of_words = FewFeatures()
-
-        def __len__(self):
-            return len(self.of_words)
-
-        def __getitem__(self, i):
-            _, captions, lengths = self.of_words[i]
-            generator = torch.Generator().manual_seed(i)
-            pixels = torch.randint(0, 255, (3, 64, 64), generator=generator)
-            return pixels.to(torch.uint8), captions, lengths
-
-    config = settings(
-        epochs=2, fine_tune_encoder=True, encoder_learning_rate=FULL / 100
-    )
-    loader = make_loader(FewImages(), config)
-    train(
-        make_model(),
-        loader,
-        lambda model: {"bleu4": 1.0},
-        config,
-        tmp_path,
-        progress=False,
-    )
-    assert len(rates) == 6
-    for step in rates:
-        assert step["encoder"] == pytest.approx(step["decoder"] / 100)
-    assert len({step["encoder"] for step in rates}) == 6
