@@ -15,6 +15,7 @@ from PIL import Image
 from pybtex.database import parse_file
 
 from captionlib.cli.arguments import make_parser
+from captionlib.io.files import ASSETS
 from captionlib.io.karpathy import read_karpathy
 from tools import data_sets, find_chapters, gallery, results
 
