@@ -1,4 +1,4 @@
-"""Peak memory of `captionlib train` as the images grow tenfold: encoding, an epoch, validation.
+"""Peak memory of `train_recipe` as the images grow tenfold: encoding, an epoch, validation.
 
 The same run, in a fresh process each, on 160 and on 1,600 training images. Were the images kept in
 memory, the second would take 300 MB more; were their grids, 60 MB.
@@ -6,8 +6,6 @@ memory, the second would take 300 MB more; were their grids, 60 MB.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -16,12 +14,12 @@ from PIL import Image
 
 from benchmarks import FLAT, Row, highest_megabytes, in_fresh_process
 from benchmarks.preparation import make_json
-from captionlib import cli
 from captionlib.config import DataConfig
+from captionlib.engine import train_recipe
 from captionlib.engine.preparation import prepare
 
 FEW, MANY, OTHERS = 160, 1600, 40
-SMALL = ("--attention-dim", "64", "--embed-dim", "64", "--decoder-dim", "64")
+SMALL = {"attention_dim": 64, "embed_dim": 64, "decoder_dim": 64}
 
 
 def make_images(folder: Path) -> list[Path]:
@@ -38,18 +36,15 @@ def make_images(folder: Path) -> list[Path]:
 
 def peak(data: Path, to: Path) -> float:
     """Megabytes that this process, a fresh one, takes to train for an epoch."""
-    words = (
-        "train",
-        "--data",
-        str(data),
-        "--to",
-        str(to),
-        "--image-size",
-        "128",
-        *SMALL,
+    train_recipe(
+        data=str(data),
+        to=to,
+        image_size=128,
+        **SMALL,
+        epochs=1,
+        batch_size=16,
+        say=lambda line: None,
     )
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        assert cli.main([*words, "--epochs", "1", "--batch-size", "16"]) == 0
     return highest_megabytes()
 
 

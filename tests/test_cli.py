@@ -10,18 +10,31 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from statistics import quantiles
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
-from captionlib import cli
+from captionlib import Captioner, cli
 from captionlib.cli import arguments
-from captionlib.io.files import ASSETS, read_json
+from captionlib.config import (
+    CaptionConfig,
+    DataConfig,
+    DecodingConfig,
+    EngineConfig,
+    ModelConfig,
+    ReadingConfig,
+    RunConfig,
+    ScenesConfig,
+    ViewConfig,
+)
+from captionlib.config.settings import range_in_words, settings_of
+from captionlib.io.files import ASSETS, InputError, read_json
+from captionlib.visualize import show_attention
 
 COMMANDS = [
     "scenes",
@@ -132,11 +145,9 @@ def evaluate_words(world) -> list:
 
 def test_road_leaves_a_model_and_its_history(world):
     model = world / "model"
-    from captionlib.config import SearchConfig
-
     config = read_json(model / "best" / "config.json")
     given = {"beam_size": 2, "max_words": 8}
-    assert config["search"] == asdict(SearchConfig(**given))
+    assert config["search"] == asdict(DecodingConfig(**given))
     training = config["metrics"]["training"]
     assert (
         training["split"] == "VAL"
@@ -383,11 +394,11 @@ def test_beam_size_is_the_beam_alone(world, images, monkeypatch):
     from captionlib import captioner
 
     seen = []
-    search = captioner.write_captions
+    write_captions = captioner.write_captions
 
     def record(decoder, encoder_out, vocabulary, config):
         seen.append(config)
-        return search(decoder, encoder_out, vocabulary, config)
+        return write_captions(decoder, encoder_out, vocabulary, config)
 
     monkeypatch.setattr(captioner, "write_captions", record)
     for extra in ([], ["--beam-size", "4"]):
@@ -443,6 +454,37 @@ def test_figure_is_a_file_for_one_image_and_a_folder_for_several(
         f"{stem}.png",
         f"{stem}_2.png",
     ]
+
+
+def test_caption_reads_each_file_once(world, images, tmp_path):
+    opened = []
+
+    def record(event, arguments):
+        if event == "open" and str(arguments[0]).endswith(".png"):
+            opened.append(Path(arguments[0]).name)
+
+    model = ["--model", world / "model"]
+    alone = json.loads(call("caption", images[0], *model, "--json")[1])
+    Image.open(images[0]).resize((900, 600)).save(tmp_path / "large.png")
+    sys.addaudithook(lambda *event: watching and record(*event))
+    watching = True
+    words = ["caption", images[0], tmp_path / "large.png", *model, "--json"]
+    status, out, _ = call(*words, "--save-figure", tmp_path / "figures")
+    watching = False
+    first = json.loads(out.splitlines()[0])
+    assert status == 0 and first["log_prob"] == pytest.approx(alone["log_prob"])
+    assert first["words"] == alone["words"]
+    read = [name for name in opened if not name.startswith(".")]
+    assert read.count(images[0].name) == read.count("large.png") == 1
+    # The picture that is drawn is the one that Python draws from the file.
+    captioner = Captioner.from_pretrained(world / "model")
+    large = tmp_path / "large.png"
+    show_attention(large, captioner.caption(large), to=tmp_path / "seen.png")
+    with (
+        Image.open(tmp_path / "figures" / "large.png") as drawn,
+        Image.open(tmp_path / "seen.png") as expected,
+    ):
+        assert ImageChops.difference(drawn, expected).getbbox() is None
 
 
 def test_figure_in_the_wrong_place(world, images, tmp_path):
@@ -537,46 +579,116 @@ def test_second_stage_starts_from_the_first(world, tmp_path):
 # ------------------------------------------------------------------------------ usage and mistakes
 
 
-def test_defaults_in_the_help_are_those_of_the_classes():
-    from captionlib.config import (
-        DataConfig,
-        EngineConfig,
-        ModelConfig,
-        SearchConfig,
-    )
+SETTINGS = {
+    "scenes": [ScenesConfig],
+    "prepare": [DataConfig, ReadingConfig],
+    "train": [RunConfig, ModelConfig, EngineConfig, ViewConfig, DecodingConfig],
+    "evaluate": [CaptionConfig],
+    "caption": [CaptionConfig],
+}
 
-    for kind, options in (
-        (ModelConfig, arguments.MODEL_OPTIONS),
-        (EngineConfig, arguments.TRAIN_OPTIONS),
-        (SearchConfig, arguments.SEARCH_OPTIONS),
+
+@pytest.mark.parametrize("command", SETTINGS)
+def test_help_says_each_settings_meaning_default_and_range(command):
+    said = help_of(command)
+    for kind in SETTINGS[command]:
+        defaults = kind()
+        for name, each in settings_of(kind).items():
+            about = " ".join(each.metadata["about"].split())
+            default = getattr(defaults, name)
+            if default is None:
+                default = each.metadata["unset"]
+            elif isinstance(default, bool):
+                default = "on" if default else "off"
+            elif isinstance(default, float):
+                default = f"{default:g}"
+            expected = f"{about} (default: {default}"
+            bounds = range_in_words(each.metadata)
+            if bounds and "choices" not in each.metadata:
+                expected += f"; {bounds}"
+            assert "--" + name.replace("_", "-") in said
+            # A line may have been broken behind a hyphen.
+            assert expected.replace(" ", "") in said.replace(" ", ""), name
+
+
+def test_no_setting_belongs_to_two_classes_of_one_command():
+    for kinds in SETTINGS.values():
+        names = [name for kind in kinds for name in settings_of(kind)]
+        assert len(names) == len(set(names))
+
+
+def option_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        (kind, name)
+        for kind in SETTINGS["train"]
+        for name, each in settings_of(kind).items()
+        if range_in_words(each.metadata)
+    ],
+)
+def test_the_command_line_and_the_class_agree_on_a_range(kind, name):
+    bounds = settings_of(kind)[name].metadata
+    outside = ["nonsense"]
+    for bound, step in (
+        ("at_least", -1),
+        ("above", 0),
+        ("at_most", 1),
+        ("below", 0),
     ):
-        defaults = {field.name: field.default for field in fields(kind)}
-        assert {name: option[0] for name, option in options.items()} == defaults
-    data = DataConfig()
-    help_text = help_of("prepare")
-    assert f"per image ({data.captions_per_image})" in help_text
-    assert f"<unk> ({data.min_word_freq})" in help_text
-    assert f"in words ({data.max_len})" in help_text
+        if bound in bounds:
+            value = bounds[bound] + step
+            outside.append(str(value))
+            with pytest.raises(ValueError, match=f"{name} must be"):
+                kind(**{name: value})
+    parse = arguments.make_parser().parse_args
+    for text in outside:
+        with pytest.raises(InputError, match=f"{option_of(name)}: must be"):
+            parse(["train", "--to", "t", f"{option_of(name)}={text}"])
+    if "at_least" in bounds:
+        text = str(bounds["at_least"])
+        args = parse(["train", "--to", "t", option_of(name), text])
+        assert getattr(args, name) == bounds["at_least"]
+    for choice in bounds.get("choices", ()):
+        args = parse(["train", "--to", "t", option_of(name), choice])
+        assert getattr(args, name) == choice
 
 
-def test_a_zero_that_was_given_is_not_left_out():
-    words = [
-        "train",
-        "--data",
-        "d",
-        "--to",
-        "t",
-        "--alpha-c",
-        "0",
-        "--seed",
-        "0",
-        "--dropout",
-        "0",
-    ]
+def test_only_settings_that_were_given_are_passed_on():
+    words = "train --data d --to t --alpha-c 0 --seed 0 --dropout 0".split()
     args = arguments.make_parser().parse_args(words)
     expected = {"seed": 0, "alpha_c": 0.0}
-    assert arguments.given(args, *arguments.TRAIN_OPTIONS) == expected
-    assert arguments.given(args, *arguments.MODEL_OPTIONS) == {"dropout": 0.0}
+    assert arguments.given(args, EngineConfig) == expected
+    assert arguments.given(args, ModelConfig) == {"dropout": 0.0}
+    assert arguments.given(args, RunConfig) == {"data": "d"}
+    assert arguments.given(args, ViewConfig, DecodingConfig) == {}
+
+
+@pytest.mark.parametrize(
+    "words, bf16",
+    [
+        ("", None),
+        ("--bf16", True),
+        ("--no-bf16", False),
+        ("--bf16 on", True),
+        ("--bf16 off", False),
+        ("--bf16 auto", "auto"),
+        ("--bf16 --seed 1", True),
+    ],
+)
+def test_bf16_may_be_left_to_a_measurement(words, bf16):
+    args = arguments.make_parser().parse_args(
+        ["train", "--to", "t", *words.split()]
+    )
+    chosen = arguments.given(args, EngineConfig).get("bf16")
+    assert (
+        chosen == bf16
+        if bf16 is None
+        else EngineConfig(bf16=chosen).bf16 == bf16
+    )
 
 
 def help_of(*command) -> str:
@@ -690,7 +802,7 @@ MISTAKES = [
     ("train --data {data} --to {gone} --epochs 0", "epochs"),
     ("train --data {data} --to {gone} --schedule never", "never"),
     ("train --data {data} --to {gone} --dropout 1.5", "dropout"),
-    ("train --data {data} --to {gone} --own-words 2", "own_words must be in"),
+    ("train --data {data} --to {gone} --own-words 2", "at most 1"),
     (
         "train --data {data} --to {gone} --own-words-ramp steep",
         "inverse_sigmoid",

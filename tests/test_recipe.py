@@ -5,13 +5,17 @@ import json
 import pytest
 
 from captionlib import Captioner
-from captionlib.config import ModelConfig
+from captionlib.engine.recipes import RECIPES
 from captionlib.toy.scenes import write_scenes
 from tools import captioner
 
-SMALL = ModelConfig(
-    image_size=64, feature_dim=8, attention_dim=8, embed_dim=8, decoder_dim=8
-)
+SMALL = {
+    "image_size": 64,
+    "feature_dim": 8,
+    "attention_dim": 8,
+    "embed_dim": 8,
+    "decoder_dim": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +25,19 @@ def scenes(tmp_path_factory):
 
 
 def cook(monkeypatch, scenes, to, epochs):
-    monkeypatch.setattr(captioner, "MODEL", SMALL)
+    recipe = json.loads(RECIPES["shipped"].read_text())
+    small = {"epochs": epochs, "batch_size": 4, "bf16": False}
+    recipe |= {
+        "model": recipe["model"]
+        | SMALL
+        | {"backbone": "tf_efficientnet_lite0"},
+        "stages": [stage | small for stage in recipe["stages"]],
+    }
+    (to / "shipped.json").write_text(json.dumps(recipe))
+    monkeypatch.setitem(RECIPES, "shipped", to / "shipped.json")
     monkeypatch.setattr(captioner, "TO", to / "shipped")
     (to / "scores").mkdir(exist_ok=True)
     monkeypatch.setattr(captioner, "SCORES", to / "scores")
-    small = {"epochs": epochs, "batch_size": 4}
-    stages = {
-        name: settings | small for name, settings in captioner.STAGES.items()
-    }
-    monkeypatch.setattr(captioner, "STAGES", stages)
     where = [
         "--karpathy-json",
         str(scenes[0]),
@@ -72,8 +80,8 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(
     )
 
     # Given again, it trains nothing anew.
-    logs = sorted(tmp_path.glob("seed0/*/log.jsonl"))
-    assert [log.parent.name for log in logs] == ["decoder", "encoder"]
+    logs = sorted(tmp_path.glob("seed0/**/log.jsonl"))
+    assert [log.parent.name for log in logs] == ["seed0", "stage1"]
     before = [log.stat().st_mtime_ns for log in logs]
     weights = (shipped / "model.safetensors").read_bytes()
     cook(monkeypatch, scenes, tmp_path, epochs=1)

@@ -9,20 +9,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from trees import coco_tree
 
 from benchmarks import from_chapter
 from captionlib import Captioner, cli
-from captionlib.cli.arguments import RECIPES
 from captionlib.config import (
     DataConfig,
     EngineConfig,
     ModelConfig,
+    Recipe,
     SearchConfig,
 )
 from captionlib.encoder import Encoder
-from captionlib.engine.recipes import Recipe, read_recipe
+from captionlib.engine import runs, train_recipe
+from captionlib.engine.precision import StepTimes
+from captionlib.engine.recipes import RECIPES, find_recipe, read_recipe
 from captionlib.io.files import InputError, read_json
 from captionlib.model import CaptionModel
 from tools import toy
@@ -79,7 +82,7 @@ def test_a_packaged_recipe_is_a_valid_training(name):
     assert (
         recipe.name == name
         and recipe.about
-        and recipe.data["dataset"] in name + "scenes"
+        and recipe.data["dataset"] in name + "scenes flickr8k"
     )
     ModelConfig(**recipe.model)
     SearchConfig(**recipe.search)
@@ -144,17 +147,23 @@ def test_a_recipe_of_ones_own_is_checked(tmp_path):
     path = tmp_path / "mine.json"
     mistakes = {
         "must be an object": [],
-        "'epochs' is no setting": {"epochs": 3},
-        "model: 'embedding_dim' is no setting; there are backbone": {
+        "unknown setting 'epochs'": {"epochs": 3},
+        "model: unknown setting 'embedding_dim'; expected one of backbone": {
             "model": {"embedding_dim": 8}
         },
-        "stages 2: 'beam_size' is no setting": {
+        "stages 2: unknown setting 'beam_size'": {
             "stages": [{}, {"beam_size": 2}]
         },
         "stages 1: epochs: must be a whole number, got '3'": {
             "stages": [{"epochs": "3"}]
         },
-        "stages 1: bf16: must be true or false, got 1": {
+        "stages 1: epochs: must be at least 1, got 0": {
+            "stages": [{"epochs": 0}]
+        },
+        "search: beam_size: must be at least 1, got 0": {
+            "search": {"beam_size": 0}
+        },
+        "stages 1: bf16: must be one of off, on, auto, got 1": {
             "stages": [{"bf16": 1}]
         },
         "dropout: must be a number, got None": {"model": {"dropout": None}},
@@ -165,7 +174,9 @@ def test_a_recipe_of_ones_own_is_checked(tmp_path):
         "has no stages": {"stages": []},
         "mirrored: must be true or false": {"mirrored": "yes"},
         "backbone: must be a text": {"model": {"backbone": 18}},
-        "data: 'seed' is no setting": {"data": {"seed": 1}},
+        "data: unknown setting 'split'": {"data": {"split": "val"}},
+        "data: dataset: must be a text": {"data": {"dataset": 8}},
+        "about: must be a list": {"about": "reasons"},
         "scenes: must be an object": {"scenes": 300},
         "validation_beam_size: must be at least 1": {"validation_beam_size": 0},
     }
@@ -177,7 +188,38 @@ def test_a_recipe_of_ones_own_is_checked(tmp_path):
     path.write_text(
         '{"stages": [{"learning_rate": 1}]}'
     )  # a whole number is a number
-    assert read_recipe(path) == Recipe("mine", stages=[{"learning_rate": 1}])
+    assert read_recipe(path) == Recipe(
+        name="mine", stages=[{"learning_rate": 1}]
+    )
+
+
+def test_a_setting_that_is_given_comes_before_the_recipe_in_every_stage():
+    recipe = Recipe(stages=[{"epochs": 2}, {"epochs": 3, "seed": 1}])
+    changed = recipe.overridden(
+        {"epochs": 1, "beam_size": 2, "decoder_dim": 8, "crops": True}
+    )
+    assert changed.stages == [{"epochs": 1}, {"epochs": 1, "seed": 1}]
+    assert changed.search == {"beam_size": 2} and changed.crops
+    assert changed.model == {"decoder_dim": 8}
+    with pytest.raises(TypeError, match="bream_size: no such setting"):
+        recipe.overridden({"bream_size": 2})
+
+
+def test_a_recipe_may_be_an_object(tmp_path):
+    recipe = Recipe(name="mine")
+    assert find_recipe(recipe, tmp_path, resume=True) is recipe
+    assert find_recipe(None, tmp_path, resume=False) == Recipe()
+
+
+@pytest.mark.parametrize(
+    "spelled, meant",
+    [(True, True), (False, False), ("on", True), ("off", False)],
+)
+def test_bf16_is_spelled_in_more_than_one_way(spelled, meant):
+    assert EngineConfig(bf16=spelled).bf16 is meant
+    assert EngineConfig(bf16="auto").bf16 == "auto"
+    with pytest.raises(ValueError, match="one of off, on, auto"):
+        EngineConfig(bf16="sometimes")
 
 
 # ---------------------------------------------------------------------------------- from nothing
@@ -220,7 +262,7 @@ def test_a_recipe_runs_from_an_empty_folder(tiny):
     )
     assert caches == ["FEATURES", "MIRRORED"]
     captioner = Captioner.from_pretrained(model)
-    assert captioner.search == SearchConfig(**TINY["search"])
+    assert asdict(captioner.search).items() >= TINY["search"].items()
     assert captioner.model.config == ModelConfig(**SIZES)
     assert captioner.caption(
         model / "scenes/images/test_00001.png"
@@ -353,6 +395,68 @@ def test_mirroring_is_kept_without_a_recipe_too(tiny, tmp_path):
     assert "no recipe" in refused(*words, "--recipe", "toy", "--resume")
 
 
+def test_python_trains_a_recipe_as_the_command_does(tiny, tmp_path):
+    said = []
+    trained = train_recipe(
+        tiny / "tiny.json",
+        to=tmp_path / "model",
+        data=str(tiny / "model" / "data"),
+        features=str(tmp_path),
+        say=said.append,
+    )
+    assert trained.best == tmp_path / "model" / "best"
+    assert [len(losses(stage)) for stage in trained.stages] == [2, 1]
+    assert losses(tmp_path / "model") == losses(tiny / "model")
+    assert [row["bleu4"] for row in trained.history] == [
+        row["bleu4"] for row in losses(tiny / "model")
+    ]
+    weights = [
+        (folder / "best" / "model.safetensors").read_bytes()
+        for folder in (tiny / "model", tmp_path / "model")
+    ]
+    assert weights[0] == weights[1]
+    assert said[-1].startswith(f"{trained.best}: epoch 1, BLEU-4")
+    with pytest.raises(TypeError, match="epoch: no such setting"):
+        train_recipe("toy", to=tmp_path / "other", epoch=3)
+    with pytest.raises(InputError, match="epochs must be at least 1, got 0"):
+        train_recipe("toy", to=tmp_path / "other", epochs=0)
+    assert not (tmp_path / "other").exists()
+
+
+def test_bf16_auto_is_measured_once_and_kept(tiny, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(model, batches, objective, config):
+        measured.append(batches)
+        return StepTimes(2.0, 1.0)
+
+    monkeypatch.setattr(runs, "time_steps", measure)
+    said = []
+    words = {
+        "to": tmp_path / "model",
+        "data": str(tiny / "model" / "data"),
+        "features": str(tmp_path),
+        "say": said.append,
+    }
+    train_recipe(tiny / "tiny.json", bf16="auto", **words)
+    # Stage one is fed grids, stage two photographs.
+    assert [batches[0][0].dtype for batches in measured] == [
+        torch.float16,
+        torch.uint8,
+    ]
+    expected = StepTimes(2.0, 1.0)
+    assert [line for line in said if line == str(expected)] == said[:1] * 2
+    for stage in ("stage1", "."):
+        config = read_json(tmp_path / "model" / stage / "last/training.json")
+        assert config["config"]["bf16"] is True
+    kept = read_recipe(tmp_path / "model" / "recipe.json")
+    assert {stage["bf16"] for stage in kept.stages} == {"auto"}
+    train_recipe(resume=True, **words)
+    assert len(measured) == 2  # what was chosen is stored
+    with pytest.raises(InputError, match="bf16=True, not False"):
+        train_recipe(resume=True, bf16=False, **words)
+
+
 @pytest.mark.parametrize("name", ["coco", "coco-original"])
 def test_a_coco_shaped_run_takes_both_stages(name, tmp_path):
     karpathy, images = coco_tree(tmp_path)
@@ -457,11 +561,11 @@ def test_what_a_recipe_needs_is_said(tmp_path):
         "train", "--to", to, "--karpathy-json", "x.json"
     )
     line = refused("train", "--recipe", "flickr9k", "--to", to)
-    assert "there are coco, coco-original, flickr30k, flickr8k, toy" in line
+    assert "coco, coco-original, flickr30k, flickr8k, shipped, toy" in line
     line = refused(
         "train", "--data", tmp_path, "--images", tmp_path, "--to", to
     )
     assert "leave out" in line
     line = refused("train", "--recipe", "toy", "--to", to, "--epochs", 0)
-    assert "epochs must be at least 1" in line
+    assert "--epochs: must be at least 1" in line
     assert not to.exists()

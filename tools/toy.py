@@ -9,9 +9,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from captionlib import cli
+from captionlib.engine import evaluate_split, train_recipe
 from captionlib.engine.recipes import read_recipe
-from captionlib.io.files import ASSETS, read_json
+from captionlib.io.files import ASSETS
 from captionlib.model import CaptionModel
 
 TO = ASSETS / "toy"
@@ -20,41 +20,21 @@ TO = ASSETS / "toy"
 def main() -> None:
     """Make everything in a temporary folder, and keep the model."""
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        run(["train", "--recipe", "toy", "--to", name])
-        scenes, stored = work / "scenes", work / "result.json"
-        data = [
-            "--karpathy-json",
-            f"{scenes / 'dataset_scenes.json'}",
-            "--images",
-        ]
-        where = [
-            "--split",
+        trained = train_recipe("toy", to=name)
+        scenes = Path(name) / "scenes"
+        scores = evaluate_split(
+            scenes / "dataset_scenes.json",
+            scenes / "images",
             "val",
-            "--model",
-            name,
-            "--save-results",
-            f"{stored}",
-        ]
-        run(["evaluate", *data, f"{scenes / 'images'}", *where])
-
-        best = CaptionModel.load(work)
-        result = {
-            k: v
-            for k, v in read_json(stored)["result"].items()
-            if k != "intervals"
-        }
+            model=str(trained.best),
+        ).scores
+        del scores["intervals"]
+        best = CaptionModel.load(trained.best)
         about = {"data": "scenes", "split": "val"} | read_recipe("toy").scenes
-        best.metrics["validation"] = result | about
+        best.metrics["validation"] = scores | about
         best.save(TO, half=True)
         size = sum(file.stat().st_size for file in TO.iterdir())
-        print(f"{TO.name}: {size / 1e6:.2f} MB, BLEU-4 {result['bleu4']:.1f}")
-
-
-def run(command: list[str]) -> None:
-    """A captionlib command; what it says stands for itself."""
-    if status := cli.main(command):
-        raise SystemExit(status)
+        print(f"{TO.name}: {size / 1e6:.2f} MB, BLEU-4 {scores['bleu4']:.1f}")
 
 
 if __name__ == "__main__":

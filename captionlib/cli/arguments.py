@@ -1,159 +1,43 @@
-"""What may follow `captionlib` on the command line: every option, its help and its default.
+"""What may follow `captionlib` on the command line.
 
-Written by hand, and without torch, so that `--help` answers at once.
+Written by hand, and without torch, so that `--help` answers at once. Options that are settings come
+from the dataclasses in `captionlib.config`, with their defaults, ranges and help.
 """
 
 from __future__ import annotations
 
 import argparse
+from types import NoneType
 
 from captionlib import __version__
+from captionlib.config import (
+    CaptionConfig,
+    DataConfig,
+    DecodingConfig,
+    EngineConfig,
+    ModelConfig,
+    ReadingConfig,
+    RunConfig,
+    ScenesConfig,
+    ViewConfig,
+)
+from captionlib.config.settings import (
+    Settings,
+    check_setting,
+    range_in_words,
+    settings_of,
+    value_types,
+)
+from captionlib.engine.recipes import RECIPES
 from captionlib.io.files import ASSETS, InputError, read_json
 
-__all__ = [
-    "MODEL_OPTIONS",
-    "RECIPES",
-    "SEARCH_OPTIONS",
-    "SPLITS",
-    "TRAIN_OPTIONS",
-    "VIEW_OPTIONS",
-    "given",
-    "make_parser",
-]
+__all__ = ["SPLITS", "given", "make_parser"]
 
 SPLITS = ("train", "val", "test")
-RECIPES = dict(
-    sorted((path.stem, path) for path in (ASSETS / "recipes").glob("*.json"))
-)
-
-# The fields of the configuration classes that can be set, with their defaults for the help: the
-# classes themselves would cost an import of torch. A test holds the two equal.
-MODEL_OPTIONS = {
-    "backbone": (
-        "tf_efficientnet_lite0",
-        str,
-        "encoder: resnet101, or a name that timm knows",
-    ),
-    "grid_size": (
-        None,
-        int,
-        "stretch the encoder's grid to this many cells a side (its own)",
-    ),
-    "image_size": (
-        None,
-        int,
-        "stretch images to this many pixels a side first (256)",
-    ),
-    "feature_dim": (
-        None,
-        int,
-        "learn to shorten annotation vectors to this length (not)",
-    ),
-    "attention_dim": (512, int, "size of the attention layer"),
-    "embed_dim": (512, int, "size of a word's vector"),
-    "decoder_dim": (512, int, "size of the LSTM's state"),
-    "dropout": (0.5, float, "on the state, before the vocabulary layer"),
-    "feature_dropout": (0.0, float, "on the annotation vectors"),
-}
-TRAIN_OPTIONS = {
-    "epochs": (120, int, "at most"),
-    "batch_size": (32, int, "images a batch, each with all its captions"),
-    "learning_rate": (4e-4, float, "Adam's, for the decoder"),
-    "encoder_learning_rate": (
-        1e-4,
-        float,
-        "Adam's, for an encoder that is fine-tuned",
-    ),
-    "schedule": ("plateau", str, "plateau or one_cycle"),
-    "decay": (0.8, float, "plateau: factor on the rates"),
-    "decay_after": (
-        8,
-        int,
-        "plateau: epochs without a better BLEU-4 before a cut",
-    ),
-    "patience": (20, int, "epochs without a better BLEU-4 before the end"),
-    "alpha_c": (1.0, float, "weight of doubly stochastic attention"),
-    "label_smoothing": (
-        0.0,
-        float,
-        "share of each target spread over the vocabulary",
-    ),
-    "weight_decay": (0.0, float, "AdamW's"),
-    "averaging": (
-        0.0,
-        float,
-        "judge and keep a running average of the weights, such as 0.998",
-    ),
-    "own_words": (
-        0.0,
-        float,
-        "scheduled sampling: share of the model's own words fed at the end",
-    ),
-    "own_words_ramp": (
-        "linear",
-        str,
-        "how that share climbs: or exponential, inverse_sigmoid",
-    ),
-    "max_grad_norm": (5.0, float, "clip gradients to this length"),
-    "bf16": (False, None, "multiply in bfloat16: faster on many machines"),
-    "compile": (
-        False,
-        None,
-        "fuse operations by torch.compile, on a GPU: slow to begin",
-    ),
-    "fine_tune_encoder": (False, None, "train the encoder's later blocks too"),
-    "seed": (0, int, "of weights, order and dropout"),
-}
-VIEW_OPTIONS = {
-    "cache_features": (
-        True,
-        None,
-        "encode images once, while the encoder is frozen (yes)",
-    ),
-    "mirrored": (
-        False,
-        None,
-        "show half of the training images left and right exchanged",
-    ),
-}
-SEARCH_OPTIONS = {
-    "beam_size": (5, int, "hypotheses kept when the trained model captions"),
-    "length_normalisation": (
-        0.0,
-        float,
-        "exponent of the length that a score is divided by",
-    ),
-    "max_words": (50, int, "longest caption"),
-    "min_words": (0, int, "shortest caption"),
-    "forbid_unk": (False, None, "never say <unk>"),
-    "no_repeat": (
-        0,
-        int,
-        "never say a run of so many words twice; 0: repeat at will",
-    ),
-    "groups": (1, int, "diverse search: split the beam into so many"),
-    "diversity": (
-        0.5,
-        float,
-        "nats off a word for each earlier group that has just taken it",
-    ),
-    "sample": (
-        False,
-        None,
-        "draw words instead of searching; wants --beam-size 1",
-    ),
-    "temperature": (1.0, float, "sampling: below 1 bolder, above 1 wilder"),
-    "top_k": (0, int, "sampling: only from so many likeliest words; 0: all"),
-    "top_p": (
-        1.0,
-        float,
-        "sampling: only from the fewest words with this probability",
-    ),
-}
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of `captionlib`. A mistake raises `InputError`; what was not given is None."""
+    """The parser of `captionlib`. A mistake raises `InputError`; a setting not given is absent."""
     parser = _Parser(
         prog="captionlib",
         description="Image captioning with visual attention: from photographs to sentences.",
@@ -178,10 +62,82 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def given(args: argparse.Namespace, *names: str) -> dict:
-    """Those of the options `names` that were given: the others keep their classes' defaults."""
-    values = {name: getattr(args, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+def given(args: argparse.Namespace, *kinds: type[Settings]) -> dict:
+    """The settings of these classes that were given; the others keep their defaults."""
+    names = {name for kind in kinds for name in settings_of(kind)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+# ------------------------------------------------------------------------ options from settings
+
+
+def _add_settings(parser, kind: type[Settings]) -> None:
+    """An option for each setting of `kind`."""
+    for name, each in settings_of(kind).items():
+        flag, types = "--" + name.replace("_", "-"), value_types(kind, name)
+        options = {
+            "dest": name,
+            "help": _help(each),
+            "default": argparse.SUPPRESS,
+        }
+        if types == (bool,):
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, **options
+            )
+        elif bool in types:  # a switch with a third position
+            positions = "|".join(each.metadata["choices"])
+            options |= {"nargs": "?", "const": "on", "metavar": positions}
+            parser.add_argument(flag, type=_type(kind, name), **options)
+            off = {"dest": name, "default": argparse.SUPPRESS, "const": "off"}
+            parser.add_argument(
+                "--no-" + flag[2:],
+                action="store_const",
+                help=f"the same as {flag} off",
+                **off,
+            )
+        else:
+            shown = each.metadata.get("metavar") or types[0].__name__.upper()
+            shown = "|".join(each.metadata.get("choices", ())) or shown
+            options |= {"type": _type(kind, name), "metavar": shown}
+            parser.add_argument(flag, **options)
+
+
+def _help(each) -> str:
+    """A setting's meaning, its default and its range."""
+    about, default = each.metadata["about"], each.default
+    if default is None:
+        said = each.metadata["unset"]
+    elif isinstance(default, bool):
+        said = "on" if default else "off"
+    else:
+        said = f"{default:g}" if isinstance(default, float) else str(default)
+    parts = [f"default: {said}"]
+    if "choices" not in each.metadata:  # these are shown beside the option
+        parts += filter(None, [range_in_words(each.metadata)])
+    return f"{about} ({'; '.join(parts)})".replace("%", "%%")
+
+
+def _type(kind: type[Settings], name: str):
+    """What makes a value of an option's text: of the setting's type, and within its range."""
+    wanted = next(
+        each for each in value_types(kind, name) if each not in (NoneType, bool)
+    )
+
+    def value_of(text: str):
+        try:
+            value = wanted(text)
+        except ValueError:
+            value = text
+        try:
+            check_setting(kind, name, value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    return value_of
+
+
+# ---------------------------------------------------------------------------------- the commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -218,53 +174,8 @@ def _path(
     parser.add_argument(flag, help=about, metavar=metavar, required=required)
 
 
-def _count(
-    parser, flag: str, about: str, low: int = 1, default: int | None = None
-) -> None:
-    parser.add_argument(
-        flag, help=about, metavar="N", type=_at_least(low), default=default
-    )
-
-
 def _switch(parser, flag: str, about: str) -> None:
     parser.add_argument(flag, help=about, action="store_true")
-
-
-def _either(parser, flag: str, about: str) -> None:
-    """A switch of a configuration, with its --no- form: what is not given is None."""
-    parser.add_argument(
-        flag, help=about, action=argparse.BooleanOptionalAction, default=None
-    )
-
-
-def _at_least(low: int):
-    """The type of an option that is a whole number from `low` up."""
-
-    def whole_number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number from {low}, got {text!r}"
-            )
-        return value
-
-    return whole_number
-
-
-def _minutes(text: str) -> float:
-    """The type of a time that is not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(
-            f"expected a number of minutes, got {text!r}"
-        )
-    return value
 
 
 def _add_scenes(commands) -> None:
@@ -272,15 +183,7 @@ def _add_scenes(commands) -> None:
     example = "captionlib scenes --to toy --train 300 --val 50 --test 50"
     parser = _command(commands, "scenes", about, example)
     _path(parser, "--to", "folder to write", required=True)
-    _count(parser, "--train", "training images (1500)", low=0)
-    _count(parser, "--val", "validation images (200)", low=0)
-    _count(parser, "--test", "test images (200)", low=0)
-    parser.add_argument(
-        "--seed",
-        help="the same seed, the same scenes (0)",
-        type=int,
-        metavar="S",
-    )
+    _add_settings(parser, ScenesConfig)
 
 
 def _add_download(commands) -> None:
@@ -335,16 +238,8 @@ def _add_prepare(commands) -> None:
     parser = _command(commands, "prepare", about, example)
     _add_data_set(parser)
     _path(parser, "--to", "folder to write", required=True)
-    _count(parser, "--captions-per-image", "captions stored per image (5)")
-    _count(parser, "--min-word-freq", "rarer words become <unk> (5)")
-    _count(parser, "--max-len", "longest training caption, in words (50)")
-    parser.add_argument(
-        "--seed", help="of the captions drawn (0)", type=int, metavar="S"
-    )
-    _switch(
-        parser, "--skip-bad", "leave bad images and captions out, and list them"
-    )
-    _count(parser, "--workers", "processes that read images (one a core)")
+    _add_settings(parser, DataConfig)
+    _add_settings(parser, ReadingConfig)
 
 
 def _add_train(commands) -> None:
@@ -356,87 +251,17 @@ def _add_train(commands) -> None:
         parser, "--recipe", f"settings and stages: {names}, or a JSON file", "R"
     )
     _path(
-        parser,
-        "--data",
-        "folder that prepare wrote (what it prepares itself, in --to)",
-    )
-    _path(
-        parser,
-        "--karpathy-json",
-        "to prepare: the splits and the captions",
-        "F",
-    )
-    _path(parser, "--images", "to prepare: folder of the images")
-    _path(
         parser, "--to", "folder to write: best, last, log, curve", required=True
     )
-    _switch(parser, "--resume", "go on where --to stopped, with its settings")
-    _path(
-        parser,
-        "--start-from",
-        "begin with the weights of this captioner (none)",
-    )
-    _path(
-        parser,
-        "--features",
-        "folder for the images that a frozen encoder encoded (--data)",
-    )
-    _count(
-        parser,
-        "--workers",
-        "processes that load images for a learning encoder (0)",
-        0,
-        0,
-    )
-    _count(
-        parser,
-        "--validation-beam-size",
-        "beam for choosing the best epoch (1: greedy)",
-    )
-    about = "within an epoch, write down where it stands after every so many minutes (15)"
-    parser.add_argument(
-        "--checkpoint-minutes",
-        help=about,
-        metavar="M",
-        type=_minutes,
-        default=15,
-    )
-    _add_device(parser)
-    for title, options in (
-        ("model", MODEL_OPTIONS),
-        ("training, every stage of it", TRAIN_OPTIONS | VIEW_OPTIONS),
-        ("search, stored with the model", SEARCH_OPTIONS),
+    _add_settings(parser, RunConfig)
+    for title, kinds in (
+        ("model", [ModelConfig]),
+        ("training, every stage of it", [EngineConfig, ViewConfig]),
+        ("search, stored with the model", [DecodingConfig]),
     ):
         group = parser.add_argument_group(title)
-        for name, (default, kind, about) in options.items():
-            flag = "--" + name.replace("_", "-")
-            if kind is None:
-                _either(group, flag, about)
-            else:
-                about = about if default is None else f"{about} ({default})"
-                group.add_argument(
-                    flag, help=about, type=kind, metavar=kind.__name__.upper()
-                )
-
-
-def _add_device(parser) -> None:
-    about = "cpu, cuda, mps (cuda if there is one, else cpu)"
-    parser.add_argument("--device", help=about, metavar="D")
-
-
-def _add_searching(parser) -> None:
-    """The options that evaluate and caption share."""
-    _path(
-        parser,
-        "--model",
-        "a captioner: a folder that train wrote (the shipped one)",
-    )
-    _count(
-        parser, "--beam-size", "hypotheses kept (what the model was saved with)"
-    )
-    _count(parser, "--batch-size", "images captioned at once (32)", default=32)
-    _add_device(parser)
-    _switch(parser, "--json", "print JSON")
+        for kind in kinds:
+            _add_settings(group, kind)
 
 
 def _add_evaluate(commands) -> None:
@@ -450,7 +275,8 @@ def _add_evaluate(commands) -> None:
     parser.add_argument(
         "--split", help="train, val or test", required=True, choices=SPLITS
     )
-    _add_searching(parser)
+    _add_settings(parser, CaptionConfig)
+    _switch(parser, "--json", "print JSON")
     _switch(
         parser,
         "--meteor",
@@ -479,7 +305,8 @@ def _add_caption(commands) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files, any format"
     )
-    _add_searching(parser)
+    _add_settings(parser, CaptionConfig)
+    _switch(parser, "--json", "print JSON")
     _path(
         parser,
         "--save-figure",

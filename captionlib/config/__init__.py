@@ -1,18 +1,27 @@
 """Settings: one frozen, torch-free dataclass per concern, the only home of every default."""
 
-from captionlib.config.data import DataConfig
+from captionlib.config.data import DataConfig, ReadingConfig
 from captionlib.config.model import ModelConfig
+from captionlib.config.recipe import Recipe, ViewConfig
+from captionlib.config.run import CaptionConfig, RunConfig
+from captionlib.config.scenes import ScenesConfig
 from captionlib.config.search import DecodingConfig, SearchConfig
 from captionlib.config.settings import Settings, setting
 from captionlib.config.train import EngineConfig, TrainConfig
 
 __all__ = [
+    "CaptionConfig",
     "DataConfig",
     "DecodingConfig",
     "EngineConfig",
     "ModelConfig",
+    "ReadingConfig",
+    "Recipe",
+    "RunConfig",
+    "ScenesConfig",
     "SearchConfig",
     "Settings",
     "TrainConfig",
+    "ViewConfig",
     "setting",
 ]

@@ -16,15 +16,25 @@ class ModelConfig(Settings):
     backbone: str = setting(
         "tf_efficientnet_lite0",
         "encoder: resnet101, or a name that timm knows",
+        metavar="NAME",
     )
     grid_size: int | None = setting(
-        None, "resize the encoder's grid to this many cells a side", at_least=1
+        None,
+        "resize the encoder's grid to this many cells a side",
+        at_least=1,
+        unset="its own",
     )
     image_size: int | None = setting(
-        None, "resize images to this many pixels a side first", at_least=32
+        None,
+        "resize images to this many pixels a side first",
+        at_least=32,
+        unset="256, as they are stored",
     )
     feature_dim: int | None = setting(
-        None, "learn to shorten annotation vectors to this length", at_least=1
+        None,
+        "learn to shorten annotation vectors to this length",
+        at_least=1,
+        unset="as the encoder makes them",
     )
     attention_dim: int = setting(512, "size of the attention layer", at_least=1)
     embed_dim: int = setting(512, "size of a word's vector", at_least=1)

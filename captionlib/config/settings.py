@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
+from types import NoneType
+from typing import get_args, get_type_hints
 
-__all__ = ["Settings", "setting"]
+__all__ = [
+    "Settings",
+    "check_setting",
+    "range_in_words",
+    "setting",
+    "settings_of",
+    "value_types",
+]
 
 
 def setting(
@@ -17,6 +26,8 @@ def setting(
     at_most: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
+    unset: str | None = None,
+    metavar: str | None = None,
 ):
     """A dataclass field with its help text and the range that its value must lie in.
 
@@ -24,7 +35,10 @@ def setting(
         default: the value where none is given; None means "not set" and is in every range.
         about: one line, printed by `--help`.
         at_least, above, at_most, below: bounds of a number.
-        choices: the only values of a text.
+        choices: the only values of a text; a switch with a third position has "on" and "off"
+            among them, and takes True and False for those.
+        unset: what is done where the value is None, for the help.
+        metavar: what the help calls the value, such as DIR.
     """
     bounds = {
         "at_least": at_least,
@@ -32,6 +46,8 @@ def setting(
         "at_most": at_most,
         "below": below,
         "choices": choices,
+        "unset": unset,
+        "metavar": metavar,
     }
     about_it = {"about": about} | {
         name: bound for name, bound in bounds.items() if bound is not None
@@ -56,22 +72,71 @@ class Settings:
                 raise ValueError(f"{each.name} must be {reason}, got {value!r}")
 
 
+def settings_of(kind: type[Settings]) -> dict[str, Field]:
+    """The settings that `kind` declares, by name."""
+    return {
+        each.name: each for each in fields(kind) if "about" in each.metadata
+    }
+
+
+def value_types(kind: type[Settings], name: str) -> tuple[type, ...]:
+    """What the values of a setting are: (int, NoneType) for one declared `int | None`."""
+    declared = get_type_hints(kind)[name]
+    return get_args(declared) or (declared,)
+
+
+def range_in_words(bounds) -> str:
+    """The range in a field's metadata: "at least 0 and below 1"; "" where there is none."""
+    if "choices" in bounds:
+        return "one of " + ", ".join(bounds["choices"])
+    return " and ".join(
+        f"{words} {bounds[name]}"
+        for name, (words, _) in _TESTS.items()
+        if name in bounds
+    )
+
+
+def check_setting(kind: type[Settings], name: str, value) -> None:
+    """Check one value by itself, its type included.
+
+    Raises:
+        ValueError: such as "must be a whole number, got '3'".
+    """
+    each, types = settings_of(kind)[name], value_types(kind, name)
+    if value is None and NoneType in types:
+        return
+    if type(value) not in types and not (type(value) is int and float in types):
+        said = range_in_words(each.metadata) if len(types) > 1 else ""
+        raise ValueError(f"must be {said or _SAID[types[0]]}, got {value!r}")
+    if reason := _out_of_range(value, each.metadata):
+        raise ValueError(f"must be {reason}, got {value!r}")
+
+
+_SAID = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+}
+_TESTS = {
+    "at_least": ("at least", lambda value, bound: value >= bound),
+    "above": ("above", lambda value, bound: value > bound),
+    "at_most": ("at most", lambda value, bound: value <= bound),
+    "below": ("below", lambda value, bound: value < bound),
+}
+
+
 def _out_of_range(value, bounds) -> str | None:
     """What `value` should have been; None if it is within `bounds`."""
+    words = range_in_words(bounds)
     if "choices" in bounds:
-        allowed = bounds["choices"]
-        return None if value in allowed else f"one of {', '.join(allowed)}"
-    tests = {
-        "at_least": ("at least", lambda v, b: v >= b),
-        "above": ("above", lambda v, b: v > b),
-        "at_most": ("at most", lambda v, b: v <= b),
-        "below": ("below", lambda v, b: v < b),
-    }
-    given = [name for name in tests if name in bounds]
-    words = " and ".join(f"{tests[name][0]} {bounds[name]}" for name in given)
+        if isinstance(value, bool):
+            value = "on" if value else "off"
+        return None if value in bounds["choices"] else words
+    given = [name for name in _TESTS if name in bounds]
     if not given:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return words
-    inside = all(tests[name][1](value, bounds[name]) for name in given)
+    inside = all(_TESTS[name][1](value, bounds[name]) for name in given)
     return None if inside and math.isfinite(value) else words

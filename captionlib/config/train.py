@@ -53,7 +53,11 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class EngineConfig(TrainConfig):
-    """Training for real: `TrainConfig` plus what `captionlib.engine` adds."""
+    """Training for real: `TrainConfig` plus what `captionlib.engine` adds.
+
+    `bf16` is True, False or "auto", however it was spelled; `captionlib.engine.precision` makes
+    one of the first two of the third.
+    """
 
     averaging: float = setting(
         0.0,
@@ -72,10 +76,24 @@ class EngineConfig(TrainConfig):
         "how that share climbs: linear, exponential or inverse_sigmoid",
         choices=("linear", "exponential", "inverse_sigmoid"),
     )
-    bf16: bool = setting(False, "multiply in bfloat16: faster on some machines")
+    bf16: bool | str = setting(
+        False,
+        "multiply in bfloat16; auto: where that is faster here, which is measured",
+        choices=("off", "on", "auto"),
+    )
     compile: bool = setting(
         False, "fuse operations by torch.compile, on a GPU: slow to begin"
     )
     fine_tune_encoder: bool = setting(
         False, "train the encoder's later stages too"
     )
+    keep: str = setting(
+        "best",
+        "what becomes the captioner: the epoch with the best BLEU-4, or the end",
+        choices=("best", "end"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.bf16, str) and self.bf16 != "auto":
+            object.__setattr__(self, "bf16", self.bf16 == "on")

@@ -73,6 +73,13 @@ class HalfEncoded(CaptionModel):
 
     last: int = 0
 
+    def fine_tune_encoder(self, on: bool = True) -> None:
+        """Let training change the stages that are still to run, or freeze all."""
+        if on and self.last:
+            free_last_stages(self, self.last)
+        else:
+            super().fine_tune_encoder(on)
+
     def encode(self, images: Tensor) -> Tensor:
         """As `CaptionModel.encode`; float images are (B, P, C), P pixels of a square grid."""
         if self.last and images.dtype != torch.uint8:

@@ -26,6 +26,7 @@ from captionlib.data import (
     usable_captions,
 )
 from captionlib.io.files import (
+    BadItem,
     InputError,
     atomic_group,
     new_hdf5,
@@ -41,7 +42,14 @@ from captionlib.io.images import (
 )
 from captionlib.io.karpathy import Record, read_karpathy
 
-__all__ = ["BATCH", "MOST", "Prepared", "decode_in_order", "prepare"]
+__all__ = [
+    "BATCH",
+    "MOST",
+    "Prepared",
+    "decode_in_order",
+    "prepare",
+    "prepare_data",
+]
 
 BATCH = 16  # images a process gets at a time: each request costs time, too
 MOST = 2  # batches for each process, being decoded or waiting to be written
@@ -232,3 +240,19 @@ def _write_captions(
 
     write_json_rows(folder / f"{split}_CAPTIONS_{base}.json", rows())
     write_json(folder / f"{split}_CAPLENS_{base}.json", lengths)
+
+
+def prepare_data(
+    karpathy_json: str | Path,
+    images: str | Path,
+    to: str | Path,
+    config: DataConfig | None = None,
+    **options,
+) -> Prepared:
+    """As `prepare`; the error of a bad image names the option that leaves it out."""
+    try:
+        return prepare(karpathy_json, images, to, config, **options)
+    except BadItem as error:
+        raise InputError(
+            f"{error}; captionlib prepare --skip-bad does without it"
+        ) from None

@@ -31,6 +31,7 @@ __all__ = [
     "decoding_pool",
     "open_rgb",
     "read_image",
+    "to_pixels",
     "try_images",
     "usable_cores",
 ]
@@ -69,11 +70,14 @@ def read_image(source, name: str | None = None) -> np.ndarray:
     Raises:
         InputError: if the file is missing, damaged, too large or not an image.
     """
+    return to_pixels(open_rgb(source, name))
+
+
+def to_pixels(image: Image.Image) -> np.ndarray:
+    """What `read_image` makes of a picture that `open_rgb` has opened: (3, 256, 256) uint8."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    image = open_rgb(source, name).resize(size, Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(
-        np.asarray(image).transpose(2, 0, 1)
-    )  # (3, 256, 256)
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def open_rgb(source, name: str | None = None) -> Image.Image:

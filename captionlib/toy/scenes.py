@@ -13,6 +13,7 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 from tqdm.auto import tqdm
 
+from captionlib.config import ScenesConfig
 from captionlib.io.files import (
     ASSETS,
     atomic_file,
@@ -525,10 +526,10 @@ def scene_with_captions(
 def write_scenes(
     folder: str | Path,
     *,
-    train: int = 1500,
-    val: int = 200,
-    test: int = 200,
-    seed: int = 0,
+    train: int = ScenesConfig.train,
+    val: int = ScenesConfig.val,
+    test: int = ScenesConfig.test,
+    seed: int = ScenesConfig.seed,
     progress: bool = False,
 ) -> Path:
     """Write the toy world as a data set that takes the same road as Flickr8k.

@@ -1,0 +1,81 @@
+"""`captionlib caption`: print what is in photographs, and draw where the captioner looked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from captionlib.cli.arguments import given
+from captionlib.cli.terminal import print_line, say, shows_progress
+from captionlib.config import CaptionConfig
+from captionlib.io.files import InputError
+
+__all__ = ["run_caption"]
+
+
+def run_caption(args) -> int:
+    """Caption every image; the exit status, 2 if one was bad."""
+    from captionlib.engine.captioning import caption_files, load_captioner
+
+    figures = _figure_paths(args.save_figure, args.images)
+    config = CaptionConfig(**given(args, CaptionConfig))
+    found = caption_files(
+        load_captioner(config),
+        args.images,
+        beam_size=config.beam_size,
+        batch_size=config.batch_size,
+        figures=figures,
+        progress=shows_progress(),
+    )
+    status = 0
+    for number, caption in found:
+        if isinstance(caption, InputError):
+            say(str(caption))
+            status = 2
+        else:
+            _print_caption(args, args.images[number], caption)
+    return status
+
+
+def _print_caption(args, path: str, caption) -> None:
+    if args.json:
+        line = json.dumps(
+            {
+                "image": path,
+                "text": caption.text,
+                "words": caption.words,
+                "log_prob": caption.log_prob,
+                "finished": caption.finished,
+            }
+        )
+    else:
+        line = (
+            caption.text if len(args.images) == 1 else f"{path}: {caption.text}"
+        )
+    print_line(line)
+
+
+def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:
+    """Where each image's figure goes, settled before any work: one file, or names in a folder."""
+    if to is None:
+        return []
+    target = Path(to)
+    if len(images) == 1:
+        if target.is_dir():
+            raise InputError(
+                f"{to}: is a folder; for one image name a file, such as seen.png"
+            )
+        return [target]
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{to}: is a file; for several images name a folder")
+    paths, taken = [], set()
+    for image in images:
+        stem, copy = Path(image).stem, 1
+        name = stem
+        while name.casefold() in taken:  # of two folders, with one name
+            copy += 1
+            name = f"{stem}_{copy}"
+        taken.add(name.casefold())
+        paths.append(target / f"{name}.png")
+    return paths

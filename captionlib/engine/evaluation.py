@@ -1,0 +1,100 @@
+"""Caption every image of a split once, and score the captions: what `captionlib evaluate` does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from captionlib import metrics
+from captionlib.config import CaptionConfig
+from captionlib.engine.captioning import load_captioner
+from captionlib.engine.progress import batches
+from captionlib.io.karpathy import read_karpathy
+from captionlib.io.versions import versions
+from captionlib.scoring import bootstrap
+from captionlib.scoring import meteor as meteor_program
+
+__all__ = ["Evaluation", "evaluate_split"]
+
+
+class Evaluation(NamedTuple):
+    """What a captioner scored, and what it said."""
+
+    scores: dict  # flat, with "images" and "intervals", as `evaluate --json` prints it
+    captions: dict[str, list[str]]  # words, by the image's file name
+    about: dict  # what was measured, on what and with what, to be stored with the scores
+
+    def report(self) -> dict:
+        """A result that can be traced, as `evaluate --save-results` writes it."""
+        about = dict(self.about)
+        return {"data": about.pop("data"), "result": self.scores, **about}
+
+
+def evaluate_split(
+    karpathy_json: str | Path,
+    images: str | Path,
+    split: str,
+    *,
+    meteor: bool = False,
+    progress: bool = True,
+    **settings,
+) -> Evaluation:
+    """Caption a split's images and score the captions against people's.
+
+    Args:
+        karpathy_json, images: the data set.
+        split: train, val or test.
+        meteor: score METEOR too, which needs Java.
+        progress: show a bar on a terminal.
+        settings: of `CaptionConfig`, such as model="model" or beam_size=3.
+
+    Raises:
+        InputError: if the data, the model or Java is missing or no use.
+    """
+    config = CaptionConfig(**settings)
+    if meteor:  # is it there? Said now, and not after an hour of captions
+        meteor_program.meteor_command()
+    records = read_karpathy(karpathy_json, images, split)
+    captioner = load_captioner(config)
+    hypotheses = []
+    for batch in batches(
+        records, config.batch_size, unit="images", progress=progress
+    ):
+        captions = captioner.caption_batch(
+            [record.path for record in batch], config.beam_size, len(batch)
+        )
+        hypotheses += [caption.words for caption in captions]
+    references = [
+        [list(caption) for caption in record.captions] for record in records
+    ]
+    scores = {
+        **metrics.score(references, hypotheses),
+        "images": len(records),
+        "intervals": bootstrap.intervals(references, hypotheses),
+    }
+    if meteor:
+        scores["meteor"], scores["intervals"]["meteor"] = _meteor(
+            references, hypotheses
+        )
+    search = captioner.search
+    if config.beam_size is not None:
+        search = replace(search, beam_size=config.beam_size)
+    about = {
+        "data": {"dataset": records[0].dataset, "split": split},
+        "search": asdict(search),
+        "model": asdict(captioner.model.config),
+        "training": captioner.model.metrics,  # its data, seed and validation scores
+        "versions": versions(),
+    }
+    names = [record.filename for record in records]
+    return Evaluation(scores, dict(zip(names, hypotheses, strict=True)), about)
+
+
+def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:
+    """METEOR and its interval, from one run of its program."""
+    statistics = meteor_program.meteor_statistics(references, hypotheses)
+    sums = bootstrap.resampled_sums(statistics)
+    bounds = bootstrap.percentile_interval(meteor_program.meteor_of(sums))
+    score = meteor_program.meteor_of(statistics.sum(axis=0))
+    return float(score), bounds.tolist()

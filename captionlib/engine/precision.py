@@ -1,0 +1,111 @@
+"""bfloat16 where it is faster: both forms of a training step are timed before the first one counts.
+
+Written by hand. Processors with matrix units for bfloat16 (AMX), and GPUs, multiply in it faster
+than in float32; other processors are slower at it. Only a measurement tells, and only with the
+model and the batches at hand. Nothing of it remains but the answer: gradients are thrown away, and
+random numbers and buffers are as they were.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captionlib.config import EngineConfig
+
+__all__ = ["StepTimes", "time_steps"]
+
+
+class StepTimes(NamedTuple):
+    """The median seconds of a step's forward and backward pass."""
+
+    float32: float
+    bfloat16: float
+
+    @property
+    def bf16(self) -> bool:
+        """Whether bfloat16 is the faster one."""
+        return self.bfloat16 < self.float32
+
+    def __str__(self) -> str:
+        chosen = "bfloat16" if self.bf16 else "float32"
+        return (
+            f"a step takes {self.float32:.2g} s in float32 and {self.bfloat16:.2g} s in "
+            f"bfloat16: training in {chosen}"
+        )
+
+
+def time_steps(
+    model: nn.Module,
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    objective: Callable,
+    config: EngineConfig,
+    *,
+    rounds: int = 3,
+) -> StepTimes:
+    """Time a training step in both forms, which take turns, after one turn to warm up.
+
+    Args:
+        model: on its device, with the weights free that will be trained; unchanged afterwards.
+        batches: (images or features, captions, lengths) as a loader gives them.
+        objective: called as `captionlib.engine.objectives.teacher_forcing` is.
+        config: of the training; its `bf16` is what is to be found.
+        rounds: turns that count.
+    """
+    device = next(model.parameters()).device
+    batches = [
+        (
+            images.to(device),
+            captions.flatten(0, -2).to(device),
+            lengths.flatten(),
+        )
+        for images, captions, lengths in batches
+    ]
+    forms = [replace(config, bf16=bf16) for bf16 in (False, True)]
+    seconds: list[list[float]] = [[], []]
+    with _unchanged(model, device):
+        model.train()
+        batch = itertools.cycle(batches)
+        for turn in range(rounds + 1):
+            images, captions, lengths = next(batch)
+            for form, times in zip(forms, seconds, strict=True):
+                started = _clock(device)
+                loss, _ = objective(model, images, captions, lengths, form)
+                loss.total.backward()
+                if turn:
+                    times.append(_clock(device) - started)
+                model.zero_grad(set_to_none=True)
+    return StepTimes(*map(statistics.median, seconds))
+
+
+@contextmanager
+def _unchanged(model: nn.Module, device: torch.device):
+    """Leave the model's mode and buffers, and torch's random numbers, as they were."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            for name, buffer in model.named_buffers():
+                buffer.data.copy_(buffers[name])
+            model.zero_grad(set_to_none=True)
+
+
+def _clock(device: torch.device) -> float:
+    """The time when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
