@@ -86,7 +86,8 @@ def exported_step(
 
     def step():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            out = model(encoder_out.float(), captions, lengths)
+            grid = encoder_out.bfloat16() if bf16 else encoder_out.float()
+            out = model(grid, captions, lengths)
         loss = F.cross_entropy(out.logits.data.float(), out.targets.data)
         loss = loss + (1 - out.alphas.sum(1)).square().mean()
         optimizer.zero_grad()

@@ -36,7 +36,10 @@ def teacher_forcing(
     with torch.autocast(
         images.device.type, dtype=torch.bfloat16, enabled=config.bf16
     ):
-        output = model(images, captions, lengths)
+        encoder_out = model.encode(images)
+        if config.bf16:  # once: autocast itself would cast it at every step
+            encoder_out = encoder_out.bfloat16()
+        output = model.decoder(encoder_out, captions, lengths)
     return shared_loss(output, config, processes)
 
 
