@@ -34,24 +34,25 @@ def amount(value: float, unit: str) -> str:
 
 
 def wanted(row: dict) -> str:
-    """What was asked for; a dash where nothing was."""
+    """The target; a dash where there is none."""
     if row["target"] is None:
         return "–"
     return f"at {'least' if row['at_least'] else 'most'} {row['target']:g} {row['unit']}"
 
 
 def with_targets(result: dict) -> list[dict]:
-    """The rows that met or missed something."""
+    """The rows that have a target."""
     return [row for row in result["rows"] if row["target"] is not None]
 
 
 def table(result: dict) -> list[str]:
     """A line for each row, in Markdown."""
-    lines = ["| what | | measured | asked for |", "| --- | --- | ---: | ---: |"]
+    lines = ["| what | measured | target |", "| --- | ---: | ---: |"]
     for row in result["rows"]:
-        verdict = {True: "met", False: "**missed**", None: ""}[row["met"]]
-        figures = f"{amount(row['value'], row['unit'])} | {wanted(row)}"
-        lines.append(f"| {row['what']} | {verdict} | {figures} |")
+        figure = amount(row["value"], row["unit"])
+        if row["met"] is False:
+            figure = f"**{figure}**"
+        lines.append(f"| {row['what']} | {figure} | {wanted(row)} |")
     return lines
 
 
