@@ -760,14 +760,12 @@ check("08.3", pad_to_square)
 # a sum of, and when.
 
 # %% tags=["exercise"]
-import math
+import numpy as np
 
 from captionlib.exercises import check
 
 
-def perplexity(
-    captions,
-):  # a list of `Caption`: words, text, log_prob, alphas, finished
+def perplexity(captions):  # each a `Caption`: words, log_prob, finished, ...
     return ...
 
 
@@ -794,7 +792,7 @@ check("08.4", perplexity)
 # def perplexity(captions):
 #     nats = -sum(caption.log_prob for caption in captions)
 #     choices = sum(len(caption.words) + caption.finished for caption in captions)
-#     return math.exp(nats / choices)
+#     return np.exp(nats / choices)
 # ```
 #
 # `finished` is True or False, and counts as 1 or 0: saying `<end>` was a choice too, if it was
@@ -813,9 +811,8 @@ check("08.4", perplexity)
 from captionlib.exercises import check
 
 
-def invented_share(
-    captions, scenes, names
-):  # lists of words, sets of words, a set of words
+def invented_share(captions, scenes, names):
+    # lists of words, sets of words, a set of words
     return ...
 
 

@@ -878,9 +878,8 @@ import numpy as np
 from captionlib.exercises import check
 
 
-def lift(
-    alpha, box, side
-):  # (h, w), (x0, y0, x1, y1) in whole pixels, a number
+def lift(alpha, box, side):
+    # (h, w), (x0, y0, x1, y1) in whole pixels, a number
     return ...
 
 
@@ -928,9 +927,8 @@ import numpy as np
 from captionlib.exercises import check
 
 
-def occlusion(
-    score, image, side
-):  # (height, width, 3) floats; side divides both
+def occlusion(score, image, side):
+    # image: (height, width, 3) floats; side divides both
     return ...  # (height // side, width // side) nats
 
 

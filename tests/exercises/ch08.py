@@ -70,14 +70,14 @@ MISTAKES = {
         ("always <end>", {"caption.finished": "1"}, "never said <end>"),
         ("sign", {"nats = -sum": "nats = sum"}, "below 1"),
         ("not divided", {"nats / choices": "nats"}, "divide the nats"),
-        ("base 2", {"math.exp(nats / choices)": "2 ** (nats / choices)"}, "natural logarithm"),
-        ("no exp", {"math.exp(nats / choices)": "nats / choices"}, "the perplexity is exp of it"),
+        ("base 2", {"np.exp(nats / choices)": "2 ** (nats / choices)"}, "natural logarithm"),
+        ("no exp", {"np.exp(nats / choices)": "nats / choices"}, "the perplexity is exp of it"),
         ("an average of perplexities", "def perplexity(captions):\n    each = [\n"
-         "        math.exp(-c.log_prob / (len(c.words) + c.finished)) for c in captions\n    ]\n"
+         "        np.exp(-c.log_prob / (len(c.words) + c.finished)) for c in captions\n    ]\n"
          "    return sum(each) / len(each)", "you average the captions' perplexities"),
         ("an average of means", "def perplexity(captions):\n    each = [\n"
          "        -c.log_prob / (len(c.words) + c.finished) for c in captions\n    ]\n"
-         "    return math.exp(sum(each) / len(each))", "you average the captions' means"),
+         "    return np.exp(sum(each) / len(each))", "you average the captions' means"),
     ],
     "08.5": [
         ("captions", "def invented_share(captions, scenes, names):\n    wrong = [\n"
@@ -126,7 +126,7 @@ ALSO_RIGHT = {
     "08.4": [
         "def perplexity(captions):\n    choices = 0\n    for each in captions:\n"
         "        choices += len(each.text.split()) + (1 if each.finished else 0)\n"
-        "    return math.exp(-sum(each[2] for each in captions)) ** (1 / choices)",
+        "    return np.exp(-sum(each[2] for each in captions)) ** (1 / choices)",
     ],
     "08.5": [
         "def invented_share(captions, scenes, names):\n    said = [\n"
