@@ -159,7 +159,8 @@ def test_coco_from_the_server_to_a_trained_model(world, monkeypatch, capsys):
         *small,
     )
     image = next((world.to / "images" / "val2014").iterdir())
-    assert run("caption", image, "--model", model, "--beam-size", 1).strip()
+    line = run("caption", image, "--model", model, "--beam-size", 1, "--json")
+    assert json.loads(line)["image"] == str(image)
 
 
 def test_what_is_there_is_not_fetched_again(world):

@@ -172,10 +172,6 @@ class _Store:
         self.patience, self.progress = patience, progress
         self.folder, self.record = to / "downloads", to / RECORD
         self.notes: list[str] = []
-        for stray in self.folder.glob(
-            "tmp*"
-        ):  # pooch's, of a run that was killed
-            stray.unlink(missing_ok=True)
 
     def require_room(self, parts: list[dict]) -> None:
         """Raise `InputError` unless the disk takes what these archives hold, and themselves."""

@@ -1,21 +1,19 @@
 """Fetch one large file over HTTP: resumed, checked, and from the next address where one fails.
 
-Written by hand. Pooch checks a file against its checksum and moves it into place only then; its own
-downloader starts every file over, so the one here goes on where the last try stopped.
+What has arrived waits beside the file, and is checked before it takes the file's name. A try goes
+on where the last one stopped.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
 import requests
 from tqdm.auto import tqdm
 
@@ -75,6 +73,7 @@ def fetch(
         InputError: if the disk is too full for it.
     """
     to, reasons = Path(to), []
+    to.parent.mkdir(parents=True, exist_ok=True)
     if to.is_file() and (
         checksum is None or checksum_of(to, checksum) == checksum
     ):
@@ -103,7 +102,11 @@ def fetch(
 def checksum_of(path: str | Path, like: str = "sha256:") -> str:
     """A file's checksum, by the method that `like` begins with: "md5:..." or "sha256:..."."""
     method = like.partition(":")[0]
-    return f"{method}:{pooch.file_hash(str(path), alg=method)}"
+    digest = hashlib.new(method)
+    with open(path, "rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return f"{method}:{digest.hexdigest()}"
 
 
 def _fetch_from(
@@ -116,26 +119,22 @@ def _fetch_from(
         if failures:
             time.sleep(patience.pause * 2 ** (failures - 1))
         try:
-            with _quiet_pooch():
-                pooch.retrieve(
-                    address, checksum, to.name, to.parent, downloader=get
-                )
-            get.forget()
-            return None
-        except requests.RequestException as error:
-            reason = _why(error, patience.timeout)
-            status = getattr(error.response, "status_code", 500)
-            if status < 500 and status not in PASSING:
-                return reason
-        except InputError:
-            raise
-        except ValueError:  # pooch's word for a checksum that differs
+            get(address)
+            if checksum in (None, checksum_of(get.part, checksum or "sha256:")):
+                os.replace(get.part, to)
+                get.forget()
+                return None
             get.forget()
             reason = "has another file: its checksum differs"
             if mixed or not get.resumed:
                 return reason
             # Two tries were joined that don't belong together: once more, from zero.
             mixed, furthest = True, 0
+        except requests.RequestException as error:
+            reason = _why(error, patience.timeout)
+            status = getattr(error.response, "status_code", 500)
+            if status < 500 and status not in PASSING:
+                return reason
         if get.arrived() > furthest:
             furthest, failures = get.arrived(), 0
         failures += 1
@@ -160,7 +159,7 @@ class _BrokenOff(requests.RequestException):
 
 
 class _Resuming:
-    """What pooch calls to fetch an address: it asks the server only for what has not arrived."""
+    """Fetches an address into `part`, asking the server only for what has not arrived."""
 
     def __init__(
         self, to: Path, checked: bool, progress: bool, patience: Patience
@@ -179,19 +178,13 @@ class _Resuming:
         self.part.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
-    def __call__(self, url: str, output_file: str, _pooch=None) -> None:
+    def __call__(self, url: str) -> None:
         notes = self._read_notes()
         self.resumed = self.arrived() > 0 and self.arrived() == notes.get(
             "bytes"
         )
         if not self.resumed:
             self._request(url, notes)
-        # Linked, not moved: killed while the checksum is computed, the part is still there.
-        os.unlink(output_file)
-        try:
-            os.link(self.part, output_file)
-        except OSError:
-            os.replace(self.part, output_file)
 
     def _read_notes(self) -> dict:
         try:
@@ -285,15 +278,3 @@ def _goes_on(response, start: int, url: str, notes: dict) -> bool:
         and _size(response) == notes["bytes"]
         and same
     )
-
-
-@contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """Pooch announces each file on stderr, and advice where it was given no checksum."""
-    logger = pooch.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
