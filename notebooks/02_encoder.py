@@ -92,13 +92,13 @@ plt.show()
 # ## Borrow a trained network
 #
 # Where a pixel says how red it is, a channel of an encoder's grid says how furry
-# that region is, or how much like a wheel. Convolutional networks can learn such
-# summaries, given about a million labelled images and days of computing. We have
-# neither and need neither. People have long trained networks to tell the
-# thousand classes of ImageNet apart {cite}`deng2009`, and a network that tells a
-# spaniel from a setter has had to learn edges, textures, fur and ears on the
-# way. Reusing parts of one model in another is called **transfer learning**, and
-# it nearly always beats starting from scratch {cite}`yosinski2014`.
+# that region is, or how much like a wheel. Convolutional networks learn such
+# summaries from about a million labelled images, in days of computing. We have
+# neither and need neither: a network that tells ImageNet's thousand classes apart
+# {cite}`deng2009`, a spaniel from a setter, has had to learn edges, textures, fur
+# and ears on the way. Reusing parts of one model in another is called **transfer
+# learning**, and it nearly always beats starting from scratch
+# {cite}`yosinski2014`.
 #
 # <aside class="margin sidebar">
 #
@@ -128,7 +128,6 @@ from captionlib.io.images import read_image
 from captionlib.toy.scenes import sprite
 
 torch.manual_seed(0)
-torch.set_printoptions(precision=3, sci_mode=False)
 names = ["ball", "penguin", "balloon", "umbrella", "tent", "train"]
 pictures = [ImageOps.pad(sprite(name, 200), (256, 256)) for name in names]
 drawings = torch.stack([torch.from_numpy(read_image(p)) for p in pictures])
@@ -165,9 +164,8 @@ assert found[1:5] == ["king penguin", "balloon", "umbrella", "mountain tent"]
 #
 # ## Why the last two layers go
 #
-# Let's take ResNet-101 apart. Only shapes matter here, so we build it on torch's
-# `meta` device, where tensors have a shape and no content: nothing is downloaded
-# and nothing computed.
+# Let's take ResNet-101 apart. Only shapes matter here, so build it on torch's
+# `meta` device, where tensors have a shape and no content.
 
 # %%
 with torch.device("meta"):
@@ -282,9 +280,9 @@ plt.show()
 # becomes 1; torchvision's networks take the statistics of ImageNet's pixels. The
 # numbers belong to the backbone and travel with it.
 #
-# What if pixels are scaled twice, once by you and once by a helper that you
-# forgot about? No error appears: the shapes are fine. Readers of the original got
-# the same caption for every photograph this way.
+# What if pixels are scaled twice, once by you and once by a forgotten helper? No
+# error appears: the shapes are fine. Readers of the original got the same caption
+# for every photograph this way.
 #
 # > **Predict.** Scaled once, the grids of two different scenes have a cosine of
 # > about 0.2. Scaled twice?
@@ -427,11 +425,11 @@ print(f"the grids have moved by {drift:.0%}")
 assert drift > 0.1
 
 # %% [markdown]
-# A decoder that learns from this encoder chases a moving target, and grids stored
-# on disk are soon wrong. So ours keeps the borrowed network in evaluation mode,
-# whatever mode you set. That holds for freed stages too: their weights learn, their
-# statistics stay ImageNet's, because fine-tuning's small batches would only give
-# bad estimates. Here is such a network, cut, frozen and still:
+# A decoder that learns from this encoder chases a moving target, and stored grids
+# are soon wrong. So ours keeps the borrowed network in evaluation mode, whatever
+# mode you set. That holds for freed stages too: their weights learn, but
+# fine-tuning's small batches would only give bad statistics. Here is such a
+# network, cut, frozen and still:
 
 # %%
 #| export
@@ -569,10 +567,9 @@ assert torch.allclose(grids, expected, atol=1e-3)
 # %% [markdown]
 # ## What does a cell know?
 #
-# Sixty-four vectors of 1,280 numbers: do they tell things apart, and say where
-# these are? Take the vector of one cell with a kite in it, and compare it to every
-# cell of other scenes. (Subtract the average vector first; it is part of all of
-# them.)
+# Do these 64 vectors tell things apart, and say where they are? Take the vector of
+# one cell with a kite in it, and compare it to every cell of other scenes.
+# (Subtract the average vector first; it is part of all of them.)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -683,7 +680,7 @@ card["encoder"]["encoder_learning_rate"], card["encoder"]["schedule"]
 # twenty-fifth of the rate, and with averaged weights. So train the decoder first,
 # on a frozen encoder; begin with short steps; and let captions of validation images
 # decide, not distances. If you have few images, 1e-5 is the safer start. [Chapter
-# 05](05_training.ipynb) trains in these two stages.
+# 10](10_gpu_training.ipynb) trains in these two stages.
 #
 # ## Encode each image once
 #
@@ -827,8 +824,7 @@ assert torch.equal(lengths[3], captions[3][2])
 
 # %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
-for _ in DataLoader(dataset, batch_size=16, shuffle=True):
-    pass
+list(DataLoader(dataset, batch_size=16, shuffle=True))
 cached = time.perf_counter() - start
 
 epochs, once = 20, naive / captions.captions_per_image
@@ -869,11 +865,10 @@ on_disk.shape, on_disk.grid
 #
 # From the **original tutorial**: ours starts frozen (there, `fine_tune` is on until
 # you turn it off); batch-norm statistics never move; the native grid is on offer;
-# normalising belongs to the encoder and not to the dataset; other backbones come by
-# name. The weights are torchvision's first ones for ResNet-101, as there. From the
-# **paper**: a ResNet in place of VGG; the last grid, where the paper takes one
-# before the last pooling (section 4.3), finer and less abstract; and fine-tuning,
-# which the paper leaves out.
+# the encoder normalises, not the dataset; other backbones come by name. The weights
+# are torchvision's first ones for ResNet-101, as there. From the **paper**: a ResNet
+# in place of VGG; the last grid, where the paper takes one before the last pooling
+# (section 4.3), finer and less abstract; and fine-tuning.
 #
 # ## Summary
 #
