@@ -42,7 +42,7 @@ def test_a_default_stands_beside_its_option():
         for row in group
         if row[0].startswith("--epochs")
     ]
-    assert epochs.endswith(f"({EngineConfig().epochs})")
+    assert f"default: {EngineConfig().epochs}" in epochs
 
 
 def test_an_unknown_command_is_an_error():
