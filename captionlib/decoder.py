@@ -17,7 +17,13 @@ from torch.nn.utils.rnn import (
 
 from captionlib.attention import Attention
 
-__all__ = ["DecoderOutput", "DecoderWithAttention", "State"]
+__all__ = [
+    "DecoderOutput",
+    "DecoderWithAttention",
+    "State",
+    "pack",
+    "teacher_force",
+]
 
 
 class State(NamedTuple):
@@ -31,29 +37,18 @@ class State(NamedTuple):
     def select(self, rows: Tensor, images: Tensor | None = None) -> "State":
         """Keep the captions `rows` (N,) and the `images` (B,); None: all."""
         # Unlike indexing by [], this sums gradients in one fixed order.
-        kept = [tensor.index_select(0, rows) for tensor in self[:2]]
-        if images is None:
-            return State(*kept, *self[2:])
-        return State(
-            *kept, *(grid.index_select(0, images) for grid in self[2:])
-        )
-
-
-class DecoderOutput(NamedTuple):
-    """A teacher-forced pass. `pad_packed_sequence` restores the order."""
-
-    logits: PackedSequence  # data (tokens, V), before softmax
-    targets: PackedSequence  # data (tokens,) int64
-    alphas: Tensor  # (N, max length - 1, P), zero past a caption's end
+        memory = [tensor.index_select(0, rows) for tensor in self[:2]]
+        grids = self[2:]
+        if images is not None:
+            grids = [tensor.index_select(0, images) for tensor in grids]
+        return State(*memory, *grids)
 
 
 class DecoderWithAttention(nn.Module):
     """An LSTM that looks at the image before every word.
 
-    As in the original tutorial and unlike the paper, the attention has a
-    ReLU, the gate beta is a vector, and there is no deep output layer.
-
-    Source: Xu et al. 2015 (arXiv:1502.03044), sections 3.1.2 and 4.2.
+    Source: Xu et al. 2015 (arXiv:1502.03044), sections 3.1.2 and 4.2. The
+    vector gate and the missing deep output are the original tutorial's.
     """
 
     def __init__(
@@ -74,41 +69,27 @@ class DecoderWithAttention(nn.Module):
         self.init_c = nn.Linear(encoder_dim, decoder_dim)
         self.f_beta = nn.Linear(decoder_dim, encoder_dim)
         self.fc = nn.Linear(decoder_dim, vocab_size)
-        for weight in (self.embedding.weight, self.fc.weight):
-            nn.init.uniform_(weight, -0.1, 0.1)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.uniform_(self.fc.weight, -0.1, 0.1)
         nn.init.zeros_(self.fc.bias)
 
     def begin(self, encoder_out: Tensor) -> State:
-        """The state before the first word, one caption for each image.
-
-        Args:
-            encoder_out: (B, P, D) or (B, height, width, D) float.
-        """
-        if encoder_out.dim() == 4:
-            encoder_out = encoder_out.flatten(1, 2)
-        mean = encoder_out.mean(dim=1)
-        return State(
-            self.init_h(mean),
-            self.init_c(mean),
-            self.attention.keys(encoder_out),
-            encoder_out,
-        )
+        """The first state of a caption for each grid (B, P or h, w, D)."""
+        values = encoder_out.flatten(1, -2)  # (B, P, D)
+        mean = values.mean(dim=1)
+        keys = self.attention.keys(values)
+        return State(self.init_h(mean), self.init_c(mean), keys, values)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Read one word, look once, score the next word.
+        """Read the words (N,) int64, look once, score the next words.
 
-        Args:
-            words: (N,) int64, the last word of each caption.
-            state: of these captions.
-
-        Returns:
-            logits (N, V); alpha (N, P); the new state.
+        Returns logits (N, V) before softmax, alpha (N, P), the new state.
         """
         state, alpha = self.look(self.embedding(words), state)
         return self.fc(self.dropout(state.hidden)), alpha, state
 
     def look(self, embedded: Tensor, state: State) -> tuple[State, Tensor]:
-        """`step` without its ends: words come as vectors (N, E)."""
+        """The middle of `step`: words are vectors (N, E), nothing is scored."""
         hidden, cell, keys, values = state
         context, alpha = self.attention(hidden, keys, values)
         beta = torch.sigmoid(self.f_beta(hidden))  # (N, D)
@@ -118,77 +99,83 @@ class DecoderWithAttention(nn.Module):
 
     def forward(
         self, encoder_out: Tensor, captions: Tensor, caption_lengths: Tensor
-    ) -> DecoderOutput:
-        """Score given captions, feeding the true words (teacher forcing).
-
-        Args:
-            encoder_out: (B, P, D) or (B, height, width, D) float.
-            captions: (N, T) int64, n = N / B for each image, in its order.
-            caption_lengths: (N,) int64, counting `<start>` and `<end>`.
-
-        Raises:
-            ValueError: if N is no multiple of B, or a length is not in
-                2 to T.
-        """
-        B, (N, T) = len(encoder_out), captions.shape
-        n, rest = divmod(N, B)
-        if rest or n == 0:
-            raise ValueError(f"expected a multiple of {B} captions, got {N}")
-        steps = caption_lengths.cpu() - 1  # (N,); nothing follows <end>
-        if steps.shape != (N,) or steps.min() < 1 or steps.max() >= T:
-            raise ValueError(f"expected {N} lengths from 2 to {T}")
-
-        # Sort images by their longest caption: at every step those that
-        # still run stand in front, each with all its n captions.
-        longest, images = steps.view(B, n).amax(dim=1).sort(descending=True)
-        images = images.to(captions.device)
-        rows = images.unsqueeze(1) * n + torch.arange(n, device=images.device)
-        rows = rows.flatten()  # (N,), the caption in each row
-        state = self.begin(encoder_out).select(rows // n, images)
-        embedded = self.embedding(captions[rows])  # (N, T, E)
-
-        hiddens, alphas = [], []
-        for t in range(int(longest[0])):
-            running = int((longest > t).sum())
-            state = State(
-                state.hidden[: running * n],
-                state.cell[: running * n],
-                state.keys[:running],
-                state.values[:running],
-            )
-            state, alpha = self.look(embedded[: running * n, t], state)
-            hiddens.append(state.hidden)
-            alphas.append(alpha)
-
-        def pack(tensor: Tensor) -> PackedSequence:
-            return pack_padded_sequence(
-                tensor, steps, batch_first=True, enforce_sorted=False
-            )
-
-        # Padded along the rows, the steps make (N, steps, ...); then back
-        # to the caller's order, and what lies past a caption's end goes.
-        place = rows.argsort()
-        hidden = pack(pad_sequence(hiddens)[place])
-        alpha = pack(pad_sequence(alphas)[place])
-        logits = self.fc(self.dropout(hidden.data))  # (tokens, V), at once
-        return DecoderOutput(
-            hidden._replace(data=logits),
-            pack(captions[:, 1:]),
-            pad_packed_sequence(alpha, batch_first=True)[0],
-        )
+    ) -> "DecoderOutput":
+        """Score given captions: see `teacher_force`."""
+        return teacher_force(self, encoder_out, captions, caption_lengths)
 
     def load_pretrained_embeddings(self, embeddings: Tensor) -> None:
-        """Start from word vectors (V, E), in the word map's order.
-
-        Raises:
-            ValueError: if their shape is another.
-        """
-        expected = tuple(self.embedding.weight.shape)
-        if embeddings.shape != expected:
-            got = tuple(embeddings.shape)
-            raise ValueError(f"expected embeddings {expected}, got {got}")
+        """Start from word vectors (V, E), in the word map's order."""
+        V, E = self.embedding.weight.shape
+        if (got := tuple(embeddings.shape)) != (V, E):
+            raise ValueError(f"expected embeddings {(V, E)}, got {got}")
         self.embedding.weight.data.copy_(embeddings)
 
     def fine_tune_embeddings(self, on: bool = True) -> None:
         """Let training change the word vectors, or hold them fixed."""
         self.embedding.weight.requires_grad_(on)
+
+
+def pack(padded: Tensor, lengths: Tensor) -> PackedSequence:
+    """Leave out the padding of (N, steps, ...); lengths in any order."""
+    return pack_padded_sequence(
+        padded, lengths, batch_first=True, enforce_sorted=False
+    )
+
+
+class DecoderOutput(NamedTuple):
+    """A teacher-forced pass. `pad_packed_sequence` restores the order."""
+
+    logits: PackedSequence  # data (tokens, V), before softmax
+    targets: PackedSequence  # data (tokens,) int64
+    alphas: Tensor  # (N, max length - 1, P), zero past a caption's end
+
+
+def teacher_force(
+    decoder: DecoderWithAttention,
+    encoder_out: Tensor,
+    captions: Tensor,
+    caption_lengths: Tensor,
+) -> DecoderOutput:
+    """Score given captions, reading the true words.
+
+    Args:
+        encoder_out: (B, P, D) or (B, height, width, D) float.
+        captions: (N, T) int64, n = N / B for each image, in its order.
+        caption_lengths: (N,) int64, counting `<start>` and `<end>`.
+
+    Raises:
+        ValueError: if N is no multiple of B, or a length not in 2 to T.
+    """
+    B, (N, T) = len(encoder_out), captions.shape
+    n, rest = divmod(N, B)
+    if rest or n == 0:
+        raise ValueError(f"expected a multiple of {B} captions, got {N}")
+    steps = caption_lengths.cpu() - 1  # (N,); nothing follows <end>
+    if steps.shape != (N,) or steps.min() < 1 or steps.max() >= T:
+        raise ValueError(f"expected {N} lengths from 2 to {T}")
+
+    longest, images = steps.view(B, n).amax(dim=1).sort(descending=True)
+    images = images.to(captions.device)
+    rows = torch.arange(N, device=images.device).view(B, n)[images].flatten()
+    state = decoder.begin(encoder_out).select(rows // n, images)
+    embedded = decoder.embedding(captions[rows])  # (N, T, E)
+
+    hiddens, alphas = [], []
+    for t in range(int(longest[0])):
+        running = int((longest > t).sum())  # images, n captions each
+        memory = [tensor[: running * n] for tensor in state[:2]]
+        grids = [tensor[:running] for tensor in state[2:]]
+        words = embedded[: running * n, t]
+        state, alpha = decoder.look(words, State(*memory, *grids))
+        hiddens.append(state.hidden)
+        alphas.append(alpha)
+
+    place = rows.argsort()  # back to the caller's order
+    hidden = pack(pad_sequence(hiddens)[place], steps)
+    alpha = pack(pad_sequence(alphas)[place], steps)
+    logits = decoder.fc(decoder.dropout(hidden.data))  # (tokens, V), at once
+    return DecoderOutput(
+        hidden._replace(data=logits),
+        pack(captions[:, 1:], steps),
+        pad_packed_sequence(alpha, batch_first=True)[0],
+    )

