@@ -47,11 +47,10 @@ class Comment:
 
 
 def expression(dim: str) -> str:
-    """A dimension as Python: `4H` is 4*H, `max length - 1` is max_length-1."""
+    """A dimension as Python: `4H` is 4*H, `max length - 1` is max_length-1, `B'` is B_."""
+    dim = dim.strip().replace("'", "_")
     return re.sub(
-        r"(?<=\d)(?=[A-Z])",
-        "*",
-        re.sub(r"(?<=[a-z]) (?=[a-z])", "_", dim.strip()),
+        r"(?<=\d)(?=[A-Z])", "*", re.sub(r"(?<=[a-z]) (?=[a-z])", "_", dim)
     )
 
 
@@ -131,6 +130,10 @@ class Watch:
             raise ValueError(
                 f"two letters share a size, so neither is tested: {self.sizes}"
             )
+        if isinstance(value, tuple) and not hasattr(value, "data"):
+            for each in value:  # `scores, ids = ...  # (B, K)`: both
+                self.compare(comment, each, names, bound)
+            return
         if comment.of_data:
             value = value.data
         self.checked[comment] += 1
@@ -280,6 +283,7 @@ def tour(watch: Watch, folder: Path) -> None:
     lengths[4] = sizes["max_length"]
     output = decoder(grid, torch.randint(sizes["V"], (B * n, T)), lengths)
     caption_loss(output)
+    decoder.eval()
     beam_search(
         decoder, grid, vocabulary, SearchConfig(beam_size=2, max_words=6)
     )
