@@ -230,7 +230,7 @@ def beam_search_all(
             beam.words[:, :, -1].flatten(), state
         )
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        log_probs = logits.log_softmax(dim=1, dtype=dtype)  # (B * k, V)
+        log_probs = logits.log_softmax(dim=1, dtype=dtype)
         if log_probs.isnan().any():
             raise ValueError("no caption: the decoder's scores are NaN")
         forbid(log_probs, beam.words.flatten(0, 1), vocabulary, config)
