@@ -77,6 +77,14 @@ def test_true_comments_are_counted(watched):
     }
 
 
+def test_a_comment_on_a_pair_holds_for_both(watched):
+    pair = "    both = torch.cat("
+    text = MODULE.replace(pair, "    a, b = rows.max(1)  # (N,)\n" + pair)
+    assert not watched(text).problems
+    text = text.replace("rows.max(1)", "rows[:, 0], rows[0]")
+    assert len(watched(text).problems) == 1
+
+
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
