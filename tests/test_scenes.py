@@ -15,12 +15,7 @@ from captionlib.io.files import ASSETS, InputError
 from captionlib.toy.scenery import CANVAS, SETTINGS, paint_setting
 from captionlib.toy.scenes import (
     KINDS,
-    PLACES,
-    PLURALS,
     SIZE,
-    SKIES,
-    SYNONYMS,
-    TEMPLATES,
     Scene,
     Thing,
     describe,
@@ -32,6 +27,7 @@ from captionlib.toy.scenes import (
     tokenise,
     write_scenes,
 )
+from captionlib.toy.words import PLACES, PLURALS, SKIES, SYNONYMS, TEMPLATES
 
 SCENES = [random_scene(Random(seed)) for seed in range(400)]
 
