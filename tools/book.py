@@ -20,6 +20,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from tools import find_chapters
+from tools.canary import copy
 
 SITE = Path("_build/html")
 PLAIN = Path("_build/sphinx")
@@ -96,11 +97,7 @@ def build_plain(target: Path) -> int:
     """Build the pages with `sphinx-build`, every warning an error."""
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="book-") as folder:
-        root = Path(folder).resolve()  # conf.py is written beside the sources
-        for name in ("book", "notebooks", "captionlib/assets"):
-            shutil.copytree(name, root / name)
-        for name in ("_config.yml", "_toc.yml"):
-            shutil.copy(name, root)
+        root = copy(Path(), Path(folder).resolve())  # conf.py goes beside it
         done = subprocess.run([tool("jupyter-book"), "config", "sphinx", root])
         if done.returncode:
             return done.returncode
