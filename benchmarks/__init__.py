@@ -1,4 +1,5 @@
-"""Benchmarks: ratios measured in one run, against the naive versions in the chapters."""
+"""Benchmarks: ratios measured in one run, against the naive versions in the
+chapters."""
 
 from __future__ import annotations
 
@@ -13,9 +14,8 @@ from typing import NamedTuple
 import jupytext
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAT = (
-    1.1  # peak memory for ten times as many images, against that for one time
-)
+# Peak memory for ten times as many images, against that for one time.
+FLAT = 1.1
 
 
 class Row(NamedTuple):
@@ -39,12 +39,13 @@ class Row(NamedTuple):
 
 
 def from_chapter(chapter: str, *definitions: str) -> dict:
-    """Run the cells of a chapter that hold these definitions; return what they define.
+    """Run the cells of a chapter that hold these definitions; return what they
+    define.
 
     Args:
         chapter: the notebook's name without its ending, such as "04_decoder".
-        definitions: text that a cell must contain, such as "class NaiveDecoder", after a preamble
-            of the usual imports.
+        definitions: text that a cell must contain, such as "class
+            NaiveDecoder", after a preamble of the usual imports.
     """
     notebook = jupytext.read(ROOT / "notebooks" / f"{chapter}.py")
     namespace: dict = {}
@@ -67,7 +68,8 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
 def median_seconds(
     functions: dict[str, Callable[[], object]], rounds: int = 5
 ) -> dict[str, float]:
-    """The median time of each function; they take turns, so that drift meets all alike."""
+    """The median time of each function; they take turns, so that drift meets
+    all alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():
@@ -79,17 +81,18 @@ def median_seconds(
 
 
 def in_fresh_process(function: Callable, *args):
-    """What `function(*args)` returns in a process of its own; both must be picklable."""
+    """What `function(*args)` returns in a process of its own; both must be
+    picklable."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def highest_megabytes() -> float:
-    """The most memory that this process has had at once. Linux only; elsewhere not a number."""
+    """The most memory that this process has had at once. Linux only; elsewhere
+    not a number."""
     try:
-        with open(
-            "/proc/self/status"
-        ) as status:  # getrusage would count the parent's, too
+        # getrusage would count the parent's, too.
+        with open("/proc/self/status") as status:
             (line,) = (line for line in status if line.startswith("VmHWM"))
     except FileNotFoundError:
         return float("nan")

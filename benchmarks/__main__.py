@@ -1,6 +1,8 @@
-"""`make bench`: every benchmark in turn, then what was asked for and what came of it.
+"""`make bench`: every benchmark in turn, then what was asked for and what came
+of it.
 
-`make bench STORE=1` also writes book/results/bench.json, and the page and figure drawn from it.
+`make bench STORE=1` also writes book/results/bench.json, and the page and
+figure drawn from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`captionlib caption` in a new process, against one that imports torch and does nothing else."""
+"""`captionlib caption` in a new process, against one that imports torch and
+does nothing else."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""One training step of the decoder at the original tutorial's sizes, optimizer included.
+"""One training step of the decoder at the original tutorial's sizes, optimizer
+included.
 
-The plain loop of chapter 04, with Adam as that chapter calls it, against the exported decoder, with
-Adam as training calls it; in float32 and under bfloat16 autocast, and against the time that the
-exported decoder's matrix products alone take. Then the step as training takes it: five captions of
-an image share its grid, which the plain loop must have five times.
+The plain loop of chapter 04, with Adam as that chapter calls it, against the
+exported decoder, with Adam as training calls it; in float32 and under bfloat16
+autocast, and against the time that the exported decoder's matrix products alone
+take. Then the step as training takes it: five captions of an image share its
+grid, which the plain loop must have five times.
 """
 
 from __future__ import annotations
@@ -26,17 +28,15 @@ def make_batch(captions: int) -> tuple[Tensor, Tensor]:
 
 
 def products(lengths: Tensor) -> list[tuple[Tensor, Tensor, int]]:
-    """The matrix products of a step: operands, and how often each runs (3 = both gradients too)."""
+    """The matrix products of a step: operands, and how often each runs (3 =
+    both gradients too)."""
     steps = [
         int((lengths - 1 > t).sum()) for t in range(int(lengths.max()) - 1)
     ]
     tokens = sum(steps)
+    # The images' projection; they need no gradient themselves.
     shapes = [
-        (
-            (B * P, D),
-            (D, A),
-            2,
-        ),  # the images' projection; they need no gradient themselves
+        ((B * P, D), (D, A), 2),
         ((tokens, H), (H, V), 3),
         ((B, D), (D, 2 * H), 2),
     ]
@@ -81,7 +81,8 @@ def exported_step(
     lengths: Tensor,
     bf16: bool = False,
 ):
-    """A function that trains the exported decoder by one batch; grids may be float16."""
+    """A function that trains the exported decoder by one batch; grids may be
+    float16."""
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step():

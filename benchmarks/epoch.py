@@ -1,12 +1,15 @@
-"""One epoch over frozen features, and its validation, at the original tutorial's sizes.
+"""One epoch over frozen features, and its validation, at the original
+tutorial's sizes.
 
-The naive epoch encodes the image of every caption, as chapter 02 shows, and trains chapter 04's
-plain decoder; the other reads each image's grid from the cache and trains the exported decoder on
-all its captions together. Then 1,000 images are captioned greedily, from cached grids, after an
-epoch of 6,000: Flickr8k's numbers. An epoch is so many times the same step, so one step is
-measured, and one batch of captions, and each is multiplied. ResNet-101 has random weights here,
-which take as long as trained ones; the files are where the operating system keeps what was just
-written, as they are in the second epoch of a training whose features fit into memory.
+The naive epoch encodes the image of every caption, as chapter 02 shows, and
+trains chapter 04's plain decoder; the other reads each image's grid from the
+cache and trains the exported decoder on all its captions together. Then 1,000
+images are captioned greedily, from cached grids, after an epoch of 6,000:
+Flickr8k's numbers. An epoch is so many times the same step, so one step is
+measured, and one batch of captions, and each is multiplied. ResNet-101 has
+random weights here, which take as long as trained ones; the files are where the
+operating system keeps what was just written, as they are in the second epoch of
+a training whose features fit into memory.
 """
 
 from __future__ import annotations
@@ -37,14 +40,13 @@ from captionlib.io.features import Features, new_features
 
 BACKBONE = "resnet101"
 IMAGES, VALIDATION = 6000, 1000  # of an epoch
-NAIVE, BATCH = (
-    32,
-    16,
-)  # captions of one naive batch, images of one batch of ours
+# Captions of one naive batch, images of one batch of ours.
+NAIVE, BATCH = (32, 16)
 
 
 def main() -> list[Row]:
-    """Time the parts of both epochs, print them, and return what was asked for."""
+    """Time the parts of both epochs, print them, and return what was asked
+    for."""
     torch.manual_seed(0)
     encoder = Encoder(BACKBONE, pretrained=False)
     chapter = from_chapter("02_encoder", "def naive_epoch")
@@ -87,10 +89,8 @@ def main() -> list[Row]:
     for name in ("load", "train", "bf16"):
         seconds[name] *= IMAGES / BATCH
     seconds["validate"] *= VALIDATION / len(encoder_out)
-    slow, cached = (
-        seconds["encode"] + seconds["plain"],
-        seconds["load"] + seconds["train"],
-    )
+    slow = seconds["encode"] + seconds["plain"]
+    cached = seconds["load"] + seconds["train"]
     print(
         f"one epoch of {IMAGES:,} images with {EACH} captions, {BACKBONE}, {P}x{D}, scaled up"
     )

@@ -1,7 +1,9 @@
-"""Peak memory of `train_recipe` as the images grow tenfold: encoding, an epoch, validation.
+"""Peak memory of `train_recipe` as the images grow tenfold: encoding, an epoch,
+validation.
 
-The same run, in a fresh process each, on 160 and on 1,600 training images. Were the images kept in
-memory, the second would take 300 MB more; were their grids, 60 MB.
+The same run, in a fresh process each, on 160 and on 1,600 training images. Were
+the images kept in memory, the second would take 300 MB more; were their grids,
+60 MB.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The shipped captioner: loaded after imports, and one photograph, from file to sentence."""
+"""The shipped captioner: loaded after imports, and one photograph, from file to
+sentence."""
 
 from __future__ import annotations
 
@@ -11,13 +12,12 @@ from captionlib.io.images import read_image
 
 
 def main() -> list[Row]:
-    """Time loading, a caption, and the parts of one; print them, return what was asked for."""
+    """Time loading, a caption, and the parts of one; print them, return what
+    was asked for."""
     photograph = ASSETS / "photograph.jpg"
     captioner = Captioner.from_pretrained()
-    model, pixels = (
-        captioner.model,
-        torch.from_numpy(read_image(photograph))[None],
-    )
+    model = captioner.model
+    pixels = torch.from_numpy(read_image(photograph))[None]
 
     @torch.inference_mode()
     def encode():

@@ -1,8 +1,9 @@
-"""Preparing photographs of 640x480: the engine's `prepare` in two processes against chapter 01's.
+"""Preparing photographs of 640x480: the engine's `prepare` in two processes
+against chapter 01's.
 
-The chapter's plain form writes the same files in one process. The photographs are parts of the
-packaged one, under many names. Then the engine's peak memory, all processes together, as the images
-grow tenfold.
+The chapter's plain form writes the same files in one process. The photographs
+are parts of the packaged one, under many names. Then the engine's peak memory,
+all processes together, as the images grow tenfold.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ WORDS = "a dog runs on the green grass near two red cats while an old man throws
 
 
 def make_photographs(folder: Path) -> list[Path]:
-    """`IMAGES` JPEG files of 640x480, each of `DIFFERENT` ones under several names."""
+    """`IMAGES` JPEG files of 640x480, each of `DIFFERENT` ones under several
+    names."""
     folder.mkdir()
     with Image.open(ASSETS / "photograph.jpg") as image:
         photograph = image.convert("RGB").resize((960, 720))
@@ -49,7 +51,8 @@ def make_photographs(folder: Path) -> list[Path]:
 
 
 def make_json(path: Path, photographs: list[Path], train: int) -> Path:
-    """Karpathy's format, five captions each: so many to train on, half the others to validate."""
+    """Karpathy's format, five captions each: so many to train on, half the
+    others to validate."""
     rng = np.random.default_rng(0)
     images = [
         {
@@ -68,9 +71,8 @@ def make_json(path: Path, photographs: list[Path], train: int) -> Path:
 def peak(json: Path, images: Path, to: Path) -> float:
     """Megabytes: of this process, a fresh one, and of those that it starts."""
     prepare(json, images, to, workers=PROCESSES, progress=False)
-    child = (
-        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-    )  # the largest
+    # The largest.
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
     return highest_megabytes() + PROCESSES * child
 
 

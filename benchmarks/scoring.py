@@ -1,7 +1,9 @@
-"""Scoring 1,000 captions: BLEU, ROUGE-L and CIDEr-D, with intervals, against `pycocoevalcap`.
+"""Scoring 1,000 captions: BLEU, ROUGE-L and CIDEr-D, with intervals, against
+`pycocoevalcap`.
 
-And CIDEr-D alone for one step of training on it: five captions of each of 64 images, against the
-references of 1,000, of which `pycocoevalcap` has to read all each time.
+And CIDEr-D alone for one step of training on it: five captions of each of 64
+images, against the references of 1,000, of which `pycocoevalcap` has to read
+all each time.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ IMAGES, STEP, EACH = 1000, 64, 5
 
 
 def captions(rng: Random, count: int) -> list[list[str]]:
-    """Captions of about eleven words, frequent and rare ones mixed as in a language."""
+    """Captions of about eleven words, frequent and rare ones mixed as in a
+    language."""
     return [
         [
             f"w{int(3 * rng.paretovariate(0.9))}"

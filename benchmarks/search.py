@@ -1,10 +1,13 @@
-"""Beam search at five beams, from ready encodings: the batch at once against image by image.
+"""Beam search at five beams, from ready encodings: the batch at once against
+image by image.
 
-The naive search of chapter 06 against the exported one, in float32 and under bfloat16 autocast, and
-against the time that the search's matrix products alone take; at the original tutorial's sizes and
-at those of the captioner that comes with the package. The decoders are random, but know when to
-stop, so that captions are about as long as real ones. In float32 both must find the same captions,
-but for those that tie. Peak memory comes on top of weights and encodings.
+The naive search of chapter 06 against the exported one, in float32 and under
+bfloat16 autocast, and against the time that the search's matrix products alone
+take; at the original tutorial's sizes and at those of the captioner that comes
+with the package. The decoders are random, but know when to stop, so that
+captions are about as long as real ones. In float32 both must find the same
+captions, but for those that tie. Peak memory comes on top of weights and
+encodings.
 """
 
 from __future__ import annotations
@@ -54,8 +57,8 @@ CONFIG = SearchConfig(beam_size=5)
 def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
     """A random decoder, as sure of its words as a trained one, and encodings.
 
-    Its first unit counts the words, from a number that the image brings along, and makes `<end>`
-    likelier each time.
+    Its first unit counts the words, from a number that the image brings along,
+    and makes `<end>` likelier each time.
     """
     P, D, V, A, E, H = SIZES[sizes]
     vocabulary = Vocabulary.build(
@@ -80,15 +83,15 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
             cell.bias_hh,
         ):
             weight.view(4, H, -1)[:, 0] = 0
-        cell.bias_hh.view(4, H)[:, 0] = torch.tensor(
-            [9, 9, 0.1, 9]
-        )  # each step adds tanh(0.1)
+        # Each step adds tanh(0.1)
+        cell.bias_hh.view(4, H)[:, 0] = torch.tensor([9, 9, 0.1, 9])
         fc.weight[vocabulary.end, 0] = 50
     return decoder, encoder_out, vocabulary
 
 
 def naive_search():
-    """The chapter's, over a batch: (log-probability, words, alphas) of each image."""
+    """The chapter's, over a batch: (log-probability, words, alphas) of each
+    image."""
     one = from_chapter("06_beam_search", "def naive_search")["naive_search"]
 
     def search(decoder, encoder_out, vocabulary):
@@ -110,7 +113,8 @@ def bf16_search(decoder, encoder_out, vocabulary):
 
 
 def products(decoder, encoder_out, vocabulary):
-    """A function that does the matrix products of one search, and nothing else."""
+    """A function that does the matrix products of one search, and nothing
+    else."""
     B, P, D = encoder_out.shape
     V, k = len(vocabulary), CONFIG.beam_size
     A, H = decoder.attention.decoder_att.weight.shape
@@ -134,16 +138,12 @@ def products(decoder, encoder_out, vocabulary):
     }
     inputs = torch.randn(B * k, decoder.embedding.embedding_dim + D)
     hidden = torch.randn(B * k, H)
-    from_inputs, project = (
-        torch.randn(4 * H, inputs.shape[1]).T,
-        torch.randn(A, D).T,
-    )
+    from_inputs = torch.randn(4 * H, inputs.shape[1]).T
+    project = torch.randn(A, D).T
     first = torch.randn(2 * H, D).T
-    relevance, score, alpha = (
-        torch.randn(k * P, A),
-        torch.randn(A, 1),
-        torch.randn(B, k, P),
-    )
+    relevance = torch.randn(k * P, A)
+    score = torch.randn(A, 1)
+    alpha = torch.randn(B, k, P)
 
     def run():
         encoder_out.view(B * P, D) @ project
@@ -160,7 +160,8 @@ def products(decoder, encoder_out, vocabulary):
 
 
 def growth(sizes: str, name: str) -> float:
-    """Megabytes that the memory of this process, a fresh one, grows by a search, at its peak."""
+    """Megabytes that the memory of this process, a fresh one, grows by a
+    search, at its peak."""
     case = make_case(sizes)
     searches = {
         "naive": naive_search(),
@@ -173,7 +174,8 @@ def growth(sizes: str, name: str) -> float:
 
 
 def check_same(naive: list, found: list) -> int:
-    """Every caption is the naive search's, or ties with it; the number of those that tie."""
+    """Every caption is the naive search's, or ties with it; the number of those
+    that tie."""
     ties = 0
     for (log_prob, words, _), hypothesis in zip(naive, found, strict=True):
         assert abs(log_prob - hypothesis.log_prob) < 1e-4 * max(

@@ -1,4 +1,5 @@
-"""The project's own tools. Each runs from the repository root: `python -m tools.NAME`."""
+"""The project's own tools. Each runs from the repository root: `python -m
+tools.NAME`."""
 
 from pathlib import Path
 

@@ -1,8 +1,10 @@
-"""How far the original's scoring protocol moves BLEU-4: `python -m tools.audit --help`.
+"""How far the original's scoring protocol moves BLEU-4: `python -m tools.audit
+--help`.
 
-Chapter 07 names the rules in which the original tutorial's validation differs from this book's,
-and prints this tool's figures. Here each rule is applied alone, then all of them, to the captions
-of any captioner, in one pass over the images. A vocabulary counted over all splits is measured too.
+Chapter 07 names the rules in which the original tutorial's validation differs
+from this book's, and prints this tool's figures. Here each rule is applied
+alone, then all of them, to the captions of any captioner, in one pass over the
+images. A vocabulary counted over all splits is measured too.
 """
 
 from __future__ import annotations
@@ -44,18 +46,23 @@ def until_end(words: list[str]) -> list[str]:
 def with_changes(
     references: list, written: list, forced: list, known: set[str]
 ) -> dict[str, tuple[list, list]]:
-    """References and hypotheses by our protocol, and with each rule of the original's.
+    """References and hypotheses by our protocol, and with each rule of the
+    original's.
 
-    Some rules need a hypothesis for each *reference*; then an image's rows stand together.
+    Some rules need a hypothesis for each *reference*; then an image's rows
+    stand together.
 
     Args:
         references: for each of I images, its captions.
-        written: for each image, what the model writes freely, "<end>" included if it gets there.
-        forced: for each image and reference, what it says at each step after the true words.
+        written: for each image, what the model writes freely, "<end>" included
+            if it gets there.
+        forced: for each image and reference, what it says at each step after
+            the true words.
         known: the words of the model's vocabulary.
 
     Returns:
-        "none", each rule alone, and "all" of them: references and hypotheses, ready to be scored.
+        "none", each rule alone, and "all" of them: references and hypotheses,
+        ready to be scored.
     """
 
     def masked(captions):
@@ -97,11 +104,13 @@ def write_and_repeat(
     references: list,
     batch_size: int = 32,
 ) -> tuple[list, list]:
-    """Greedy captions of the images, and what teacher forcing makes of each reference.
+    """Greedy captions of the images, and what teacher forcing makes of each
+    reference.
 
     Returns:
-        for each image, its words, "<end>" included if it was reached; and for each image and
-        reference the likeliest token at each step after the true ones, `<end>`'s step included.
+        for each image, its words, "<end>" included if it was reached; and for
+        each image and reference the likeliest token at each step after the true
+        ones, `<end>`'s step included.
     """
     model.eval()
     words, search = model.vocabulary, SearchConfig(beam_size=1, max_words=50)
@@ -141,7 +150,8 @@ def write_and_repeat(
 def counted_everywhere(
     captions: dict[str, list], vocabulary: Vocabulary, min_word_freq: int
 ) -> set[str]:
-    """Words that a count over all splits lets in, and the model's count over TRAIN did not.
+    """Words that a count over all splits lets in, and the model's count over
+    TRAIN did not.
 
     Raises:
         InputError: if the model's vocabulary is not that of these captions.
@@ -159,9 +169,10 @@ def counted_everywhere(
 def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
     """`hypotheses` with words of `new` put wherever that gains most.
 
-    The oracle sees the references. In each caption, again and again, it replaces that word by that
-    new word of the image's references which adds most to the matches (an order of n-grams counts by
-    the share it adds, as in BLEU-4's geometric mean), until nothing is gained.
+    The oracle sees the references. In each caption, again and again, it
+    replaces that word by that new word of the image's references which adds
+    most to the matches (an order of n-grams counts by the share it adds, as in
+    BLEU-4's geometric mean), until nothing is gained.
     """
     whole = bleu_statistics(references, hypotheses).sum(axis=0)[:4]
     found = []
@@ -211,7 +222,8 @@ def measure(
     known: set[str],
     new: set[str],
 ) -> dict:
-    """BLEU-4 by our protocol and with each change, differences in pairs, and what was counted.
+    """BLEU-4 by our protocol and with each change, differences in pairs, and
+    what was counted.
 
     Args:
         references: for each of I images, n captions.
@@ -292,7 +304,8 @@ def measure(
 
 
 def frequency(model: CaptionModel, given: int | None) -> int:
-    """The count from which a word was kept: as given, or as the name of the model's data says."""
+    """The count from which a word was kept: as given, or as the name of the
+    model's data says."""
     named = re.search(r"_(\d+)_min_word_freq", str(model.metrics))
     if given is None and named is None:
         raise InputError(
@@ -302,7 +315,8 @@ def frequency(model: CaptionModel, given: int | None) -> int:
 
 
 def split_captions(karpathy_json: str | Path) -> dict[str, list]:
-    """All captions of the JSON by split, TRAIN, VAL and TEST; images are not looked for."""
+    """All captions of the JSON by split, TRAIN, VAL and TEST; images are not
+    looked for."""
     captions: dict[str, list] = {"TRAIN": []}
     for entry in read_json(karpathy_json)["images"]:
         split = captions.setdefault(SPLITS[entry["split"]], [])
@@ -311,7 +325,8 @@ def split_captions(karpathy_json: str | Path) -> dict[str, list]:
 
 
 def same_number(references: Iterable[Sequence]) -> list[list[list[str]]]:
-    """References cut to the number that every image has: teacher forcing wants equal numbers."""
+    """References cut to the number that every image has: teacher forcing wants
+    equal numbers."""
     references = list(references)
     least = min(map(len, references))
     return [

@@ -1,6 +1,8 @@
-"""What the book shows of the stored benchmarks: the text and the figure of "Speed and memory".
+"""What the book shows of the stored benchmarks: the text and the figure of
+"Speed and memory".
 
-`python -m benchmarks --store` writes the results, `python -m tools.results` these two.
+`python -m benchmarks --store` writes the results, `python -m tools.results`
+these two.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ ALT = (
 
 
 def amount(value: float, unit: str) -> str:
-    """A number as the table has it: 5.13 -> '5.1 ×', 1.04 -> '1.04 ×', 0.8 -> '0.8 %'."""
+    """A number as the table has it: 5.13 -> '5.1 ×', 1.04 -> '1.04 ×', 0.8 ->
+    '0.8 %'."""
     digits = 2 if value < 2 and unit in "×s" else 1 if value < 10 else 0
     return f"{value:.{digits}f} {unit}"
 
@@ -92,7 +95,8 @@ def render(folder: Path) -> str:
 
 
 def draw(result: dict) -> str:
-    """The figure, as SVG: readable on a telephone, on a dark page, and in grey."""
+    """The figure, as SVG: readable on a telephone, on a dark page, and in
+    grey."""
     rows, left, right, height = with_targets(result), 10, 330, 46
     ratios = [
         row["value"] / row["target"]
@@ -125,16 +129,16 @@ def draw(result: dict) -> str:
     for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
         y = 6 + height * i
         said = f"{amount(row['value'], row['unit'])}, {wanted(row)}"
-        bar = colour[
-            "met" if row["met"] else "missed"
-        ]  # one dark, one light: so in grey as well
+        # One dark, one light: so in grey as well.
+        bar = colour["met" if row["met"] else "missed"]
         ink = f'fill="{colour["ink"]}"'
+        # Beside the words, not through them.
         parts += [
             f'<text x="{left}" y="{y + 16}" {ink}>{escape(row["what"])}</text>',
             f'<rect x="{left}" y="{y + 22}" width="{max(2, x(ratio) - left):.1f}" height="14" '
             f'fill="{bar}" fill-opacity="0.85" stroke="{colour["edge"]}"/>',
             f'<line x1="{x(1)}" x2="{x(1)}" y1="{y + 20}" y2="{y + 38}" '
-            f'stroke="{colour["ink"]}" stroke-width="2"/>',  # beside the words, not through them
+            f'stroke="{colour["ink"]}" stroke-width="2"/>',
             f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{y + 34}" {ink}>{said}</text>',
         ]
     parts += [

@@ -1,10 +1,13 @@
-"""Build the book: `python -m tools.book`. The site, _build/html, opens from disk without a network.
+"""Build the book: `python -m tools.book`. The site, _build/html, opens from
+disk without a network.
 
-Every warning is an error. After the build no page or style sheet may load anything remote. Beside
-the pages lie the chapters' notebooks in one file, notebooks.zip; `--zip` makes that alone.
+Every warning is an error. After the build no page or style sheet may load
+anything remote. Beside the pages lie the chapters' notebooks in one file,
+notebooks.zip; `--zip` makes that alone.
 
-`--sphinx` builds the same pages into _build/sphinx without Jupyter Book's command, from the conf.py
-that it writes: insurance for the day when the book has to move to plain Sphinx.
+`--sphinx` builds the same pages into _build/sphinx without Jupyter Book's
+command, from the conf.py that it writes: insurance for the day when the book
+has to move to plain Sphinx.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ IN_STYLE = re.compile(
 
 
 class Assets(HTMLParser):
-    """Collects the remote things a page loads by itself: links to click are not among them."""
+    """Collects the remote things a page loads by itself: links to click are not
+    among them."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +62,8 @@ class Assets(HTMLParser):
 
 
 def remote_assets(site: Path) -> list[str]:
-    """A line for everything remote that a page or style sheet of the site loads."""
+    """A line for everything remote that a page or style sheet of the site
+    loads."""
     problems = []
     for page in sorted(site.rglob("*.html")):
         parser = Assets()
@@ -74,16 +79,15 @@ def remote_assets(site: Path) -> list[str]:
 
 
 def zip_notebooks(target: Path) -> Path:
-    """The chapters' notebooks in one file, the same bytes for the same notebooks."""
+    """The chapters' notebooks in one file, the same bytes for the same
+    notebooks."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w") as archive:
         for path in [Path("LICENSE"), Path("LICENSE-prose"), *find_chapters()]:
             path = path.with_suffix(".ipynb") if path.suffix else path
             entry = zipfile.ZipInfo(f"captionlib-notebooks/{path.name}")
-            entry.compress_type, entry.external_attr = (
-                zipfile.ZIP_DEFLATED,
-                0o644 << 16,
-            )
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes())
     return target
 
@@ -123,9 +127,8 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--zip"]:
         print(f"The notebooks are in {zip_notebooks(SITE / 'notebooks.zip')}")
         return 0
-    shutil.rmtree(
-        "_build", ignore_errors=True
-    )  # pages that left the book leave the site
+    # Pages that left the book leave the site.
+    shutil.rmtree("_build", ignore_errors=True)
     command = [tool("jupyter-book"), "build", ".", "--quiet"]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"])
     if done.returncode:

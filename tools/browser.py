@@ -1,4 +1,5 @@
-"""Chromium for the tools and tests that need a real one: found, or said how to install."""
+"""Chromium for the tools and tests that need a real one: found, or said how to
+install."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ No Chromium was found. Install it, then try again:
   Fedora           sudo dnf install chromium
   anywhere         .venv/bin/python -m playwright install chromium
 or name one by the variable CHROMIUM: CHROMIUM=/path/to/chrome make site-test"""
-# Quiet flags: without them Chromium looks for its maker's servers at every start.
+# Quiet flags: without them Chromium looks for its maker's servers at every
+# start.
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",

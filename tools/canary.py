@@ -1,10 +1,12 @@
-"""Do the checks check? `make canary` plants errors, and each check responsible must turn red.
+"""Do the checks check? `make canary` plants errors, and each check responsible
+must turn red.
 
-In a temporary copy, one error at a time (those of solutions and of the built site together, since
-each of them has a test of its own):
+In a temporary copy, one error at a time (those of solutions and of the built
+site together, since each of them has a test of its own):
 
 - in every chapter a changed line, output, link and alt text, for `make check`; and an
-  output that is false though its hash is fresh, for nbval, which runs the chapter that far;
+  output that is false though its hash is fresh, for nbval, which runs the
+  chapter that far;
 - in every exported module a changed line, for `make check`;
 - in every folded solution its last statement taken away, for the tests of exercises;
 - in every page a link that leads nowhere, and in the book's a figure that no file has, for
@@ -13,8 +15,8 @@ each of them has a test of its own):
 
 As a control nothing is planted, and all these checks must be green.
 
-`python -m tools.canary attention` plants only where a name contains that word. What stays green is
-listed, and the exit status is 1.
+`python -m tools.canary attention` plants only where a name contains that word.
+What stays green is listed, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -55,9 +57,11 @@ FOLDERS = ("benchmarks", "book", "captionlib", "notebooks", "tests", "tools")
 
 
 class Plant(NamedTuple):
-    """One error: what it is, the file it goes into, the changed text, and what must notice."""
+    """One error: what it is, the file it goes into, the changed text, and what
+    must notice."""
 
-    kind: str  # chapter, export, solution, page; or control, where nothing may turn red
+    # Chapter, export, solution, page; or control, where nothing may turn red.
+    kind: str
     what: str
     path: Path
     text: str
@@ -89,7 +93,8 @@ def planted(path: Path, text: str) -> Iterator[None]:
 def pytest(
     root: Path, *arguments: str, patience: float = PATIENCE
 ) -> tuple[int, str]:
-    """Exit status and output of pytest in a copy; 1 if a test failed, or never came back."""
+    """Exit status and output of pytest in a copy; 1 if a test failed, or never
+    came back."""
     command = [
         sys.executable,
         "-m",
@@ -112,9 +117,8 @@ def pytest(
     }
     try:
         done = subprocess.run(command, timeout=patience, **how)
-    except (
-        subprocess.TimeoutExpired
-    ):  # a training that never ends, for instance
+    except subprocess.TimeoutExpired:
+        # A training that never ends, for instance.
         return 1, ""
     return done.returncode, done.stdout
 
@@ -131,7 +135,7 @@ def complains(root: Path, about: Path, *checks) -> Callable[[], bool]:
     return notices
 
 
-# ---------------------------------------------------------------------------------- the errors
+# ------------------------------------------------------------------- the errors
 
 
 def changed(path: Path, change: Callable) -> str:
@@ -259,7 +263,8 @@ def in_pages(root: Path) -> Iterator[Plant]:
 
 
 def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
-    """All solutions lose their last statement; one run tells which of them still pass."""
+    """All solutions lose their last statement; one run tells which of them
+    still pass."""
     from tools.exercises import exercises
 
     numbers = []
@@ -302,7 +307,8 @@ def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
 def in_the_site(
     root: Path, site: Path, only: str
 ) -> Iterator[tuple[str, bool]]:
-    """All pages of the built site lose a picture's alt text; one run tells which still pass."""
+    """All pages of the built site lose a picture's alt text; one run tells
+    which still pass."""
     target = root / "_build" / "html"
     shutil.copytree(site, target, dirs_exist_ok=True)
     picture = next((target / "_images").glob("*.png")).name
@@ -331,7 +337,7 @@ def in_the_site(
             )
 
 
-# ------------------------------------------------------------------------------------- the run
+# ---------------------------------------------------------------------- the run
 
 
 def sow(

@@ -1,9 +1,11 @@
-"""The captioner that ships, trained, chosen and stored: `python -m tools.captioner --help`.
+"""The captioner that ships, trained, chosen and stored: `python -m
+tools.captioner --help`.
 
-From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that may be stopped and
-given again: train the recipe in captionlib/assets/recipes/shipped.json; choose its stage and search
-setting on the validation split; score. Only the train split teaches; only the validation split
-chooses.
+From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that
+may be stopped and given again: train the recipe in
+captionlib/assets/recipes/shipped.json; choose its stage and search setting on
+the validation split; score. Only the train split teaches; only the validation
+split chooses.
 """
 
 from __future__ import annotations
@@ -28,10 +30,8 @@ from captionlib.metrics import score
 from captionlib.model import CaptionModel
 
 TO = ASSETS / "flickr8k"
-BESIDE = (
-    "README.md",
-    "LICENSE-encoder",
-)  # the model card; whose work the encoder was
+# The model card; whose work the encoder was.
+BESIDE = ("README.md", "LICENSE-encoder")
 SCORES = Path(__file__).parent.parent / "book" / "results" / "recipe"
 RECIPE = "shipped"
 STAGES = ("decoder", "encoder")  # what is new in each of the recipe's stages
@@ -58,7 +58,8 @@ SEARCHES = [
 def write_captions(
     model: CaptionModel, grids: list[torch.Tensor], search: SearchConfig
 ) -> list:
-    """The words that `model` finds for each image, its grids (B, h, w, D) in batches."""
+    """The words that `model` finds for each image, its grids (B, h, w, D) in
+    batches."""
     return [
         model.vocabulary.decode(hypothesis.word_ids)
         for batch in grids
@@ -69,7 +70,8 @@ def write_captions(
 
 
 def score_searches(folder: Path, data: Path, device: str) -> list[dict]:
-    """The validation scores of the captioner in `folder`, at each search setting."""
+    """The validation scores of the captioner in `folder`, at each search
+    setting."""
     model = CaptionModel.load(folder).to(device)
     _, references = load_references(data, "VAL")
     images = DataLoader(ImageDataset(image_file(data, "VAL")), batch_size=50)
@@ -169,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         model.metrics["recipe"][name] = stage | {"bf16": used["bf16"]}
     to = TO if args.ship else run / "model"
     keep(model, to)
-    # What the card says is what `captionlib evaluate` says of the files as they are.
+    # What the card says is what `captionlib evaluate` says of the files as they
+    # are.
     done = evaluate_split(args.karpathy_json, args.images, "val", model=str(to))
     write_json(run / "result.json", done.report(), indent=1)
     model.metrics["validation"] = done.scores | about
@@ -177,7 +180,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def keep(model: CaptionModel, folder: Path) -> None:
-    """Save in half precision; the card and the licence, which people wrote, stay."""
+    """Save in half precision; the card and the licence, which people wrote,
+    stay."""
     written = {
         name: (folder / name).read_bytes()
         for name in BESIDE

@@ -1,8 +1,10 @@
-"""Is everything in sync? `python -m tools.check` prints one line for each thing that is not.
+"""Is everything in sync? `python -m tools.check` prints one line for each thing
+that is not.
 
-Modules against chapters, the two halves of every pair, stored outputs against their hashes, ruff,
-links, citations and terms, the tables of results, figures printed from stored files, the gallery,
-and what every picture must have. It reads only; nothing is executed, no network is used.
+Modules against chapters, the two halves of every pair, stored outputs against
+their hashes, ruff, links, citations and terms, the tables of results, figures
+printed from stored files, the gallery, and what every picture must have. It
+reads only; nothing is executed, no network is used.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def first_line(cell) -> str:
 
 
 def check_pairs(root: Path) -> Iterator[str]:
-    """The script of every chapter is as the tools write it and says what the notebook says."""
+    """The script of every chapter is as the tools write it and says what the
+    notebook says."""
     for path in find_chapters(root):
         text = without_version(path.read_text(encoding="utf-8"))
         if text != read_script(path)[1]:
@@ -83,7 +86,8 @@ def check_pairs(root: Path) -> Iterator[str]:
 
 
 def check_outputs(root: Path) -> Iterator[str]:
-    """Every code cell was executed, its outputs are the ones it gave, and none is an error."""
+    """Every code cell was executed, its outputs are the ones it gave, and none
+    is an error."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         cells, now = code_cells(notebook), hashes(notebook)
@@ -168,7 +172,8 @@ def headings(path: Path) -> set[str]:
 
 
 def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
-    """What is wrong with a link, None if nothing is. `labels` are those of the whole book."""
+    """What is wrong with a link, None if nothing is. `labels` are those of the
+    whole book."""
     parts = urlsplit(link)
     if parts.scheme in ("http", "https"):
         good = re.fullmatch(
@@ -186,16 +191,16 @@ def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
         return "leads nowhere"
     if parts.fragment and target.suffix in (".md", ".ipynb"):
         in_book = not parts.path and page.parent.name in ("book", "notebooks")
-        known = headings(target) | (
-            labels if in_book else set()
-        )  # a label is linked by itself
+        # A label is linked by itself.
+        known = headings(target) | (labels if in_book else set())
         if parts.fragment not in known:
             return f"{target.name} has no heading of that name, nor the book such a label"
     return None
 
 
 def check_links(root: Path) -> Iterator[str]:
-    """Every link in the prose resolves, and every picture in it has alt text."""
+    """Every link in the prose resolves, and every picture in it has alt
+    text."""
     pages = [page for pattern in PAGES for page in sorted(root.glob(pattern))]
     pages += sorted(root.glob("notebooks/*.ipynb"))
     labels = {label for page in pages for label in TARGET.findall(prose(page))}
@@ -259,7 +264,8 @@ def check_roles(root: Path) -> Iterator[str]:
 
 
 def check_results(root: Path) -> Iterator[str]:
-    """The tables on the page of results and in chapter 07 say what the stored results say."""
+    """The tables on the page of results and in chapter 07 say what the stored
+    results say."""
     book = root / "book"
     for page in results.stale(book) if (book / "results.md").exists() else ():
         yield f"{page}: differs from book/results/: run `python -m tools.results`"
@@ -271,14 +277,16 @@ def check_figures(root: Path) -> Iterator[str]:
 
 
 def check_gallery(root: Path) -> Iterator[str]:
-    """The gallery says what its captioner said, of the photographs it has, and each is judged."""
+    """The gallery says what its captioner said, of the photographs it has, and
+    each is judged."""
     yield from gallery.problems(
         root / "book", root / "captionlib" / "assets" / "flickr8k"
     )
 
 
 def check_style(root: Path) -> Iterator[str]:
-    """Ruff has nothing to say, about code or layout; and chapters are as narrow as modules."""
+    """Ruff has nothing to say, about code or layout; and chapters are as narrow
+    as modules."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
         for cell in code_cells(nbformat.read(path, as_version=4)):
             for line in cell.source.splitlines():
@@ -318,7 +326,8 @@ CHECKS = (
 
 
 def compared(root: Path) -> str:
-    """How many cells' text `make test` compares with a new execution, in words."""
+    """How many cells' text `make test` compares with a new execution, in
+    words."""
     chapters = [
         nbformat.read(path, as_version=4)
         for path in root.glob("notebooks/*.ipynb")

@@ -1,12 +1,15 @@
-"""Each chapter as Colab runs it: `make colab-test`, or `python -m tools.colab notebooks/03_...`.
+"""Each chapter as Colab runs it: `make colab-test`, or `python -m tools.colab
+notebooks/03_...`.
 
-A chapter's notebook is alone in an empty folder, and the environment is new. Its set-up cell finds
-no `captionlib` and runs `%pip install git+ADDRESS ...` as it stands; git is told, by its setting
-`url.<base>.insteadOf`, that this address lies in a bare copy of the last commit. So a build from
-the published form, the package's data and the chapter's independence of the checkout are tested.
+A chapter's notebook is alone in an empty folder, and the environment is new.
+Its set-up cell finds no `captionlib` and runs `%pip install git+ADDRESS ...` as
+it stands; git is told, by its setting `url.<base>.insteadOf`, that this address
+lies in a bare copy of the last commit. So a build from the published form, the
+package's data and the chapter's independence of the checkout are tested.
 
-What Colab brings (torch, jupyter and so on) is lent from .venv, by links, without the packages that
-the set-up cell has to fetch; those come from PyPI. It stands for Colab's versions, not for its GPU.
+What Colab brings (torch, jupyter and so on) is lent from .venv, by links,
+without the packages that the set-up cell has to fetch; those come from PyPI. It
+stands for Colab's versions, not for its GPU.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ def environment(folder: Path) -> Path:
 
 
 def run(chapter: Path, address: str, published: Path) -> tuple[bool, str]:
-    """Execute one chapter's notebook in an empty folder: whether it ran, and what was said."""
+    """Execute one chapter's notebook in an empty folder: whether it ran, and
+    what was said."""
     with tempfile.TemporaryDirectory(prefix="colab-") as name:
         folder = Path(name)
         python = environment(folder / "env")

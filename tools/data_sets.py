@@ -1,6 +1,7 @@
 """The tables of book/data.md, from the file that `captionlib download` reads.
 
-`tools.results` writes them with the others, and `make check` holds page and file equal.
+`tools.results` writes them with the others, and `make check` holds page and
+file equal.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-BEGIN, END = (
-    "<!-- datasets: written by tools.results -->",
-    "<!-- datasets: end -->",
-)
+BEGIN = "<!-- datasets: written by tools.results -->"
+END = "<!-- datasets: end -->"
 FILE = Path("captionlib", "assets", "data_sets.json")
 
 
 def render(stored: dict) -> str:
-    """Splits and terms of each set, then where its files lie and what holds them to it."""
+    """Splits and terms of each set, then where its files lie and what holds
+    them to it."""
     sets = stored["sets"].values()
     lines = [
         "",

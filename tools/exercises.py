@@ -1,8 +1,9 @@
 """The exercises of the chapters, read from where they stand: `exercises(path)`.
 
-An exercise is a heading "### 03.1 Title", its text, a code cell tagged `exercise` with a gap and a
-call of `check`, and a Markdown cell of folded hints and, last, the folded solution. The solution's
-Python is the only copy there is: what tests/test_exercises.py proves is what the reader unfolds.
+An exercise is a heading "### 03.1 Title", its text, a code cell tagged
+`exercise` with a gap and a call of `check`, and a Markdown cell of folded hints
+and, last, the folded solution. The solution's Python is the only copy there is:
+what tests/test_exercises.py proves is what the reader unfolds.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ FOLDED = re.compile(
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 CHECK = re.compile(r"^check\(", re.MULTILINE)
-HINTS = (
-    2  # at least: one that says where to look, one that comes close to the line
-)
+# At least: one that says where to look, one that comes close to the line.
+HINTS = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Exercise:
     solution: str  # Python that goes before the call of `check`
 
     def cell(self, code: str) -> str:
-        """The cell with `code` written into it, after the gap and before the check."""
+        """The cell with `code` written into it, after the gap and before the
+        check."""
         place = CHECK.search(self.gap).start()
         return f"{self.gap[:place]}{code}\n\n{self.gap[place:]}"
 
@@ -47,7 +48,8 @@ def exercises(path: Path) -> list[Exercise]:
     """Every exercise of a chapter's script, in order.
 
     Raises:
-        ValueError: if a cell tagged `exercise` lacks its heading, check, hints or solution.
+        ValueError: if a cell tagged `exercise` lacks its heading, check, hints
+            or solution.
     """
     cells = jupytext.read(path).cells
     found = []

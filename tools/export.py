@@ -1,7 +1,9 @@
-"""From chapter to module: `python -m tools.export [notebooks/NN_name.py ...]`, all by default.
+"""From chapter to module: `python -m tools.export [notebooks/NN_name.py ...]`,
+all by default.
 
-Cells that open with `#| export` are joined in their order, their imports hoisted to the top.
-The chapter's metadata names the module, `captionlib: {module: data}`.
+Cells that open with `#| export` are joined in their order, their imports
+hoisted to the top. The chapter's metadata names the module, `captionlib:
+{module: data}`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ NEARLY = re.compile(r"^\s*#\s*\|\s*export\b", re.MULTILINE)
 
 
 def ruff(text: str, *arguments: str) -> str:
-    """`text` after one pass of ruff, which finds its settings in pyproject.toml."""
+    """`text` after one pass of ruff, which finds its settings in
+    pyproject.toml."""
     command = [
         sys.executable,
         "-m",
@@ -38,7 +41,8 @@ def ruff(text: str, *arguments: str) -> str:
 
 
 def take_apart(source: str) -> tuple[list[str], str, list[str]]:
-    """The imports of one marked cell, what is left of its text, and the names it defines."""
+    """The imports of one marked cell, what is left of its text, and the names
+    it defines."""
     imports, names, lines = [], [], source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -63,7 +67,8 @@ def take_apart(source: str) -> tuple[list[str], str, list[str]]:
 
 
 def export(path: Path) -> tuple[str, str] | None:
-    """The name and the text of the module that a chapter makes; None if it makes none."""
+    """The name and the text of the module that a chapter makes; None if it
+    makes none."""
     notebook = jupytext.read(path)
     module = notebook.metadata.get("captionlib", {}).get("module")
     imports, bodies, names = [], [], []

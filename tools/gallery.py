@@ -1,14 +1,17 @@
-"""The gallery, book/gallery.md: `python -m tools.gallery [FOLDER]` captions its photographs anew.
+"""The gallery, book/gallery.md: `python -m tools.gallery [FOLDER]` captions its
+photographs anew.
 
-FOLDER is a captioner, or the name of a packaged one; without it, the one that comes with the
-package. In book/gallery/ lie the photographs, what is known of them (photographs.json, by hand) and
-the page's opening (opening.md, by hand). The captioner's part goes beside them: captions.json and a
-figure for each photograph. The page is made of all of these.
+FOLDER is a captioner, or the name of a packaged one; without it, the one that
+comes with the package. In book/gallery/ lie the photographs, what is known of
+them (photographs.json, by hand) and the page's opening (opening.md, by hand).
+The captioner's part goes beside them: captions.json and a figure for each
+photograph. The page is made of all of these.
 
-What a person thinks of a caption is the photograph's "verdict" in photographs.json. "judged" is the
-caption it was written for: where the captioner now says something else, the tool clears the
-verdict, and `make check` asks for a new one. `python -m tools.gallery --page` writes the page
-alone, from what is stored, once the verdicts are written.
+What a person thinks of a caption is the photograph's "verdict" in
+photographs.json. "judged" is the caption it was written for: where the
+captioner now says something else, the tool clears the verdict, and `make check`
+asks for a new one. `python -m tools.gallery --page` writes the page alone, from
+what is stored, once the verdicts are written.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ def caption_all(gallery: Path, folder: str | None) -> None:
     """Caption every photograph, draw its figure, and store what was said.
 
     Args:
-        gallery: the folder with photographs.json; captions.json and the figures go there.
+        gallery: the folder with photographs.json; captions.json and the figures
+            go there.
         folder: the captioner, None for the one that comes with the package.
     """
     from captionlib.captioner import Captioner
@@ -170,7 +174,8 @@ def _signed(number: float) -> str:
 
 
 def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
-    """What on the page is not what its folder, or the captioner of the package, says."""
+    """What on the page is not what its folder, or the captioner of the package,
+    says."""
     page, gallery = book / "gallery.md", book / "gallery"
     if not page.exists():  # not made yet
         return
@@ -184,10 +189,8 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
         yield f"{page}: its captions are not those of {shipped}: {again}"
     complete = True
     for photograph in read(gallery / "photographs.json"):
-        path, said = (
-            gallery / photograph["file"],
-            stored["captions"].get(photograph["file"]),
-        )
+        path = gallery / photograph["file"]
+        said = stored["captions"].get(photograph["file"])
         if (
             said is None
             or not path.exists()
@@ -204,7 +207,8 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
 
 
 def main(argv: list[str], book: Path = BOOK) -> int:
-    """Caption, unless `--page` says that what is stored will do, and write the page."""
+    """Caption, unless `--page` says that what is stored will do, and write the
+    page."""
     if len(argv) > 1 or (
         argv and argv[0].startswith("-") and argv != ["--page"]
     ):

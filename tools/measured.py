@@ -1,7 +1,8 @@
-"""Figures that pages print from stored files, by the role {measured}`FILE KEY FORMAT`.
+"""Figures that pages print from stored files, by the role {measured}`FILE KEY
+FORMAT`.
 
-For instance {measured}`shipped_beam7.json result.bleu4 .1f`. `make check` reads every such role;
-the book's Sphinx helper prints it.
+For instance {measured}`shipped_beam7.json result.bleu4 .1f`. `make check` reads
+every such role; the book's Sphinx helper prints it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ SHOWN = re.compile(r"(?<!`)``(?!`).*?(?<!`)``(?!`)", re.DOTALL)  # as code
 def look_up(file: Path, key: str):
     """What a file says under a key: names and list positions joined by dots.
 
-    After the last step may come `count`, the number of entries. `megabytes` is any file's size.
+    After the last step may come `count`, the number of entries. `megabytes` is
+    any file's size.
     """
     if key == "megabytes":
         return file.stat().st_size / 1e6
@@ -38,7 +40,8 @@ def look_up(file: Path, key: str):
 
 
 def say(value, form: str) -> str:
-    """A value as prose has it: a Python format, or `~N`, rounded to N significant digits."""
+    """A value as prose has it: a Python format, or `~N`, rounded to N
+    significant digits."""
     if form.startswith("~"):
         return f"{float(f'{value:.{form[1:]}g}'):,.0f}"
     return format(value, form)

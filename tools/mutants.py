@@ -1,12 +1,14 @@
-"""Do the tests notice? Small changes to the chapters' modules must turn their tests red.
+"""Do the tests notice? Small changes to the chapters' modules must turn their
+tests red.
 
-A mutant changes one comparison, operator, condition or number, or takes away one statement,
-returned value or keyword argument. `make mutants` draws a sample by a seed; what no test notices
-is printed as a diff, and the exit status is 1 unless tools/mutants.yml gives the reason for each.
-`python -m tools.mutants metrics --count 15` draws from modules with that word in their names.
+A mutant changes one comparison, operator, condition or number, or takes away
+one statement, returned value or keyword argument. `make mutants` draws a sample
+by a seed; what no test notices is printed as a diff, and the exit status is 1
+unless tools/mutants.yml gives the reason for each. `python -m tools.mutants
+metrics --count 15` draws from modules with that word in their names.
 
-mutmut 3.8 writes invalid syntax for captionlib/data.py, and neither it nor cosmic-ray 8.7 draws a
-sample: hence one of our own.
+mutmut 3.8 writes invalid syntax for captionlib/data.py, and neither it nor
+cosmic-ray 8.7 draws a sample: hence one of our own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Execute chapters and store what they print: `python -m tools.notebooks [CHAPTER ...]`.
+"""Execute chapters and store what they print: `python -m tools.notebooks
+[CHAPTER ...]`.
 
-The script half of a pair, notebooks/NN_name.py, is the one that people edit. This tool puts in its
-badge and set-up cell, formats it, runs it, and writes notebooks/NN_name.ipynb with the outputs, the
-measured time, and a hash of every code cell's source and outputs, by which `make check` sees what
-is stale. `--sync` carries changed prose and cell metadata over without running anything.
+The script half of a pair, notebooks/NN_name.py, is the one that people edit.
+This tool puts in its badge and set-up cell, formats it, runs it, and writes
+notebooks/NN_name.ipynb with the outputs, the measured time, and a hash of every
+code cell's source and outputs, by which `make check` sees what is stale.
+`--sync` carries changed prose and cell metadata over without running anything.
 """
 
 from __future__ import annotations
@@ -35,13 +37,15 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def address(config: Path) -> tuple[str, str]:
-    """Where the project is published, and the branch: `_config.yml` is the one place for both."""
+    """Where the project is published, and the branch: `_config.yml` is the one
+    place for both."""
     repository = yaml.safe_load(config.read_text())["repository"]
     return repository["url"].rstrip("/"), repository.get("branch", "main")
 
 
 def furniture(path: Path) -> list:
-    """The two cells that follow every chapter's title: the Colab badge and the set-up."""
+    """The two cells that follow every chapter's title: the Colab badge and the
+    set-up."""
     url, branch = address(path.parent.parent / "_config.yml")
     colab = url.replace(
         "https://github.com/", "https://colab.research.google.com/github/"
@@ -99,7 +103,8 @@ def as_script(notebook) -> str:
 
 
 def read_script(path: Path):
-    """A chapter's script as a notebook, furnished, and the script's text as it should be."""
+    """A chapter's script as a notebook, furnished, and the script's text as it
+    should be."""
     notebook = jupytext.read(path)
     cells = [
         c
@@ -117,16 +122,16 @@ def read_script(path: Path):
     notebook = jupytext.reads(text, "py:percent")
     seen = {}
     for cell in notebook.cells:
-        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[
-            :8
-        ]  # the same in every run
+        # The same in every run.
+        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[cell.id] = seen.get(cell.id, 0) + 1
         cell.id += f"-{seen[cell.id]}" * (seen[cell.id] > 1)
     return notebook, text
 
 
 def code_cells(notebook) -> list:
-    """The code cells that count: not the set-up, which is generated and prints nothing."""
+    """The code cells that count: not the set-up, which is generated and prints
+    nothing."""
     return [
         c
         for c in notebook.cells
@@ -158,7 +163,8 @@ def tidy(cell) -> None:
 
 
 def execute(notebook, folder: Path) -> float:
-    """Run a notebook in `folder`; its outputs are stored in place. Returns the seconds it took."""
+    """Run a notebook in `folder`; its outputs are stored in place. Returns the
+    seconds it took."""
     from nbclient import NotebookClient
     from traitlets.config import Config
 
@@ -189,7 +195,8 @@ def stored(path: Path):
 
 
 def carry_over(notebook, old) -> bool:
-    """Take outputs from the stored notebook; False where the code has changed since it ran."""
+    """Take outputs from the stored notebook; False where the code has changed
+    since it ran."""
     if old is None or old.metadata.get("executed", {}).get("cells") != hashes(
         old
     ):
@@ -199,10 +206,8 @@ def carry_over(notebook, old) -> bool:
     ]:
         return False
     for cell, before in zip(code_cells(notebook), code_cells(old), strict=True):
-        cell.outputs, cell.execution_count = (
-            before.outputs,
-            before.execution_count,
-        )
+        cell.outputs = before.outputs
+        cell.execution_count = before.execution_count
     for cell in notebook.cells:
         if "setup" in tags(cell):
             cell.execution_count = 1
@@ -223,9 +228,8 @@ def as_stored(notebook) -> str:
         "name": "python",
         "pygments_lexer": "ipython3",
     }
-    notebook.metadata["jupytext"].pop(
-        "text_representation", None
-    )  # as JupyterLab saves it
+    # As JupyterLab saves it.
+    notebook.metadata["jupytext"].pop("text_representation", None)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
     return nbformat.writes(notebook)
@@ -258,9 +262,8 @@ def main(arguments: list[str]) -> int:
         else:
             try:
                 seconds = execute(notebook, path.parent)
-            except (
-                Exception
-            ) as error:  # the kernel's own traceback says it best
+            except Exception as error:
+                # The kernel's own traceback says it best.
                 print(f"{path}: {error}", file=sys.stderr)
                 status = 1
                 continue
@@ -275,7 +278,8 @@ def main(arguments: list[str]) -> int:
             }
             print(f"{path}: {seconds:.1f} s", flush=True)
         write(path.with_suffix(".ipynb"), as_stored(notebook))
-        path.touch()  # JupyterLab's jupytext wants the script to be the newer half
+        # JupyterLab's jupytext wants the script to be the newer half
+        path.touch()
     return status
 
 

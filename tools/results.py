@@ -1,11 +1,13 @@
-"""The tables of book/results.md, from stored results: `python -m tools.results [--check]`.
+"""The tables of book/results.md, from stored results: `python -m tools.results
+[--check]`.
 
-A result is a JSON file in book/results/ that `captionlib evaluate --save-results` wrote. A file
-NAME.jsonl beside them is a training's log.jsonl, and gives that model's training time.
-test_split.json, scores of the captioner that ships, comes first on the page. protocol.json, which
-`tools.audit` wrote, goes into chapter 07, recipe/, which `tools.captioner` fills, into
-book/captioner.md, and bench.json, which `make bench STORE=1` wrote, into book/results.md and a
-figure of its own, each between markers of its own.
+A result is a JSON file in book/results/ that `captionlib evaluate
+--save-results` wrote. A file NAME.jsonl beside them is a training's log.jsonl,
+and gives that model's training time. test_split.json, scores of the captioner
+that ships, comes first on the page. protocol.json, which `tools.audit` wrote,
+goes into chapter 07, recipe/, which `tools.captioner` fills, into
+book/captioner.md, and bench.json, which `make bench STORE=1` wrote, into
+book/results.md and a figure of its own, each between markers of its own.
 """
 
 from __future__ import annotations
@@ -19,19 +21,13 @@ import numpy as np
 from tools import bench, data_sets
 
 BOOK = Path(__file__).parent.parent / "book"
-BEGIN, END = (
-    "<!-- results: written by tools.results -->",
-    "<!-- results: end -->",
-)
+BEGIN = "<!-- results: written by tools.results -->"
+END = "<!-- results: end -->"
 CHAPTER = Path("notebooks", "07_bleu.py")  # beside the book's folder
-PROTOCOL_BEGIN, PROTOCOL_END = (
-    "# <!-- protocol: written by tools.results -->",
-    "# <!-- protocol: end -->",
-)
-RECIPE_BEGIN, RECIPE_END = (
-    "<!-- recipe: written by tools.results -->",
-    "<!-- recipe: end -->",
-)
+PROTOCOL_BEGIN = "# <!-- protocol: written by tools.results -->"
+PROTOCOL_END = "# <!-- protocol: end -->"
+RECIPE_BEGIN = "<!-- recipe: written by tools.results -->"
+RECIPE_END = "<!-- recipe: end -->"
 CHANGES = {
     "unk": "`<unk>` matches `<unk>`",
     "end": "`<end>` stays, on both sides",
@@ -61,15 +57,14 @@ NAMES = {
     "coco": "COCO",
     "scenes": "Toy world",
 }
-WHO = (
-    "decoder",
-    "both",
-)  # learned: the decoder alone, then the encoder as well
+# Learned: the decoder alone, then the encoder as well.
+WHO = ("decoder", "both")
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def read_results(folder: Path) -> dict[tuple, list[dict]]:
-    """Stored results by (data set, split, model and training), each list from beam 1 up."""
+    """Stored results by (data set, split, model and training), each list from
+    beam 1 up."""
     groups: dict[tuple, list[dict]] = {}
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +86,8 @@ def _normalisation(stored: dict) -> float:
 
 def _beam(search: dict) -> str:
     beam, power = search["beam_size"], search.get("length_normalisation", 0.0)
-    # A beam of one has nothing to choose between, so the power makes no difference to it.
+    # A beam of one has nothing to choose between, so the power makes no
+    # difference to it.
     length = f", length to {power:g}" if power and beam > 1 else ""
     block = f", no {n} words twice" if (n := search.get("no_repeat")) else ""
     return f"{beam}{length}{block}"
@@ -139,10 +135,8 @@ def _interval(bounds: list[float] | None) -> str:
 
 def provenance(stored: dict, logs: list[Path]) -> list[str]:
     """What the scores were measured on and with, one fact a line."""
-    model, training = (
-        stored["model"],
-        stored["training"].get("training", stored["training"]),
-    )
+    model = stored["model"]
+    training = stored["training"].get("training", stored["training"])
     grid = model["grid_size"]
     lines = [
         f"- Model: `{model['backbone']}`, "
@@ -210,7 +204,8 @@ def signed(value: float) -> str:
 
 
 def protocol(stored: dict, logs: list[Path]) -> list[str]:
-    """What chapter 07 says of an audit: the table, and what it was measured on and with."""
+    """What chapter 07 says of an audit: the table, and what it was measured on
+    and with."""
     data, audit = stored["data"], stored["audit"]
     baseline, counts = audit["baseline"], audit["counts"]
     joiner = "\u2060"
@@ -250,7 +245,8 @@ def protocol(stored: dict, logs: list[Path]) -> list[str]:
 
 
 def render_protocol(folder: Path) -> str:
-    """The text between the markers in chapter 07, as comment lines; nothing without an audit."""
+    """The text between the markers in chapter 07, as comment lines; nothing
+    without an audit."""
     path = folder / "protocol.json"
     if not path.exists():
         return ""
@@ -262,7 +258,8 @@ def render_protocol(folder: Path) -> str:
 
 
 def headline(stored: dict) -> list[str]:
-    """The captioner that ships, on the test split: scores, and intervals where stored."""
+    """The captioner that ships, on the test split: scores, and intervals where
+    stored."""
     lines = ["## The captioner that ships, on the test split", ""]
     cells = []
     for key, label in SEARCHES.items():
@@ -284,7 +281,8 @@ def headline(stored: dict) -> list[str]:
 
 
 def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
-    """What each stage of the shipped captioner's recipe gave, and how far seeds differ."""
+    """What each stage of the shipped captioner's recipe gave, and how far seeds
+    differ."""
     first = seeds[0]
     minutes = {
         name: stage["train_seconds"] / 60

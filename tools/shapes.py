@@ -1,10 +1,12 @@
-"""Are the shape comments true? `python -m tools.shapes` runs the package and compares.
+"""Are the shape comments true? `python -m tools.shapes` runs the package and
+compares.
 
-A comment `# (N, E + D)` at the end of an assignment, of a return or of a NamedTuple's field says
-what shape the value has. Here every such line of captionlib/ is executed, with sizes that no two
-letters share, and what comes out is held against what the comment says. Letters in `tour` are
-settled beforehand; others, such as N, take what they first meet in a function's call or in a
-tuple, and must keep to it.
+A comment `# (N, E + D)` at the end of an assignment, of a return or of a
+NamedTuple's field says what shape the value has. Here every such line of
+captionlib/ is executed, with sizes that no two letters share, and what comes
+out is held against what the comment says. Letters in `tour` are settled
+beforehand; others, such as N, take what they first meet in a function's call or
+in a tuple, and must keep to it.
 """
 
 from __future__ import annotations
@@ -125,7 +127,8 @@ class Watch:
     def compare(
         self, comment: Comment, value, names: dict, bound: dict
     ) -> None:
-        """Hold `value` against its comment; letters that nobody knows yet are put into `bound`."""
+        """Hold `value` against its comment; letters that nobody knows yet are
+        put into `bound`."""
         if len(set(self.sizes.values())) < len(self.sizes):
             raise ValueError(
                 f"two letters share a size, so neither is tested: {self.sizes}"
@@ -236,7 +239,8 @@ class Watch:
 
 
 def tour(watch: Watch, folder: Path) -> None:
-    """Run every commented line of the package, on random numbers and three small scenes."""
+    """Run every commented line of the package, on random numbers and three
+    small scenes."""
     import torch
 
     from captionlib.beam_search import beam_search
@@ -327,10 +331,8 @@ def tour(watch: Watch, folder: Path) -> None:
         data.captions, data.lengths, data.vocabulary, max_words=5
     )
     features = torch.as_tensor(grids[:2])
-    captions, lengths = (
-        data.captions[:2].flatten(0, 1),
-        data.lengths[:2].flatten(),
-    )
+    captions = data.captions[:2].flatten(0, 1)
+    lengths = data.lengths[:2].flatten()
     objective(model, features, captions, lengths, EngineConfig())
 
     watch.sizes = {letter: watch.sizes[letter] for letter in "DPAEHV"}

@@ -2,8 +2,8 @@
 
     python -m tools.sprites NotoColorEmoji.ttf
 
-The font is in Debian's package `fonts-noto-color-emoji`. The pictures are in git, so nobody needs
-to run this again unless an object joins the toy world.
+The font is in Debian's package `fonts-noto-color-emoji`. The pictures are in
+git, so nobody needs to run this again unless an object joins the toy world.
 """
 
 from __future__ import annotations
@@ -72,18 +72,18 @@ CHARACTERS = {
 
 
 def render(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
-    """One glyph as RGBA, cut to what can be seen, its longest side `LONGEST_SIDE` pixels."""
+    """One glyph as RGBA, cut to what can be seen, its longest side
+    `LONGEST_SIDE` pixels."""
     size = 3 * LONGEST_SIDE, 2 * LONGEST_SIDE
-    on_black, on_white = (
-        Image.new("RGB", size, "black"),
-        Image.new("RGB", size, "white"),
-    )
+    on_black = Image.new("RGB", size, "black")
+    on_white = Image.new("RGB", size, "white")
     for canvas in (on_black, on_white):
         ImageDraw.Draw(canvas).text(
             (20, 20), character, font=font, embedded_color=True
         )
-    # Text drawn on a transparent canvas gets dark edges. Drawn on black it is colour x alpha, and
-    # on white it is brighter by 255 x (1 - alpha): the two together give both without loss.
+    # Text drawn on a transparent canvas gets dark edges. Drawn on black it is
+    # colour x alpha, and on white it is brighter by 255 x (1 - alpha): the two
+    # together give both without loss.
     black, white = (
         np.asarray(canvas, dtype=float) for canvas in (on_black, on_white)
     )

@@ -1,8 +1,10 @@
-"""Which torch to install first: the processor build, where there is no GPU and an index has one.
+"""Which torch to install first: the processor build, where there is no GPU and
+an index has one.
 
-Prints a requirement such as `torch==2.14.1+cpu`, or nothing. PyPI's builds for Linux bring CUDA,
-several gigabytes, and PyPI has no others; PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS may name a place
-that has. Needs nothing but Python and pip: `make` runs this before anything is installed.
+Prints a requirement such as `torch==2.14.1+cpu`, or nothing. PyPI's builds for
+Linux bring CUDA, several gigabytes, and PyPI has no others; PIP_EXTRA_INDEX_URL
+or PIP_FIND_LINKS may name a place that has. Needs nothing but Python and pip:
+`make` runs this before anything is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 def processor_build(offered: str, project: str) -> str | None:
-    """The newest `+cpu` version in `offered` that the text of pyproject.toml allows."""
+    """The newest `+cpu` version in `offered` that the text of pyproject.toml
+    allows."""
     allowed = SpecifierSet(
         re.search(r'"torch([<>=~!][^"]+)"', project).group(1)
     )

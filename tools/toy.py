@@ -1,4 +1,5 @@
-"""`make toy`: train the small captioner of the toy world that chapters 06 to 09 start from.
+"""`make toy`: train the small captioner of the toy world that chapters 06 to 09
+start from.
 
 From nothing to captionlib/assets/toy in a few minutes, by the recipe in
 captionlib/assets/recipes/toy.json: scenes, files, features, training, scores.

@@ -1,4 +1,5 @@
-"""What chapter 03 draws: the layer as a diagram, a grid, and pictures lit by their maps."""
+"""What chapter 03 draws: the layer as a diagram, a grid, and pictures lit by
+their maps."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def maps_figure(
     *,
     columns: int = 3,
 ) -> None:
-    """Pictures lit by their attention maps: bright where the weight is the map's largest.
+    """Pictures lit by their attention maps: bright where the weight is the
+    map's largest.
 
     Args:
         pictures: one a panel.
@@ -65,7 +67,8 @@ def maps_figure(
 
 
 def weights_figure(rows: dict[str, Tensor]) -> None:
-    """Small grids of 2 x 2 numbers side by side, bright where the number is large."""
+    """Small grids of 2 x 2 numbers side by side, bright where the number is
+    large."""
     _, panels = _panels(len(rows), len(rows), 1.6)
     for panel, (title, values) in zip(panels, rows.items(), strict=True):
         top = max(1.0, float(values.max()))

@@ -1,6 +1,8 @@
-"""What a beam search did: the real search watched, and drawn as a tree to step through.
+"""What a beam search did: the real search watched, and drawn as a tree to step
+through.
 
-Written by hand; the view is one of those that `captionlib.book.views` describes.
+Written by hand; the view is one of those that `captionlib.book.views`
+describes.
 """
 
 from __future__ import annotations
@@ -34,20 +36,23 @@ class Candidate(NamedTuple):
 
     words: list[str]  # without <start>; the last one is this step's
     log_prob: float  # nats, summed
-    parent: int  # its place among the candidates of the step before; -1 at the first step
-    fate: str  # kept, finished, dropped, beaten (can't overtake the finished ones), cut (too long)
+    # Its place among the candidates of the step before; -1 at the first step.
+    parent: int
+    # Kept, finished, dropped, beaten (can't overtake the finished ones), cut
+    # (too long)
+    fate: str
 
 
 class SearchTrace(NamedTuple):
     """A search for one image's caption."""
 
     beam_size: int
-    steps: list[
-        list[Candidate]
-    ]  # those that got a place, best first, then the best of the dropped
+    # Those that got a place, best first, then the best of the dropped.
+    steps: list[list[Candidate]]
 
     def last_steps(self) -> list[list[int]]:
-        """For each candidate the last step at which it, or what continues it, is live.
+        """For each candidate the last step at which it, or what continues it,
+        is live.
 
         What finished, what led to it, and the best caption last to the end.
         """
@@ -67,7 +72,8 @@ class SearchTrace(NamedTuple):
         return last
 
     def winners(self) -> list[tuple[int, int]]:
-        """(step, place) of each word of the best caption: the best live one if none finished."""
+        """(step, place) of each word of the best caption: the best live one if
+        none finished."""
         all_of = [
             (c, t, i)
             for t, step in enumerate(self.steps)
@@ -101,10 +107,12 @@ def trace_search(
 
     Args:
         decoder: in eval mode.
-        encoder_out: (P, D) or (height, width, D) annotation vectors of one image.
+        encoder_out: (P, D) or (height, width, D) annotation vectors of one
+            image.
         vocabulary: the decoder's.
         config: of a beam search; groups and sampling are not traced.
-        dropped: how many of the best continuations without a place to write down, a step.
+        dropped: how many of the best continuations without a place to write
+            down, a step.
 
     Raises:
         ValueError: if the settings are of groups or of sampling.
@@ -152,7 +160,8 @@ def trace_search(
 
 
 def beam_view(trace: SearchTrace) -> View:
-    """The beam search stepper: what a search kept, dropped and finished at each step.
+    """The beam search stepper: what a search kept, dropped and finished at each
+    step.
 
     Args:
         trace: as `trace_search` records it.

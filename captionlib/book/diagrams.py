@@ -16,7 +16,8 @@ __all__ = ["PALETTE", "TINT", "arrow", "box", "canvas"]
 
 
 def canvas(width: float = 9, height: float = 3) -> Axes:
-    """A transparent surface of `width` x `height` inches, one unit an inch, without axes."""
+    """A transparent surface of `width` x `height` inches, one unit an inch,
+    without axes."""
     figure = plt.figure(figsize=(width, height), facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
@@ -27,7 +28,8 @@ def canvas(width: float = 9, height: float = 3) -> Axes:
 def box(
     axes: Axes, x, y, width, height, text, kind="plain", *, note="", size=10
 ) -> tuple:
-    """A rounded box centred on (x, y); `note`, a tensor shape say, goes below it. Returns (x, y).
+    """A rounded box centred on (x, y); `note`, a tensor shape say, goes below
+    it. Returns (x, y).
 
     `kind` is a key of `PALETTE`.
     """
@@ -58,7 +60,8 @@ def box(
 def arrow(
     axes: Axes, start, end, *, kind="plain", text="", bend: float = 0
 ) -> None:
-    """An arrow from `start` to `end`, both (x, y); `text` stands above its middle."""
+    """An arrow from `start` to `end`, both (x, y); `text` stands above its
+    middle."""
     style = {"arrowstyle": "-|>", "color": PALETTE[kind], "linewidth": 1.4}
     axes.annotate(
         "",

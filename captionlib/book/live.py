@@ -1,6 +1,8 @@
-"""A captioner to play with, where a kernel is live: sliders, and a photograph of your own.
+"""A captioner to play with, where a kernel is live: sliders, and a photograph
+of your own.
 
-Written by hand. In a page without a kernel the same object shows a still view of its first caption.
+Written by hand. In a page without a kernel the same object shows a still view
+of its first caption.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ class LiveCaptioner:
         return attention_view(caption, self.image)
 
     def widget(self):
-        """The sliders, the upload button and the view below them, as one ipywidget."""
+        """The sliders, the upload button and the view below them, as one
+        ipywidget."""
         import ipywidgets as widgets
         from IPython.display import display
 
@@ -113,11 +116,9 @@ class LiveCaptioner:
 
         def update(_=None):
             drawn = way.value == "random words"
-            beam.disabled, heat.disabled, again.disabled = (
-                drawn,
-                not drawn,
-                not drawn,
-            )
+            beam.disabled = drawn
+            heat.disabled = not drawn
+            again.disabled = not drawn
             settings = (
                 {"temperature": heat.value, "seed": draws} if drawn else {}
             )

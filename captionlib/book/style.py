@@ -1,4 +1,5 @@
-"""How the book's figures look: transparent, in colours that light and dark pages both carry.
+"""How the book's figures look: transparent, in colours that light and dark
+pages both carry.
 
 Written by hand. A figure is stored once and shown on white and on near-black,
 so its text and lines have a middle tone: each colour below has a contrast of

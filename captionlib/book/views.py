@@ -1,10 +1,12 @@
 """Views to play with, in the page itself: attention, BLEU, packed sequences.
 
-Written by hand. Each function returns a `View`, which a notebook shows as one piece of HTML: a
-still picture and a sentence that are right before any script runs, and on paper; the data that the
-caller computed; and a small script of assets/views/, which needs no kernel and no network. Nothing
-in it has an id, so one view can stand on a page twice, and the same data makes the same text. That
-of a beam search is in `captionlib.book.beam_trace`, which needs more of the package.
+Written by hand. Each function returns a `View`, which a notebook shows as one
+piece of HTML: a still picture and a sentence that are right before any script
+runs, and on paper; the data that the caller computed; and a small script of
+assets/views/, which needs no kernel and no network. Nothing in it has an id, so
+one view can stand on a page twice, and the same data makes the same text. That
+of a beam search is in `captionlib.book.beam_trace`, which needs more of the
+package.
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ class View:
     """Something to show in a notebook; `str` of it is its summary in words.
 
     Args:
-        kind: names its script, assets/views/<kind>.js, which starts on every view of the kind.
+        kind: names its script, assets/views/<kind>.js, which starts on every
+            view of the kind.
         summary: what the still picture shows, in a sentence or two.
-        body: the HTML of the still picture and of the controls, hidden until the script runs.
+        body: the HTML of the still picture and of the controls, hidden until
+            the script runs.
         data: what the script needs, for JSON.
         scripts: further files of assets/views/ that it uses.
         style: CSS variables of this view alone.
@@ -59,12 +63,10 @@ class View:
         scripts=(),
         style="",
     ):
-        self.kind, self.summary, self.body, self.data = (
-            kind,
-            summary,
-            body,
-            data,
-        )
+        self.kind = kind
+        self.summary = summary
+        self.body = body
+        self.data = data
         self.scripts, self.style = (*scripts, "view.js", f"{kind}.js"), style
 
     def __repr__(self) -> str:
@@ -72,9 +74,8 @@ class View:
 
     def _repr_html_(self) -> str:
         data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
-        data = data.replace(
-            "<", "\\u003c"
-        )  # so that no text can end the script
+        # So that no text can end the script.
+        data = data.replace("<", "\\u003c")
         code = "\n\n".join(_asset(name) for name in self.scripts)
         return (
             f"<style>\n{_asset('view.css')}\n</style>\n"
@@ -85,7 +86,8 @@ class View:
 
 
 def tag(name: str, text: str, **attributes: str) -> str:
-    """<name attributes>text</name>; `text` is a word or a sentence, never HTML."""
+    """<name attributes>text</name>; `text` is a word or a sentence, never
+    HTML."""
     given = "".join(
         f' {k.strip("_")}="{html.escape(v)}"'
         for k, v in attributes.items()
@@ -97,7 +99,8 @@ def tag(name: str, text: str, **attributes: str) -> str:
 def controls(
     names: Sequence[str], at: int, unit: str = "Step", more: str = ""
 ) -> str:
-    """The hidden row of buttons and the slider that assets/views/view.js brings to life."""
+    """The hidden row of buttons and the slider that assets/views/view.js brings
+    to life."""
     buttons = "".join(
         f'<button type="button" data-go="{go}">{text}</button>'
         for go, text in (
@@ -128,7 +131,8 @@ def _data_uri(picture: Image.Image, form: str, **settings) -> str:
 
 
 def _veil(alpha: np.ndarray, top: float) -> str:
-    """A picture of one pixel a cell: clear where the weight is `top`, night where it is 0."""
+    """A picture of one pixel a cell: clear where the weight is `top`, night
+    where it is 0."""
     night = np.empty((*alpha.shape, 4), dtype=np.uint8)
     night[..., :3] = 38, 16, 45
     night[..., 3] = 215 * (1 - np.sqrt(np.clip(alpha / top, 0, 1)))
@@ -136,7 +140,8 @@ def _veil(alpha: np.ndarray, top: float) -> str:
 
 
 def attention_view(caption, image) -> View:
-    """The attention explorer: pick a word of a caption, and see where the decoder looked for it.
+    """The attention explorer: pick a word of a caption, and see where the
+    decoder looked for it.
 
     Args:
         caption: a `Caption`: its `words`, and `alphas` (len(words), h, w).
@@ -152,9 +157,8 @@ def attention_view(caption, image) -> View:
         raise ValueError(
             f"expected {len(words)} maps (h, w), at least one, got {alphas.shape}"
         )
-    photograph = open_rgb(
-        image
-    ).copy()  # the caller's own may come back, and keeps its size
+    # The caller's own may come back, and keeps its size.
+    photograph = open_rgb(image).copy()
     photograph.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     h, w = alphas.shape[1:]
     peaks = [f"{alpha.max() * alpha.size:.1f}" for alpha in alphas]
@@ -214,7 +218,8 @@ def attention_view(caption, image) -> View:
 
 
 def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
-    """The BLEU calculator: the reader types a caption, and sees it matched and scored.
+    """The BLEU calculator: the reader types a caption, and sees it matched and
+    scored.
 
     Args:
         references: people's captions of one image, each a list of words.
@@ -262,11 +267,9 @@ def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
             for word in words
         ]
         lines.append(f"<li>{' '.join(marked)}</li>")
-    text, length, closest = (
-        " ".join(hypothesis),
-        len(hypothesis),
-        int(counts[8]),
-    )
+    text = " ".join(hypothesis)
+    length = len(hypothesis)
+    closest = int(counts[8])
     brevity = float(np.exp(min(0.0, 1 - (closest + 1e-9) / (length + 1e-15))))
     sentence = (
         f"{length} words; the closest reference has {closest}. Brevity penalty {brevity:.3f}. "
@@ -298,7 +301,8 @@ def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
 
 
 def packed_view(captions: Sequence[Words]) -> View:
-    """The packed-sequence stepper: a padded batch, sorted, and worked through step by step.
+    """The packed-sequence stepper: a padded batch, sorted, and worked through
+    step by step.
 
     Args:
         captions: of a batch, in any order, each a list of at least one word.
@@ -312,9 +316,8 @@ def packed_view(captions: Sequence[Words]) -> View:
             f"expected captions of at least one word, got lengths {lengths}"
         )
     longest, real = max(lengths), sum(lengths)
-    places = torch.zeros(
-        len(captions), longest, dtype=torch.long
-    )  # each word's own number
+    # Each word's own number.
+    places = torch.zeros(len(captions), longest, dtype=torch.long)
     for row, length in enumerate(lengths):
         places[row, :length] = row * longest + torch.arange(length)
     packed = pack_padded_sequence(

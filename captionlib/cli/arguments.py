@@ -1,7 +1,8 @@
 """What may follow `captionlib` on the command line.
 
-Written by hand, and without torch, so that `--help` answers at once. Options that are settings come
-from the dataclasses in `captionlib.config`, with their defaults, ranges and help.
+Written by hand, and without torch, so that `--help` answers at once. Options
+that are settings come from the dataclasses in `captionlib.config`, with their
+defaults, ranges and help.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ SPLITS = ("train", "val", "test")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of `captionlib`. A mistake raises `InputError`; a setting not given is absent."""
+    """The parser of `captionlib`. A mistake raises `InputError`; a setting not
+    given is absent."""
     parser = _Parser(
         prog="captionlib",
         description="Image captioning with visual attention: from photographs to sentences.",
@@ -63,12 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def given(args: argparse.Namespace, *kinds: type[Settings]) -> dict:
-    """The settings of these classes that were given; the others keep their defaults."""
+    """The settings of these classes that were given; the others keep their
+    defaults."""
     names = {name for kind in kinds for name in settings_of(kind)}
     return {name: value for name, value in vars(args).items() if name in names}
 
 
-# ------------------------------------------------------------------------ options from settings
+# -------------------------------------------------------- options from settings
 
 
 def _add_settings(parser, kind: type[Settings]) -> None:
@@ -118,7 +121,8 @@ def _help(each) -> str:
 
 
 def _type(kind: type[Settings], name: str):
-    """What makes a value of an option's text: of the setting's type, and within its range."""
+    """What makes a value of an option's text: of the setting's type, and within
+    its range."""
     wanted = next(
         each for each in value_types(kind, name) if each not in (NoneType, bool)
     )
@@ -137,11 +141,12 @@ def _type(kind: type[Settings], name: str):
     return value_of
 
 
-# ---------------------------------------------------------------------------------- the commands
+# ----------------------------------------------------------------- the commands
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line, and whose help keeps its example's lines."""
+    """An argument parser whose complaint is one line, and whose help keeps its
+    example's lines."""
 
     def __init__(self, **options):
         options.setdefault(

@@ -1,4 +1,5 @@
-"""`captionlib caption`: print what is in photographs, and draw where the captioner looked."""
+"""`captionlib caption`: print what is in photographs, and draw where the
+captioner looked."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def _print_caption(args, path: str, caption) -> None:
 
 
 def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:
-    """Where each image's figure goes, settled before any work: one file, or names in a folder."""
+    """Where each image's figure goes, settled before any work: one file, or
+    names in a folder."""
     if to is None:
         return []
     target = Path(to)

@@ -1,9 +1,11 @@
-"""The `captionlib` command: scenes, download, prepare, train, evaluate, caption and convert.
+"""The `captionlib` command: scenes, download, prepare, train, evaluate, caption
+and convert.
 
-Written by hand. Exit status 0; 2 for bad input or usage, with one line on stderr that names the
-file and the cure; 1 for anything else, with one line too (`CAPTIONLIB_DEBUG=1` adds the traceback);
-130 after Ctrl-C. Each command is a thin layer over a function that Python can call, and imports it
-when it runs, so that `--help` answers at once.
+Written by hand. Exit status 0; 2 for bad input or usage, with one line on
+stderr that names the file and the cure; 1 for anything else, with one line too
+(`CAPTIONLIB_DEBUG=1` adds the traceback); 130 after Ctrl-C. Each command is a
+thin layer over a function that Python can call, and imports it when it runs, so
+that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from captionlib.io.files import InputError
 
 __all__ = ["main"]
 
-# What the user can put right: the operating system's own words, and the status of bad input.
+# What the user can put right: the operating system's own words, and the status
+# of bad input.
 _USERS_TO_MEND = (
     FileNotFoundError,
     FileExistsError,

@@ -26,7 +26,8 @@ def print_line(text: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    """`text` with what would break the line, or command a terminal, written out: \\n, \\x1b."""
+    """`text` with what would break the line, or command a terminal, written
+    out: \\n, \\x1b."""
     return "".join(
         c.encode("unicode_escape").decode()
         if category(c) in ("Cc", "Zl", "Zp")

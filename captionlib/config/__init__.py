@@ -1,4 +1,5 @@
-"""Settings: one frozen, torch-free dataclass per concern, the only home of every default."""
+"""Settings: one frozen, torch-free dataclass per concern, the only home of
+every default."""
 
 from captionlib.config.data import DataConfig, ReadingConfig
 from captionlib.config.model import ModelConfig

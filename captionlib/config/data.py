@@ -11,7 +11,8 @@ __all__ = ["DataConfig", "ReadingConfig"]
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """How captions become numbers. An image with too few captions repeats some."""
+    """How captions become numbers. An image with too few captions repeats
+    some."""
 
     captions_per_image: int = setting(
         5, "captions stored per image", at_least=1
@@ -23,7 +24,8 @@ class DataConfig(Settings):
 
 @dataclass(frozen=True)
 class ReadingConfig(Settings):
-    """How images are read while a data set is prepared; nothing that changes what is written."""
+    """How images are read while a data set is prepared; nothing that changes
+    what is written."""
 
     skip_bad: bool = setting(
         False, "leave bad images and captions out, and list them"

@@ -39,15 +39,19 @@ class ViewConfig(Settings):
 
 @dataclass(frozen=True)
 class Recipe(ViewConfig):
-    """Settings by the names of their fields. What is left out keeps its default.
+    """Settings by the names of their fields. What is left out keeps its
+    default.
 
     Attributes:
         name: of its file, without the ending.
         about: the reasons for its numbers, one a line.
-        scenes: of `ScenesConfig`, where the toy world is to be drawn as its data.
-        data: of `DataConfig`, and `dataset`, the name of the data set it is meant for.
+        scenes: of `ScenesConfig`, where the toy world is to be drawn as its
+            data.
+        data: of `DataConfig`, and `dataset`, the name of the data set it is
+            meant for.
         model: of `ModelConfig`.
-        stages: of `EngineConfig`; each stage begins with the captioner of the one before.
+        stages: of `EngineConfig`; each stage begins with the captioner of the
+            one before.
         search: of `DecodingConfig`, stored with the captioner.
     """
 
@@ -63,8 +67,8 @@ class Recipe(ViewConfig):
         """The recipe with other settings, in every stage.
 
         Args:
-            settings: values by the names of fields of `ModelConfig`, `EngineConfig`,
-                `DecodingConfig` and `ViewConfig`.
+            settings: values by the names of fields of `ModelConfig`,
+                `EngineConfig`, `DecodingConfig` and `ViewConfig`.
 
         Raises:
             TypeError: if a name is none of theirs.

@@ -13,7 +13,8 @@ DEVICE = {"unset": "cuda if there is one, else cpu", "metavar": "D"}
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """Around a training: its files, and the machine. A recipe holds nothing of it."""
+    """Around a training: its files, and the machine. A recipe holds nothing of
+    it."""
 
     data: str | None = setting(
         None,

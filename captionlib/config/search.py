@@ -36,7 +36,8 @@ class SearchConfig(Settings):
 
 @dataclass(frozen=True)
 class DecodingConfig(SearchConfig):
-    """All ways to write a caption: `SearchConfig` plus diverse groups and sampling."""
+    """All ways to write a caption: `SearchConfig` plus diverse groups and
+    sampling."""
 
     groups: int = setting(
         1, "diverse search: split the beam into this many groups", at_least=1

@@ -1,4 +1,5 @@
-"""How a setting is declared: its default, its meaning and its range in one place."""
+"""How a setting is declared: its default, its meaning and its range in one
+place."""
 
 from __future__ import annotations
 
@@ -29,14 +30,16 @@ def setting(
     unset: str | None = None,
     metavar: str | None = None,
 ):
-    """A dataclass field with its help text and the range that its value must lie in.
+    """A dataclass field with its help text and the range that its value must
+    lie in.
 
     Args:
-        default: the value where none is given; None means "not set" and is in every range.
+        default: the value where none is given; None means "not set" and is in
+            every range.
         about: one line, printed by `--help`.
         at_least, above, at_most, below: bounds of a number.
-        choices: the only values of a text; a switch with a third position has "on" and "off"
-            among them, and takes True and False for those.
+        choices: the only values of a text; a switch with a third position has
+            "on" and "off" among them, and takes True and False for those.
         unset: what is done where the value is None, for the help.
         metavar: what the help calls the value, such as DIR.
     """
@@ -60,7 +63,8 @@ class Settings:
     """A group of settings that checks its values when it is made.
 
     Raises:
-        ValueError: naming the setting, its range and the value, if one is out of range.
+        ValueError: naming the setting, its range and the value, if one is out
+            of range.
     """
 
     def __post_init__(self):
@@ -80,13 +84,15 @@ def settings_of(kind: type[Settings]) -> dict[str, Field]:
 
 
 def value_types(kind: type[Settings], name: str) -> tuple[type, ...]:
-    """What the values of a setting are: (int, NoneType) for one declared `int | None`."""
+    """What the values of a setting are: (int, NoneType) for one declared `int |
+    None`."""
     declared = get_type_hints(kind)[name]
     return get_args(declared) or (declared,)
 
 
 def range_in_words(bounds) -> str:
-    """The range in a field's metadata: "at least 0 and below 1"; "" where there is none."""
+    """The range in a field's metadata: "at least 0 and below 1"; "" where there
+    is none."""
     if "choices" in bounds:
         return "one of " + ", ".join(bounds["choices"])
     return " and ".join(

@@ -55,8 +55,8 @@ class TrainConfig(Settings):
 class EngineConfig(TrainConfig):
     """Training for real: `TrainConfig` plus what `captionlib.engine` adds.
 
-    `bf16` is True, False or "auto", however it was spelled; `captionlib.engine.precision` makes
-    one of the first two of the third.
+    `bf16` is True, False or "auto", however it was spelled;
+    `captionlib.engine.precision` makes one of the first two of the third.
     """
 
     averaging: float = setting(

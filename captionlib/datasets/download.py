@@ -1,7 +1,9 @@
-"""Get a data set: its photographs, and Karpathy's JSON of captions and splits, ready for `prepare`.
+"""Get a data set: its photographs, and Karpathy's JSON of captions and splits,
+ready for `prepare`.
 
-Written by hand. assets/data_sets.json says where each set is, how large, its checksum, and who
-published that; the book's table of data sets is drawn from the same file.
+Written by hand. assets/data_sets.json says where each set is, how large, its
+checksum, and who published that; the book's table of data sets is drawn from
+the same file.
 """
 
 from __future__ import annotations
@@ -55,24 +57,29 @@ def download(
     progress: bool = True,
     table: str | Path = DATA_SETS,
 ) -> Downloaded:
-    """Fetch and unpack a data set; stopped at any moment and called again, it goes on.
+    """Fetch and unpack a data set; stopped at any moment and called again, it
+    goes on.
 
-    Each archive is checked against the checksum that was published for it. Where none was, the
-    first download's goes into checksums.json in `to`, and later ones must have the same.
+    Each archive is checked against the checksum that was published for it.
+    Where none was, the first download's goes into checksums.json in `to`, and
+    later ones must have the same.
 
     Args:
         name: flickr8k, flickr30k or coco.
-        to: the folder to write: the JSON, a folder of photographs, checksums.json.
-        archives: files that were fetched by hand. One that is called as the set's own is taken for
-            it; of a set with one archive, any name will do.
-        keep_archives: leave what was fetched in `to`/downloads after it was unpacked.
+        to: the folder to write: the JSON, a folder of photographs,
+            checksums.json.
+        archives: files that were fetched by hand. One that is called as the
+            set's own is taken for it; of a set with one archive, any name will
+            do.
+        keep_archives: leave what was fetched in `to`/downloads after it was
+            unpacked.
         patience: with servers.
         progress: show bars on stderr.
         table: another file like assets/data_sets.json.
 
     Raises:
-        InputError: if `name` is unknown, an archive is needed and not given, or is damaged, or the
-            disk is too small. What had arrived before stays.
+        InputError: if `name` is unknown, an archive is needed and not given, or
+            is damaged, or the disk is too small. What had arrived before stays.
         DownloadError: if no address has a file.
     """
     known = read_json(table)
@@ -121,7 +128,8 @@ def download(
 
 
 def _match(paths: list[Path], parts: list[dict]) -> dict[str, Path]:
-    """The files that were given, by the names under which the set's own archives are known."""
+    """The files that were given, by the names under which the set's own
+    archives are known."""
     names, given = [part["file"] for part in parts], {}
     for path in paths:
         if not path.is_file():
@@ -145,7 +153,8 @@ def _match(paths: list[Path], parts: list[dict]) -> dict[str, Path]:
 def _missing(
     listed: list[str], images: Path, parts: list[dict]
 ) -> list[tuple[dict, set[str]]]:
-    """The archives that have something to add, each with the names of its photographs."""
+    """The archives that have something to add, each with the names of its
+    photographs."""
     missing, left = [], len(listed)
     for part in parts:
         folder = Path(part["folder"])
@@ -174,20 +183,21 @@ class _Store:
         self.notes: list[str] = []
 
     def require_room(self, parts: list[dict]) -> None:
-        """Raise `InputError` unless the disk takes what these archives hold, and themselves."""
+        """Raise `InputError` unless the disk takes what these archives hold,
+        and themselves."""
         fetched = [
             part["bytes"] for part in parts if part["file"] not in self.given
         ] or [0]
-        own = (
-            sum(fetched) if self.keep else max(fetched)
-        )  # else one lies there at a time
+        # Else one lies there at a time.
+        own = sum(fetched) if self.keep else max(fetched)
         require_free_space(
             self.to, int(sum(part["bytes"] for part in parts) * ROOM + own)
         )
 
     @contextmanager
     def archive(self, part: dict) -> Iterator[Path]:
-        """An archive, checked; when it was used well its checksum is kept, and it may go."""
+        """An archive, checked; when it was used well its checksum is kept, and
+        it may go."""
         name, record = part["file"], self._read_record()
         expected = part["checksum"] or record.get(name, {}).get("checksum")
         if name in self.given:
@@ -210,9 +220,8 @@ class _Store:
                     f"{error}; the checksum is that of the first download, in {self.record}"
                 ) from None
         found = checksum_of(path, expected or "sha256:")
-        if (
-            expected and found != expected
-        ):  # given by hand: it may have been packed anew
+        # Given by hand: it may have been packed anew.
+        if expected and found != expected:
             self.notes.append(
                 f"{path}: is not the archive whose checksum is known; taken for what it holds"
             )
@@ -220,7 +229,8 @@ class _Store:
             yield path
         except InputError:
             if name not in self.given and expected is None:
-                path.unlink()  # nobody vouches for it: a page to log in, perhaps
+                # Nobody vouches for it: a page to log in, perhaps.
+                path.unlink()
             raise
         if expected is None or found == expected:
             published = part["checksum"] is not None

@@ -1,7 +1,8 @@
-"""Fetch one large file over HTTP: resumed, checked, and from the next address where one fails.
+"""Fetch one large file over HTTP: resumed, checked, and from the next address
+where one fails.
 
-What has arrived waits beside the file, and is checked before it takes the file's name. A try goes
-on where the last one stopped.
+What has arrived waits beside the file, and is checked before it takes the
+file's name. A try goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ PASSING = (408, 425, 429)  # answers below 500 that another try may mend
 
 
 class DownloadError(RuntimeError):
-    """A file could not be had, through no fault of the user: one line saying why, and the cure."""
+    """A file could not be had, through no fault of the user: one line saying
+    why, and the cure."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class Patience:
     """How long to bear with a server."""
 
     tries: int = 5  # in a row at one address, without anything new arriving
-    timeout: float = (
-        30.0  # seconds of silence after which a connection is given up
-    )
-    pause: float = 1.0  # seconds before the second try; each further one waits twice as long
+    # Seconds of silence after which a connection is given up.
+    timeout: float = 30.0
+    # Seconds before the second try; each further one waits twice as long.
+    pause: float = 1.0
 
 
 def fetch(
@@ -53,15 +55,17 @@ def fetch(
     patience: Patience | None = None,
     progress: bool = True,
 ) -> str:
-    """Fetch a file from the first address that has it; what is there and right is left alone.
+    """Fetch a file from the first address that has it; what is there and right
+    is left alone.
 
-    Stopped at any moment and called again, it goes on where it stopped: what has arrived waits
-    beside `to`, with ".part" after its name.
+    Stopped at any moment and called again, it goes on where it stopped: what
+    has arrived waits beside `to`, with ".part" after its name.
 
     Args:
         addresses: of the same file, tried in this order.
         to: the file to write.
-        checksum: such as "md5:0a1b...", which the file must have; None where nobody knows it.
+        checksum: such as "md5:0a1b...", which the file must have; None where
+            nobody knows it.
         patience: with each address.
         progress: show a bar on stderr.
 
@@ -100,7 +104,8 @@ def fetch(
 
 
 def checksum_of(path: str | Path, like: str = "sha256:") -> str:
-    """A file's checksum, by the method that `like` begins with: "md5:..." or "sha256:..."."""
+    """A file's checksum, by the method that `like` begins with: "md5:..." or
+    "sha256:..."."""
     method = like.partition(":")[0]
     digest = hashlib.new(method)
     with open(path, "rb") as file:
@@ -112,7 +117,8 @@ def checksum_of(path: str | Path, like: str = "sha256:") -> str:
 def _fetch_from(
     address: str, get: _Resuming, to: Path, checksum: str | None
 ) -> str | None:
-    """Fetch from one address, trying again while that may help: None, or why it did not work."""
+    """Fetch from one address, trying again while that may help: None, or why it
+    did not work."""
     patience, reason = get.patience, None
     furthest, failures, mixed = get.arrived(), 0, False
     while failures < patience.tries:
@@ -128,7 +134,8 @@ def _fetch_from(
             reason = "has another file: its checksum differs"
             if mixed or not get.resumed:
                 return reason
-            # Two tries were joined that don't belong together: once more, from zero.
+            # Two tries were joined that don't belong together: once more, from
+            # zero.
             mixed, furthest = True, 0
         except requests.RequestException as error:
             reason = _why(error, patience.timeout)
@@ -159,15 +166,14 @@ class _BrokenOff(requests.RequestException):
 
 
 class _Resuming:
-    """Fetches an address into `part`, asking the server only for what has not arrived."""
+    """Fetches an address into `part`, asking the server only for what has not
+    arrived."""
 
     def __init__(
         self, to: Path, checked: bool, progress: bool, patience: Patience
     ):
-        self.part, self.notes = (
-            to.with_name(to.name + ".part"),
-            to.with_name(to.name + ".json"),
-        )
+        self.part = to.with_name(to.name + ".part")
+        self.notes = to.with_name(to.name + ".json")
         self.checked, self.progress, self.patience = checked, progress, patience
         self.resumed = False
 
@@ -195,21 +201,18 @@ class _Resuming:
 
     def _request(self, url: str, notes: dict) -> None:
         start = self._may_resume(url, notes)
-        headers = {
-            "Accept-Encoding": "identity"
-        }  # a range counts the file's own bytes
+        # A range counts the file's own bytes.
+        headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
             if url == notes.get("address"):
-                headers["If-Range"] = notes[
-                    "version"
-                ]  # else the whole of a file that has changed
+                # Else the whole of a file that has changed.
+                headers["If-Range"] = notes["version"]
         with requests.get(
             url, headers=headers, stream=True, timeout=self.patience.timeout
         ) as response:
-            if (
-                response.status_code == 416
-            ):  # what has arrived is no beginning of this file
+            # What has arrived is no beginning of this file.
+            if response.status_code == 416:
                 self.forget()
                 raise _BrokenOff
             response.raise_for_status()
@@ -228,7 +231,8 @@ class _Resuming:
             raise _BrokenOff
 
     def _may_resume(self, url: str, notes: dict) -> int:
-        """The byte to go on from: none where the joined halves could differ and nobody notice."""
+        """The byte to go on from: none where the joined halves could differ and
+        nobody notice."""
         same = url == notes.get("address") and notes.get("version")
         elsewhere = (
             self.checked and notes.get("bytes") and url != notes.get("address")
@@ -262,7 +266,8 @@ def _size(response) -> int | None:
 
 
 def _version(response) -> str | None:
-    """What names this state of the file: a strong ETag, or the time of its last change."""
+    """What names this state of the file: a strong ETag, or the time of its last
+    change."""
     etag = response.headers.get("ETag", "W/")
     return (
         response.headers.get("Last-Modified") if etag.startswith("W/") else etag

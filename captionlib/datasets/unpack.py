@@ -1,8 +1,9 @@
 """Take named files out of an archive that nobody vouches for.
 
-Written by hand. The archive's own names never become paths: a file is taken out if its name is one
-of those asked for, and lies under that name in the folder asked for. An archive that tries anything
-else is refused all the same, before it costs memory or disk.
+Written by hand. The archive's own names never become paths: a file is taken out
+if its name is one of those asked for, and lies under that name in the folder
+asked for. An archive that tries anything else is refused all the same, before
+it costs memory or disk.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from captionlib.io.files import InputError, require_free_space
 
 __all__ = ["unpack"]
 
-SLACK = (
-    2**28
-)  # bytes an archive may unpack to beyond twice its own size; photographs don't shrink
+# Bytes an archive may unpack to beyond twice its own size; photographs don't
+# shrink.
+SLACK = 2**28
 CHUNK = 2**20
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 DAMAGE = (  # what the standard library says of bytes that are no archive, or no longer one
@@ -55,7 +56,8 @@ class _Member(NamedTuple):
 
 
 class _ShortNamed(tarfile.TarInfo):
-    """An entry whose long name, or whatever else precedes it, is not too long for memory."""
+    """An entry whose long name, or whatever else precedes it, is not too long
+    for memory."""
 
     @classmethod
     def frombuf(cls, *header):
@@ -72,7 +74,8 @@ def unpack(
     *,
     progress: bool = True,
 ) -> None:
-    """Take the files called `wanted`, in whatever folder, out of a zip or tar archive.
+    """Take the files called `wanted`, in whatever folder, out of a zip or tar
+    archive.
 
     Args:
         archive: zip, tar, tar.gz, tar.bz2 or tar.xz, whatever its name.
@@ -81,8 +84,9 @@ def unpack(
         progress: show a bar on stderr.
 
     Raises:
-        InputError: if the archive is damaged, lacks a file or has it twice, unpacks to far more
-            than photographs would, or holds a link, a device or a name that leads out of it.
+        InputError: if the archive is damaged, lacks a file or has it twice,
+            unpacks to far more than photographs would, or holds a link, a
+            device or a name that leads out of it.
     """
     archive, to, missing = Path(archive), Path(to), set(wanted)
     all_of_them, total = frozenset(missing), 0
@@ -153,8 +157,9 @@ def _members(
         (f for magic, f in COMPRESSED.items() if beginning.startswith(magic)),
         open,
     )
-    # Read once, front to back, for a tar.gz can't be searched; and to its very end, where its
-    # checksum is, which tarfile on its own neither reaches nor compares.
+    # Read once, front to back, for a tar.gz can't be searched; and to its very
+    # end, where its checksum is, which tarfile on its own neither reaches nor
+    # compares.
     with expand(archive, "rb") as source:
         try:
             file = tarfile.open(fileobj=source, mode="r|", tarinfo=_ShortNamed)
@@ -174,9 +179,8 @@ def _members(
                 )
                 yield _Member(entry.name, entry.size, kind, _opens(file, entry))
         while rest := source.read(CHUNK):
-            yield _Member(
-                "", len(rest), "folder", None
-            )  # counted, like all the rest
+            # Counted, like all the rest.
+            yield _Member("", len(rest), "folder", None)
 
 
 def _opens(file, entry):
@@ -186,9 +190,8 @@ def _opens(file, entry):
 
 
 def _zip_kind(entry: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(
-        entry.external_attr >> 16
-    )  # 0 where the archive was made on Windows
+    # 0 where the archive was made on Windows
+    kind = stat.S_IFMT(entry.external_attr >> 16)
     if entry.is_dir():
         return "folder"
     return "file" if kind in (0, stat.S_IFREG) else "link or device"
@@ -214,7 +217,8 @@ def _check(archive: Path, member: _Member) -> None:
 
 
 def _copy(member: _Member, to: Path) -> None:
-    """Write a member's bytes: no more of them than the archive said, which have been counted."""
+    """Write a member's bytes: no more of them than the archive said, which have
+    been counted."""
     left = member.size
     with member.open() as source, open(to, "xb") as file:
         while chunk := _read(source, left):

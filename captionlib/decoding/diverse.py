@@ -1,4 +1,5 @@
-"""Diverse beam search: groups of hypotheses that keep out of each other's way."""
+"""Diverse beam search: groups of hypotheses that keep out of each other's
+way."""
 
 from __future__ import annotations
 
@@ -33,16 +34,19 @@ def diverse_beam_search(
     config: DecodingConfig,
     captions: int = 1,
 ) -> list[list[Hypothesis]]:
-    """Find several captions that differ, in groups that search one after another at each step.
+    """Find several captions that differ, in groups that search one after
+    another at each step.
 
-    A word costs `config.diversity` nats more for each earlier group that has just taken it.
-    Arguments as for `beam_search_all`; with one group it is that search.
+    A word costs `config.diversity` nats more for each earlier group that has
+    just taken it. Arguments as for `beam_search_all`; with one group it is that
+    search.
 
     Returns:
-        for each image at most `captions`: each group's best first, better ones before others,
-        then each group's second.
+        for each image at most `captions`: each group's best first, better ones
+        before others, then each group's second.
 
-    Source: Vijayakumar et al. 2016 (arXiv:1610.02424), section 3, with Hamming diversity.
+    Source: Vijayakumar et al. 2016 (arXiv:1610.02424), section 3, with Hamming
+    diversity.
     """
     if not 1 <= captions <= config.beam_size:
         raise ValueError(
@@ -75,9 +79,8 @@ def diverse_beam_search(
     left_over: list[list[list]] = [[[] for _ in range(G)] for _ in range(B)]
     running = list(range(B))
     while running:
-        words = torch.cat(
-            [beam.words[:, :, -1] for beam in beams], 1
-        )  # (B, G * k)
+        last_words = [beam.words[:, :, -1] for beam in beams]
+        words = torch.cat(last_words, 1)  # (B, G * k)
         logits, alpha, state = decoder.step(words.flatten(), state)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs = logits.log_softmax(dim=1, dtype=dtype)  # (B * G * k, V)
@@ -133,7 +136,8 @@ def diverse_beam_search(
 
 
 def _ranked(groups: list[list], wanted: int, config: DecodingConfig) -> list:
-    """An image's captions: each group's best, then each one's second, and so on."""
+    """An image's captions: each group's best, then each one's second, and so
+    on."""
 
     def rank(caption: Hypothesis) -> tuple[bool, float]:
         length = max(1, len(caption.word_ids) + caption.finished)

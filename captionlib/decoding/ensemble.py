@@ -65,7 +65,8 @@ class Ensemble:
     def step(
         self, words: Tensor, state: EnsembleState
     ) -> tuple[Tensor, Tensor, EnsembleState]:
-        """As a decoder's; logits are log-probabilities (N, V), alpha the first one's.
+        """As a decoder's; logits are log-probabilities (N, V), alpha the first
+        one's.
 
         Raises:
             ValueError: if the members have vocabularies of different sizes.
@@ -79,6 +80,8 @@ class Ensemble:
                 f"expected decoders of one vocabulary, got {sizes} words"
             )
         dtype = torch.promote_types(logits[0].dtype, torch.float32)
-        log_probs = torch.stack([x.log_softmax(dim=1, dtype=dtype) for x in logits])
+        log_probs = torch.stack(
+            [x.log_softmax(dim=1, dtype=dtype) for x in logits]
+        )
         mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
         return mean, steps[0][1], EnsembleState([each[2] for each in steps])

@@ -16,18 +16,20 @@ __all__ = ["draw", "sample"]
 
 
 def draw(log_probs: Tensor, numbers: Tensor, config: DecodingConfig) -> Tensor:
-    """A word for each row, by `temperature`, `top_k` and `top_p`, in this order.
+    """A word for each row, by `temperature`, `top_k` and `top_p`, in this
+    order.
 
     Args:
-        log_probs: (N, V) float; -inf is never drawn unless a row holds nothing else.
+        log_probs: (N, V) float; -inf is never drawn unless a row holds nothing
+            else.
         numbers: (N,) uniform in [0, 1); they decide.
         config: its other settings don't matter here.
 
     Returns:
         (N,) int64.
 
-    Source: Fan et al. 2018 (arXiv:1805.04833), section 5.4; Holtzman et al. 2020
-    (arXiv:1904.09751), section 3.1.
+    Source: Fan et al. 2018 (arXiv:1805.04833), section 5.4; Holtzman et al.
+    2020 (arXiv:1904.09751), section 3.1.
     """
     lowest = torch.finfo(log_probs.dtype).min
     scores = (log_probs / config.temperature).clamp_(min=lowest)
@@ -61,12 +63,13 @@ def sample(
         vocabulary: the decoder's.
         config: with `sample` set.
         captions: how many an image, at least 1.
-        generator: of the random numbers; None is torch's own. All are drawn at once, so a batch
-            gets the captions that its images would get one after another.
+        generator: of the random numbers; None is torch's own. All are drawn at
+            once, so a batch gets the captions that its images would get one
+            after another.
 
     Raises:
-        ValueError: if `captions` is below 1, the decoder is in training mode, or its scores
-            are not numbers.
+        ValueError: if `captions` is below 1, the decoder is in training mode,
+            or its scores are not numbers.
     """
     if captions < 1:
         raise ValueError(f"captions must be at least 1, got {captions}")

@@ -1,6 +1,8 @@
-"""Training for real: recipes, exact resumption, several processes, other objectives.
+"""Training for real: recipes, exact resumption, several processes, other
+objectives.
 
-`train_recipe` and `evaluate_split` load on first use: a recipe can be read without torch.
+`train_recipe` and `evaluate_split` load on first use: a recipe can be read
+without torch.
 """
 
 __all__ = ["evaluate_split", "train_recipe"]

@@ -11,13 +11,16 @@ __all__ = ["WeightAverage"]
 
 
 class WeightAverage:
-    """A running average of a model's trained weights; inside `with average:` the model has it.
+    """A running average of a model's trained weights; inside `with average:`
+    the model has it.
 
     Args:
         model: the weights that require a gradient now are averaged.
-        decay: share of the old average that stays at a step, reached gradually from 2/11.
+        decay: share of the old average that stays at a step, reached gradually
+            from 2/11.
 
-    Source: Polyak and Juditsky 1992 (doi:10.1137/0330046), in the exponential form.
+    Source: Polyak and Juditsky 1992 (doi:10.1137/0330046), in the exponential
+    form.
     """
 
     def __init__(self, model: CaptionModel, decay: float):

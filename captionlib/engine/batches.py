@@ -1,4 +1,5 @@
-"""The batches of a training: whose order is a seed"s, and which several processes can share."""
+"""The batches of a training: whose order is a seed"s, and which several
+processes can share."""
 
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ __all__ = ["Batches", "make_loader"]
 class Batches(Sampler[list[int]]):
     """The batches of an epoch, as lists of item numbers.
 
-    Each image comes once, in one of its views, drawn at random. With one view and one process these
-    are the batches of `captionlib.training.epoch_loader`. Where several processes share a batch, a
-    last one with fewer images than processes joins the one before.
+    Each image comes once, in one of its views, drawn at random. With one view
+    and one process these are the batches of `captionlib.training.epoch_loader`.
+    Where several processes share a batch, a last one with fewer images than
+    processes joins the one before.
 
     Args:
         images: I, how many there are.
         batch_size: images a batch, at most.
-        views: of each image; item v * I + i is view v of image i, as in `ViewDataset`.
+        views: of each image; item v * I + i is view v of image i, as in
+            `ViewDataset`.
         processes: each gets a share of every batch.
 
     Raises:
@@ -52,7 +55,8 @@ class Batches(Sampler[list[int]]):
         self.begin(seed=0)
 
     def begin(self, seed: int, skip: int = 0) -> None:
-        """Set what comes next: the seed of the order, and how many of its batches are left out."""
+        """Set what comes next: the seed of the order, and how many of its
+        batches are left out."""
         self.seed, self.skip = seed, skip
 
     def __len__(self) -> int:
@@ -76,16 +80,19 @@ def make_loader(
     num_workers: int = 0,
     processes: Processes = ALONE,
 ) -> DataLoader:
-    """Batches of `dataset`, in an order that the loop decides anew for each epoch.
+    """Batches of `dataset`, in an order that the loop decides anew for each
+    epoch.
 
     Args:
-        dataset: its items are (images or features, captions, lengths); with `views`, as
-            `ViewDataset` has them, an epoch shows each image in one.
+        dataset: its items are (images or features, captions, lengths); with
+            `views`, as `ViewDataset` has them, an epoch shows each image in
+            one.
         num_workers: processes that read ahead while the model computes.
         processes: those that share each batch.
     """
     views = len(getattr(dataset, "views", [dataset]))
     images = len(dataset) // views
+    # So that copying to a GPU holds nothing up.
     return DataLoader(
         dataset,
         batch_sampler=Batches(
@@ -93,5 +100,5 @@ def make_loader(
         ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),  # so that copying to a GPU holds nothing up
+        pin_memory=torch.cuda.is_available(),
     )

@@ -1,4 +1,5 @@
-"""Caption image files, one after another, the bad ones left out: what `captionlib caption` does."""
+"""Caption image files, one after another, the bad ones left out: what
+`captionlib caption` does."""
 
 from __future__ import annotations
 
@@ -14,9 +15,8 @@ from captionlib.io.images import open_rgb, to_pixels
 
 __all__ = ["caption_files", "load_captioner"]
 
-FIGURE_SIDE = (
-    480  # pixels a side of a picture in a figure, as show_attention has it
-)
+# Pixels a side of a picture in a figure, as show_attention has it.
+FIGURE_SIDE = 480
 
 
 def load_captioner(config: CaptionConfig) -> Captioner:
@@ -56,8 +56,8 @@ def caption_files(
         progress: show a bar on a terminal.
 
     Yields:
-        a path's number, and its caption or what is wrong with it; in order within a batch, the bad
-        ones first.
+        a path's number, and its caption or what is wrong with it; in order
+        within a batch, the bad ones first.
     """
     for batch in batches(
         list(enumerate(paths)), batch_size, unit="images", progress=progress

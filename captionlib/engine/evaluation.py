@@ -1,4 +1,5 @@
-"""Caption every image of a split once, and score the captions: what `captionlib evaluate` does."""
+"""Caption every image of a split once, and score the captions: what `captionlib
+evaluate` does."""
 
 from __future__ import annotations
 
@@ -21,12 +22,15 @@ __all__ = ["Evaluation", "evaluate_split"]
 class Evaluation(NamedTuple):
     """What a captioner scored, and what it said."""
 
-    scores: dict  # flat, with "images" and "intervals", as `evaluate --json` prints it
+    # Flat, with "images" and "intervals", as `evaluate --json` prints it.
+    scores: dict
     captions: dict[str, list[str]]  # words, by the image's file name
-    about: dict  # what was measured, on what and with what, to be stored with the scores
+    # What was measured, on what and with what, to be stored with the scores.
+    about: dict
 
     def report(self) -> dict:
-        """A result that can be traced, as `evaluate --save-results` writes it."""
+        """A result that can be traced, as `evaluate --save-results` writes
+        it."""
         about = dict(self.about)
         return {"data": about.pop("data"), "result": self.scores, **about}
 
@@ -80,11 +84,12 @@ def evaluate_split(
     search = captioner.search
     if config.beam_size is not None:
         search = replace(search, beam_size=config.beam_size)
+    # Its data, seed and validation scores.
     about = {
         "data": {"dataset": records[0].dataset, "split": split},
         "search": asdict(search),
         "model": asdict(captioner.model.config),
-        "training": captioner.model.metrics,  # its data, seed and validation scores
+        "training": captioner.model.metrics,
         "versions": versions(),
     }
     names = [record.filename for record in records]

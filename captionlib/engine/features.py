@@ -1,7 +1,7 @@
 """Grids encoded once and kept on disk: `encode_once` for data sets of any size.
 
-Chapter 02 keeps the grids of sixteen images in memory. Here they go to a file, a
-batch at a time; the file remembers what it was made from and is used again.
+Chapter 02 keeps the grids of sixteen images in memory. Here they go to a file,
+a batch at a time; the file remembers what it was made from and is used again.
 """
 
 from __future__ import annotations
@@ -34,21 +34,24 @@ def cache_features(
     progress: bool = True,
     say: Callable[[str], object] = lambda line: None,
 ) -> Features:
-    """Encode every image once and keep the annotation vectors on disk as float16.
+    """Encode every image once and keep the annotation vectors on disk as
+    float16.
 
     The file appears whole or not at all. If one is there already, it is used
-    again if its fingerprint matches and replaced if not. Memory holds one batch.
+    again if its fingerprint matches and replaced if not. Memory holds one
+    batch.
 
     Args:
         encoder: a frozen encoder; it is moved to `device` and stays there.
-        image_file: HDF5 with `images`, (I, 3, height, width) uint8, as `prepare`
-            writes it.
+        image_file: HDF5 with `images`, (I, 3, height, width) uint8, as
+            `prepare` writes it.
         to: the HDF5 file to write.
         batch_size: images encoded at once.
         device: where to encode.
         bf16: encode under bfloat16 autocast. It is faster on processors with
             AMX units and on GPUs; on photographs the vectors of
-            tf_efficientnet_lite0 then differ by about 6 % from those of float32.
+            tf_efficientnet_lite0 then differ by about 6 % from those of
+            float32.
         mirrored: encode the images' mirror images, left and right exchanged.
         progress: show a bar on a terminal, with the size of the file.
         say: called with one line on the file and its size before it is written.
@@ -115,11 +118,12 @@ class Mirrored:
 
 
 class ViewDataset(FeatureDataset):
-    """A `FeatureDataset` of several views of each image, such as its mirror image.
+    """A `FeatureDataset` of several views of each image, such as its mirror
+    image.
 
-    All images in the first view come first, then all in the second: item v * I + i
-    is view v of image i. Which views an epoch shows is decided by its batches
-    (`captionlib.training.Batches`).
+    All images in the first view come first, then all in the second: item v * I
+    + i is view v of image i. Which views an epoch shows is decided by its
+    batches (`captionlib.training.Batches`).
 
     Args:
         folder, split: as for `FeatureDataset`.

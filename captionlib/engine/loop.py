@@ -1,4 +1,5 @@
-"""The training loop for real: exact resumption, several processes, averaged weights, any objective.
+"""The training loop for real: exact resumption, several processes, averaged
+weights, any objective.
 
 With all of that off it takes the steps of `captionlib.training.train`.
 """
@@ -58,32 +59,32 @@ def train_one_epoch(
     after_step: Callable[[], None] = lambda: None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Run over the training data once, or over what `training.so_far` has left of it.
+    """Run over the training data once, or over what `training.so_far` has left
+    of it.
 
     Args:
         training: is kept up to date, step by step.
-        loader: gives (images or cached features, captions, caption lengths); from `make_loader`.
-        loss_of: what is minimised; called as `teacher_forcing` is, without the model.
+        loader: gives (images or cached features, captions, caption lengths);
+            from `make_loader`.
+        loss_of: what is minimised; called as `teacher_forcing` is, without the
+            model.
         processes: those that share each batch.
         after_step: called when a step is done.
 
     Returns:
-        means a token over the epoch: "loss", and the other parts of the objective, "nats" among
-        them; and "learning_rate" at its end.
+        means a token over the epoch: "loss", and the other parts of the
+        objective, "nats" among them; and "learning_rate" at its end.
 
     Raises:
-        FloatingPointError: if a loss is not finite, naming epoch and step; that step is not taken.
+        FloatingPointError: if a loss is not finite, naming epoch and step; that
+            step is not taken.
     """
-    model, optimizer, config = (
-        training.model,
-        training.optimizer,
-        training.config,
-    )
-    epoch, so_far, device = (
-        len(training.history),
-        training.so_far,
-        torch.device(device),
-    )
+    model = training.model
+    optimizer = training.optimizer
+    config = training.config
+    epoch = len(training.history)
+    so_far = training.so_far
+    device = torch.device(device)
     started = time.perf_counter() - so_far.seconds
     loader.batch_sampler.begin(seed_of(config.seed, epoch), skip=so_far.steps)
     model.train()
@@ -99,7 +100,8 @@ def train_one_epoch(
         share = (epoch + so_far.steps / len(loader)) / config.epochs
         factor = rate_factor(config, training.history, share)
         set_rates(optimizer, factor)
-        # The first process drops out what the plain loop would, the others something else.
+        # The first process drops out what the plain loop would, the others
+        # something else.
         others = (processes.number,) if processes.number else ()
         torch.manual_seed(seed_of(config.seed, epoch, so_far.steps, *others))
         images = images.to(device, non_blocking=True)
@@ -156,26 +158,31 @@ def train(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[dict]:
-    """Train `model`, keeping in `folder` the best one so far and all it takes to go on.
+    """Train `model`, keeping in `folder` the best one so far and all it takes
+    to go on.
 
-    Writes `best/` (a model), `last/` (a model with optimizer, settings, history and position),
-    `log.jsonl` (one line an epoch) and `curve.png`.
+    Writes `best/` (a model), `last/` (a model with optimizer, settings, history
+    and position), `log.jsonl` (one line an epoch) and `curve.png`.
 
     Args:
         loader: of the training data, from `make_loader`.
-        evaluate: scores a model in eval mode on captions it wrote freely; must return "bleu4" x100.
-        resume: go on from `folder/last`, exactly as if the training had never stopped; from the
-            beginning where nothing was written yet.
+        evaluate: scores a model in eval mode on captions it wrote freely; must
+            return "bleu4" x100.
+        resume: go on from `folder/last`, exactly as if the training had never
+            stopped; from the beginning where nothing was written yet.
         objective: what is minimised; called as `teacher_forcing` is.
-        processes: those that train together; each calls `train`, and the main one writes the files.
-        checkpoint_minutes: `last` is written after each epoch, and within one after so many.
+        processes: those that train together; each calls `train`, and the main
+            one writes the files.
+        checkpoint_minutes: `last` is written after each epoch, and within one
+            after so many.
 
     Returns:
         the history: one dict an epoch.
 
     Raises:
-        InputError: if `folder` holds a training and `resume` is off, or one with other settings; if
-            the disk is full, which leaves the checkpoint before.
+        InputError: if `folder` holds a training and `resume` is off, or one
+            with other settings; if the disk is full, which leaves the
+            checkpoint before.
         FloatingPointError: if a loss is not finite.
     """
     folder = Path(folder)
@@ -249,7 +256,8 @@ def write_down(
     history: list[dict],
     average: WeightAverage | None,
 ) -> None:
-    """Write what an epoch leaves besides a checkpoint: its log, and the model if it is the best."""
+    """Write what an epoch leaves besides a checkpoint: its log, and the model
+    if it is the best."""
     if stale_epochs(history) == 0:  # better than ever before
         model.metrics = {"training": {"seed": config.seed, **history[-1]}}
         with average or nullcontext():
@@ -263,14 +271,14 @@ def write_down(
 
 
 def compile_layers(model: CaptionModel) -> None:
-    """Have torch.compile fuse what is computed most: the encoder, and the attention of each step.
+    """Have torch.compile fuse what is computed most: the encoder, and the
+    attention of each step.
 
     Weights keep their names, and files their form.
     """
     model.encoder.compile()
-    model.decoder.attention.compile(
-        dynamic=True
-    )  # captions end, and rows become fewer
+    # Captions end, and rows become fewer.
+    model.decoder.attention.compile(dynamic=True)
 
 
 def draw_curve(history: list[dict]) -> Figure:

@@ -1,4 +1,5 @@
-"""What a training minimises. Each objective is called as `teacher_forcing` is."""
+"""What a training minimises. Each objective is called as `teacher_forcing`
+is."""
 
 from __future__ import annotations
 
@@ -24,13 +25,16 @@ def teacher_forcing(
     progress: float = 0.0,
     processes: Processes = ALONE,
 ) -> tuple[CaptionLoss, int]:
-    """The loss of one batch, the true words fed in, and the number of words it is a mean of.
+    """The loss of one batch, the true words fed in, and the number of words it
+    is a mean of.
 
     Args:
         images: (B, ...) as `CaptionModel` takes them.
-        captions, lengths: (B * n, T) and (B * n,) int64; see `DecoderWithAttention`.
+        captions, lengths: (B * n, T) and (B * n,) int64; see
+            `DecoderWithAttention`.
         config: its loss and precision.
-        progress: where the training stands, from 0 to 1; here it makes no difference.
+        progress: where the training stands, from 0 to 1; here it makes no
+            difference.
         processes: those that share the batch.
     """
     with torch.autocast(
@@ -46,7 +50,8 @@ def teacher_forcing(
 def shared_loss(
     output: DecoderOutput, config: EngineConfig, processes: Processes
 ) -> tuple[CaptionLoss, int]:
-    """`caption_loss` of this process's share; averaged over processes, it is the whole batch's."""
+    """`caption_loss` of this process's share; averaged over processes, it is
+    the whole batch's."""
     count = len(output.targets.data)
     tokens, captions = processes.even_counts(count, len(output.alphas))
     loss = caption_loss(

@@ -1,9 +1,11 @@
-"""bfloat16 where it is faster: both forms of a training step are timed before the first one counts.
+"""bfloat16 where it is faster: both forms of a training step are timed before
+the first one counts.
 
-Written by hand. Processors with matrix units for bfloat16 (AMX), and GPUs, multiply in it faster
-than in float32; other processors are slower at it. Only a measurement tells, and only with the
-model and the batches at hand. Nothing of it remains but the answer: gradients are thrown away, and
-random numbers and buffers are as they were.
+Written by hand. Processors with matrix units for bfloat16 (AMX), and GPUs,
+multiply in it faster than in float32; other processors are slower at it. Only a
+measurement tells, and only with the model and the batches at hand. Nothing of
+it remains but the answer: gradients are thrown away, and random numbers and
+buffers are as they were.
 """
 
 from __future__ import annotations
@@ -51,10 +53,12 @@ def time_steps(
     *,
     rounds: int = 3,
 ) -> StepTimes:
-    """Time a training step in both forms, which take turns, after one turn to warm up.
+    """Time a training step in both forms, which take turns, after one turn to
+    warm up.
 
     Args:
-        model: on its device, with the weights free that will be trained; unchanged afterwards.
+        model: on its device, with the weights free that will be trained;
+            unchanged afterwards.
         batches: (images or features, captions, lengths) as a loader gives them.
         objective: called as `captionlib.engine.objectives.teacher_forcing` is.
         config: of the training; its `bf16` is what is to be found.
@@ -88,7 +92,8 @@ def time_steps(
 
 @contextmanager
 def _unchanged(model: nn.Module, device: torch.device):
-    """Leave the model's mode and buffers, and torch's random numbers, as they were."""
+    """Leave the model's mode and buffers, and torch's random numbers, as they
+    were."""
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

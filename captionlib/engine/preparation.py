@@ -1,9 +1,11 @@
-"""Prepare a data set of any size: chapter 01's `prepare` for input that nobody has checked.
+"""Prepare a data set of any size: chapter 01's `prepare` for input that nobody
+has checked.
 
-Written by hand. It writes the files that the chapter's plain form writes, from the same functions,
-and tests hold the two equal. What it adds: several processes decode, memory stays the same however
-many images there are, bad images can be skipped, a disk that is too small is noticed first, and the
-files appear together or not at all.
+Written by hand. It writes the files that the chapter's plain form writes, from
+the same functions, and tests hold the two equal. What it adds: several
+processes decode, memory stays the same however many images there are, bad
+images can be skipped, a disk that is too small is noticed first, and the files
+appear together or not at all.
 """
 
 from __future__ import annotations
@@ -59,10 +61,10 @@ ONE = (3, IMAGE_SIZE, IMAGE_SIZE)
 class Prepared(NamedTuple):
     """What `prepare` has done."""
 
-    base: str  # ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq
-    skipped: list[
-        str
-    ]  # a line for each image or caption left out, with the reason
+    # Ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq.
+    base: str
+    # A line for each image or caption left out, with the reason.
+    skipped: list[str]
 
 
 def prepare(
@@ -77,24 +79,27 @@ def prepare(
 ) -> Prepared:
     """Turn a data set in Karpathy's format into the files that training reads.
 
-    All of them appear at the end, or none does. The same input gives the same bytes again.
+    All of them appear at the end, or none does. The same input gives the same
+    bytes again.
 
     Args:
-        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or anything of that format.
+        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or
+            anything of that format.
         images: the folder that its file names start from.
         to: the folder to write to; whatever else it holds stays untouched.
         config: captions for each image, rare words, longest caption, seed.
-        skip_bad: leave out bad images and captions instead of stopping at the first.
+        skip_bad: leave out bad images and captions instead of stopping at the
+            first.
         workers: processes that decode images; None for one per core.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        InputError: if an input is bad or the disk too small; nothing has been written then.
+        InputError: if an input is bad or the disk too small; nothing has been
+            written then.
     """
     config, to, skipped = config or DataConfig(), Path(to), []
-    bad = (
-        skipped if skip_bad else None
-    )  # where a bad item is noted; None: it is raised
+    # Where a bad item is noted; None: it is raised.
+    bad = skipped if skip_bad else None
     records = read_karpathy(karpathy_json, images, skipped=bad)
     base = name_files(records[0].dataset, config)
     splits = {
@@ -152,10 +157,12 @@ def decode_in_order(
 ) -> Iterator[np.ndarray | InputError]:
     """`read_image` of each path, in order, by several processes.
 
-    However many paths there are, at most `MOST` batches per process are in memory.
+    However many paths there are, at most `MOST` batches per process are in
+    memory.
 
     Yields:
-        (3, 256, 256) uint8, or the `InputError` that says what is wrong with this image.
+        (3, 256, 256) uint8, or the `InputError` that says what is wrong with
+        this image.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     workers = min(workers, len(batches) // 4)  # starting one must pay
@@ -174,7 +181,8 @@ def decode_in_order(
 
 
 def _room(images: int, config: DataConfig) -> int:
-    """Bytes that the files will take: pixels, encoded captions and references."""
+    """Bytes that the files will take: pixels, encoded captions and
+    references."""
     ids = config.captions_per_image * 7 * (config.max_len + 2)
     return images * (3 * IMAGE_SIZE**2 + ids + 1000) + 2**24
 
@@ -194,7 +202,8 @@ def _write_images(
         The records whose image is in the file, in its order.
 
     Raises:
-        InputError: at the first bad image, if `skipped` is None; else it is noted there.
+        InputError: at the first bad image, if `skipped` is None; else it is
+            noted there.
     """
     kept = []
     with new_hdf5(path) as file:
@@ -230,7 +239,8 @@ def _write_captions(
     vocabulary: Vocabulary,
     config: DataConfig,
 ) -> None:
-    """Write a split's encoded captions, one in memory at a time, and their lengths."""
+    """Write a split's encoded captions, one in memory at a time, and their
+    lengths."""
     lengths = []
 
     def rows() -> Iterator[list[int]]:
@@ -249,7 +259,8 @@ def prepare_data(
     config: DataConfig | None = None,
     **options,
 ) -> Prepared:
-    """As `prepare`; the error of a bad image names the option that leaves it out."""
+    """As `prepare`; the error of a bad image names the option that leaves it
+    out."""
     try:
         return prepare(karpathy_json, images, to, config, **options)
     except BadItem as error:

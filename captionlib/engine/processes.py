@@ -1,8 +1,9 @@
 """The processes that train one model together, through Hugging Face Accelerate.
 
-Written by hand, so that the loop in `captionlib.engine.loop` need not ask whether it is alone. Each
-process has the whole model and takes its share of every batch; what follows makes their steps one.
-Accelerate starts them (`accelerate launch`, `notebook_launcher`), on one machine or several.
+Written by hand, so that the loop in `captionlib.engine.loop` need not ask
+whether it is alone. Each process has the whole model and takes its share of
+every batch; what follows makes their steps one. Accelerate starts them
+(`accelerate launch`, `notebook_launcher`), on one machine or several.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ __all__ = ["ALONE", "Processes"]
 
 
 class Processes:
-    """The processes of one training, seen from one of them; by default there is no other.
+    """The processes of one training, seen from one of them; by default there is
+    no other.
 
     Args:
-        accelerator: of a process that Accelerate has started; None for one that works alone.
+        accelerator: of a process that Accelerate has started; None for one that
+            works alone.
 
     Attributes:
         count: how many they are.
@@ -50,10 +53,12 @@ class Processes:
 
     @classmethod
     def join(cls, device: str | None = None) -> Processes:
-        """Those that Accelerate has started, this one among them; or this one alone.
+        """Those that Accelerate has started, this one among them; or this one
+        alone.
 
         Args:
-            device: "cpu" keeps them off the GPUs; else each takes the one that Accelerate gives it.
+            device: "cpu" keeps them off the GPUs; else each takes the one that
+                Accelerate gives it.
 
         Raises:
             InputError: if they can't find each other.
@@ -62,15 +67,17 @@ class Processes:
         if expected == 1:
             return cls()
         handlers = [
-            # The weights of a layer that nothing reads, such as a network's unused head, get no
-            # gradient. The batch norms' statistics never change.
+            # The weights of a layer that nothing reads, such as a network's
+            # unused head, get no gradient. The batch norms' statistics never
+            # change.
             DistributedDataParallelKwargs(
                 find_unused_parameters=True, broadcast_buffers=False
             ),
             # While the main process encodes a data set, the others wait.
             InitProcessGroupKwargs(timeout=timedelta(days=7)),
         ]
-        # Without a GPU, Accelerate would take each for alone unless it is told to do without.
+        # Without a GPU, Accelerate would take each for alone unless it is told
+        # to do without.
         cpu = device == "cpu" or not torch.cuda.is_available()
         processes = cls(Accelerator(cpu=cpu, kwargs_handlers=handlers))
         if processes.count != expected:
@@ -92,9 +99,10 @@ class Processes:
     def mean(self, total: Tensor, count: int) -> Tensor:
         """This process's part of a mean over everybody's items.
 
-        A mean of means would give a word of a short share more weight than one of a long share. So
-        each process divides its sum by what is everybody's count, over the number of processes:
-        the average of these parts is the mean, and so it is with their gradients.
+        A mean of means would give a word of a short share more weight than one
+        of a long share. So each process divides its sum by what is everybody's
+        count, over the number of processes: the average of these parts is the
+        mean, and so it is with their gradients.
 
         Args:
             total: scalar, the sum over this process's items.
@@ -110,7 +118,8 @@ class Processes:
     def even_counts(self, *counts: int) -> list[float]:
         """Everybody's counts, divided by the number of processes.
 
-        A sum over this process's items, divided by such a count, averages to everybody's mean.
+        A sum over this process's items, divided by such a count, averages to
+        everybody's mean.
         """
         if self.count == 1:
             return [float(count) for count in counts]
@@ -120,7 +129,8 @@ class Processes:
         ).tolist()
 
     def average(self, values: Tensor) -> Tensor:
-        """The average over all processes of a tensor of one shape, the same for each of them."""
+        """The average over all processes of a tensor of one shape, the same for
+        each of them."""
         return (
             values
             if self.count == 1
@@ -132,18 +142,21 @@ class Processes:
         return value if self.count == 1 else broadcast_object_list([value])[0]
 
     def share(self, items: Sequence) -> Sequence:
-        """This process's share of `items`: neighbours, in order. Each item is in one share."""
+        """This process's share of `items`: neighbours, in order. Each item is
+        in one share."""
         if self.count == 1:
             return items
         with self._accelerator.split_between_processes(list(items)) as mine:
             return mine
 
     def gather(self, results: list) -> list:
-        """Everybody's results in one list; those of shares come in the order of the items."""
+        """Everybody's results in one list; those of shares come in the order of
+        the items."""
         return results if self.count == 1 else gather_object(results)
 
     def main_first(self) -> AbstractContextManager:
-        """In its block the main process goes first: the others find what it has made."""
+        """In its block the main process goes first: the others find what it has
+        made."""
         return (
             nullcontext()
             if self.count == 1
@@ -157,7 +170,8 @@ class Processes:
 
 
 class _Computation(nn.Module):
-    """What a model's gradients come from, as the module that Accelerate wants to wrap."""
+    """What a model's gradients come from, as the module that Accelerate wants
+    to wrap."""
 
     def __init__(self, compute: Callable, model: nn.Module):
         super().__init__()

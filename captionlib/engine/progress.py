@@ -24,7 +24,8 @@ def batches(
 
 
 def find_device(name: str | None):
-    """The `torch.device` of that name; None: the first GPU if there is one, else the CPU.
+    """The `torch.device` of that name; None: the first GPU if there is one,
+    else the CPU.
 
     Raises:
         InputError: if torch can't use it.

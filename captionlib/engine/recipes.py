@@ -1,7 +1,8 @@
-"""Recipes in small JSON files: find one, check every key and value, keep it beside its training.
+"""Recipes in small JSON files: find one, check every key and value, keep it
+beside its training.
 
-Written by hand, and without torch. The packaged recipes, in assets/recipes, give the reasons for
-their numbers under "about".
+Written by hand, and without torch. The packaged recipes, in assets/recipes,
+give the reasons for their numbers under "about".
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ KEPT = "recipe.json"  # where a training keeps the recipe that it was begun with
 def find_recipe(
     recipe: str | Path | Recipe | None, to: str | Path, *, resume: bool
 ) -> Recipe:
-    """The recipe of the training in `to`: the one that it keeps, where it is resumed.
+    """The recipe of the training in `to`: the one that it keeps, where it is
+    resumed.
 
     Args:
-        recipe: a packaged recipe's name, a file, or a recipe; None for one that sets nothing.
+        recipe: a packaged recipe's name, a file, or a recipe; None for one that
+            sets nothing.
 
     Raises:
-        InputError: if it can't be read, or is not the one that the training was begun with.
+        InputError: if it can't be read, or is not the one that the training was
+            begun with.
     """
     kept = Path(to) / KEPT
     if not (resume and kept.is_file()):
@@ -65,7 +69,8 @@ def read_recipe(name: str | Path) -> Recipe:
     """Read a packaged recipe by its name, or a file.
 
     Raises:
-        InputError: if there is none, or it has an unknown key or a value that is out of range.
+        InputError: if there is none, or it has an unknown key or a value that
+            is out of range.
     """
     path = RECIPES.get(str(name), Path(name))
     if not path.is_file():
@@ -140,7 +145,8 @@ def _check_stages(where: str, value) -> None:
         _settings(EngineConfig)(f"{where}: stages {number}", stage)
 
 
-# What a recipe may hold besides the settings of `ViewConfig`, and what checks it.
+# What a recipe may hold besides the settings of `ViewConfig`, and what checks
+# it.
 _SECTIONS = {
     "name": _check_text,
     "about": _check_texts,

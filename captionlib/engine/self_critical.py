@@ -1,13 +1,15 @@
 """Self-critical training: the captions that a model writes, scored whole.
 
-Written by hand. Cross-entropy asks for the next word of somebody's caption; what is judged in the
-end is a caption of the model's own. So a second training lets it write several captions of an
-image, scores each as a whole by CIDEr-D, and makes those likelier that scored above the mean of
-the others. It begins where cross-entropy ends: a model that writes nonsense has nothing to choose
+Written by hand. Cross-entropy asks for the next word of somebody's caption;
+what is judged in the end is a caption of the model's own. So a second training
+lets it write several captions of an image, scores each as a whole by CIDEr-D,
+and makes those likelier that scored above the mean of the others. It begins
+where cross-entropy ends: a model that writes nonsense has nothing to choose
 between.
 
-Source: Rennie et al. 2017 (arXiv:1612.00563), section 3, for training on the score itself; Luo 2020
-(arXiv:2003.09971), section 3, for comparing with the other samples in place of the greedy caption.
+Source: Rennie et al. 2017 (arXiv:1612.00563), section 3, for training on the
+score itself; Luo 2020 (arXiv:2003.09971), section 3, for comparing with the
+other samples in place of the greedy caption.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ __all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]
 class SelfCriticalLoss(NamedTuple):
     """What is minimised, and how the captions did."""
 
-    total: Tensor  # scalar: mean over words of -log-probability times the caption's advantage
+    # Scalar: mean over words of -log-probability times the caption's advantage.
+    total: Tensor
     nats: Tensor  # scalar: mean -log-probability of a word
     reward: Tensor  # scalar: mean CIDEr-D of the captions written, ×100
 
@@ -54,12 +57,14 @@ def advantages(scores: np.ndarray) -> np.ndarray:
 class SelfCritical:
     """The objective of self-critical training, for `captionlib.engine.train`.
 
-    The references are the training captions as the data set stores them, `<end>` included as a
-    word of its own: without it, to stop in the middle of a sentence would cost nothing.
+    The references are the training captions as the data set stores them,
+    `<end>` included as a word of its own: without it, to stop in the middle of
+    a sentence would cost nothing.
 
     Args:
-        captions, lengths: (I, n, T) and (I, n) int64, all training captions, as `FeatureDataset`
-            holds them; over these it is counted how rare an n-gram is.
+        captions, lengths: (I, n, T) and (I, n) int64, all training captions, as
+            `FeatureDataset` holds them; over these it is counted how rare an
+            n-gram is.
         vocabulary: of the model.
         samples: captions written for each image of a batch.
         max_words: longest caption.
@@ -105,19 +110,18 @@ class SelfCritical:
         progress: float = 0.0,
         processes: Processes = ALONE,
     ) -> tuple[SelfCriticalLoss, int]:
-        """The loss of one batch, and its number of words; arguments as for `teacher_forcing`.
+        """The loss of one batch, and its number of words; arguments as for
+        `teacher_forcing`.
 
         Dropout is off: a caption is judged by the network that wrote it.
         """
         model.eval()
-        samples = self._write(
-            model, images, config
-        )  # B * samples lists of word ids
+        # B * samples lists of word ids
+        samples = self._write(model, images, config)
         n = len(captions) // len(images)
         pairs = zip(captions.split(n), lengths.split(n), strict=True)
-        cider = copy(
-            self._cider
-        )  # the rarities of the whole data set, the references of a batch
+        # The rarities of the whole data set, the references of a batch.
+        cider = copy(self._cider)
         cider.references = [self._references(*pair) for pair in pairs]
         numbers = np.repeat(np.arange(len(images)), self.samples)
         written = [
@@ -128,24 +132,23 @@ class SelfCritical:
 
         ids = [torch.tensor(ids) for ids in samples]
         written_lengths = torch.tensor([len(sample) for sample in ids])
-        padded = pad_sequence(ids, batch_first=True).to(
-            images.device
-        )  # <pad> is 0
+        # <pad> is 0
+        padded = pad_sequence(ids, batch_first=True).to(images.device)
         with torch.autocast(
             images.device.type, dtype=torch.bfloat16, enabled=config.bf16
         ):
             output = model(images, padded, written_lengths)
         logits = output.logits.data.float()
-        # What is never drawn must not gain: all that is pushed down would flow there, unpunished.
+        # What is never drawn must not gain: all that is pushed down would flow
+        # there, unpunished.
         v = self.vocabulary
         never = torch.zeros(
             logits.shape[1], dtype=torch.bool, device=logits.device
         )
         never[[v.start, v.pad, v.unk]] = True
         log_probs = logits.masked_fill(never, -torch.inf).log_softmax(dim=1)
-        taken = log_probs.gather(1, output.targets.data[:, None]).squeeze(
-            1
-        )  # (words,)
+        chosen = output.targets.data[:, None]
+        taken = log_probs.gather(1, chosen).squeeze(1)  # (words,)
         weights = torch.as_tensor(gains, dtype=torch.float32)[:, None].expand(
             -1, padded.shape[1]
         )

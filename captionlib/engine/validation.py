@@ -1,4 +1,5 @@
-"""Validation: what scores a model after each epoch, on captions that it writes freely."""
+"""Validation: what scores a model after each epoch, on captions that it writes
+freely."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ __all__ = ["Validator", "plain_search"]
 
 
 def plain_search(search: DecodingConfig, beam_size: int) -> DecodingConfig:
-    """`search` with another beam and nothing drawn, so that epochs differ by the model alone."""
+    """`search` with another beam and nothing drawn, so that epochs differ by
+    the model alone."""
     default = DecodingConfig()
     plain = ("groups", "sample", "temperature", "top_k", "top_p")
     return replace(
@@ -28,10 +30,12 @@ def plain_search(search: DecodingConfig, beam_size: int) -> DecodingConfig:
 
 
 class Validator:
-    """A function of the model: its scores on the validation images, in a flat dict.
+    """A function of the model: its scores on the validation images, in a flat
+    dict.
 
     Args:
-        images: an item per image, pixels or grids, as `CaptionModel.encode` takes them.
+        images: an item per image, pixels or grids, as `CaptionModel.encode`
+            takes them.
         references: each image's captions, lists of words.
         search: how captions are looked for.
         about: what is added to the scores.

@@ -1,5 +1,6 @@
-"""The views of a split's images that training draws from: as they are, mirrored, cropped; as pixels
-or, where the encoder's part in it never changes, as grids that are computed once and kept.
+"""The views of a split's images that training draws from: as they are,
+mirrored, cropped; as pixels or, where the encoder's part in it never changes,
+as grids that are computed once and kept.
 
 Written by hand.
 """
@@ -23,7 +24,8 @@ __all__ = ["open_views", "view_pixels", "write_crops"]
 
 
 def write_crops(images: str | Path, to: Path, *, seed: int = 0) -> Path:
-    """Write an HDF5 file like `images`, of crops at random, a side 84 to 97 % as long.
+    """Write an HDF5 file like `images`, of crops at random, a side 84 to 97 %
+    as long.
 
     A file that is there already is left as it is.
     """
@@ -56,9 +58,11 @@ def write_crops(images: str | Path, to: Path, *, seed: int = 0) -> Path:
 def view_pixels(
     views: ViewConfig, data: str | Path, split: str, folder: Path
 ) -> list[tuple[str, Path, bool]]:
-    """Which views a split's images are seen in: a name, a file of images, whether it is mirrored.
+    """Which views a split's images are seen in: a name, a file of images,
+    whether it is mirrored.
 
-    Only the training split has more than one. Crops are written to `folder`, once.
+    Only the training split has more than one. Crops are written to `folder`,
+    once.
     """
     images = image_file(data, split)
     if split != "TRAIN":
@@ -97,7 +101,8 @@ def open_views(
         data: what `prepare` wrote.
         split: TRAIN or VAL.
         folder: where crops and grids are kept.
-        encoder: what encodes the images once; None leaves them pixels, (3, height, width) uint8.
+        encoder: what encodes the images once; None leaves them pixels, (3,
+            height, width) uint8.
         bf16: encode in bfloat16.
     """
     found = []

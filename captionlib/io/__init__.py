@@ -1,1 +1,2 @@
-"""Files in and out: images, backbones, cached grids, captions, and files that appear whole."""
+"""Files in and out: images, backbones, cached grids, captions, and files that
+appear whole."""

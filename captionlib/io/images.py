@@ -1,6 +1,8 @@
-"""Read any image that Pillow can read, safely. Chapter 01 shows the idea in two lines.
+"""Read any image that Pillow can read, safely. Chapter 01 shows the idea in two
+lines.
 
-Written by hand, and without torch, so that processes that decode images start quickly.
+Written by hand, and without torch, so that processes that decode images start
+quickly.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ __all__ = [
 ]
 
 IMAGE_SIZE = 256
-MAX_PIXELS = 178_956_970  # Pillow, too, calls more a decompression bomb: 0.7 GB in memory
+# Pillow, too, calls more a decompression bomb: 0.7 GB in memory
+MAX_PIXELS = 178_956_970
 BAND = 2**20  # pixels converted at a time, which bounds the memory this takes
 
-# Pillow logs some damage. Without a handler, Python would print that on stderr beside our own line.
+# Pillow logs some damage. Without a handler, Python would print that on stderr
+# beside our own line.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # The turn that sets a picture upright, by its EXIF orientation.
@@ -56,16 +60,19 @@ UPRIGHT = {
 
 
 def read_image(source, name: str | None = None) -> np.ndarray:
-    """Any image as the pixels that the model sees; training and inference both use this.
+    """Any image as the pixels that the model sees; training and inference both
+    use this.
 
     Args:
-        source: a path, an open binary file, a `PIL.Image`, or an array: (height, width),
-            (height, width, 1, 3 or 4) or (1, 3 or 4, height, width), of uint8 in [0, 255],
-            uint16 in [0, 65535], bool, or float in [0, 1].
+        source: a path, an open binary file, a `PIL.Image`, or an array:
+            (height, width), (height, width, 1, 3 or 4) or (1, 3 or 4, height,
+            width), of uint8 in [0, 255], uint16 in [0, 65535], bool, or float
+            in [0, 1].
         name: what an error calls the image if `source` has no name of its own.
 
     Returns:
-        (3, 256, 256) uint8 RGB in [0, 255], resized without regard to its aspect ratio.
+        (3, 256, 256) uint8 RGB in [0, 255], resized without regard to its
+        aspect ratio.
 
     Raises:
         InputError: if the file is missing, damaged, too large or not an image.
@@ -74,14 +81,16 @@ def read_image(source, name: str | None = None) -> np.ndarray:
 
 
 def to_pixels(image: Image.Image) -> np.ndarray:
-    """What `read_image` makes of a picture that `open_rgb` has opened: (3, 256, 256) uint8."""
+    """What `read_image` makes of a picture that `open_rgb` has opened: (3, 256,
+    256) uint8."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
     image = image.resize(size, Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def open_rgb(source, name: str | None = None) -> Image.Image:
-    """As `read_image`, but at its own size: upright, 8-bit RGB, transparent parts white."""
+    """As `read_image`, but at its own size: upright, 8-bit RGB, transparent
+    parts white."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
@@ -158,7 +167,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Silence libtiff, which writes to stderr directly, past Python's logging."""
+    """Silence libtiff, which writes to stderr directly, past Python's
+    logging."""
     with _hushing:
         try:
             kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -178,9 +188,11 @@ _hushing = threading.Lock()  # the whole process shares stderr
 
 
 def _in_bands(image: Image.Image) -> Image.Image:
-    """Convert to RGB a band of rows at a time, so memory holds one copy of the image and its RGB.
+    """Convert to RGB a band of rows at a time, so memory holds one copy of the
+    image and its RGB.
 
-    Each pixel is converted on its own, so bands give the same result as the whole.
+    Each pixel is converted on its own, so bands give the same result as the
+    whole.
     """
     convert = _converter(image)
     page, rows = Image.new("RGB", image.size), max(1, BAND // image.width)
@@ -198,10 +210,8 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     if image.has_transparency_data:
         return _over_white
     if image.mode == "LAB":
-        lab, srgb = (
-            ImageCms.createProfile("LAB"),
-            ImageCms.createProfile("sRGB"),
-        )
+        lab = ImageCms.createProfile("LAB")
+        srgb = ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         return lambda part: ImageCms.applyTransform(part, transform)
     return lambda part: part.convert("RGB")
@@ -308,7 +318,8 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def try_images(paths: list[str | Path]) -> Iterator[np.ndarray | InputError]:
-    """`read_image` of each path in turn; a bad image yields its error, a `BadItem`, instead."""
+    """`read_image` of each path in turn; a bad image yields its error, a
+    `BadItem`, instead."""
     for path in paths:
         try:
             yield read_image(path)
@@ -327,14 +338,16 @@ def usable_cores() -> int:
 def decoding_pool(
     workers: int, batches: int, size: int
 ) -> Iterator[Callable[[list[str | Path]], Answer]]:
-    """Start processes for `try_images`. They end with the block, or when their parent does.
+    """Start processes for `try_images`. They end with the block, or when their
+    parent does.
 
-    Yields a function that sends up to `size` paths to the next free process and returns their
-    `Answer`. Take the answers in order, with at most `batches` of them pending: pixels come back
-    through shared memory, which has room for that many and spares pickling them.
+    Yields a function that sends up to `size` paths to the next free process and
+    returns their `Answer`. Take the answers in order, with at most `batches` of
+    them pending: pixels come back through shared memory, which has room for
+    that many and spares pickling them.
     """
-    # Spawned, not forked: a forked process inherits locks but not the threads that would release
-    # them, and a notebook has threads.
+    # Spawned, not forked: a forked process inherits locks but not the threads
+    # that would release them, and a notebook has threads.
     context = get_context("spawn")
     memory = context.RawArray("B", batches * size * 3 * IMAGE_SIZE**2)
     pixels = _as_images(memory, size)
@@ -357,7 +370,8 @@ def decoding_pool(
 
 
 class Answer(NamedTuple):
-    """The images, or errors, that a process of a `decoding_pool` will return."""
+    """The images, or errors, that a process of a `decoding_pool` will
+    return."""
 
     errors: Future
     pixels: np.ndarray
@@ -380,7 +394,8 @@ def _as_images(memory, size: int) -> np.ndarray:
 def _decode_into(
     place: int, paths: list[str | Path]
 ) -> list[InputError | None]:
-    """In a worker: put the pixels into shared memory, and return only the errors."""
+    """In a worker: put the pixels into shared memory, and return only the
+    errors."""
     errors = []
     for answer, pixels in zip(try_images(paths), _pixels[place], strict=False):
         errors.append(answer if isinstance(answer, InputError) else None)
@@ -391,9 +406,11 @@ def _decode_into(
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Keep spawned processes from importing the main script, which they don't need.
+    """Keep spawned processes from importing the main script, which they don't
+    need.
 
-    A script without `if __name__ == "__main__"` would otherwise run again in each of them.
+    A script without `if __name__ == "__main__"` would otherwise run again in
+    each of them.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -404,7 +421,8 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _begin(memory, size: int) -> None:
-    """In a worker: open the shared memory, leave Ctrl-C to the parent, and end when it ends."""
+    """In a worker: open the shared memory, leave Ctrl-C to the parent, and end
+    when it ends."""
     global _pixels
     _pixels = _as_images(memory, size)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,7 +14,8 @@ from captionlib.io.files import BadItem, InputError, read_json
 
 __all__ = ["SPLITS", "Record", "listed_images", "read_karpathy"]
 
-# `restval`: those of COCO's validation images that are neither val nor test; used for training.
+# `restval`: those of COCO's validation images that are neither val nor test;
+# used for training.
 SPLITS = {"train": "TRAIN", "restval": "TRAIN", "val": "VAL", "test": "TEST"}
 CURE = "give Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json"
 
@@ -40,15 +41,17 @@ def read_karpathy(
 
     Args:
         karpathy_json: a JSON file in Karpathy's format.
-        images: the folder that its file names start from; for COCO, the one that holds
-            `train2014` and `val2014`.
-        splits: which to return, such as "test" or ("val", "test"); None for all.
-        skipped: a list that gets a line for each bad image or caption, which is then left out;
-            with None, a bad one is an error.
+        images: the folder that its file names start from; for COCO, the one
+            that holds `train2014` and `val2014`.
+        splits: which to return, such as "test" or ("val", "test"); None for
+            all.
+        skipped: a list that gets a line for each bad image or caption, which is
+            then left out; with None, a bad one is an error.
 
     Raises:
-        InputError: if the file is not in Karpathy's format, the folder is missing, or no image
-            is left. `BadItem` if an image or caption is bad and `skipped` is None.
+        InputError: if the file is not in Karpathy's format, the folder is
+            missing, or no image is left. `BadItem` if an image or caption is
+            bad and `skipped` is None.
     """
     json_path, root = Path(karpathy_json), Path(images)
     dataset, entries = _entries(json_path)
@@ -93,10 +96,12 @@ def read_karpathy(
 
 
 def listed_images(karpathy_json: str | Path) -> list[str]:
-    """The names of all images that the JSON lists, whether or not the files exist.
+    """The names of all images that the JSON lists, whether or not the files
+    exist.
 
     Raises:
-        InputError: if the file is not in Karpathy's format, or a name leaves the image folder.
+        InputError: if the file is not in Karpathy's format, or a name leaves
+            the image folder.
     """
     dataset, entries = _entries(Path(karpathy_json))
     reader = _Reader(Path(karpathy_json), Path(), dataset)
@@ -139,7 +144,8 @@ def _entries(path: Path) -> tuple[str, list]:
 
 
 class _Tokens:
-    """Keep only each sentence's tokens, each distinct word once: COCO has seven million tokens."""
+    """Keep only each sentence's tokens, each distinct word once: COCO has seven
+    million tokens."""
 
     def __init__(self):
         self.known: dict[str, str] = {}

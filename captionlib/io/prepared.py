@@ -1,4 +1,5 @@
-"""What the files of a prepared data set must look like, checked before they are used.
+"""What the files of a prepared data set must look like, checked before they are
+used.
 
 Written by hand: chapter 01 writes these files and says what is in them.
 """
@@ -18,8 +19,8 @@ PAD, UNK, START, END = "<pad>", "<unk>", "<start>", "<end>"
 def check_word_map(word_map, name: str | Path = "the word map") -> dict:
     """Return `word_map`, or raise an `InputError` that calls it `name`.
 
-    A word map is a dict of words to ids: `<pad>` is 0, the others follow without a gap, and all
-    four special tokens are there.
+    A word map is a dict of words to ids: `<pad>` is 0, the others follow
+    without a gap, and all four special tokens are there.
     """
     try:
         complete = {UNK, START, END} <= word_map.keys()
@@ -33,12 +34,14 @@ def check_word_map(word_map, name: str | Path = "the word map") -> dict:
 
 
 def count_images(path: str | Path) -> tuple[int, int]:
-    """How many images an HDF5 file holds, and how many captions each of them has.
+    """How many images an HDF5 file holds, and how many captions each of them
+    has.
 
     Raises:
         InputError: if it doesn't hold images of (3, 256, 256) uint8.
     """
-    import h5py  # here, so that a process that only decodes images need not load it
+    # Here, so that a process that only decodes images need not load it.
+    import h5py
 
     try:
         with h5py.File(path, "r", locking=False) as file:

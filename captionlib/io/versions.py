@@ -22,8 +22,7 @@ def versions() -> dict[str, str]:
     for name in names:
         try:
             found[name] = version(name)
-        except (
-            PackageNotFoundError
-        ):  # run from a checkout that was never installed
+        except PackageNotFoundError:
+            # Run from a checkout that was never installed.
             found[name] = "unknown"
     return found

@@ -18,16 +18,19 @@ def read_glove(
     """Read word vectors in GloVe's text format, in the word map's order.
 
     Args:
-        path: a text file, each line a word and its E numbers, separated by spaces.
+        path: a text file, each line a word and its E numbers, separated by
+            spaces.
         word_map: word to row number, covering 0 to V - 1.
 
     Returns:
-        embeddings (V, E) float32; the words that were found. The others are drawn from a normal
-        distribution with the found vectors' mean and standard deviation in each dimension,
-        from a generator of their own, always the same.
+        embeddings (V, E) float32; the words that were found. The others are
+        drawn from a normal distribution with the found vectors' mean and
+        standard deviation in each dimension, from a generator of their own,
+        always the same.
 
     Raises:
-        InputError: if the file is missing, is not in the format, or knows none of the words.
+        InputError: if the file is missing, is not in the format, or knows none
+            of the words.
     """
     vectors: dict[str, list[float]] = {}
     try:

@@ -1,6 +1,7 @@
 """Encoder, decoder and vocabulary as one module, and its folder on disk.
 
-A folder holds weights in safetensors and everything else in JSON, never a pickle.
+A folder holds weights in safetensors and everything else in JSON, never a
+pickle.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ from captionlib.io.versions import versions
 
 __all__ = ["CaptionModel"]
 
-DECODER = (
-    "soft_attention"  # the kind that chapter 04 builds, stored with the model
-)
+# The kind that chapter 04 builds, stored with the model.
+DECODER = "soft_attention"
 
 
 class CaptionModel(nn.Module):
-    """Encoder, decoder and vocabulary: an image in, the logits of its captions out.
+    """Encoder, decoder and vocabulary: an image in, the logits of its captions
+    out.
 
     Attributes:
-        search: settings of `captionlib.beam_search.SearchConfig` that go with this model.
+        search: settings of `captionlib.beam_search.SearchConfig` that go with
+            this model.
         metrics: what was measured on it, with data set, split and seed.
     """
 
@@ -49,7 +51,8 @@ class CaptionModel(nn.Module):
     ):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
-        # An encoder of one's own, or one that training changed, is saved with the model.
+        # An encoder of one's own, or one that training changed, is saved with
+        # the model.
         self.own_encoder = encoder is not None
         self.encoder = encoder or Encoder(
             config.backbone,
@@ -85,12 +88,12 @@ class CaptionModel(nn.Module):
         """Annotation vectors of `images`, as the decoder wants them.
 
         Args:
-            images: (B, 3, height, width) uint8; or what the encoder made of them before, float
-                (B, P, D).
+            images: (B, 3, height, width) uint8; or what the encoder made of
+                them before, float (B, P, D).
 
         Returns:
-            (B, height, width, D) or (B, P, D) float; D is `feature_dim` where that is set. In
-            training mode some of their numbers are dropped.
+            (B, height, width, D) or (B, P, D) float; D is `feature_dim` where
+            that is set. In training mode some of their numbers are dropped.
         """
         if images.dtype == torch.uint8:
             vectors = self.encoder(self.encoder.normalise(images))
@@ -101,17 +104,20 @@ class CaptionModel(nn.Module):
     def forward(
         self, images: Tensor, captions: Tensor, caption_lengths: Tensor
     ) -> DecoderOutput:
-        """Teacher-forced logits; `images` as `encode` takes them, the rest as the decoder does."""
+        """Teacher-forced logits; `images` as `encode` takes them, the rest as
+        the decoder does."""
         return self.decoder(self.encode(images), captions, caption_lengths)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the model to `folder`, whole or not at all.
 
-        Weights of an encoder that comes with an installed package, unchanged, are not repeated.
+        Weights of an encoder that comes with an installed package, unchanged,
+        are not repeated.
 
         Args:
             folder: replaced if it exists.
-            half: store the weights in float16, half the size; they are loaded as float32.
+            half: store the weights in float16, half the size; they are loaded
+                as float32.
         """
         with atomic_folder(folder) as temporary:
             self.write_files(temporary, half=half)
@@ -145,8 +151,8 @@ class CaptionModel(nn.Module):
         """Read a model that `save` wrote; in eval mode, on the CPU.
 
         Args:
-            folder: its folder, a training's folder (its `best` is taken), or the name of a
-                packaged model, such as "toy".
+            folder: its folder, a training's folder (its `best` is taken), or
+                the name of a packaged model, such as "toy".
 
         Raises:
             InputError: if the folder holds no model, or one that can't be read.

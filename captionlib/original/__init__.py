@@ -1,1 +1,2 @@
-"""Checkpoints of the original tutorial, read without running anything in them."""
+"""Checkpoints of the original tutorial, read without running anything in
+them."""

@@ -1,8 +1,8 @@
 """From a checkpoint of the original tutorial to a captioner of ours.
 
-Its checkpoints are pickled modules. `captionlib.original.inert` reads them without running them.
-What it finds is compared with our own modules, layer by layer and shape by shape, and the weights
-are copied only if everything agrees.
+Its checkpoints are pickled modules. `captionlib.original.inert` reads them
+without running them. What it finds is compared with our own modules, layer by
+layer and shape by shape, and the weights are copied only if everything agrees.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from captionlib.original.inert import Object, Weight, opened
 
 __all__ = ["KINDS", "convert", "read_original"]
 
-# The classes that a checkpoint may name; they are compared, and never looked up.
+# The classes that a checkpoint may name; they are compared, and never looked
+# up.
 KINDS = (
     "models Encoder",
     "models Attention",
@@ -52,7 +53,8 @@ KINDS = (
     "torch.optim.rmsprop RMSprop",
 )
 
-# A ResNet by its kind of block and how many of them each stage has (He et al. 2016, table 1).
+# A ResNet by its kind of block and how many of them each stage has (He et al.
+# 2016, table 1).
 BACKBONES = {
     ("BasicBlock", 2, 2, 2, 2): "resnet18",
     ("BasicBlock", 3, 4, 6, 3): "resnet34",
@@ -61,7 +63,8 @@ BACKBONES = {
     ("Bottleneck", 3, 8, 36, 3): "resnet152",
 }
 
-# Layers without weights in which the original spells out what ours does by functions.
+# Layers without weights in which the original spells out what ours does by
+# functions.
 WITHOUT_WEIGHTS = {
     "attention.relu": "ReLU",
     "attention.softmax": "Softmax",
@@ -86,7 +89,8 @@ def convert(
     """Write a checkpoint of the original tutorial as a captioner's folder.
 
     Args:
-        old: the checkpoint, as the original's `save_checkpoint` leaves it; nothing in it is run.
+        old: the checkpoint, as the original's `save_checkpoint` leaves it;
+            nothing in it is run.
         word_map: the `WORDMAP_....json` that it was trained with.
         to: the folder to write; other files in it stay.
 
@@ -94,8 +98,8 @@ def convert(
         the model, in eval mode, on the CPU.
 
     Raises:
-        InputError: if a file is damaged, asks for something that no checkpoint needs, or holds a
-            model that ours could not stand for.
+        InputError: if a file is damaged, asks for something that no checkpoint
+            needs, or holds a model that ours could not stand for.
     """
     to = Path(to)
     if (to / "best").exists() or (to / "last").exists():
@@ -109,7 +113,8 @@ def convert(
 
 
 def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
-    """The model in a checkpoint; arguments, result and errors as of `convert`."""
+    """The model in a checkpoint; arguments, result and errors as of
+    `convert`."""
     vocabulary = Vocabulary.load(word_map)
     with opened(old, KINDS) as (checkpoint, numbers):
         try:
@@ -138,16 +143,14 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
         image_size=config.image_size,
         pretrained=False,
     )
-    model = CaptionModel(
-        config, vocabulary, encoder
-    )  # which saves an encoder that it was given
+    # Which saves an encoder that it was given.
+    model = CaptionModel(config, vocabulary, encoder)
     nn.Sequential(*encoder.trunk.children()).load_state_dict(
         trunk_weights, strict=False
     )
     model.decoder.load_state_dict(decoder_weights)
-    model.search = asdict(
-        SearchConfig()
-    )  # as the original's: a beam of 5, sums as they are
+    # As the original's: a beam of 5, sums as they are.
+    model.search = asdict(SearchConfig())
     mean, std = backbones.normalisation(encoder.trunk)
     model.metrics = {
         "converted": metrics | {"mean": list(mean), "std": list(std)}
@@ -168,13 +171,13 @@ def _member(checkpoint, name: str) -> Object:
 
 
 def _modules(root: Object) -> dict[str, Object]:
-    """A module and all modules inside it, by the names that `named_modules` would give them."""
+    """A module and all modules inside it, by the names that `named_modules`
+    would give them."""
     found, seen, waiting = {}, set(), [("", root)]
     while waiting:
         name, part = waiting.pop()
-        if (
-            id(part) in seen or len(name) > 100
-        ):  # would a module hold itself, this would not end
+        # Would a module hold itself, this would not end.
+        if id(part) in seen or len(name) > 100:
             raise _Different(f"{name[:100]} is inside itself, or twice in it")
         seen.add(id(part))
         found[name] = part
@@ -239,7 +242,8 @@ def _config(
 
 
 def _expected(config: ModelConfig, words: int) -> tuple[nn.Module, nn.Module]:
-    """Our trunk and decoder of this shape, for comparison: without memory for the weights."""
+    """Our trunk and decoder of this shape, for comparison: without memory for
+    the weights."""
     with torch.device("meta"):
         named = without_head(
             backbones.classifier(config.backbone, pretrained=False)
@@ -255,7 +259,8 @@ def _matched(
     ours: nn.Module,
     numbers: Callable[[Weight], Tensor],
 ) -> dict[str, Tensor]:
-    """The weights of `parts`, for `ours`: module by module, both must be the same."""
+    """The weights of `parts`, for `ours`: module by module, both must be the
+    same."""
     weights = {}
     for name, module in ours.named_modules():
         kind = type(module).__name__
@@ -274,9 +279,8 @@ def _matched(
             for n, w in (state["_parameters"] | state["_buffers"]).items()
             if w
         }
-        late = {
-            "num_batches_tracked"
-        }  # which PyTorch 0.4.0 did not have, and nothing here reads
+        # Which PyTorch 0.4.0 did not have, and nothing here reads.
+        late = {"num_batches_tracked"}
         if found.keys() - late != expected.keys() - late:
             raise _Different(f"{name} has other weights")
         for own, weight in found.items():
@@ -298,7 +302,8 @@ def _matched(
 
 
 def _metrics(checkpoint: dict) -> dict:
-    """What the checkpoint says of its training: the epoch, from 1 up, and BLEU-4, x100."""
+    """What the checkpoint says of its training: the epoch, from 1 up, and
+    BLEU-4, x100."""
     epoch, bleu4 = checkpoint.get("epoch"), checkpoint.get("bleu-4")
     found = {}
     if type(epoch) is int:

@@ -1,10 +1,12 @@
 """Read a file that `torch.save` wrote, and run nothing that it asks for.
 
-Written by hand. Such a file is a pickle, a program that may import any function and call it. Here
-the program is read as data: `pickletools` cuts it into instructions, and the few that a checkpoint
-consists of build dictionaries, lists, and stand-ins. A file that names a class or function outside
-the admitted ones, or uses any other instruction, is refused. Nothing is imported by name, and no
-name of a file is ever called; what it says of sizes is checked against the bytes that are there.
+Written by hand. Such a file is a pickle, a program that may import any function
+and call it. Here the program is read as data: `pickletools` cuts it into
+instructions, and the few that a checkpoint consists of build dictionaries,
+lists, and stand-ins. A file that names a class or function outside the admitted
+ones, or uses any other instruction, is refused. Nothing is imported by name,
+and no name of a file is ever called; what it says of sizes is checked against
+the bytes that are there.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from captionlib.io.files import InputError
 __all__ = ["Object", "Storage", "Weight", "opened"]
 
 MOST = 2_000_000  # instructions; a ResNet-101 with its optimizers takes 87,000
-MAGIC = 0x1950A86A20F9469CFC6C  # begins what torch.save wrote before its files were zip archives
+# Begins what torch.save wrote before its files were zip archives.
+MAGIC = 0x1950A86A20F9469CFC6C
 
 
 @dataclass(eq=False)
@@ -77,9 +80,8 @@ class Weight:
             math.prod(self.size) > self.storage.numel
             or last >= self.storage.numel
         ):
-            raise ValueError(
-                "a tensor is larger than its storage"
-            )  # repeated numbers, too
+            # Repeated numbers, too.
+            raise ValueError("a tensor is larger than its storage")
 
 
 @contextmanager
@@ -93,12 +95,14 @@ def opened(
         kinds: the classes that it may name, each as "module class".
 
     Yields:
-        what was saved, made of plain values, `Object` and `Weight`; a function that gives a
-        weight's numbers, which come from the file then and not before.
+        what was saved, made of plain values, `Object` and `Weight`; a function
+        that gives a weight's numbers, which come from the file then and not
+        before.
 
     Raises:
-        InputError: if it asks for anything else, or is damaged; also for whatever goes wrong in
-            the block, which is where a damaged file shows.
+        InputError: if it asks for anything else, or is damaged; also for
+            whatever goes wrong in the block, which is where a damaged file
+            shows.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,20 +138,20 @@ class _Refused(Exception):
     """The file asks for something that no checkpoint needs."""
 
 
-# -------------------------------------------------------------------------------- the two formats
+# -------------------------------------------------------------- the two formats
 
 
 def _from_archive(
     archive: zipfile.ZipFile, length: int, kinds: Collection[str]
 ):
-    """From PyTorch 1.6 on: a zip archive with a pickle, and a file for each storage."""
+    """From PyTorch 1.6 on: a zip archive with a pickle, and a file for each
+    storage."""
 
     def member(name: str, size: int | None = None) -> bytes:
         info = archive.getinfo(f"{folder}/{name}")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > length:
-            raise ValueError(
-                f"{name} is compressed"
-            )  # torch.save never does; a bomb would
+            # torch.save never does; a bomb would
+            raise ValueError(f"{name} is compressed")
         if size is not None and info.file_size != size:
             raise ValueError(f"{name} is of another size")
         return archive.read(info)
@@ -210,7 +214,7 @@ def _reader(
     return tensor
 
 
-# ------------------------------------------------------------------------------------ the machine
+# ------------------------------------------------------------------ the machine
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,8 @@ def _parameter(weight: Weight, *_) -> Weight:
     return weight
 
 
-# What a name on the left stands for; the name's own function or class is never looked up.
+# What a name on the left stands for; the name's own function or class is never
+# looked up.
 _DTYPES = {
     "torch FloatStorage": torch.float32,
     "torch LongStorage": torch.int64,
@@ -323,7 +328,8 @@ class _Machine:
         elif name in ("SETITEM", "SETITEMS"):
             items = self._take(2) if name == "SETITEM" else self._since_mark()
             for key, value in zip(items[::2], items[1::2], strict=True):
-                # Of a tuple in a tuple in a tuple ..., the hash alone could end the process.
+                # Of a tuple in a tuple in a tuple ..., the hash alone could end
+                # the process.
                 if not isinstance(key, (str, Weight)):
                     raise TypeError(
                         "a dictionary's key is neither a name nor a tensor"
@@ -356,9 +362,8 @@ class _Machine:
             (state,) = self._take(1)
             if not isinstance(state, dict):
                 raise TypeError("an object's state is no dictionary")
-            if (
-                type(stack[-1]) is not dict
-            ):  # an OrderedDict may have attributes; they are dropped
+            # An OrderedDict may have attributes; they are dropped.
+            if type(stack[-1]) is not dict:
                 self._top(Object).state = state
         elif name not in ("PROTO", "STOP"):
             raise _Refused(
@@ -384,7 +389,8 @@ class _Machine:
         return self.stack[-1]
 
     def _stored(self, about):
-        """What a "persistent id" names: a storage; before PyTorch 1.6, also a module's class."""
+        """What a "persistent id" names: a storage; before PyTorch 1.6, also a
+        module's class."""
         if (
             isinstance(about, tuple)
             and about[0] == "module"

@@ -1,4 +1,5 @@
-"""How far a score can be trusted: confidence intervals, and systems compared in pairs.
+"""How far a score can be trusted: confidence intervals, and systems compared in
+pairs.
 
 Written by hand on the figures of chapter 07, which works one interval in the
 open. What an image adds to a corpus is a row of numbers, and all figures are

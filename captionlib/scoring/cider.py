@@ -64,8 +64,8 @@ class CiderD:
             hypotheses: N captions, each a list of words.
 
         Returns:
-            (N,) float64, from 0 (nothing in common) to 1000 (the one
-            reference, word for word).
+            (N,) float64, from 0 (nothing in common) to 1000 (the one reference,
+            word for word).
 
         Raises:
             ValueError: if the two differ in length, if a number is none of an

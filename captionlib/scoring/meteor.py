@@ -28,7 +28,8 @@ COLUMNS = 23
 
 
 def meteor_command() -> list[str]:
-    """The command that scores lines from its input, as `pycocoevalcap` starts it.
+    """The command that scores lines from its input, as `pycocoevalcap` starts
+    it.
 
     Raises:
         InputError: if Java or `pycocoevalcap` is not there.
@@ -83,9 +84,9 @@ def meteor_statistics(
         one run holds everything); matched words of both.
 
     Raises:
-        InputError: if Java or `pycocoevalcap` is missing, if the program
-            fails, or if a word holds a space or `|||`, by which the program
-            separates words and captions.
+        InputError: if Java or `pycocoevalcap` is missing, if the program fails,
+            or if a word holds a space or `|||`, by which the program separates
+            words and captions.
     """
     command = meteor_command()
     lines = []
@@ -107,13 +108,12 @@ def meteor_statistics(
                 ]
             )
         )
+    # Its dictionaries lie beside it.
     done = subprocess.run(
         command,
         input="".join(line + "\n" for line in lines).encode(),
         capture_output=True,
-        cwd=Path(
-            command[command.index("-jar") + 1]
-        ).parent,  # its dictionaries lie beside it
+        cwd=Path(command[command.index("-jar") + 1]).parent,
     )
     try:
         rows = [
@@ -135,9 +135,8 @@ def meteor_statistics(
         )
     statistics = np.array(rows)
     words = (statistics[:, 21:23] == statistics[:, 0:2]).all(axis=1)
-    statistics[words & (statistics[:, 20] == 1), 20] = (
-        0  # all in one piece: no break, as it adds up
-    )
+    # All in one piece: no break, as it adds up.
+    statistics[words & (statistics[:, 20] == 1), 20] = 0
     return statistics
 
 
@@ -157,13 +156,10 @@ def meteor_of(sums: np.ndarray) -> np.ndarray:
     Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
     """
     sums = np.asarray(sums, dtype=float)
-    lengths, functions = (
-        sums[..., 0:2],
-        sums[..., 2:4],
-    )  # of hypotheses, of references
-    matched = sums[..., 4:20].reshape(
-        *sums.shape[:-1], 4, 2, 2
-    )  # kind, content or not, which side
+    # Of hypotheses, of references.
+    lengths, functions = (sums[..., 0:2], sums[..., 2:4])
+    # Kind, content or not, which side.
+    matched = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)
     content = np.einsum("k,...ks->...s", MATCHES, matched[..., 0, :])
     function = np.einsum("k,...ks->...s", MATCHES, matched[..., 1, :])
     shares = _divide(

@@ -1,6 +1,7 @@
 """Scenes to ask about: three things, each painted in a colour of its own.
 
-Chapter 03 trains attention on them, with the question "what colour is the dog?".
+Chapter 03 trains attention on them, with the question "what colour is the
+dog?".
 """
 
 from random import Random

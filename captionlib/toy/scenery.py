@@ -1,9 +1,9 @@
 """The toy world's settings: a meadow, a beach, a room ..., painted with Pillow.
 
 Every setting is made of the same few strokes: one colour fading into another, a
-wavy line with everything below it filled, discs and rectangles. What varies from
-picture to picture is drawn from a generator, in a fixed order: the same seed
-always gives the same picture.
+wavy line with everything below it filled, discs and rectangles. What varies
+from picture to picture is drawn from a generator, in a fixed order: the same
+seed always gives the same picture.
 """
 
 from __future__ import annotations

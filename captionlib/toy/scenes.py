@@ -391,10 +391,10 @@ def write_scenes(
     last.
 
     Args:
-        folder: gets `images/*.png`; `dataset_scenes.json` in Karpathy's
-            format; and `objects_scenes.json`, which lists for each file name
-            the objects, each with its `name`, its `box` (x0, y0, x1, y1 in
-            pixels) and the `words` that can name it.
+        folder: gets `images/*.png`; `dataset_scenes.json` in Karpathy's format;
+            and `objects_scenes.json`, which lists for each file name the
+            objects, each with its `name`, its `box` (x0, y0, x1, y1 in pixels)
+            and the `words` that can name it.
         train, val, test: scenes in each split.
         seed: another seed gives another data set.
         progress: show a progress bar.
