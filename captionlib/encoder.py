@@ -92,8 +92,8 @@ class BorrowedNetwork(nn.Module):
         self.packaged = pretrained and backbones.is_packaged(backbone)
         self.backbone, self.trunk = backbone, without_head(model)
         for layer in self.trunk.modules():
-            if isinstance(layer, _BatchNorm):
-                layer.track_running_stats = False  # even if trained by hand
+            if isinstance(layer, _BatchNorm):  # still, whatever mode is set
+                layer.track_running_stats = False
         self.encoder_dim = backbones.count_channels(self.features, backbone)
         self.requires_grad_(False).train()
 
@@ -107,7 +107,7 @@ class BorrowedNetwork(nn.Module):
         for parameter in backbones.later_parameters(self.trunk):
             parameter.requires_grad_(on)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "BorrowedNetwork":
         """Set the mode, except that of the borrowed layers."""
         super().train(mode)
         self.trunk.eval()

@@ -80,7 +80,7 @@ class CaptionModel(nn.Module):
         self.metrics: dict = {}
 
     def fine_tune_encoder(self, on: bool = True) -> None:
-        """Let training change the encoder's blocks 2 to 4, or freeze them."""
+        """Let training change the encoder's later stages, or freeze them."""
         self.encoder.fine_tune(on)
         self.own_encoder = self.own_encoder or on
 
