@@ -74,7 +74,7 @@ class DecoderWithAttention(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def begin(self, encoder_out: Tensor) -> State:
-        """The first state of a caption for each grid (B, P or h, w, D)."""
+        """The first states, one an image; grid (B, P, D) or (B, h, w, D)."""
         values = encoder_out.flatten(1, -2)  # (B, P, D)
         mean = values.mean(dim=1)
         keys = self.attention.keys(values)

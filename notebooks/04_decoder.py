@@ -74,9 +74,9 @@ plt.show()
 # *output gate* $o$ shows it. The *candidate* $g$ is what could be let in:
 #
 # $$\begin{aligned}
-# i_t &= \sigma(W_i x_t + U_i h_{t-1} + b_i) &
+# i_t &= \sigma(W_i x_t + U_i h_{t-1} + b_i) \\
 # f_t &= \sigma(W_f x_t + U_f h_{t-1} + b_f) \\
-# g_t &= \tanh(W_g x_t + U_g h_{t-1} + b_g) &
+# g_t &= \tanh(W_g x_t + U_g h_{t-1} + b_g) \\
 # o_t &= \sigma(W_o x_t + U_o h_{t-1} + b_o)
 # \end{aligned}$$
 #
@@ -87,6 +87,8 @@ plt.show()
 # %%
 import torch
 from torch import nn
+
+torch.set_printoptions(precision=2, sci_mode=False)
 
 W = torch.tensor(
     [  # of x, of h, and the bias
@@ -141,9 +143,10 @@ once = lstm(torch.tensor([[1.0]]), once)
 torch.testing.assert_close(torch.stack([h, c]), torch.cat(once).flatten())
 
 # %% [markdown]
-# Five words later the state still says *plural*, so *are* can follow. Nobody chooses
-# such weights in practice. Training finds them, for hundreds of things worth
-# remembering, few of which have a name.
+# Four words later 0.84 is left: $0.95^4$ is 0.81, and a little trickles in through an
+# input gate that never closes completely. The state still says *plural*, so *are* can
+# follow. In practice nobody chooses such weights. Training finds them, for hundreds of
+# things worth remembering, few of which have a name.
 #
 # ## One step of the decoder
 #
@@ -205,13 +208,15 @@ context, alpha = trained.attention(h, keys, values)
 # $$\beta_t = \sigma(W_\beta h_{t-1} + b_\beta)$$
 
 # %%
-beta = torch.sigmoid(trained.f_beta(h))
-beta.shape
+beta = torch.sigmoid(trained.f_beta(h))  # (B, D)
 
 # %% [markdown]
-# The paper {cite}`xu2015` adds this gate in section 4.2.1, where $\beta_t$ is a single
-# number. Here, as in the original tutorial, it is a vector, one number for each of the
-# $D$ features. The gated context and the embedding of the last word enter the LSTM
+# The paper {cite}`xu2015` adds this gate in section 4.2.1, because it made attention
+# settle on objects. There $\beta_t$ is a single number. Here, as in the original
+# tutorial, it is a vector, one number for each of the $D$ features.
+#
+# Attention and gate both used $h_{t-1}$, a state that has not read the last word
+# $y_{t-1}$. That word comes in now. Its embedding and the gated context enter the LSTM
 # ($E$ is a matrix in the formula, a size in the code; the semicolon joins two vectors):
 #
 # $$h_t, c_t = \text{LSTM}\bigl([E y_{t-1};\; \beta_t \odot z_t],\; h_{t-1}, c_{t-1}\bigr)$$
@@ -307,7 +312,7 @@ class DecoderWithAttention(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def begin(self, encoder_out: Tensor) -> State:
-        """The first state of a caption for each grid (B, P or h, w, D)."""
+        """The first states, one an image; grid (B, P, D) or (B, h, w, D)."""
         values = encoder_out.flatten(1, -2)  # (B, P, D)
         mean = values.mean(dim=1)
         keys = self.attention.keys(values)
