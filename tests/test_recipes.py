@@ -317,6 +317,17 @@ def test_a_recipe_goes_on_where_it_stopped(tiny, tmp_path):
     assert call(*again)[0] == 0  # the mistake was not kept
 
 
+def test_a_training_of_version_0_1_is_not_resumed_in_one_line(tiny, tmp_path):
+    model = shutil.copytree(tiny / "model", tmp_path / "model")
+    place = model / "last" / "training.json"
+    stored = read_json(place)
+    del stored["config"]["keep"]  # which came with 0.2
+    place.write_text(json.dumps(stored))
+    line = refused("train", "--to", model, "--resume")
+    assert f"{model}: was begun with another version" in line
+    assert f"--start-from {model}" in line
+
+
 def test_a_training_in_the_way_is_said_at_once(tiny, tmp_path):
     assert "holds a training" in refused(
         "train", "--recipe", tiny / "tiny.json", "--to", tiny / "model"

@@ -194,15 +194,22 @@ def _stored_run(folder: Path, resume: bool) -> dict:
     model = read_json(last / "config.json")
     training = read_json(last / "training.json")
     try:
-        return {
+        stored = {
             "model": model["model"],
             "search": model["search"],
             "train": training["config"],
         }
-    except (KeyError, TypeError):
+        known = stored["train"].keys() == settings_of(EngineConfig).keys()
+    except (KeyError, TypeError, AttributeError):
         raise InputError(
             f"{last}: is not a captionlib training; train into another folder"
         ) from None
+    if not known:
+        raise InputError(
+            f"{folder}: was begun with another version of captionlib and can't be resumed; train "
+            f"into another folder, with --start-from {folder} to begin with its best model"
+        )
+    return stored
 
 
 def _is_finished(folder: Path) -> bool:

@@ -397,7 +397,7 @@ def write_scenes(
             and the `words` that can name it.
         train, val, test: scenes in each split.
         seed: another seed gives another data set.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Returns:
         The path of `dataset_scenes.json`.
@@ -410,7 +410,7 @@ def write_scenes(
     keys = [(split, i) for split, count in counts.items() for i in range(count)]
     require_free_space(folder, 100_000 * len(keys))
     images, objects = [], {}
-    bar = tqdm(keys, unit="scene", disable=not progress)
+    bar = tqdm(keys, unit="scene", disable=None if progress else True)
     for imgid, (split, index) in enumerate(bar):
         scene, sentences = scene_with_captions(split, index, seed)
         filename = f"{split}_{index:05d}.png"
