@@ -41,13 +41,13 @@ RECIPE = {
         # a gradient's size, and so makes much of the rounding of small ones: the rate is a low one.
         {
             "epochs": 2,
-            "batch_size": 4,
+            "batch_size": 3,
             "learning_rate": 1e-3,
             "label_smoothing": 0.1,
         },
         {
             "epochs": 1,
-            "batch_size": 4,
+            "batch_size": 3,
             "fine_tune_encoder": True,
             "averaging": 0.9,
         },
@@ -153,7 +153,7 @@ def compute_gradient(processes: Processes) -> torch.Tensor:
         captions.flatten(0, 1),
         lengths.flatten(),
         EIGHT,
-        mean=processes.mean,
+        processes=processes,
     )
     loss.total.backward()
     return torch.cat(
