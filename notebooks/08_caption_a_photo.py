@@ -80,7 +80,7 @@ plt.show()
 #   wrong without an error.
 # - **You will build** `Captioner`, the class above.
 # - **You need** a trained model. Most of the chapter takes the small one of the
-#   [toy world](00_toy_world.ipynb), where the truth about every picture is
+#   [toy world](../book/toy_world.md), where the truth about every picture is
 #   known. It comes with the package, too.
 # - **It takes** {chapter-time}`08_caption_a_photo` to run.
 #

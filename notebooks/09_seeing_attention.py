@@ -417,7 +417,7 @@ def _label(axes: Axes, place: str, text: str, kind: str) -> None:
 
 # %% [markdown]
 # On the command line it is `captionlib caption photo.jpg --save-figure
-# seen.png`. Here is a drawn scene of the [toy world](00_toy_world.ipynb), with
+# seen.png`. Here is a drawn scene of the [toy world](../book/toy_world.md), with
 # its own small captioner, every word, and the cells as squares:
 
 # %% mystnb={"figure": {"caption": "A toy scene, every word, unsmoothed: squares of 32 pixels are all that the model has.", "name": "fig-show-attention-raw"}, "image": {"alt": "A drawn scene with two kites over a beach, and one copy for each of the six words of its caption, lit in flat squares. The brightest squares belong to the word two and lie on a kite."}}

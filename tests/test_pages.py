@@ -226,6 +226,8 @@ def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
             shown.add(Path(link).name)
     drawn = {f"{name}.svg" for name in draw.FIGURES} | {
         "first-look.webp",
+        "toy-scenes.jpg",
+        "toy-settings.jpg",
         "bench.svg",
     }
     photographs = json.loads(
@@ -276,6 +278,17 @@ def test_the_toy_picture_is_what_the_toy_captioner_says(tmp_path):
     assert (
         stored.shape == drawn.shape and np.abs(stored - drawn).mean() < 0.2
     ), "draw it anew"
+
+
+@pytest.mark.parametrize("name", ["toy-scenes", "toy-settings"])
+def test_the_toy_worlds_pictures_are_what_the_code_draws(name, tmp_path):
+    getattr(draw, name.replace("-", "_"))(tmp_path)
+    stored, drawn = (
+        np.asarray(Image.open(folder / f"{name}.jpg"), dtype=float)
+        for folder in (BOOK / "figures", tmp_path)
+    )
+    assert stored.shape == drawn.shape
+    assert np.abs(stored - drawn).mean() < 0.2, "draw it anew"
 
 
 def test_the_pictures_have_a_white_ground_and_no_date():

@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from captionlib.book.diagrams import PALETTE, TINT, arrow, box, canvas
 from captionlib.metrics import bleu_statistics, ngram_counts
@@ -649,11 +649,11 @@ def bleu_matching() -> Axes:
 
 
 def chapter_map() -> Axes:
-    """The eleven chapters, the module each one leaves, and what hands over to what."""
+    """The eleven chapters, the module each leaves, and what leads to what."""
     axes = canvas(9, 4.6)
     axes.set_ylim(-0.2, 4.4)
     places = {
-        "00": (1.1, 3.3, "Toy world", "scenes", "image"),
+        "00": (1.1, 3.3, "On one page", "no module", "plain"),
         "01": (1.1, 1.9, "Data pipeline", "data", "image"),
         "02": (3.1, 3.3, "Encoder", "encoder", "image"),
         "03": (3.1, 1.9, "Attention", "attention", "attention"),
@@ -681,7 +681,7 @@ def chapter_map() -> Axes:
         ((5.0, 1.2), (5.0, 0.86)),
     ):  # fmt: skip
         arrow(axes, start, end)
-    for x, text in ((1.1, "what to learn from"), (3.1, "the model"), (5.0, "learning"),
+    for x, text in ((1.1, "the whole; the data"), (3.1, "the model"), (5.0, "learning"),
                     (7.3, "writing, judging, looking")):  # fmt: skip
         label(axes, x, 4.1, text, "plain", fontsize=10.5, style="italic")
     return axes
@@ -706,6 +706,39 @@ def first_look(folder: Path) -> str:
     plt.close(figure)
     Image.open(file).save(folder / "first-look.webp", quality=84, method=6)
     return caption.text
+
+
+def toy_settings(folder: Path) -> None:
+    """The eight settings without objects, as `toy-settings.jpg`."""
+    from captionlib.toy.scenery import SETTINGS, paint_setting
+
+    pictures = [paint_setting(name, look=8).reduce(2) for name in SETTINGS]
+    _tile(pictures, 4).save(folder / "toy-settings.jpg", quality=85)
+
+
+def toy_scenes(folder: Path) -> None:
+    """Six scenes, each object framed, as `toy-scenes.jpg`."""
+    from captionlib.toy.scenes import draw_scene, scene_with_captions
+
+    pictures = []
+    for index in (31, 13, 20, 23, 17, 9):
+        scene, _ = scene_with_captions("train", index)
+        picture = draw_scene(scene)
+        for thing in scene.things:
+            frame = ImageDraw.Draw(picture).rectangle
+            frame(thing.box, outline=PALETTE["image"], width=3)
+        pictures.append(picture)
+    _tile(pictures, 3).save(folder / "toy-scenes.jpg", quality=85)
+
+
+def _tile(pictures: list[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size side by side, in rows."""
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for n, picture in enumerate(pictures):
+        sheet.paste(picture, (n % columns * width, n // columns * height))
+    return sheet
 
 
 SCENE = 10  # of the toy world's test split
@@ -766,6 +799,8 @@ def main(folder: Path = HERE) -> None:
     """Write every figure into `folder`."""
     for name in FIGURES:
         (folder / f"{name}.svg").write_text(svg(name), encoding="utf-8")
+    toy_settings(folder)
+    toy_scenes(folder)
     print("first-look:", first_look(folder))
 
 

@@ -1,29 +1,54 @@
 """What readers get wrong in chapter 00, and what they should be told."""
 
-DISTINCT = """
-def distinct(draw, wanted, tries):
-    captions = []
-    {0}
-    return captions
-"""
-
 MISTAKES = {
     "00.1": [
-        ("shares swapped", {"share * sticker + (1 - share) * sheet":
-                            "share * sheet + (1 - share) * sticker"}, "shares are swapped"),
-        ("uint8 arithmetic", "def paste(sheet, sticker, alpha):\n    a = alpha[..., None]\n"
-         "    return a * sticker // 255 + (255 - a) * sheet // 255", "starts again at zero"),
-        ("not rounded", {".round()": ""}, "Round first"),
-        ("a hard mask", "def paste(sheet, sticker, alpha):\n"
-         "    show = alpha[..., None] > 0\n    return sheet * ~show + sticker * show",
-         "the edge is hard"),
-        ("still floats", {'.round().astype("uint8")': ""}, "stored as uint8"),
-        ("no third axis", {"alpha[..., None]": "alpha"}, "could not be broadcast"),
-        ("the sheet forgotten", {" + (1 - share) * sheet": ""}, "the sheet is missing"),
-        ("pasted in place", "def paste(sheet, sticker, alpha):\n    sheet[:] = sticker\n"
-         "    return sheet", "in place"),
+        ("special tokens kept", {" if i > 2]": "]"}, "<start> is still there"),
+        ("reads on", {"if 2 in ids:": "if False:"}, "reads on after <end>"),
+        ("end kept", {"ids.index(2)]": "ids.index(2) + 1]", "i > 2": "i > 1"},
+         "<end> is still there"),
+        ("needs an end", {"if 2 in ids:": "if True:"}, "your code stops with"),
+        ("last word lost", {"if 2 in ids:": "if True:", "ids.index(2)]":
+                            "ids.index(2) if 2 in ids else -1]"}, "the last word is lost"),
+        ("a text", {"return [vocabulary[i] for i in ids if i > 2]":
+                    "return ' '.join(vocabulary[i] for i in ids if i > 2)"},
+         "should be a list of words"),
+        ("everything", {"if 2 in ids:": "if False:", " if i > 2]": "]"},
+         "the special tokens included"),
     ],
     "00.2": [
+        ("no exponential", {"scores.softmax(dim=0)": "scores / scores.sum()"},
+         "divided by their sum: a negative"),
+        ("not normalised", {"scores.softmax(dim=0)": "scores.exp()"}, "have to add up to 1"),
+        ("sigmoid", {"scores.softmax(dim=0)": "scores.sigmoid()"}, "do not compete"),
+        ("the best cell", {"scores.softmax(dim=0)": "(scores == scores.max()).float()"},
+         "no gradient"),
+        ("plain mean", {"alpha @ cells": "cells.mean(dim=0)"}, "the plain mean"),
+        ("not added up", {"alpha @ cells": "alpha[:, None] * cells"}, "one vector a cell"),
+        ("the scores", {"alpha @ cells": "scores @ cells"}, "weighted with the scores"),
+        ("swapped", {"return alpha @ cells, alpha": "return alpha, alpha @ cells"},
+         "the other order"),
+        ("context alone", {"return alpha @ cells, alpha": "return alpha @ cells"},
+         "should come back"),
+    ],
+    "00.3": [
+        ("letters", {"set(names) & set(caption)":
+                     "[n for n in names if n in ' '.join(caption)]"}, "inside"),
+        ("mean of means", "def share_named(captions, objects):\n"
+         "    shares = [sum(bool(set(n) & set(c)) for n in o) / len(o)\n"
+         "              for c, o in zip(captions, objects)]\n"
+         "    return sum(shares) / len(shares)", "mean of the captions' shares"),
+        ("all names", {"bool(set(names) & set(caption))": "set(names) <= set(caption)"},
+         "as soon as one of its words"),
+        ("hits alone", {"sum(hits) / len(hits)": "sum(hits)"}, "number of hits"),
+        ("percent", {"sum(hits) / len(hits)": "100 * sum(hits) / len(hits)"}, "percent"),
+        ("whole captions", "def share_named(captions, objects):\n"
+         "    done = [all(set(n) & set(c) for n in o) for c, o in zip(captions, objects)]\n"
+         "    return sum(done) / len(done)", "share of captions that name everything"),
+        ("the first caption", {"zip(captions, objects)": "zip(captions[1:], objects[1:])",
+                               "sum(hits) / len(hits)": "sum(hits) / len(hits) + 0.2"},
+         "three of the six"),
+    ],
+    "00.4": [
         ("edges not swapped", {"(width - x1, y0, width - x0, y1)":
                                "(width - x0, y0, width - x1, y1)"}, "change places"),
         ("one pixel off", {"(width - x1, y0, width - x0, y1)":
@@ -37,61 +62,24 @@ MISTAKES = {
         ("a text", {"[other.get(token, token) for token in tokens]": "' '.join(tokens)"},
          "should be a list of words"),
     ],
-    "00.3": [
-        ("a shared one", "shared = Random(0)\ndef generator(seed, split, index):\n"
-         "    return shared", "all scenes draw from one generator"),
-        ("the seed alone", {'f"{seed} {split} {index}"': "seed"}, "where is index"),
-        ("no split", {'f"{seed} {split} {index}"': 'f"{seed} {index}"'}, "repeat the training"),
-        ("a sum", {'f"{seed} {split} {index}"': 'f"{seed + index} {split}"'},
-         "scene 3 of seed 0 is scene 0 of seed 3"),
-        ("hash", {'f"{seed} {split} {index}"': "hash((seed, split, index))"}, "is salted anew"),
-        ("no seed", {'f"{seed} {split} {index}"': 'f"{split} {index}"'}, "another seed gives"),
-        ("unseeded", {'f"{seed} {split} {index}"': ""}, "two different generators"),
-        ("a number", {'Random(f"{seed} {split} {index}")': "1000 * seed + index"},
-         "a Random should come back"),
-        ("nothing between", {"{seed} {split} {index}": "{seed}{split}{index}"},
-         "run into each other"),
-    ],
-    "00.4": [
-        ("no limit", DISTINCT.format("""while len(captions) < wanted:
-        caption = draw()
-        if caption not in captions:
-            captions.append(caption)"""), "draws on and on"),
-        ("a set", "def distinct(draw, wanted, tries):\n    captions = set()\n"
-         "    for _ in range(tries):\n        if len(captions) < wanted:\n"
-         "            captions.add(draw())\n    return sorted(captions, reverse=len(captions) < 3)",
-         "in another order"),
-        ("wanted draws", {"range(tries)": "range(min(tries, wanted))"}, "costs a draw, not"),
-        ("repeats kept", {"if caption not in captions:": "if True:"}, "in the list twice"),
-        ("no stop", {"if len(captions) == wanted:": "if False:"}, "five captions were wanted"),
-        ("stop after drawing", DISTINCT.format("""for _ in range(tries):
-        caption = draw()
-        if caption not in captions and len(captions) < wanted:
-            captions.append(caption)"""), "stop in time"),
-        ("tries for each", DISTINCT.format("""for _ in range(wanted):
-        for _ in range(tries):
-            caption = draw()
-            if caption not in captions:
-                captions.append(caption)
-                break"""), "of 40 draws that were allowed"),
-    ],
 }  # fmt: skip
 
 ALSO_RIGHT = {
     "00.1": [
-        "def paste(sheet, sticker, alpha):\n    a = alpha.astype('uint16')[..., None]\n"
-        "    return ((a * sticker + (255 - a) * sheet + 127) // 255).astype('uint8')",
-        "import numpy as np\nfrom PIL import Image\n\n\ndef paste(sheet, sticker, alpha):\n"
-        "    picture = Image.fromarray(sheet)\n"
-        "    picture.paste(Image.fromarray(sticker), (0, 0), Image.fromarray(alpha))\n"
-        "    return np.asarray(picture)",
+        "def to_words(ids, vocabulary):\n    words = []\n    for i in ids:\n"
+        "        if vocabulary[i] == '<end>':\n            break\n"
+        "        if not vocabulary[i].startswith('<'):\n"
+        "            words.append(vocabulary[i])\n    return words"
+    ],
+    "00.2": [
+        "def look(scores, cells):\n    alpha = scores.exp() / scores.exp().sum()\n"
+        "    return (alpha[:, None] * cells).sum(dim=0), alpha"
     ],
     "00.3": [
-        "def generator(seed, split, index):\n    return Random(repr((seed, split, index)))"
-    ],
-    "00.4": [
-        "def distinct(draw, wanted, tries):\n    found = {}\n"
-        "    while len(found) < wanted and tries > 0:\n        found[draw()] = True\n"
-        "        tries -= 1\n    return list(found)"
+        "def share_named(captions, objects):\n    hits = total = 0\n"
+        "    for caption, things in zip(captions, objects):\n"
+        "        for names in things:\n            total += 1\n"
+        "            hits += any(name in caption for name in names)\n"
+        "    return hits / total"
     ],
 }
