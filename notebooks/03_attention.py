@@ -551,6 +551,9 @@ print(f"two dogs: {sure[0]:.0%} sure of the answer")
 print(f"not there: {sure[1]:.0%} sure of the answer")
 print(f"           {same:.0%} name the colour of the thing looked at most")
 
+# %% tags=["remove-cell"]
+assert min(sure) > 0.6 and same > 0.4  # sure of what it can't know
+
 # %% mystnb={"figure": {"caption": "Questions without a good answer, and the answers: two dogs, and a rabbit and a cat that aren't there.", "name": "fig-attention-fails"}, "image": {"alt": "Three dark pictures with a few lit cells. Asked about the dog, where there are two, both are lit, a green and a red one; the answer is green. Asked about a rabbit that is not there, a green cat and a yellow dog are lit; the answer is blue. Asked about a cat that is not there, a red cow is lit; the answer is red."}} tags=["hide-input"]
 answers = [list(COLOURS)[n.argmax()] for n in (two[4], none[0], none[4])]
 asked = ["dog", NAMES[missing[0]], NAMES[missing[4]]]
