@@ -1,6 +1,7 @@
-"""Image captioning with visual attention: the package made of the book's own cells.
+"""Image captioning with visual attention, exported from the book's chapters.
 
-`Captioner` and `Caption` load on first use, so that `import captionlib` stays instant.
+`Captioner` and `Caption` load on first use, so that `import captionlib` is
+fast.
 """
 
 __version__ = "0.2.0"

@@ -365,10 +365,10 @@ DIFFERENT = [
     ("encoder.resnet.1", "eps", 1e-3, "another eps"),
     ("encoder.resnet.5.0.conv1", "stride", (1, 1), "another stride"),
     ("encoder.resnet.5", "_modules", {}, "blocks of BasicBlock"),
-    ("encoder.resnet", "_modules", {}, "no ResNet"),
-    ("encoder", "fc", nn.Linear(2, 2), "no ResNet"),
-    ("encoder.adaptive_pool", "output_size", (14, 7), "no square"),
-    ("encoder.adaptive_pool", "output_size", 2**30, "no square"),
+    ("encoder.resnet", "_modules", {}, "not a ResNet"),
+    ("encoder", "fc", nn.Linear(2, 2), "not a ResNet"),
+    ("encoder.adaptive_pool", "output_size", (14, 7), "not square"),
+    ("encoder.adaptive_pool", "output_size", 2**30, "not square"),
     ("decoder.attention", "relu", nn.Sigmoid(), "no attention.relu"),
     ("decoder.attention", "full_att", nn.Linear(13, 2), "another shape"),
     ("decoder.attention", "extra", nn.Linear(2, 2), "no attention.extra"),
@@ -377,7 +377,7 @@ DIFFERENT = [
         "decoder.f_beta",
         "weight",
         nn.Parameter(torch.full((D, H), torch.nan)),
-        "no number",
+        "not finite",
     ),
     (
         "decoder.embedding",
@@ -397,7 +397,7 @@ DIFFERENT = [
         nn.Parameter(torch.zeros(H, D).half()),
         "HalfStorage",
     ),
-    ("decoder.dropout", "p", 2.0, "dropout must be in"),
+    ("decoder.dropout", "p", 2.0, "dropout must be"),
 ]
 
 
@@ -427,7 +427,7 @@ def test_other_files_are_refused(light, word_map, tmp_path):
         "no decoder": {"encoder": light["encoder"]},
     }
     for name, value in other.items():
-        with pytest.raises(InputError, match="there is no pickled") as error:
+        with pytest.raises(InputError, match="holds no pickled") as error:
             read_original(save(value, tmp_path / name, ZIP), word_map)
         one_line(error)
     with tarfile.open(tmp_path / "tar", "w") as tar:
@@ -616,7 +616,7 @@ def test_a_module_inside_itself_is_refused(
     light, word_map, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(light["decoder"]._modules, "again", light["decoder"])
-    with pytest.raises(InputError, match="inside itself"):
+    with pytest.raises(InputError, match="contains itself"):
         read_original(save(light, tmp_path / "old", STREAM), word_map)
 
 

@@ -228,7 +228,7 @@ def test_a_file_by_hand_that_was_packed_anew_is_taken_with_a_word(world):
     done = world.get("flickr30k", again)
     assert (
         len(done.notes) == 1
-        and "is not the archive whose checksum is known" in done.notes[0]
+        and "its checksum is not the published one" in done.notes[0]
     )
     assert len(read_karpathy(done.karpathy_json, done.images)) == 8
     assert "flickr30k-images.tar.gz" not in read_json(
@@ -270,7 +270,7 @@ def test_of_two_archives_a_name_must_say_which(world):
     other.write_bytes(b"")
     with pytest.raises(
         InputError,
-        match="none of this set's archives.*train2014.zip, val2014.zip",
+        match="not one of this set's archives.*train2014.zip, val2014.zip",
     ):
         world.get("coco", other)
     with pytest.raises(InputError, match="is given twice"):

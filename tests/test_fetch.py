@@ -96,7 +96,8 @@ def test_progress_renews_patience(site, tmp_path):
 def test_an_answer_that_always_ends_early_is_given_up(site, tmp_path):
     site.always["a"], site.ranges = Fault(stop=200_000), False
     with pytest.raises(
-        DownloadError, match=r"file: no address has it .*/a breaks off, 3 times"
+        DownloadError,
+        match=r"file: could not be fetched .*/a breaks off, 3 times",
     ):
         get(site, tmp_path / "file")
     assert not (tmp_path / "file").exists() and len(site.asked) <= 4
@@ -156,7 +157,7 @@ def test_every_address_is_named_with_its_reason(site, tmp_path):
     assert "none answers 404 Not Found;" in said and "/b answers 500" in said
     assert (
         "/c can't be reached, 3 times;" in said
-        and "nonsense is no address" in said
+        and "nonsense is not a valid address" in said
     )
     assert "\n" not in said and "--archive" in said
 

@@ -129,7 +129,7 @@ def test_a_fine_tuned_model_is_loaded_with_its_encoder(halfway, tmp_path):
 def test_a_network_that_is_no_row_of_stages_is_refused():
     encoder = Encoder("tf_efficientnet_lite0", grid_size=None, pretrained=False)
     del encoder.trunk.blocks
-    with pytest.raises(InputError, match="not a row of stages"):
+    with pytest.raises(InputError, match="not a sequence of stages"):
         stages(encoder)
 
 

@@ -227,7 +227,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, images, name):
     os.symlink(secret, images / "link.jpg")
     os.symlink(secret.parent, images / "folder")
     karpathy_json = write(tmp_path, GOOD, entry(name, "train", [["x"]]))
-    with pytest.raises(InputError, match="leads out of the image folder"):
+    with pytest.raises(InputError, match="is a link out of the image folder"):
         read_karpathy(karpathy_json, images)
 
 

@@ -343,8 +343,8 @@ def test_cider_d_of_a_step_of_training_takes_a_fraction_of_a_second():
     ("images", "hypotheses", "message"),
     [
         ([0, 1], [["a"]], "2 image numbers, but 1 hypotheses"),
-        ([2], [["a"]], "image 2: there are 2 of them"),
-        ([-1], [["a"]], "image -1: there are 2 of them"),
+        ([2], [["a"]], "image 2: out of range, there are 2"),
+        ([-1], [["a"]], "image -1: out of range, there are 2"),
         ([1], ["a dog"], "image 1: .* list of words"),
     ],
 )

@@ -783,7 +783,7 @@ CLEAR += (
     "no such file",
     "is not a file",
     "can't be opened",
-    "may not be read",
+    "can't be read",
 )
 
 

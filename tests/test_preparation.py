@@ -118,7 +118,7 @@ def test_an_image_without_a_short_caption_is_named(tmp_path):
         progress=False,
     )
     assert len(skipped) == 1
-    assert "b.jpg: no caption of 10 words or fewer" in skipped[0]
+    assert "b.jpg: none of its captions has 10 words or fewer" in skipped[0]
 
 
 # All or nothing, and again

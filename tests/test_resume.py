@@ -263,7 +263,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_resumes(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"{tmp_path}/model: the disk is full; the checkpoint before is kept; make room and resume",
+        f"{tmp_path}/model: the disk is full; the previous checkpoint is kept; "
+        "make room and resume",
         "and went on",
     ]
 

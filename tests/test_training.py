@@ -359,7 +359,7 @@ def test_resume_with_nothing_there_starts_from_the_beginning(tmp_path):
 
 def test_a_second_training_does_not_overwrite_the_first(tmp_path):
     run(tmp_path)
-    with pytest.raises(InputError, match="holds a training already"):
+    with pytest.raises(InputError, match="holds a training run already"):
         run(tmp_path)
 
 

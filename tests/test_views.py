@@ -241,7 +241,7 @@ def test_a_search_that_ends_at_its_longest_length_is_traced():
     [{"groups": 2, "beam_size": 4}, {"sample": True, "beam_size": 1}],
 )
 def test_only_a_plain_search_is_traced(settings):
-    with pytest.raises(ValueError, match="no groups, no sampling"):
+    with pytest.raises(ValueError, match="without groups or sampling"):
         search(DecodingConfig(**settings))
 
 

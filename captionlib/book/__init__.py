@@ -1,1 +1,1 @@
-"""Diagrams and interactive views for the chapters."""
+"""Diagrams and interactive views in the chapters."""

@@ -1,5 +1,4 @@
-"""What chapter 03 draws: the layer as a diagram, a grid, and pictures lit by
-their maps."""
+"""Figures of chapter 03: the layer as a diagram, a grid, attention maps."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from captionlib.book.style import INK
 
 __all__ = ["grid_figure", "layer_diagram", "maps_figure", "weights_figure"]
 
-NIGHT = 0.22  # how bright a grid cell with a weight of 0 is
+NIGHT = 0.22  # brightness of a grid cell with a weight of 0
 
 
 def grid_figure(picture, side: int) -> None:

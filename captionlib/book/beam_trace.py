@@ -1,8 +1,6 @@
-"""What a beam search did: the real search watched, and drawn as a tree to step
-through.
+"""Record a beam search, and draw it as a tree to step through.
 
-Written by hand; the view is one of those that `captionlib.book.views`
-describes.
+The view is one of those that `captionlib.book.views` describes.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ class Candidate(NamedTuple):
 
     words: list[str]  # without <start>; the last one is this step's
     log_prob: float  # nats, summed
-    # Its place among the candidates of the step before; -1 at the first step.
+    # Its index among the previous step's candidates; -1 at the first step.
     parent: int
     # Kept, finished, dropped, beaten (can't overtake the finished ones), cut
     # (too long)
@@ -47,14 +45,14 @@ class SearchTrace(NamedTuple):
     """A search for one image's caption."""
 
     beam_size: int
-    # Those that got a place, best first, then the best of the dropped.
+    # Those that entered the beam, best first, then the best of the dropped.
     steps: list[list[Candidate]]
 
     def last_steps(self) -> list[list[int]]:
-        """For each candidate the last step at which it, or what continues it,
-        is live.
+        """For each candidate, the last step at which it or a continuation is
+        live.
 
-        What finished, what led to it, and the best caption last to the end.
+        Finished captions, the best one, and their prefixes last to the end.
         """
         end = len(self.steps) - 1
         last = [
@@ -72,8 +70,9 @@ class SearchTrace(NamedTuple):
         return last
 
     def winners(self) -> list[tuple[int, int]]:
-        """(step, place) of each word of the best caption: the best live one if
-        none finished."""
+        """(step, index) of each word of the best caption.
+
+        If none finished, this is the best live prefix."""
         all_of = [
             (c, t, i)
             for t, step in enumerate(self.steps)
@@ -103,23 +102,23 @@ def trace_search(
     *,
     dropped: int = 2,
 ) -> SearchTrace:
-    """Search as `beam_search` does, and write down every step.
+    """Search as `beam_search` does, and record every step.
 
     Args:
         decoder: in eval mode.
         encoder_out: (P, D) or (height, width, D) annotation vectors of one
             image.
         vocabulary: the decoder's.
-        config: of a beam search; groups and sampling are not traced.
-        dropped: how many of the best continuations without a place to write
-            down, a step.
+        config: settings of a plain beam search; groups and sampling are not
+            traced.
+        dropped: how many of the best dropped continuations to record per step.
 
     Raises:
-        ValueError: if the settings are of groups or of sampling.
+        ValueError: if the settings ask for groups or sampling.
     """
     if getattr(config, "groups", 1) > 1 or getattr(config, "sample", False):
         raise ValueError(
-            "only a plain beam search is traced: no groups, no sampling"
+            "only a plain beam search can be traced, without groups or sampling"
         )
     state = decoder.begin(encoder_out.unsqueeze(0))
     beam = Beam(
@@ -160,11 +159,11 @@ def trace_search(
 
 
 def beam_view(trace: SearchTrace) -> View:
-    """The beam search stepper: what a search kept, dropped and finished at each
+    """The beam search stepper: what was kept, dropped and finished at each
     step.
 
     Args:
-        trace: as `trace_search` records it.
+        trace: from `trace_search`.
     """
     until = trace.last_steps()
     won = trace.winners()
@@ -209,7 +208,7 @@ def _nats(value: float) -> str:
 
 
 def _beam_sentence(trace: SearchTrace, t: int) -> str:
-    """What happened at step t, and how it stands."""
+    """A description of step t and of the best caption so far."""
     step = trace.steps[t]
     number = {fate: sum(each.fate == fate for each in step) for fate in FATES}
     before = (
@@ -235,7 +234,7 @@ def _beam_sentence(trace: SearchTrace, t: int) -> str:
 def _tree(
     trace: SearchTrace, until: list[list[int]], won: set, summary: str
 ) -> str:
-    """The tree as SVG: a column a step, a row a candidate."""
+    """The tree as SVG: one column per step, one row per candidate."""
     height, gap, boxes = 46, 34, []
     x, right = 8.0, 0.0
     before: list[tuple[float, float]] = [(0.0, 0.0)]

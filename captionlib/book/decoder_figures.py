@@ -1,4 +1,5 @@
-"""What chapter 04 draws: a sentence being written, one step, and scenes with their captions."""
+"""What chapter 04 draws: a sentence being written, one step, and scenes with
+their captions."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ __all__ = ["captions_figure", "step_diagram", "unrolled_figure"]
 
 
 def unrolled_figure(picture, words: Sequence[str]) -> None:
-    """The first steps of a caption: each word that comes out goes into the next step.
+    """The first steps of a caption: each word that comes out goes into the next
+    step.
 
     Args:
         picture: what all steps look at.
@@ -48,7 +50,8 @@ def unrolled_figure(picture, words: Sequence[str]) -> None:
 
 
 def step_diagram() -> None:
-    """One step of `captionlib.decoder.DecoderWithAttention`, from top to bottom."""
+    """One step of `captionlib.decoder.DecoderWithAttention`, from top to
+    bottom."""
     axes = canvas(5.0, 5.3)
     box(axes, 1.0, 4.9, 1.7, 0.5, "hidden state", "state", note="(N, H)")
     box(

@@ -1,7 +1,6 @@
-"""Boxes and arrows, in the book's colours: one for each kind of thing.
+"""Boxes and arrows in the book's colours, one for each kind of object.
 
-Written by hand. Every box and arrow also says in words what it is, so that a
-picture can be read in grey.
+Boxes and arrows are labelled, so that a diagram can be read in greyscale.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ __all__ = ["PALETTE", "TINT", "arrow", "box", "canvas"]
 
 
 def canvas(width: float = 9, height: float = 3) -> Axes:
-    """A transparent surface of `width` x `height` inches, one unit an inch,
-    without axes."""
+    """A transparent canvas of `width` x `height` inches, one unit per inch."""
     figure = plt.figure(figsize=(width, height), facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
@@ -28,10 +26,10 @@ def canvas(width: float = 9, height: float = 3) -> Axes:
 def box(
     axes: Axes, x, y, width, height, text, kind="plain", *, note="", size=10
 ) -> tuple:
-    """A rounded box centred on (x, y); `note`, a tensor shape say, goes below
-    it. Returns (x, y).
+    """Draw a rounded box centred on (x, y), and return (x, y).
 
-    `kind` is a key of `PALETTE`.
+    `note`, such as a tensor's shape, goes below it. `kind` is a key of
+    `PALETTE`.
     """
     patch = FancyBboxPatch(
         (x - width / 2, y - height / 2),
@@ -60,8 +58,8 @@ def box(
 def arrow(
     axes: Axes, start, end, *, kind="plain", text="", bend: float = 0
 ) -> None:
-    """An arrow from `start` to `end`, both (x, y); `text` stands above its
-    middle."""
+    """Draw an arrow from `start` to `end`, both (x, y), with `text` above
+    it."""
     style = {"arrowstyle": "-|>", "color": PALETTE[kind], "linewidth": 1.4}
     axes.annotate(
         "",

@@ -1,8 +1,7 @@
-"""A captioner to play with, where a kernel is live: sliders, and a photograph
-of your own.
+"""An interactive captioner: sliders, and a photograph of your own.
 
-Written by hand. In a page without a kernel the same object shows a still view
-of its first caption.
+It needs a live kernel; a page without one shows a static view of the first
+caption.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ __all__ = ["LiveCaptioner"]
 
 
 class LiveCaptioner:
-    """Beam size, or random words at a temperature, and your own photograph.
+    """Caption a photograph by beam search, or by sampling at a temperature.
 
     Args:
         captioner: what writes the captions.
         image: the photograph to begin with, as `read_image` takes it.
 
-    `still` is the attention view of the captioner's own caption of `image`.
+    `still` is the attention view of `image` with the captioner's own settings.
     """
 
     def __init__(self, captioner: Captioner, image):
@@ -72,8 +71,7 @@ class LiveCaptioner:
         return attention_view(caption, self.image)
 
     def widget(self):
-        """The sliders, the upload button and the view below them, as one
-        ipywidget."""
+        """The sliders, the upload button and the view, as one ipywidget."""
         import ipywidgets as widgets
         from IPython.display import display
 
@@ -157,16 +155,16 @@ class LiveCaptioner:
         return repr(self.still)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget for who can show it, and the still view for all others."""
+        """The widget where it can be shown, else the static view."""
         bundle = {
             "text/plain": repr(self),
             "text/html": self.still._repr_html_(),
         }
         try:
             widget = self.widget()
-        except ImportError:  # without ipywidgets only the still view
+        except ImportError:  # without ipywidgets, only the static view
             return bundle
-        if "google.colab" in sys.modules:  # it would take the still one
+        if "google.colab" in sys.modules:  # Colab would prefer the static view
             del bundle["text/html"]
         return (
             bundle

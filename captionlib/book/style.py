@@ -1,10 +1,9 @@
-"""How the book's figures look: transparent, in colours that light and dark
-pages both carry.
+"""The style of the book's figures: transparent, for light and dark pages.
 
-Written by hand. A figure is stored once and shown on white and on near-black,
-so its text and lines have a middle tone: each colour below has a contrast of
-4.2 to 1 or more on both (4.3 is the most that one colour can have). Image
-things are blue, words orange, the decoder's state green, attention purple.
+A figure is stored once and shown on white and on near-black, so its text and
+lines have mid-tone colours: each has a contrast of at least 4.2 to 1 on both
+(4.3 is the most that one colour can reach). Images are blue, words orange, the
+decoder's state green, attention purple.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import matplotlib.pyplot as plt
 
 __all__ = ["INK", "PAGES", "PALETTE", "STYLE", "TINT", "use_style"]
 
-PAGES = ("#ffffff", "#121212")  # what lies behind a figure: light, dark
+PAGES = ("#ffffff", "#121212")  # backgrounds of a figure: light, dark
 PALETTE = {
     "image": "#397dc9",
     "word": "#b76807",
@@ -22,7 +21,8 @@ PALETTE = {
     "plain": "#7a7a7a",
 }
 INK = PALETTE["plain"]  # text, axes, ticks
-TINT = {  # filled boxes, under the ink #1a1a1a
+# Filled boxes, under text in #1a1a1a.
+TINT = {
     "image": "#d7e6f6",
     "word": "#fbe6c8",
     "state": "#d8efe1",
@@ -61,5 +61,5 @@ STYLE = {
 
 
 def use_style() -> None:
-    """From here on, pyplot draws as the book does."""
+    """Set the book's style for pyplot."""
     plt.rcParams.update(STYLE)

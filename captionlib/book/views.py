@@ -1,12 +1,11 @@
-"""Views to play with, in the page itself: attention, BLEU, packed sequences.
+"""Interactive views in a static page: attention, BLEU, packed sequences.
 
-Written by hand. Each function returns a `View`, which a notebook shows as one
-piece of HTML: a still picture and a sentence that are right before any script
-runs, and on paper; the data that the caller computed; and a small script of
-assets/views/, which needs no kernel and no network. Nothing in it has an id, so
-one view can stand on a page twice, and the same data makes the same text. That
-of a beam search is in `captionlib.book.beam_trace`, which needs more of the
-package.
+Each function returns a `View`, which a notebook shows as one piece of HTML: a
+static picture and a sentence, complete without scripts and in print; the data
+that the caller computed; and a small script from assets/views/, which needs no
+kernel and no network. Nothing in the HTML has an id, so a view can appear twice
+on a page, and equal data give equal HTML. The view of a beam search is in
+`captionlib.book.beam_trace`, which needs more of the package.
 """
 
 from __future__ import annotations
@@ -40,17 +39,16 @@ def _asset(name: str) -> str:
 
 
 class View:
-    """Something to show in a notebook; `str` of it is its summary in words.
+    """A view for a notebook; its `str` is a summary in words.
 
     Args:
-        kind: names its script, assets/views/<kind>.js, which starts on every
-            view of the kind.
-        summary: what the still picture shows, in a sentence or two.
-        body: the HTML of the still picture and of the controls, hidden until
-            the script runs.
-        data: what the script needs, for JSON.
-        scripts: further files of assets/views/ that it uses.
-        style: CSS variables of this view alone.
+        kind: names its script, assets/views/<kind>.js.
+        summary: what the static picture shows, in a sentence or two.
+        body: the HTML of the static picture, and of the controls, which stay
+            hidden until the script runs.
+        data: input of the script, as JSON.
+        scripts: further files in assets/views/ that the view uses.
+        style: CSS variables of this view only.
     """
 
     def __init__(
@@ -74,7 +72,7 @@ class View:
 
     def _repr_html_(self) -> str:
         data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
-        # So that no text can end the script.
+        # Otherwise a "</script>" in the data would end the script.
         data = data.replace("<", "\\u003c")
         code = "\n\n".join(_asset(name) for name in self.scripts)
         return (
@@ -86,8 +84,7 @@ class View:
 
 
 def tag(name: str, text: str, **attributes: str) -> str:
-    """<name attributes>text</name>; `text` is a word or a sentence, never
-    HTML."""
+    """An HTML element; `text` is plain text and gets escaped."""
     given = "".join(
         f' {k.strip("_")}="{html.escape(v)}"'
         for k, v in attributes.items()
@@ -99,8 +96,7 @@ def tag(name: str, text: str, **attributes: str) -> str:
 def controls(
     names: Sequence[str], at: int, unit: str = "Step", more: str = ""
 ) -> str:
-    """The hidden row of buttons and the slider that assets/views/view.js brings
-    to life."""
+    """The hidden buttons and slider that assets/views/view.js activates."""
     buttons = "".join(
         f'<button type="button" data-go="{go}">{text}</button>'
         for go, text in (
@@ -131,8 +127,8 @@ def _data_uri(picture: Image.Image, form: str, **settings) -> str:
 
 
 def _veil(alpha: np.ndarray, top: float) -> str:
-    """A picture of one pixel a cell: clear where the weight is `top`, night
-    where it is 0."""
+    """A picture with one pixel per cell, clear at weight `top` and dark at
+    0."""
     night = np.empty((*alpha.shape, 4), dtype=np.uint8)
     night[..., :3] = 38, 16, 45
     night[..., 3] = 215 * (1 - np.sqrt(np.clip(alpha / top, 0, 1)))
@@ -140,16 +136,15 @@ def _veil(alpha: np.ndarray, top: float) -> str:
 
 
 def attention_view(caption, image) -> View:
-    """The attention explorer: pick a word of a caption, and see where the
-    decoder looked for it.
+    """The attention explorer: pick a word, and see where the decoder looked.
 
     Args:
         caption: a `Caption`: its `words`, and `alphas` (len(words), h, w).
-        image: the image that the caption is of, as `read_image` takes it.
+        image: the captioned image, as `read_image` takes it.
 
     Raises:
         InputError: if the image can't be read.
-        ValueError: if there is not one map a word, or no word at all.
+        ValueError: if there is not one map for each word, or no word at all.
     """
     alphas = np.asarray(caption.alphas, dtype=np.float32)
     words = list(caption.words)
@@ -157,7 +152,7 @@ def attention_view(caption, image) -> View:
         raise ValueError(
             f"expected {len(words)} maps (h, w), at least one, got {alphas.shape}"
         )
-    # The caller's own may come back, and keeps its size.
+    # `open_rgb` may return the caller's own image, which must keep its size.
     photograph = open_rgb(image).copy()
     photograph.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     h, w = alphas.shape[1:]
@@ -218,12 +213,11 @@ def attention_view(caption, image) -> View:
 
 
 def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
-    """The BLEU calculator: the reader types a caption, and sees it matched and
-    scored.
+    """The BLEU calculator: type a caption, and see it matched and scored.
 
     Args:
-        references: people's captions of one image, each a list of words.
-        hypothesis: the caption to begin with, a list of words.
+        references: human captions of one image, each a list of words.
+        hypothesis: the initial caption, a list of words.
 
     Raises:
         ValueError: as `bleu_statistics`.
@@ -301,14 +295,14 @@ def bleu_view(references: Sequence[Words], hypothesis: Words) -> View:
 
 
 def packed_view(captions: Sequence[Words]) -> View:
-    """The packed-sequence stepper: a padded batch, sorted, and worked through
-    step by step.
+    """The packed-sequence stepper: a padded batch, sorted and packed step by
+    step.
 
     Args:
-        captions: of a batch, in any order, each a list of at least one word.
+        captions: a batch in any order, each a list of at least one word.
 
     Raises:
-        ValueError: if there is no caption, or one without words.
+        ValueError: if there is no caption, or an empty one.
     """
     lengths = [len(words) for words in captions]
     if not lengths or min(lengths) == 0:
@@ -316,7 +310,7 @@ def packed_view(captions: Sequence[Words]) -> View:
             f"expected captions of at least one word, got lengths {lengths}"
         )
     longest, real = max(lengths), sum(lengths)
-    # Each word's own number.
+    # The index of each word in the padded batch.
     places = torch.zeros(len(captions), longest, dtype=torch.long)
     for row, length in enumerate(lengths):
         places[row, :length] = row * longest + torch.arange(length)

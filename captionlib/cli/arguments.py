@@ -1,8 +1,8 @@
-"""What may follow `captionlib` on the command line.
+"""The argument parser of `captionlib`.
 
-Written by hand, and without torch, so that `--help` answers at once. Options
-that are settings come from the dataclasses in `captionlib.config`, with their
-defaults, ranges and help.
+Nothing here imports torch, so `--help` answers at once. Options for settings
+are derived from the dataclasses in `captionlib.config`, with their defaults,
+ranges and help texts.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ SPLITS = ("train", "val", "test")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of `captionlib`. A mistake raises `InputError`; a setting not
-    given is absent."""
+    """The parser of `captionlib`.
+
+    A mistake raises `InputError`. Settings that are not given are absent from
+    the result."""
     parser = _Parser(
         prog="captionlib",
         description="Image captioning with visual attention: from photographs to sentences.",
@@ -65,8 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def given(args: argparse.Namespace, *kinds: type[Settings]) -> dict:
-    """The settings of these classes that were given; the others keep their
-    defaults."""
+    """The given settings of these classes; the others keep their defaults."""
     names = {name for kind in kinds for name in settings_of(kind)}
     return {name: value for name, value in vars(args).items() if name in names}
 
@@ -75,7 +76,7 @@ def given(args: argparse.Namespace, *kinds: type[Settings]) -> dict:
 
 
 def _add_settings(parser, kind: type[Settings]) -> None:
-    """An option for each setting of `kind`."""
+    """Add an option for each setting of `kind`."""
     for name, each in settings_of(kind).items():
         flag, types = "--" + name.replace("_", "-"), value_types(kind, name)
         options = {
@@ -87,7 +88,7 @@ def _add_settings(parser, kind: type[Settings]) -> None:
             parser.add_argument(
                 flag, action=argparse.BooleanOptionalAction, **options
             )
-        elif bool in types:  # a switch with a third position
+        elif bool in types:  # on, off or a third value
             positions = "|".join(each.metadata["choices"])
             options |= {"nargs": "?", "const": "on", "metavar": positions}
             parser.add_argument(flag, type=_type(kind, name), **options)
@@ -115,14 +116,14 @@ def _help(each) -> str:
     else:
         said = f"{default:g}" if isinstance(default, float) else str(default)
     parts = [f"default: {said}"]
-    if "choices" not in each.metadata:  # these are shown beside the option
+    if "choices" not in each.metadata:  # choices are shown beside the option
         parts += filter(None, [range_in_words(each.metadata)])
     return f"{about} ({'; '.join(parts)})".replace("%", "%%")
 
 
 def _type(kind: type[Settings], name: str):
-    """What makes a value of an option's text: of the setting's type, and within
-    its range."""
+    """A converter from an option's text to a value of the right type and
+    range."""
     wanted = next(
         each for each in value_types(kind, name) if each not in (NoneType, bool)
     )
@@ -145,8 +146,7 @@ def _type(kind: type[Settings], name: str):
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line, and whose help keeps its
-    example's lines."""
+    """A parser with one-line errors, whose help keeps the lines of examples."""
 
     def __init__(self, **options):
         options.setdefault(
@@ -184,7 +184,9 @@ def _switch(parser, flag: str, about: str) -> None:
 
 
 def _add_scenes(commands) -> None:
-    about = "draw the toy world: images, captions, and where every object is"
+    about = (
+        "draw a toy data set: images, captions and the place of every object"
+    )
     example = "captionlib scenes --to toy --train 300 --val 50 --test 50"
     parser = _command(commands, "scenes", about, example)
     _path(parser, "--to", "folder to write", required=True)
@@ -192,7 +194,7 @@ def _add_scenes(commands) -> None:
 
 
 def _add_download(commands) -> None:
-    about = "fetch a data set, check it and unpack it; stopped and called again, it goes on"
+    about = "fetch, verify and unpack a data set; if interrupted, run it again to resume"
     example = (
         "captionlib download flickr8k --to flickr8k\n"
         "  captionlib download flickr30k --to flickr30k --archive flickr30k-images.tar.gz\n"
@@ -209,17 +211,20 @@ def _add_download(commands) -> None:
     _path(
         parser,
         "--to",
-        "folder to write: Karpathy's JSON, the photographs",
+        "folder to write: Karpathy's JSON and the photographs",
         required=True,
     )
-    about = "what was fetched by hand, under its own name; once for each file (none)"
+    about = (
+        "an archive fetched by hand, under its original name; repeat for each "
+        "file (default: none)"
+    )
     parser.add_argument(
         "--archive", help=about, metavar="F", action="append", default=[]
     )
     _switch(
         parser,
         "--keep-archives",
-        "leave archives in downloads after they were unpacked",
+        "keep unpacked archives in the folder downloads",
     )
 
 
@@ -227,7 +232,7 @@ def _add_data_set(parser) -> None:
     _path(
         parser,
         "--karpathy-json",
-        "the splits and the captions",
+        "Karpathy's JSON of splits and captions",
         "F",
         required=True,
     )
@@ -235,10 +240,12 @@ def _add_data_set(parser) -> None:
 
 
 def _add_prepare(commands) -> None:
-    about = "turn a folder of images and Karpathy's JSON into the files that training reads"
+    about = (
+        "convert images and Karpathy's JSON to the files that training reads"
+    )
     example = (
-        "captionlib prepare --karpathy-json toy/dataset_scenes.json --images toy/images "
-        "--to prepared"
+        "captionlib prepare --karpathy-json toy/dataset_scenes.json --images "
+        "toy/images --to prepared"
     )
     parser = _command(commands, "prepare", about, example)
     _add_data_set(parser)
@@ -248,7 +255,7 @@ def _add_prepare(commands) -> None:
 
 
 def _add_train(commands) -> None:
-    about = "train a captioner; the best so far is in DIR/best"
+    about = "train a captioner; the best one so far is in DIR/best"
     example = "captionlib train --recipe toy --to model"
     parser = _command(commands, "train", about, example)
     names = ", ".join(RECIPES)
@@ -261,7 +268,7 @@ def _add_train(commands) -> None:
     _add_settings(parser, RunConfig)
     for title, kinds in (
         ("model", [ModelConfig]),
-        ("training, every stage of it", [EngineConfig, ViewConfig]),
+        ("training, in every stage", [EngineConfig, ViewConfig]),
         ("search, stored with the model", [DecodingConfig]),
     ):
         group = parser.add_argument_group(title)
@@ -270,10 +277,10 @@ def _add_train(commands) -> None:
 
 
 def _add_evaluate(commands) -> None:
-    about = "caption every image of a split once, and score the captions"
+    about = "caption every image of a split, and score the captions"
     example = (
-        "captionlib evaluate --karpathy-json toy/dataset_scenes.json --images toy/images "
-        "--split test --model model"
+        "captionlib evaluate --karpathy-json toy/dataset_scenes.json --images "
+        "toy/images --split test --model model"
     )
     parser = _command(commands, "evaluate", about, example)
     _add_data_set(parser)
@@ -285,7 +292,7 @@ def _add_evaluate(commands) -> None:
     _switch(
         parser,
         "--meteor",
-        "score METEOR too (needs Java and pycocoevalcap, takes a while)",
+        "also compute METEOR (slow; needs Java and pycocoevalcap)",
     )
     _path(
         parser,
@@ -296,44 +303,51 @@ def _add_evaluate(commands) -> None:
     _path(
         parser,
         "--save-captions",
-        "write each image's words to a JSON file",
+        "write the captions to a JSON file",
         "F",
     )
 
 
 def _add_caption(commands) -> None:
-    about = "say what is in photographs"
+    about = "caption photographs"
     example = (
         "captionlib caption holiday.jpg --model model --save-figure seen.png"
     )
     parser = _command(commands, "caption", about, example)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image files, any format"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, in any format that Pillow reads",
     )
     _add_settings(parser, CaptionConfig)
     _switch(parser, "--json", "print JSON")
     _path(
         parser,
         "--save-figure",
-        "draw where it looked: a file, or for several a folder",
+        "draw where the model looked, to a file, or a folder for several "
+        "images",
         "F",
     )
 
 
 def _add_convert(commands) -> None:
-    about = "make a captioner of a checkpoint of the original tutorial, running nothing in it"
+    about = "convert a checkpoint of the original tutorial, without running its code"
     example = (
-        "captionlib convert BEST_checkpoint_coco_5_cap_per_img_5_min_word_freq.pth.tar "
-        "--word-map WORDMAP_coco_5_cap_per_img_5_min_word_freq.json --to model"
+        "captionlib convert "
+        "BEST_checkpoint_coco_5_cap_per_img_5_min_word_freq.pth.tar --word-map "
+        "WORDMAP_coco_5_cap_per_img_5_min_word_freq.json --to model"
     )
     parser = _command(commands, "convert", about, example)
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="what its train.py saved"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a checkpoint saved by its train.py",
     )
     _path(
         parser,
         "--word-map",
-        "the word map that it was trained with",
+        "the word map of its training",
         "F",
         required=True,
     )

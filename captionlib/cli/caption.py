@@ -1,5 +1,4 @@
-"""`captionlib caption`: print what is in photographs, and draw where the
-captioner looked."""
+"""`captionlib caption`: print captions, and draw where the captioner looked."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ __all__ = ["run_caption"]
 
 
 def run_caption(args) -> int:
-    """Caption every image; the exit status, 2 if one was bad."""
+    """Caption every image; return the exit status, 2 if one was bad."""
     from captionlib.engine.captioning import caption_files, load_captioner
 
     figures = _figure_paths(args.save_figure, args.images)
@@ -58,15 +57,15 @@ def _print_caption(args, path: str, caption) -> None:
 
 
 def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:
-    """Where each image's figure goes, settled before any work: one file, or
-    names in a folder."""
+    """The path of each image's figure: one file, or several in a folder."""
     if to is None:
         return []
     target = Path(to)
     if len(images) == 1:
         if target.is_dir():
             raise InputError(
-                f"{to}: is a folder; for one image name a file, such as seen.png"
+                f"{to}: is a folder; for one image name a file, such as "
+                "seen.png"
             )
         return [target]
     if target.exists() and not target.is_dir():
@@ -75,7 +74,7 @@ def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:
     for image in images:
         stem, copy = Path(image).stem, 1
         name = stem
-        while name.casefold() in taken:  # of two folders, with one name
+        while name.casefold() in taken:  # same name, from two folders
             copy += 1
             name = f"{stem}_{copy}"
         taken.add(name.casefold())

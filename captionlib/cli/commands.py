@@ -1,11 +1,11 @@
 """The `captionlib` command: scenes, download, prepare, train, evaluate, caption
 and convert.
 
-Written by hand. Exit status 0; 2 for bad input or usage, with one line on
-stderr that names the file and the cure; 1 for anything else, with one line too
-(`CAPTIONLIB_DEBUG=1` adds the traceback); 130 after Ctrl-C. Each command is a
-thin layer over a function that Python can call, and imports it when it runs, so
-that `--help` answers at once.
+The exit status is 0 on success; 2 for bad input or usage, with one line on
+stderr that names the file and the cure; 1 for any other error, also with one
+line (`CAPTIONLIB_DEBUG=1` adds the traceback); 130 after Ctrl-C. Each command
+is a thin layer over a Python function, imported when the command runs, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from captionlib.io.files import InputError
 
 __all__ = ["main"]
 
-# What the user can put right: the operating system's own words, and the status
-# of bad input.
+# Errors that users can mend: the system's own message, exit status 2.
 _USERS_TO_MEND = (
     FileNotFoundError,
     FileExistsError,
@@ -50,16 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
-        argv: the words after `captionlib`; None means this process's own.
+        argv: the arguments after `captionlib`; None means `sys.argv[1:]`.
     """
     debug = os.environ.get("CAPTIONLIB_DEBUG", "") not in ("", "0")
     with warnings.catch_warnings():
-        if not debug:  # a library's warning is not the line about the file
+        if not debug:  # stderr is for one line per bad file
             warnings.simplefilter("ignore")
         try:
             args = make_parser().parse_args(argv)
             status = _COMMANDS[args.command](args)
-            if sys.stdout is not None:  # closed by the caller: `... >&-`
+            if sys.stdout is not None:  # closed by the caller with `>&-`
                 sys.stdout.flush()
             return status
         except InputError as error:
@@ -76,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             if isinstance(error, _USERS_TO_MEND) and error.filename is not None:
                 say(
-                    f"{error.filename}: {error.strerror}; check the path and its permissions"
+                    f"{error.filename}: {error.strerror}; check the path and "
+                    "its permissions"
                 )
                 return 2
             about = str(error).strip().split("\n")[0]
@@ -104,13 +104,14 @@ def _download(args) -> int:
     }
     try:
         done = download(args.data_set, args.to, args.archive, **options)
-    except DownloadError as error:  # a server's fault, not bad input
+    except DownloadError as error:  # the server's fault, not bad input
         say(str(error))
         return 1
     for line in done.notes:
         say(line)
     print(
-        f"captionlib prepare --karpathy-json {done.karpathy_json} --images {done.images} --to ..."
+        f"captionlib prepare --karpathy-json {done.karpathy_json} --images "
+        f"{done.images} --to ..."
     )
     return 0
 

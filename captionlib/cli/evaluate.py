@@ -1,4 +1,4 @@
-"""`captionlib evaluate`: print and store what a captioner scores."""
+"""`captionlib evaluate`: print and store the scores of a captioner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["run_evaluate"]
 
 
 def run_evaluate(args) -> int:
-    """Score a split; the exit status."""
+    """Score a split; return the exit status."""
     from captionlib.engine import evaluate_split
 
     for path in (args.save_results, args.save_captions):
@@ -42,6 +42,7 @@ def run_evaluate(args) -> int:
 def _print_table(scores: dict) -> None:
     for name, (low, high) in scores["intervals"].items():
         print(
-            f"{name:<8} {scores[name]:6.2f}   95 % interval {low:6.2f} to {high:6.2f}"
+            f"{name:<8} {scores[name]:6.2f}   95 % interval {low:6.2f} to "
+            f"{high:6.2f}"
         )
     print(f"{'images':<8} {scores['images']:6d}")

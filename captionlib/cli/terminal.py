@@ -1,4 +1,4 @@
-"""What the commands say, in lines that no file name can break."""
+"""Terminal output, in lines that no file name can break."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["print_line", "say", "shows_progress"]
 
 
 def say(message: str) -> None:
-    """One line on stderr, whatever a file is called."""
+    """Print one line on stderr."""
     line = "captionlib: " + _one_line(message)
     if sys.stderr is not None:
         print(
@@ -19,15 +19,14 @@ def say(message: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """One line on stdout, as this terminal's encoding can show it."""
+    """Print one line on stdout, in the terminal's encoding."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     line = _one_line(text).encode(encoding, errors="backslashreplace")
     print(line.decode(encoding), flush=True)
 
 
 def _one_line(text: str) -> str:
-    """`text` with what would break the line, or command a terminal, written
-    out: \\n, \\x1b."""
+    """Escape line breaks and terminal codes, as \\n and \\x1b."""
     return "".join(
         c.encode("unicode_escape").decode()
         if category(c) in ("Cc", "Zl", "Zp")
@@ -37,5 +36,5 @@ def _one_line(text: str) -> str:
 
 
 def shows_progress() -> bool:
-    """Whether long work shows its progress: only to a person at a terminal."""
+    """Whether to show progress bars: only on a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()

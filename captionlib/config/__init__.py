@@ -1,5 +1,4 @@
-"""Settings: one frozen, torch-free dataclass per concern, the only home of
-every default."""
+"""Settings: frozen, torch-free dataclasses, the single home of all defaults."""
 
 from captionlib.config.data import DataConfig, ReadingConfig
 from captionlib.config.model import ModelConfig

@@ -1,4 +1,4 @@
-"""How captions become numbers."""
+"""Settings for preparing a data set."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ __all__ = ["DataConfig", "ReadingConfig"]
 
 @dataclass(frozen=True)
 class DataConfig(Settings):
-    """How captions become numbers. An image with too few captions repeats
-    some."""
+    """How captions become numbers. If an image has too few, some are
+    repeated."""
 
     captions_per_image: int = setting(
         5, "captions stored per image", at_least=1
     )
     min_word_freq: int = setting(5, "rarer words become <unk>", at_least=1)
     max_len: int = setting(50, "longest training caption, in words", at_least=1)
-    seed: int = setting(0, "of the captions drawn where an image has too many")
+    seed: int = setting(
+        0, "seed for drawing captions where an image has too many"
+    )
 
 
 @dataclass(frozen=True)
 class ReadingConfig(Settings):
-    """How images are read while a data set is prepared; nothing that changes
-    what is written."""
+    """How images are read while preparing; these settings don't change the
+    output."""
 
     skip_bad: bool = setting(
-        False, "leave bad images and captions out, and list them"
+        False, "skip bad images and captions, and list them"
     )
     workers: int | None = setting(
-        None, "processes that read images", at_least=1, unset="one a core"
+        None, "processes that read images", at_least=1, unset="one per core"
     )

@@ -20,28 +20,33 @@ class ModelConfig(Settings):
     )
     grid_size: int | None = setting(
         None,
-        "resize the encoder's grid to this many cells a side",
+        "resize the encoder's grid to this many cells per side",
         at_least=1,
-        unset="its own",
+        unset="the encoder's own",
     )
     image_size: int | None = setting(
         None,
-        "resize images to this many pixels a side first",
+        "first resize images to this many pixels per side",
         at_least=32,
-        unset="256, as they are stored",
+        unset="256, as stored",
     )
     feature_dim: int | None = setting(
         None,
-        "learn to shorten annotation vectors to this length",
+        "project annotation vectors to this length by a learned layer",
         at_least=1,
-        unset="as the encoder makes them",
+        unset="the encoder's length",
     )
-    attention_dim: int = setting(512, "size of the attention layer", at_least=1)
-    embed_dim: int = setting(512, "size of a word's vector", at_least=1)
-    decoder_dim: int = setting(512, "size of the LSTM's state", at_least=1)
+    attention_dim: int = setting(
+        512, "size of queries and keys in the attention", at_least=1
+    )
+    embed_dim: int = setting(512, "size of a word vector", at_least=1)
+    decoder_dim: int = setting(512, "size of the LSTM state", at_least=1)
     dropout: float = setting(
-        0.5, "on the state, before the vocabulary layer", at_least=0, below=1
+        0.5,
+        "dropout on the hidden state before the vocabulary layer",
+        at_least=0,
+        below=1,
     )
     feature_dropout: float = setting(
-        0.0, "on the annotation vectors", at_least=0, below=1
+        0.0, "dropout on the annotation vectors", at_least=0, below=1
     )

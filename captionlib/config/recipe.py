@@ -1,4 +1,4 @@
-"""A recipe: all settings of a training, in one or more stages."""
+"""A recipe: all settings of a training run, in one or more stages."""
 
 from __future__ import annotations
 
@@ -14,45 +14,43 @@ __all__ = ["Recipe", "ViewConfig"]
 
 @dataclass(frozen=True)
 class ViewConfig(Settings):
-    """What a training looks at, in all its stages."""
+    """The views of images in training, the same in all stages."""
 
     cache_features: bool = setting(
         True, "encode each image once, while the encoder is frozen"
     )
-    mirrored: bool = setting(
-        False, "show each training image as it is or mirrored, by chance"
-    )
+    mirrored: bool = setting(False, "mirror training images at random")
     crops: bool = setting(
         False,
-        "show each training image whole or cropped to 84 to 97 % a side, by chance",
+        "crop training images at random, to 84 to 97 % per side",
     )
     last_stages: int = setting(
         0,
-        "keep what comes before this many of the encoder's last stages, run these at every "
-        "step, and fine-tune no others; 0: as chapter 02 does",
+        "fine-tune only this many of the encoder's last stages, and cache the "
+        "grids before them; 0: as in chapter 02",
         at_least=0,
     )
     validation_beam_size: int = setting(
-        1, "beam for choosing the best epoch; 1 is greedy search", at_least=1
+        1,
+        "beam size when choosing the best epoch; 1 is greedy search",
+        at_least=1,
     )
 
 
 @dataclass(frozen=True)
 class Recipe(ViewConfig):
-    """Settings by the names of their fields. What is left out keeps its
-    default.
+    """Settings by field name; those left out keep their defaults.
 
     Attributes:
-        name: of its file, without the ending.
-        about: the reasons for its numbers, one a line.
-        scenes: of `ScenesConfig`, where the toy world is to be drawn as its
-            data.
-        data: of `DataConfig`, and `dataset`, the name of the data set it is
-            meant for.
-        model: of `ModelConfig`.
-        stages: of `EngineConfig`; each stage begins with the captioner of the
-            one before.
-        search: of `DecodingConfig`, stored with the captioner.
+        name: the name of its file, without the extension.
+        about: the reasons for its settings, one per line.
+        scenes: settings of `ScenesConfig`, if the toy world is its data.
+        data: settings of `DataConfig`, and `dataset`, the name of the data set
+            that the recipe is for.
+        model: settings of `ModelConfig`.
+        stages: settings of `EngineConfig`; each stage starts from the captioner
+            of the one before.
+        search: settings of `DecodingConfig`, stored with the captioner.
     """
 
     name: str = ""
@@ -64,14 +62,14 @@ class Recipe(ViewConfig):
     search: dict = field(default_factory=dict)
 
     def overridden(self, settings: dict) -> Recipe:
-        """The recipe with other settings, in every stage.
+        """A copy with some settings replaced, in every stage.
 
         Args:
-            settings: values by the names of fields of `ModelConfig`,
-                `EngineConfig`, `DecodingConfig` and `ViewConfig`.
+            settings: values by field name, of `ModelConfig`, `EngineConfig`,
+                `DecodingConfig` and `ViewConfig`.
 
         Raises:
-            TypeError: if a name is none of theirs.
+            TypeError: if a name is unknown.
         """
         groups = ModelConfig, EngineConfig, DecodingConfig, ViewConfig
         chosen = [
@@ -95,5 +93,5 @@ class Recipe(ViewConfig):
         )
 
     def as_dict(self) -> dict:
-        """What a recipe's file holds."""
+        """The content of a recipe's file."""
         return asdict(self)

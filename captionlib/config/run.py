@@ -1,4 +1,4 @@
-"""Where a training or a captioning reads and writes, and on what it runs."""
+"""Where training and captioning read and write, and the device they use."""
 
 from __future__ import annotations
 
@@ -8,48 +8,52 @@ from captionlib.config.settings import Settings, setting
 
 __all__ = ["CaptionConfig", "RunConfig"]
 
-DEVICE = {"unset": "cuda if there is one, else cpu", "metavar": "D"}
+DEVICE = {"unset": "cuda if available, else cpu", "metavar": "D"}
 
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """Around a training: its files, and the machine. A recipe holds nothing of
-    it."""
+    """Files and machine of a training run: what a recipe does not hold."""
 
     data: str | None = setting(
         None,
-        "folder that prepare wrote",
-        unset="what it prepares itself, in --to",
+        "folder written by prepare",
+        unset="prepared in --to",
         metavar="DIR",
     )
     karpathy_json: str | None = setting(
         None,
-        "to prepare: the splits and the captions",
+        "Karpathy's JSON, for data not yet prepared",
         unset="none",
         metavar="F",
     )
     images: str | None = setting(
-        None, "to prepare: folder of the images", unset="none", metavar="DIR"
+        None,
+        "folder of the images, for data not yet prepared",
+        unset="none",
+        metavar="DIR",
     )
-    resume: bool = setting(False, "go on where --to stopped, with its settings")
+    resume: bool = setting(
+        False, "continue the training in --to, with its settings"
+    )
     start_from: str | None = setting(
         None,
-        "begin with the weights of this captioner",
+        "start from the weights of this captioner",
         unset="none",
         metavar="DIR",
     )
     features: str | None = setting(
         None,
-        "folder for the images that a frozen encoder encoded",
+        "folder for the cached grids of a frozen encoder",
         unset="--data",
         metavar="DIR",
     )
     workers: int = setting(
-        0, "processes that load images for a learning encoder", at_least=0
+        0, "processes that load images when the encoder is trained", at_least=0
     )
     checkpoint_minutes: float = setting(
         15.0,
-        "within an epoch, write a checkpoint after every so many minutes",
+        "minutes between checkpoints within an epoch",
         at_least=0,
     )
     device: str | None = setting(None, "cpu, cuda, mps", **DEVICE)
@@ -57,11 +61,11 @@ class RunConfig(Settings):
 
 @dataclass(frozen=True)
 class CaptionConfig(Settings):
-    """Captioning with a trained model."""
+    """Settings for captioning with a trained model."""
 
     model: str | None = setting(
         None,
-        "a captioner: a folder that train wrote",
+        "a captioner: a folder written by train",
         unset="the shipped one",
         metavar="DIR",
     )
@@ -69,7 +73,7 @@ class CaptionConfig(Settings):
         None,
         "hypotheses kept",
         at_least=1,
-        unset="what the model was saved with",
+        unset="the model's own",
     )
     batch_size: int = setting(32, "images captioned at once", at_least=1)
     device: str | None = setting(None, "cpu, cuda, mps", **DEVICE)

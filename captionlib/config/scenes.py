@@ -1,4 +1,4 @@
-"""How much of the toy world is drawn."""
+"""The size of a toy data set."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["ScenesConfig"]
 
 @dataclass(frozen=True)
 class ScenesConfig(Settings):
-    """The scenes of a toy data set."""
+    """The number of scenes in a toy data set."""
 
     train: int = setting(1500, "training images", at_least=0)
     val: int = setting(200, "validation images", at_least=0)
     test: int = setting(200, "test images", at_least=0)
-    seed: int = setting(0, "the same seed draws the same scenes")
+    seed: int = setting(0, "seed; equal seeds draw equal scenes")

@@ -1,5 +1,4 @@
-"""How a setting is declared: its default, its meaning and its range in one
-place."""
+"""Declare settings: default, meaning and range in one place."""
 
 from __future__ import annotations
 
@@ -30,18 +29,17 @@ def setting(
     unset: str | None = None,
     metavar: str | None = None,
 ):
-    """A dataclass field with its help text and the range that its value must
-    lie in.
+    """A dataclass field with a help text and the range of its value.
 
     Args:
-        default: the value where none is given; None means "not set" and is in
-            every range.
+        default: the value if none is given; None means "not set" and is always
+            allowed.
         about: one line, printed by `--help`.
         at_least, above, at_most, below: bounds of a number.
-        choices: the only values of a text; a switch with a third position has
-            "on" and "off" among them, and takes True and False for those.
-        unset: what is done where the value is None, for the help.
-        metavar: what the help calls the value, such as DIR.
+        choices: the allowed strings; with "on" and "off" among them, True and
+            False are allowed, too.
+        unset: what None means, for the help.
+        metavar: the placeholder for the value in the help, such as DIR.
     """
     bounds = {
         "at_least": at_least,
@@ -60,11 +58,10 @@ def setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """A group of settings that checks its values when it is made.
+    """A group of settings, checked on construction.
 
     Raises:
-        ValueError: naming the setting, its range and the value, if one is out
-            of range.
+        ValueError: if a value is out of range; names the setting and its range.
     """
 
     def __post_init__(self):
@@ -84,15 +81,14 @@ def settings_of(kind: type[Settings]) -> dict[str, Field]:
 
 
 def value_types(kind: type[Settings], name: str) -> tuple[type, ...]:
-    """What the values of a setting are: (int, NoneType) for one declared `int |
-    None`."""
+    """A setting's types: (int, NoneType) if it is declared `int | None`."""
     declared = get_type_hints(kind)[name]
     return get_args(declared) or (declared,)
 
 
 def range_in_words(bounds) -> str:
-    """The range in a field's metadata: "at least 0 and below 1"; "" where there
-    is none."""
+    """The range in a field's metadata, such as "at least 0 and below 1", or
+    ""."""
     if "choices" in bounds:
         return "one of " + ", ".join(bounds["choices"])
     return " and ".join(
@@ -103,7 +99,7 @@ def range_in_words(bounds) -> str:
 
 
 def check_setting(kind: type[Settings], name: str, value) -> None:
-    """Check one value by itself, its type included.
+    """Check one value and its type.
 
     Raises:
         ValueError: such as "must be a whole number, got '3'".
@@ -121,7 +117,7 @@ def check_setting(kind: type[Settings], name: str, value) -> None:
 _SAID = {
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
 }
 _TESTS = {
@@ -133,7 +129,7 @@ _TESTS = {
 
 
 def _out_of_range(value, bounds) -> str | None:
-    """What `value` should have been; None if it is within `bounds`."""
+    """What `value` should be; None if it is within `bounds`."""
     words = range_in_words(bounds)
     if "choices" in bounds:
         if isinstance(value, bool):

@@ -1,1 +1,1 @@
-"""Data sets: downloaded, verified, unpacked."""
+"""Download, verify and unpack data sets."""

@@ -1,9 +1,7 @@
-"""Get a data set: its photographs, and Karpathy's JSON of captions and splits,
-ready for `prepare`.
+"""Download a data set: photographs and Karpathy's JSON, ready for `prepare`.
 
-Written by hand. assets/data_sets.json says where each set is, how large, its
-checksum, and who published that; the book's table of data sets is drawn from
-the same file.
+assets/data_sets.json holds the address, size and checksum of each archive, and
+who published the checksum. The book's table of data sets is made from it, too.
 """
 
 from __future__ import annotations
@@ -36,15 +34,15 @@ __all__ = ["DATA_SETS", "Downloaded", "download"]
 
 DATA_SETS = ASSETS / "data_sets.json"
 RECORD = "checksums.json"  # of what was fetched, beside the data
-ROOM = 1.1  # what photographs take on a disk, as a multiple of their archive
+ROOM = 1.1  # size of unpacked photographs relative to their archive
 
 
 class Downloaded(NamedTuple):
-    """What `prepare` wants."""
+    """What `prepare` needs."""
 
     karpathy_json: Path
     images: Path
-    notes: list[str]  # a line for each thing worth knowing that is no error
+    notes: list[str]  # warnings, a line each
 
 
 def download(
@@ -57,50 +55,49 @@ def download(
     progress: bool = True,
     table: str | Path = DATA_SETS,
 ) -> Downloaded:
-    """Fetch and unpack a data set; stopped at any moment and called again, it
-    goes on.
+    """Fetch and unpack a data set; if interrupted, call again to continue.
 
-    Each archive is checked against the checksum that was published for it.
-    Where none was, the first download's goes into checksums.json in `to`, and
-    later ones must have the same.
+    Each archive is checked against its published checksum. If none was
+    published, the checksum of the first download is stored in checksums.json in
+    `to`, and later downloads must match it.
 
     Args:
         name: flickr8k, flickr30k or coco.
         to: the folder to write: the JSON, a folder of photographs,
             checksums.json.
-        archives: files that were fetched by hand. One that is called as the
-            set's own is taken for it; of a set with one archive, any name will
-            do.
-        keep_archives: leave what was fetched in `to`/downloads after it was
-            unpacked.
-        patience: with servers.
+        archives: files fetched by hand, under their original names; for a set
+            with a single archive, any name will do.
+        keep_archives: leave unpacked archives in `to`/downloads.
+        patience: retries and timeouts.
         progress: show bars on stderr.
-        table: another file like assets/data_sets.json.
+        table: a file to use in place of assets/data_sets.json.
 
     Raises:
-        InputError: if `name` is unknown, an archive is needed and not given, or
-            is damaged, or the disk is too small. What had arrived before stays.
-        DownloadError: if no address has a file.
+        InputError: if `name` is unknown, an archive is damaged or must be
+            fetched by hand, or the disk is too small. What has been downloaded
+            stays.
+        DownloadError: if a file can't be fetched from any address.
     """
     known = read_json(table)
     if name not in known["sets"]:
         raise InputError(
-            f"{name}: is no data set known here; give {', '.join(known['sets'])}"
+            f"{name}: unknown data set; expected one of "
+            f"{', '.join(known['sets'])}"
         )
     data_set, to = known["sets"][name], Path(to)
     parts = [known["captions"], *data_set["archives"]]
     given = _match([Path(path) for path in archives], parts)
     images, json_path = to / data_set["images"], to / data_set["json"]
-    for part in data_set["archives"]:  # said before anything is fetched
+    for part in data_set["archives"]:  # fail before anything is fetched
         if (
             part.get("form")
             and part["file"] not in given
             and not images.is_dir()
         ):
             raise InputError(
-                f"{name}: its photographs are handed out through a form; fill it in at "
-                f"{part['form']}, then give the file: captionlib download {name} --to {to} "
-                f"--archive {part['file']}"
+                f"{name}: its photographs are handed out through a form; fill "
+                f"it in at {part['form']}, then give the file: captionlib "
+                f"download {name} --to {to} --archive {part['file']}"
             )
 
     store = _Store(to, given, keep_archives, patience, progress)
@@ -128,18 +125,18 @@ def download(
 
 
 def _match(paths: list[Path], parts: list[dict]) -> dict[str, Path]:
-    """The files that were given, by the names under which the set's own
-    archives are known."""
+    """The given files, by the names of the archives that they are."""
     names, given = [part["file"] for part in parts], {}
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such file; check the path")
         name = path.name
         if name not in names:
-            if len(names) != 2:  # the captions and one of photographs
+            # More than captions and one archive of photographs.
+            if len(names) != 2:
                 raise InputError(
-                    f"{path}: is none of this set's archives; name it as its source does, one of "
-                    f"{', '.join(names)}"
+                    f"{path}: is not one of this set's archives; give it its "
+                    f"original name, one of {', '.join(names)}"
                 )
             name = names[1]
         if name in given:
@@ -153,8 +150,7 @@ def _match(paths: list[Path], parts: list[dict]) -> dict[str, Path]:
 def _missing(
     listed: list[str], images: Path, parts: list[dict]
 ) -> list[tuple[dict, set[str]]]:
-    """The archives that have something to add, each with the names of its
-    photographs."""
+    """The archives still needed, each with the names of its photographs."""
     missing, left = [], len(listed)
     for part in parts:
         folder = Path(part["folder"])
@@ -166,13 +162,14 @@ def _missing(
             missing.append((part, wanted))
     if left:
         raise InputError(
-            f"{images}: {left} photographs are in no archive; is the JSON the set's?"
+            f"{images}: {left} photographs are in none of the archives; is "
+            "this the set's own JSON?"
         )
     return missing
 
 
 class _Store:
-    """Where archives come from, and what is known of them."""
+    """Finds archives: given or downloaded, with a record of their checksums."""
 
     def __init__(
         self, to: Path, given: dict, keep: bool, patience, progress: bool
@@ -183,12 +180,12 @@ class _Store:
         self.notes: list[str] = []
 
     def require_room(self, parts: list[dict]) -> None:
-        """Raise `InputError` unless the disk takes what these archives hold,
-        and themselves."""
+        """Raise `InputError` unless the disk holds these archives and their
+        contents."""
         fetched = [
             part["bytes"] for part in parts if part["file"] not in self.given
         ] or [0]
-        # Else one lies there at a time.
+        # Unless kept, archives are deleted one by one.
         own = sum(fetched) if self.keep else max(fetched)
         require_free_space(
             self.to, int(sum(part["bytes"] for part in parts) * ROOM + own)
@@ -196,8 +193,8 @@ class _Store:
 
     @contextmanager
     def archive(self, part: dict) -> Iterator[Path]:
-        """An archive, checked; when it was used well its checksum is kept, and
-        it may go."""
+        """Yield a checked archive; record its checksum if the block
+        succeeds."""
         name, record = part["file"], self._read_record()
         expected = part["checksum"] or record.get(name, {}).get("checksum")
         if name in self.given:
@@ -217,19 +214,21 @@ class _Store:
                 if part["checksum"] or not expected:
                     raise
                 raise DownloadError(
-                    f"{error}; the checksum is that of the first download, in {self.record}"
+                    f"{error}; the expected checksum is that of the first "
+                    f"download, in {self.record}"
                 ) from None
         found = checksum_of(path, expected or "sha256:")
-        # Given by hand: it may have been packed anew.
+        # An archive given by hand may have been repacked.
         if expected and found != expected:
             self.notes.append(
-                f"{path}: is not the archive whose checksum is known; taken for what it holds"
+                f"{path}: its checksum is not the published one; used all the "
+                "same"
             )
         try:
             yield path
         except InputError:
             if name not in self.given and expected is None:
-                # Nobody vouches for it: a page to log in, perhaps.
+                # Without a checksum, this may be a login page.
                 path.unlink()
             raise
         if expected is None or found == expected:
@@ -251,6 +250,6 @@ class _Store:
             isinstance(r, dict) for r in record.values()
         ):
             raise InputError(
-                f"{self.record}: is not what download wrote; delete it"
+                f"{self.record}: was not written by download; delete it"
             )
         return record

@@ -1,8 +1,7 @@
-"""Fetch one large file over HTTP: resumed, checked, and from the next address
-where one fails.
+"""Fetch one large file over HTTP, with retries, resumption and mirrors.
 
-What has arrived waits beside the file, and is checked before it takes the
-file's name. A try goes on where the last one stopped.
+A partial download is kept beside the file, and resumed by the next attempt. It
+is checked before it takes the file's name.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from captionlib.io.files import (
 
 __all__ = ["DownloadError", "Patience", "checksum_of", "fetch"]
 
-CHUNK = 2**16  # bytes: what a connection that breaks off can cost
-PASSING = (408, 425, 429)  # answers below 500 that another try may mend
+CHUNK = 2**16  # bytes lost, at most, when a connection breaks
+PASSING = (408, 425, 429)  # 4xx answers worth another attempt
 
 
 class DownloadError(RuntimeError):
-    """A file could not be had, through no fault of the user: one line saying
-    why, and the cure."""
+    """A file can't be fetched, through no fault of the user; one line says
+    why."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to bear with a server."""
+    """How often and how long to try a server."""
 
-    tries: int = 5  # in a row at one address, without anything new arriving
-    # Seconds of silence after which a connection is given up.
+    tries: int = 5  # attempts in a row at one address that bring nothing new
+    # Seconds of silence before a connection is given up.
     timeout: float = 30.0
-    # Seconds before the second try; each further one waits twice as long.
+    # Seconds before the second attempt, doubled before each further one.
     pause: float = 1.0
 
 
@@ -55,22 +54,20 @@ def fetch(
     patience: Patience | None = None,
     progress: bool = True,
 ) -> str:
-    """Fetch a file from the first address that has it; what is there and right
-    is left alone.
+    """Fetch a file from the first address that has it, unless it is there.
 
-    Stopped at any moment and called again, it goes on where it stopped: what
-    has arrived waits beside `to`, with ".part" after its name.
+    If interrupted, call again to resume: what has arrived is kept beside `to`,
+    in a file whose name ends in ".part".
 
     Args:
-        addresses: of the same file, tried in this order.
+        addresses: mirrors of the file, tried in this order.
         to: the file to write.
-        checksum: such as "md5:0a1b...", which the file must have; None where
-            nobody knows it.
-        patience: with each address.
+        checksum: the file's, such as "md5:0a1b..."; None if unknown.
+        patience: retries and timeouts, for each address.
         progress: show a bar on stderr.
 
     Returns:
-        The address that it came from, "" where nothing had to be fetched.
+        The address that it came from, "" if it was there already.
 
     Raises:
         DownloadError: if no address has the file.
@@ -98,14 +95,14 @@ def fetch(
             return address
         reasons.append(f"{address} {reason}")
     raise DownloadError(
-        f"{to.name}: no address has it ({'; '.join(reasons)}); try again later, or fetch it by "
-        "hand and give it with --archive"
+        f"{to.name}: could not be fetched ({'; '.join(reasons)}); try again "
+        "later, or fetch it by hand and give it with --archive"
     )
 
 
 def checksum_of(path: str | Path, like: str = "sha256:") -> str:
-    """A file's checksum, by the method that `like` begins with: "md5:..." or
-    "sha256:..."."""
+    """A file's checksum, by the method at the start of `like`, such as
+    "md5:"."""
     method = like.partition(":")[0]
     digest = hashlib.new(method)
     with open(path, "rb") as file:
@@ -117,8 +114,7 @@ def checksum_of(path: str | Path, like: str = "sha256:") -> str:
 def _fetch_from(
     address: str, get: _Resuming, to: Path, checksum: str | None
 ) -> str | None:
-    """Fetch from one address, trying again while that may help: None, or why it
-    did not work."""
+    """Fetch from one address, with retries; return None, or why it failed."""
     patience, reason = get.patience, None
     furthest, failures, mixed = get.arrived(), 0, False
     while failures < patience.tries:
@@ -134,8 +130,7 @@ def _fetch_from(
             reason = "has another file: its checksum differs"
             if mixed or not get.resumed:
                 return reason
-            # Two tries were joined that don't belong together: once more, from
-            # zero.
+            # The resumed parts don't belong together: once more, from zero.
             mixed, furthest = True, 0
         except requests.RequestException as error:
             reason = _why(error, patience.timeout)
@@ -149,7 +144,7 @@ def _fetch_from(
 
 
 def _why(error: requests.RequestException, timeout: float) -> str:
-    """What an address does, in words that follow it."""
+    """What went wrong, in words that follow the address."""
     if error.response is not None:
         return f"answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
@@ -158,16 +153,19 @@ def _why(error: requests.RequestException, timeout: float) -> str:
         error
     ):
         return "can't be reached"
-    return "is no address" if isinstance(error, ValueError) else "breaks off"
+    return (
+        "is not a valid address"
+        if isinstance(error, ValueError)
+        else "breaks off"
+    )
 
 
 class _BrokenOff(requests.RequestException):
-    """An answer that is not the rest of the file, or not all of it."""
+    """The answer is not the rest of the file, or not all of it."""
 
 
 class _Resuming:
-    """Fetches an address into `part`, asking the server only for what has not
-    arrived."""
+    """Fetches an address into `part`, asking only for what has not arrived."""
 
     def __init__(
         self, to: Path, checked: bool, progress: bool, patience: Patience
@@ -201,17 +199,17 @@ class _Resuming:
 
     def _request(self, url: str, notes: dict) -> None:
         start = self._may_resume(url, notes)
-        # A range counts the file's own bytes.
+        # Ranges count the bytes of the uncompressed file.
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
             if url == notes.get("address"):
-                # Else the whole of a file that has changed.
+                # A file that has changed is sent whole.
                 headers["If-Range"] = notes["version"]
         with requests.get(
             url, headers=headers, stream=True, timeout=self.patience.timeout
         ) as response:
-            # What has arrived is no beginning of this file.
+            # What has arrived is not the start of this file.
             if response.status_code == 416:
                 self.forget()
                 raise _BrokenOff
@@ -222,7 +220,7 @@ class _Resuming:
                 self.forget()
                 raise _BrokenOff
             if response.status_code != 206:
-                start = 0  # the server sends all of it, whatever it was asked
+                start = 0  # the server ignored the range
             self.resumed, total = start > 0, _size(response)
             if total is not None:
                 require_free_space(self.part.parent, total - start)
@@ -231,8 +229,7 @@ class _Resuming:
             raise _BrokenOff
 
     def _may_resume(self, url: str, notes: dict) -> int:
-        """The byte to go on from: none where the joined halves could differ and
-        nobody notice."""
+        """The byte to resume from; 0 if a wrong joint could go unnoticed."""
         same = url == notes.get("address") and notes.get("version")
         elsewhere = (
             self.checked and notes.get("bytes") and url != notes.get("address")
@@ -258,7 +255,7 @@ class _Resuming:
 
 
 def _size(response) -> int | None:
-    """The whole file's bytes, as the server states them; None if it doesn't."""
+    """The size of the whole file in bytes, if the server states it."""
     stated = response.headers.get("Content-Length", "")
     if response.status_code == 206:
         stated = response.headers.get("Content-Range", "").rpartition("/")[2]
@@ -266,8 +263,7 @@ def _size(response) -> int | None:
 
 
 def _version(response) -> str | None:
-    """What names this state of the file: a strong ETag, or the time of its last
-    change."""
+    """The file's version: a strong ETag, or the time of its last change."""
     etag = response.headers.get("ETag", "W/")
     return (
         response.headers.get("Last-Modified") if etag.startswith("W/") else etag
@@ -275,7 +271,7 @@ def _version(response) -> str | None:
 
 
 def _goes_on(response, start: int, url: str, notes: dict) -> bool:
-    """Whether an answer of status 206 is the rest of what has arrived."""
+    """Whether a 206 answer continues what has arrived."""
     place = response.headers.get("Content-Range", "")
     same = url != notes["address"] or _version(response) == notes["version"]
     return (

@@ -1,9 +1,8 @@
-"""Take named files out of an archive that nobody vouches for.
+"""Extract named files from an untrusted archive.
 
-Written by hand. The archive's own names never become paths: a file is taken out
-if its name is one of those asked for, and lies under that name in the folder
-asked for. An archive that tries anything else is refused all the same, before
-it costs memory or disk.
+Names in the archive never become paths: a file is extracted only if its name is
+one of those wanted, and under that name. An archive with suspicious entries is
+rejected before it costs memory or disk space.
 """
 
 from __future__ import annotations
@@ -27,16 +26,18 @@ from captionlib.io.files import InputError, require_free_space
 
 __all__ = ["unpack"]
 
-# Bytes an archive may unpack to beyond twice its own size; photographs don't
-# shrink.
+# Bytes beyond twice its own size that an archive may unpack to: photographs
+# hardly compress.
 SLACK = 2**28
 CHUNK = 2**20
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-DAMAGE = (  # what the standard library says of bytes that are no archive, or no longer one
+# What the standard library raises for bytes that are not an archive, or not any
+# more.
+DAMAGE = (
     ArithmeticError,
     EOFError,
     LookupError,
-    RuntimeError,  # also a password, and a compression that it doesn't know
+    RuntimeError,  # also for passwords and unknown compression methods
     ValueError,
     lzma.LZMAError,
     struct.error,
@@ -51,19 +52,18 @@ class _Member(NamedTuple):
 
     name: str
     size: int  # bytes, as the archive says
-    kind: str  # "file", "folder", or what has no business here
+    kind: str  # "file", "folder", or something unwanted
     open: Callable[[], IO[bytes]] | None
 
 
 class _ShortNamed(tarfile.TarInfo):
-    """An entry whose long name, or whatever else precedes it, is not too long
-    for memory."""
+    """A tar entry that limits the size of long names and other headers."""
 
     @classmethod
     def frombuf(cls, *header):
         entry = super().frombuf(*header)
         if entry.size > CHUNK and not (entry.isreg() or entry.isdir()):
-            raise tarfile.ReadError("a name as long as a book")
+            raise tarfile.ReadError("an oversized name")
         return entry
 
 
@@ -74,19 +74,19 @@ def unpack(
     *,
     progress: bool = True,
 ) -> None:
-    """Take the files called `wanted`, in whatever folder, out of a zip or tar
-    archive.
+    """Extract the files named in `wanted` from a zip or tar archive.
 
     Args:
-        archive: zip, tar, tar.gz, tar.bz2 or tar.xz, whatever its name.
-        to: the folder to write into, which is there.
-        wanted: plain names; each must be in the archive once.
+        archive: zip, tar, tar.gz, tar.bz2 or tar.xz, with any name.
+        to: an existing folder.
+        wanted: names without a folder; each must occur once in the archive, in
+            any folder.
         progress: show a bar on stderr.
 
     Raises:
-        InputError: if the archive is damaged, lacks a file or has it twice,
+        InputError: if the archive is damaged, lacks a file or holds it twice,
             unpacks to far more than photographs would, or holds a link, a
-            device or a name that leads out of it.
+            device or a path that leads out of it.
     """
     archive, to, missing = Path(archive), Path(to), set(wanted)
     all_of_them, total = frozenset(missing), 0
@@ -99,15 +99,17 @@ def unpack(
                 total += member.size
                 if total > most:
                     raise InputError(
-                        f"{archive}: unpacks to more than {most / 1e9:.1f} GB, which photographs "
-                        "never do; fetch it again from its source"
+                        f"{archive}: unpacks to more than {most / 1e9:.1f} GB, "
+                        "which photographs never do; fetch it again from its "
+                        "source"
                     )
                 name = PurePosixPath(member.name).name
                 if member.kind == "folder" or name not in all_of_them:
                     continue
                 if name not in missing:
                     raise InputError(
-                        f"{archive}: holds {name} twice; fetch it from its source"
+                        f"{archive}: holds {name} twice; fetch it from its "
+                        "source"
                     )
                 missing.remove(name)
                 _copy(member, to / name)
@@ -119,15 +121,15 @@ def unpack(
             None,
             errno.EINVAL,
         ):
-            raise  # the disk's, not the archive's
+            raise  # the disk is at fault, not the archive
         about = str(error).split("\n")[0] or type(error).__name__
         raise InputError(
             f"{archive}: is damaged ({about}); fetch it again"
         ) from None
     if missing:
         raise InputError(
-            f"{archive}: lacks {len(missing)} of {len(all_of_them)} files, such as {min(missing)}; "
-            "is it the right archive?"
+            f"{archive}: lacks {len(missing)} of {len(all_of_them)} files, "
+            f"such as {min(missing)}; is it the right archive?"
         )
 
 
@@ -157,16 +159,15 @@ def _members(
         (f for magic, f in COMPRESSED.items() if beginning.startswith(magic)),
         open,
     )
-    # Read once, front to back, for a tar.gz can't be searched; and to its very
-    # end, where its checksum is, which tarfile on its own neither reaches nor
-    # compares.
+    # Read once, front to back, since a tar.gz can't be searched; and to its
+    # very end, to check its checksum, which tarfile alone does not.
     with expand(archive, "rb") as source:
         try:
             file = tarfile.open(fileobj=source, mode="r|", tarinfo=_ShortNamed)
         except tarfile.ReadError:
             raise InputError(
-                f"{archive}: is neither a zip nor a tar archive, or damaged; give the file as its "
-                "source hands it out"
+                f"{archive}: is neither a zip nor a tar archive, or damaged; "
+                "give the original file"
             ) from None
         with file:
             for entry in file:
@@ -179,7 +180,7 @@ def _members(
                 )
                 yield _Member(entry.name, entry.size, kind, _opens(file, entry))
         while rest := source.read(CHUNK):
-            # Counted, like all the rest.
+            # Counted towards the limit.
             yield _Member("", len(rest), "folder", None)
 
 
@@ -190,7 +191,7 @@ def _opens(file, entry):
 
 
 def _zip_kind(entry: zipfile.ZipInfo) -> str:
-    # 0 where the archive was made on Windows
+    # 0 if the archive was made on Windows
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if entry.is_dir():
         return "folder"
@@ -198,7 +199,7 @@ def _zip_kind(entry: zipfile.ZipInfo) -> str:
 
 
 def _check(archive: Path, member: _Member) -> None:
-    """Refuse what an archive of photographs has no use for, wanted or not."""
+    """Reject entries that an archive of photographs has no use for."""
     windows = PureWindowsPath(member.name)
     out = (
         ".." in windows.parts
@@ -207,18 +208,18 @@ def _check(archive: Path, member: _Member) -> None:
     )
     if out or "\0" in member.name:
         raise InputError(
-            f"{archive}: {member.name!r} leads out of it; don't trust it, fetch it from its source"
+            f"{archive}: {member.name!r} leads out of the archive; don't trust "
+            "it, fetch it from its source"
         )
     if member.kind not in ("file", "folder"):
         raise InputError(
-            f"{archive}: {member.name!r} is a {member.kind}; don't trust it, fetch it from its "
-            "source"
+            f"{archive}: {member.name!r} is a {member.kind}; don't trust it, "
+            "fetch it from its source"
         )
 
 
 def _copy(member: _Member, to: Path) -> None:
-    """Write a member's bytes: no more of them than the archive said, which have
-    been counted."""
+    """Write a member's bytes, at most as many as the archive states."""
     left = member.size
     with member.open() as source, open(to, "xb") as file:
         while chunk := _read(source, left):
@@ -226,7 +227,7 @@ def _copy(member: _Member, to: Path) -> None:
             file.write(chunk)
         if left:
             raise EOFError(f"{to.name} ends early")
-        source.read(1)  # zipfile compares a file's own checksum where it ends
+        source.read(1)  # at the end, zipfile compares the member's checksum
 
 
 def _read(source: IO[bytes], left: int) -> bytes:

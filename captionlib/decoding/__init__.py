@@ -1,4 +1,4 @@
-"""More ways to write a caption, on the same decoder step as beam search."""
+"""More decoding methods, built on the same decoder step as beam search."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def write_captions(
     captions: int = 1,
     generator: torch.Generator | None = None,
 ) -> list[list[Hypothesis]]:
-    """Write captions as `config` says: beam search, diverse groups or sampling.
+    """Write captions by beam search, diverse groups or sampling, as `config`
+    says.
 
-    Args and errors are those of `beam_search_all` and `sample`.
+    Arguments and errors are those of `beam_search_all` and `sample`.
     """
     rest = (decoder, encoder_out, vocabulary, config, captions)
     if getattr(config, "sample", False):

@@ -1,5 +1,4 @@
-"""Diverse beam search: groups of hypotheses that keep out of each other's
-way."""
+"""Diverse beam search: groups of hypotheses that avoid each other's words."""
 
 from __future__ import annotations
 
@@ -34,16 +33,15 @@ def diverse_beam_search(
     config: DecodingConfig,
     captions: int = 1,
 ) -> list[list[Hypothesis]]:
-    """Find several captions that differ, in groups that search one after
-    another at each step.
+    """Find several different captions, by groups that take turns at each step.
 
-    A word costs `config.diversity` nats more for each earlier group that has
-    just taken it. Arguments as for `beam_search_all`; with one group it is that
-    search.
+    A word costs `config.diversity` nats for each earlier group that has just
+    chosen it. Arguments are those of `beam_search_all`; with one group, this is
+    that search.
 
     Returns:
-        for each image at most `captions`: each group's best first, better ones
-        before others, then each group's second.
+        for each image, at most `captions` hypotheses: first the best of each
+        group, ranked, then the second of each, and so on.
 
     Source: Vijayakumar et al. 2016 (arXiv:1610.02424), section 3, with Hamming
     diversity.
@@ -55,7 +53,7 @@ def diverse_beam_search(
     if decoder.training:
         raise ValueError("the decoder is in training mode; call eval() first")
     G, end = config.groups, vocabulary.end
-    k = config.beam_size // G  # places of a group
+    k = config.beam_size // G  # hypotheses per group
     of_group = replace(config, beam_size=k, groups=1)
     state = decoder.begin(encoder_out)
     B, P = state.values.shape[:2]
@@ -136,7 +134,7 @@ def diverse_beam_search(
 
 
 def _ranked(groups: list[list], wanted: int, config: DecodingConfig) -> list:
-    """An image's captions: each group's best, then each one's second, and so
+    """An image's captions: the best of each group, then the second, and so
     on."""
 
     def rank(caption: Hypothesis) -> tuple[bool, float]:

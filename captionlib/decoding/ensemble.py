@@ -1,4 +1,4 @@
-"""Several decoders that write together: their probabilities are averaged."""
+"""An ensemble: several decoders whose word probabilities are averaged."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class EnsembleState(NamedTuple):
 
 
 class Ensemble:
-    """M decoders behind one decoder's interface, for any search.
+    """M decoders behind the interface of one, for any search.
 
     Args:
-        decoders: all in eval mode, with one vocabulary.
+        decoders: all in eval mode, with the same vocabulary.
     """
 
     def __init__(self, decoders: Sequence[DecoderWithAttention]):
@@ -45,10 +45,11 @@ class Ensemble:
         self.training = any(decoder.training for decoder in decoders)
 
     def begin(self, encoder_out: Tensor | Sequence[Tensor]) -> EnsembleState:
-        """Start from one grid for all, or one for each member.
+        """Start from one encoding for all members, or one for each.
 
         Raises:
-            ValueError: if the grids are not of M members and the same images.
+            ValueError: if there are not M encodings, or they differ in their
+                number of images.
         """
         grids = encoder_out
         if isinstance(encoder_out, Tensor):
@@ -65,11 +66,12 @@ class Ensemble:
     def step(
         self, words: Tensor, state: EnsembleState
     ) -> tuple[Tensor, Tensor, EnsembleState]:
-        """As a decoder's; logits are log-probabilities (N, V), alpha the first
-        one's.
+        """As `DecoderWithAttention.step`.
+
+        The logits are log-probabilities (N, V); alpha is the first member's.
 
         Raises:
-            ValueError: if the members have vocabularies of different sizes.
+            ValueError: if the members' vocabularies differ in size.
         """
         pairs = zip(self.decoders, state.members, strict=True)
         steps = [decoder.step(words, member) for decoder, member in pairs]
@@ -77,7 +79,7 @@ class Ensemble:
         if len({each.shape[1] for each in logits}) > 1:
             sizes = ", ".join(str(each.shape[1]) for each in logits)
             raise ValueError(
-                f"expected decoders of one vocabulary, got {sizes} words"
+                f"expected decoders with one vocabulary, got {sizes} words"
             )
         dtype = torch.promote_types(logits[0].dtype, torch.float32)
         log_probs = torch.stack(

@@ -1,4 +1,4 @@
-"""Drawing captions word by word instead of searching for the likeliest."""
+"""Sampling: draw captions word by word instead of searching."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["draw", "sample"]
 
 
 def draw(log_probs: Tensor, numbers: Tensor, config: DecodingConfig) -> Tensor:
-    """A word for each row, by `temperature`, `top_k` and `top_p`, in this
-    order.
+    """Draw a word for each row, under `temperature`, `top_k` and `top_p`.
+
+    The three apply in this order.
 
     Args:
         log_probs: (N, V) float; -inf is never drawn unless a row holds nothing
             else.
-        numbers: (N,) uniform in [0, 1); they decide.
-        config: its other settings don't matter here.
+        numbers: (N,) random numbers, uniform in [0, 1).
+        config: its other settings are ignored.
 
     Returns:
         (N,) int64.
@@ -34,7 +35,8 @@ def draw(log_probs: Tensor, numbers: Tensor, config: DecodingConfig) -> Tensor:
     lowest = torch.finfo(log_probs.dtype).min
     scores = (log_probs / config.temperature).clamp_(min=lowest)
     words = None
-    if config.top_k or config.top_p < 1:  # stable: of equal words the first
+    # Stable: the first of equal words wins.
+    if config.top_k or config.top_p < 1:
         scores, words = scores.sort(dim=1, descending=True, stable=True)
         keep = config.top_k or scores.shape[1]
         scores, words = scores[:, :keep], words[:, :keep]
@@ -62,10 +64,10 @@ def sample(
         encoder_out: (B, P, D) or (B, height, width, D) float.
         vocabulary: the decoder's.
         config: with `sample` set.
-        captions: how many an image, at least 1.
-        generator: of the random numbers; None is torch's own. All are drawn at
-            once, so a batch gets the captions that its images would get one
-            after another.
+        captions: how many per image, at least 1.
+        generator: source of the random numbers; None means torch's own. All
+            numbers are drawn at once, so images get the same captions in a
+            batch as one by one.
 
     Raises:
         ValueError: if `captions` is below 1, the decoder is in training mode,
@@ -86,7 +88,8 @@ def sample(
         generator=generator,
         device=generator.device if generator else None,
     ).to(device)
-    rows = torch.arange(B * n, device=device)  # the captions still written
+    # The captions that are not finished.
+    rows = torch.arange(B * n, device=device)
     state = state.select(rows // n)
     words = torch.full((B * n, 1), vocabulary.start, device=device)
     total = torch.zeros(B * n, device=device)

@@ -1,8 +1,7 @@
-"""Training for real: recipes, exact resumption, several processes, other
-objectives.
+"""The training engine: recipes, exact resumption, processes, objectives.
 
-`train_recipe` and `evaluate_split` load on first use: a recipe can be read
-without torch.
+`train_recipe` and `evaluate_split` load on first use, so that recipes can be
+read without torch.
 """
 
 __all__ = ["evaluate_split", "train_recipe"]

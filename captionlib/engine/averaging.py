@@ -1,4 +1,4 @@
-"""A running average of a model"s weights, judged and kept in their place."""
+"""A running average of a model's weights, used in validation and saving."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ __all__ = ["WeightAverage"]
 
 
 class WeightAverage:
-    """A running average of a model's trained weights; inside `with average:`
-    the model has it.
+    """A running average of a model's trained weights.
+
+    Inside `with average:`, the model has the averaged weights.
 
     Args:
-        model: the weights that require a gradient now are averaged.
-        decay: share of the old average that stays at a step, reached gradually
+        model: the weights that require a gradient at this point are averaged.
+        decay: share of the old average kept at each step, reached gradually
             from 2/11.
 
     Source: Polyak and Juditsky 1992 (doi:10.1137/0330046), in the exponential
@@ -35,19 +36,19 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the weights as they are now."""
+        """Move towards the current weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self.averages, self.weights, 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to be stored, as named tensors."""
+        """Everything to store, as named tensors."""
         averages = dict(zip(self.names, self.averages, strict=True))
         return averages | {"updates": torch.tensor(self.updates)}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
         self.updates = int(state["updates"])
         for name, average in zip(self.names, self.averages, strict=True):
             average.copy_(state[name])

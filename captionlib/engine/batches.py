@@ -1,5 +1,4 @@
-"""The batches of a training: whose order is a seed"s, and which several
-processes can share."""
+"""Batches in an order fixed by a seed, which several processes can share."""
 
 from __future__ import annotations
 
@@ -18,20 +17,20 @@ __all__ = ["Batches", "make_loader"]
 class Batches(Sampler[list[int]]):
     """The batches of an epoch, as lists of item numbers.
 
-    Each image comes once, in one of its views, drawn at random. With one view
-    and one process these are the batches of `captionlib.training.epoch_loader`.
-    Where several processes share a batch, a last one with fewer images than
-    processes joins the one before.
+    Each image occurs once, in a view drawn at random. With one view and one
+    process, these are the batches of `captionlib.training.epoch_loader`. If the
+    last batch has fewer images than there are processes, it joins the one
+    before.
 
     Args:
-        images: I, how many there are.
-        batch_size: images a batch, at most.
-        views: of each image; item v * I + i is view v of image i, as in
+        images: I, the number of images.
+        batch_size: images per batch, at most.
+        views: views per image; item v * I + i is view v of image i, as in
             `ViewDataset`.
         processes: each gets a share of every batch.
 
     Raises:
-        InputError: if a batch has too few images to be shared.
+        InputError: if a batch has fewer images than there are processes.
     """
 
     def __init__(
@@ -49,14 +48,14 @@ class Batches(Sampler[list[int]]):
         self.starts = starts
         if min(batch_size, images) < processes.count:
             raise InputError(
-                f"batches of {min(batch_size, images)} images can't be shared by {processes.count} "
-                "processes; give more images a batch, or start fewer processes"
+                f"batches of {min(batch_size, images)} images can't be shared "
+                f"by {processes.count} processes; use larger batches or fewer "
+                "processes"
             )
         self.begin(seed=0)
 
     def begin(self, seed: int, skip: int = 0) -> None:
-        """Set what comes next: the seed of the order, and how many of its
-        batches are left out."""
+        """Set the seed of the next epoch's order, and the batches to skip."""
         self.seed, self.skip = seed, skip
 
     def __len__(self) -> int:
@@ -80,19 +79,18 @@ def make_loader(
     num_workers: int = 0,
     processes: Processes = ALONE,
 ) -> DataLoader:
-    """Batches of `dataset`, in an order that the loop decides anew for each
-    epoch.
+    """Batches of `dataset`, in an order that the loop sets for each epoch.
 
     Args:
-        dataset: its items are (images or features, captions, lengths); with
-            `views`, as `ViewDataset` has them, an epoch shows each image in
-            one.
-        num_workers: processes that read ahead while the model computes.
+        dataset: its items are (images or features, captions, lengths). If it
+            has `views`, as `ViewDataset` does, an epoch shows each image in one
+            of them.
+        num_workers: worker processes that load batches ahead.
         processes: those that share each batch.
     """
     views = len(getattr(dataset, "views", [dataset]))
     images = len(dataset) // views
-    # So that copying to a GPU holds nothing up.
+    # Pinned memory lets copies to a GPU overlap with computing.
     return DataLoader(
         dataset,
         batch_sampler=Batches(

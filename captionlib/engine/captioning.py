@@ -1,5 +1,4 @@
-"""Caption image files, one after another, the bad ones left out: what
-`captionlib caption` does."""
+"""Caption image files and skip bad ones, as `captionlib caption` does."""
 
 from __future__ import annotations
 
@@ -15,15 +14,15 @@ from captionlib.io.images import open_rgb, to_pixels
 
 __all__ = ["caption_files", "load_captioner"]
 
-# Pixels a side of a picture in a figure, as show_attention has it.
+# Pixels per side of a picture in a figure, as in show_attention.
 FIGURE_SIDE = 480
 
 
 def load_captioner(config: CaptionConfig) -> Captioner:
-    """The captioner of these settings, on their device.
+    """Load the captioner that `config` names, on its device.
 
     Raises:
-        InputError: if there is none, or its search settings rule the beam out.
+        InputError: if there is none, or its search settings don't fit the beam.
     """
     captioner = Captioner.from_pretrained(config.model)
     if config.beam_size is not None:
@@ -52,12 +51,12 @@ def caption_files(
         paths: image files.
         beam_size: hypotheses kept; None leaves the model's setting.
         batch_size: images captioned at once.
-        figures: where to draw what each caption looked at; none by default.
+        figures: where to draw each caption's attention; none by default.
         progress: show a bar on a terminal.
 
     Yields:
-        a path's number, and its caption or what is wrong with it; in order
-        within a batch, the bad ones first.
+        the index of a path, and its caption or error. Each batch yields its
+        errors first, then its captions, in order.
     """
     for batch in batches(
         list(enumerate(paths)), batch_size, unit="images", progress=progress

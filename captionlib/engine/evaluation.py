@@ -1,5 +1,4 @@
-"""Caption every image of a split once, and score the captions: what `captionlib
-evaluate` does."""
+"""Caption a split and score the captions, as `captionlib evaluate` does."""
 
 from __future__ import annotations
 
@@ -20,17 +19,17 @@ __all__ = ["Evaluation", "evaluate_split"]
 
 
 class Evaluation(NamedTuple):
-    """What a captioner scored, and what it said."""
+    """The scores and the captions of a captioner."""
 
     # Flat, with "images" and "intervals", as `evaluate --json` prints it.
     scores: dict
-    captions: dict[str, list[str]]  # words, by the image's file name
-    # What was measured, on what and with what, to be stored with the scores.
+    captions: dict[str, list[str]]  # words, by file name
+    # Data, settings and versions, to store with the scores.
     about: dict
 
     def report(self) -> dict:
-        """A result that can be traced, as `evaluate --save-results` writes
-        it."""
+        """The scores with their origin, as written by `evaluate
+        --save-results`."""
         about = dict(self.about)
         return {"data": about.pop("data"), "result": self.scores, **about}
 
@@ -44,20 +43,20 @@ def evaluate_split(
     progress: bool = True,
     **settings,
 ) -> Evaluation:
-    """Caption a split's images and score the captions against people's.
+    """Caption the images of a split and score the captions.
 
     Args:
         karpathy_json, images: the data set.
         split: train, val or test.
-        meteor: score METEOR too, which needs Java.
+        meteor: also compute METEOR, which needs Java.
         progress: show a bar on a terminal.
         settings: of `CaptionConfig`, such as model="model" or beam_size=3.
 
     Raises:
-        InputError: if the data, the model or Java is missing or no use.
+        InputError: if the data, the model or Java is missing or unusable.
     """
     config = CaptionConfig(**settings)
-    if meteor:  # is it there? Said now, and not after an hour of captions
+    if meteor:  # fail now, not after an hour of captioning
         meteor_program.meteor_command()
     records = read_karpathy(karpathy_json, images, split)
     captioner = load_captioner(config)
@@ -97,7 +96,7 @@ def evaluate_split(
 
 
 def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:
-    """METEOR and its interval, from one run of its program."""
+    """METEOR and its interval, from one run of the program."""
     statistics = meteor_program.meteor_statistics(references, hypotheses)
     sums = bootstrap.resampled_sums(statistics)
     bounds = bootstrap.percentile_interval(meteor_program.meteor_of(sums))

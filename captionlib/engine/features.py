@@ -1,7 +1,8 @@
-"""Grids encoded once and kept on disk: `encode_once` for data sets of any size.
+"""A cache of grids on disk: `encode_once` for data sets of any size.
 
-Chapter 02 keeps the grids of sixteen images in memory. Here they go to a file,
-a batch at a time; the file remembers what it was made from and is used again.
+Chapter 02 keeps the grids of sixteen images in memory. Here they are written to
+a file, one batch at a time. The file stores the fingerprint of its origin and
+is reused while that matches.
 """
 
 from __future__ import annotations
@@ -34,37 +35,36 @@ def cache_features(
     progress: bool = True,
     say: Callable[[str], object] = lambda line: None,
 ) -> Features:
-    """Encode every image once and keep the annotation vectors on disk as
-    float16.
+    """Encode every image once, and cache the annotation vectors as float16.
 
-    The file appears whole or not at all. If one is there already, it is used
-    again if its fingerprint matches and replaced if not. Memory holds one
-    batch.
+    The file appears whole or not at all. An existing file is reused if its
+    fingerprint matches, and replaced otherwise. Memory holds one batch.
 
     Args:
-        encoder: a frozen encoder; it is moved to `device` and stays there.
+        encoder: a frozen encoder, which is moved to `device`.
         image_file: HDF5 with `images`, (I, 3, height, width) uint8, as
             `prepare` writes it.
         to: the HDF5 file to write.
         batch_size: images encoded at once.
         device: where to encode.
-        bf16: encode under bfloat16 autocast. It is faster on processors with
-            AMX units and on GPUs; on photographs the vectors of
-            tf_efficientnet_lite0 then differ by about 6 % from those of
+        bf16: encode under bfloat16 autocast. This is faster on GPUs and on
+            processors with AMX units. On photographs, the vectors of
+            tf_efficientnet_lite0 then differ by about 6 % from those in
             float32.
-        mirrored: encode the images' mirror images, left and right exchanged.
+        mirrored: encode the images flipped left to right.
         progress: show a bar on a terminal, with the size of the file.
-        say: called with one line on the file and its size before it is written.
+        say: called with a line about the file and its size before it is
+            written.
 
     Raises:
         InputError: if a file is not what it should be, or the disk lacks room.
-        ValueError: if the encoder is being fine-tuned, or a number does not fit
-            into float16.
+        ValueError: if the encoder is being fine-tuned, or a value exceeds
+            float16.
     """
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ValueError(
-            "an encoder in training would soon give other vectors: "
-            "call fine_tune(False) first"
+            "the encoder is being trained, so a cache would go stale: call "
+            "fine_tune(False) first"
         )
     to, images = Path(to), ImageDataset(image_file)
     if not len(images):
@@ -94,8 +94,8 @@ def cache_features(
         for grids in encode_once(encoder, seen, batch_size):
             if not grids.isfinite().all():
                 raise ValueError(
-                    f"{encoder.backbone}: some of its vectors do not fit into "
-                    "float16"
+                    f"{encoder.backbone}: some of its vectors exceed the range "
+                    "of float16"
                 )
             end = start + len(grids)
             vectors[start:end] = grids.flatten(1, 2).numpy()
@@ -105,7 +105,7 @@ def cache_features(
 
 
 class Mirrored:
-    """Images (3, height, width), left and right exchanged."""
+    """Images (3, height, width), flipped left to right."""
 
     def __init__(self, images):
         self.images = images
@@ -118,19 +118,18 @@ class Mirrored:
 
 
 class ViewDataset(FeatureDataset):
-    """A `FeatureDataset` of several views of each image, such as its mirror
-    image.
+    """A `FeatureDataset` with several views of each image, such as a flipped
+    one.
 
-    All images in the first view come first, then all in the second: item v * I
-    + i is view v of image i. Which views an epoch shows is decided by its
-    batches (`captionlib.training.Batches`).
+    Item v * I + i is view v of image i. The batches of an epoch decide which
+    views it shows (see `captionlib.engine.batches.Batches`).
 
     Args:
         folder, split: as for `FeatureDataset`.
-        views: at least one, each as the features of a `FeatureDataset`.
+        views: at least one, each like the features of a `FeatureDataset`.
 
     Raises:
-        InputError: if a view is of another number of images.
+        InputError: if a view has another number of images.
     """
 
     def __init__(self, folder: str | Path, split: str, *views):
@@ -139,8 +138,8 @@ class ViewDataset(FeatureDataset):
         for view in views[1:]:
             if len(view) != len(self.captions):
                 raise InputError(
-                    f"{folder}: {split} has {len(self.captions)} images and one "
-                    f"view has {len(view)}; encode this split's images"
+                    f"{folder}: {split} has {len(self.captions)} images and "
+                    f"one view has {len(view)}; encode this split's images"
                 )
 
     def __len__(self) -> int:

@@ -1,10 +1,8 @@
-"""Fine-tuning an encoder's last stages on a laptop: the stages before them are
-computed once.
+"""Fine-tune the last stages of an encoder, and cache the output of the others.
 
-Written by hand. Gradients end where the frozen stages begin, so what these make
-of an image never changes and can be kept, as `cache_features` keeps the whole
-of a frozen encoder's work. Left to run, forwards and backwards, are a few
-stages on a small grid.
+Gradients stop at the frozen stages, whose output never changes and can be
+cached by `cache_features`. Only a few stages on a small grid remain to be run,
+forwards and backwards, which a laptop can do.
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ __all__ = ["HalfEncoded", "first_stages", "free_last_stages", "stages"]
 
 
 def stages(encoder: Encoder) -> list[nn.Module]:
-    """The parts of the borrowed network that run one after another, in order.
+    """The stages of the pretrained network, in order.
 
     Raises:
-        InputError: for a network that is not built as a row of stages.
+        InputError: if the network is not a sequence of stages.
     """
     trunk = encoder.trunk
     if isinstance(trunk, nn.Sequential):  # torchvision's ResNets
@@ -36,62 +34,59 @@ def stages(encoder: Encoder) -> list[nn.Module]:
     ):
         stem = nn.Sequential(trunk.conv_stem, trunk.bn1)
         head = nn.Sequential(trunk.conv_head, trunk.bn2)
-        # timm's EfficientNets and MobileNets.
+        # EfficientNets and MobileNets, as in timm
         return [stem, *trunk.blocks, head]
     raise InputError(
-        f"{encoder.backbone}: is not a row of stages; fine-tune a ResNet or an EfficientNet"
+        f"{encoder.backbone}: is not a sequence of stages; fine-tune a ResNet "
+        "or an EfficientNet"
     )
 
 
 def free_last_stages(model: CaptionModel, last: int) -> None:
-    """Let training change the last so many stages of the model's encoder, and
-    no others."""
+    """Let training change the last `last` stages of the encoder, and no
+    others."""
     model.fine_tune_encoder(False)
     for stage in stages(model.encoder)[-last:]:
         stage.requires_grad_(True)
-    model.own_encoder = True  # its weights no longer come with a package
+    model.own_encoder = True  # its weights are no longer the package's
 
 
 def first_stages(encoder: Encoder, last: int) -> Encoder:
-    """An encoder that leaves out the last so many stages, for `cache_features`;
-    weights are shared.
+    """The encoder without its last `last` stages, for `cache_features`.
 
-    Its grid is (B, height, width, C), as those stages take it, however many
-    channels C they want.
+    Weights are shared. Its output is (B, height, width, C), the input of the
+    stages left out.
     """
     first = copy(encoder)
     first._modules = dict(encoder._modules)
     first.trunk = nn.Sequential(*stages(encoder)[:-last])
-    first.resize = nn.Identity()  # the grid's size belongs to its end
+    first.resize = nn.Identity()  # resizing follows the last stage
     return first
 
 
 class HalfEncoded(CaptionModel):
-    """A captioner that also takes images as the first stages of its encoder
-    left them.
+    """A captioner that also takes images encoded by its encoder's first stages.
 
     Attributes:
-        last: number of stages that are still to run; 0, the default, for none.
+        last: number of stages still to run; 0 by default.
     """
 
     last: int = 0
 
     def fine_tune_encoder(self, on: bool = True) -> None:
-        """Let training change the stages that are still to run, or freeze
-        all."""
+        """Let training change the stages still to run, or freeze all."""
         if on and self.last:
             free_last_stages(self, self.last)
         else:
             super().fine_tune_encoder(on)
 
     def encode(self, images: Tensor) -> Tensor:
-        """As `CaptionModel.encode`; float images are (B, P, C), P pixels of a
-        square grid."""
+        """As `CaptionModel.encode`; float images are square grids (B, P, C)."""
         if self.last and images.dtype != torch.uint8:
             side = round(images.shape[1] ** 0.5)
             grid = images.float().transpose(1, 2).unflatten(2, (side, side))
-            # In float32: bfloat16 makes these convolutions' gradients no faster
-            # on a CPU.
+            # In float32: bfloat16 does not speed up these convolutions on a
+            # CPU.
             with torch.autocast(images.device.type, enabled=False):
                 grid = grid.contiguous(memory_format=torch.channels_last)
                 for stage in stages(self.encoder)[-self.last :]:

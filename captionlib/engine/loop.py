@@ -1,7 +1,6 @@
-"""The training loop for real: exact resumption, several processes, averaged
-weights, any objective.
+"""The training loop: exact resumption, processes, averaging, any objective.
 
-With all of that off it takes the steps of `captionlib.training.train`.
+Without these extras, it takes the same steps as `captionlib.training.train`.
 """
 
 from __future__ import annotations
@@ -59,25 +58,24 @@ def train_one_epoch(
     after_step: Callable[[], None] = lambda: None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Run over the training data once, or over what `training.so_far` has left
-    of it.
+    """Train for one epoch, or for the rest of one that `training.so_far` began.
 
     Args:
-        training: is kept up to date, step by step.
+        training: updated at every step.
         loader: gives (images or cached features, captions, caption lengths);
             from `make_loader`.
-        loss_of: what is minimised; called as `teacher_forcing` is, without the
+        loss_of: the objective, called like `teacher_forcing` but without the
             model.
         processes: those that share each batch.
-        after_step: called when a step is done.
+        after_step: called after each step.
 
     Returns:
-        means a token over the epoch: "loss", and the other parts of the
-        objective, "nats" among them; and "learning_rate" at its end.
+        means per token over the epoch: "loss" and the other parts of the
+        objective, among them "nats"; and the final "learning_rate".
 
     Raises:
-        FloatingPointError: if a loss is not finite, naming epoch and step; that
-            step is not taken.
+        FloatingPointError: if a loss is not finite; names epoch and step, and
+            does not take that step.
     """
     model = training.model
     optimizer = training.optimizer
@@ -88,7 +86,7 @@ def train_one_epoch(
     started = time.perf_counter() - so_far.seconds
     loader.batch_sampler.begin(seed_of(config.seed, epoch), skip=so_far.steps)
     model.train()
-    # The bar doesn't wrap the loader: some bars would open it twice.
+    # The bar doesn't wrap the loader: some bars would iterate it twice.
     bar = tqdm(
         total=len(loader),
         initial=so_far.steps,
@@ -100,8 +98,8 @@ def train_one_epoch(
         share = (epoch + so_far.steps / len(loader)) / config.epochs
         factor = rate_factor(config, training.history, share)
         set_rates(optimizer, factor)
-        # The first process drops out what the plain loop would, the others
-        # something else.
+        # Process 0 uses the plain loop's dropout masks; the others use their
+        # own.
         others = (processes.number,) if processes.number else ()
         torch.manual_seed(seed_of(config.seed, epoch, so_far.steps, *others))
         images = images.to(device, non_blocking=True)
@@ -120,8 +118,8 @@ def train_one_epoch(
         *parts, count = processes.average(measured).tolist()
         if not math.isfinite(parts[0]):
             raise FloatingPointError(
-                f"epoch {epoch + 1}, step {so_far.steps + 1}: the loss is {parts[0]}; "
-                "try a lower learning rate"
+                f"epoch {epoch + 1}, step {so_far.steps + 1}: the loss is "
+                f"{parts[0]}; try a lower learning rate"
             )
         update(model, loss.total, optimizer, config)
         if training.average is not None:
@@ -158,31 +156,30 @@ def train(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[dict]:
-    """Train `model`, keeping in `folder` the best one so far and all it takes
-    to go on.
+    """Train `model`; keep the best one and all that resuming takes in `folder`.
 
     Writes `best/` (a model), `last/` (a model with optimizer, settings, history
-    and position), `log.jsonl` (one line an epoch) and `curve.png`.
+    and position), `log.jsonl` (one line per epoch) and `curve.png`.
 
     Args:
-        loader: of the training data, from `make_loader`.
-        evaluate: scores a model in eval mode on captions it wrote freely; must
-            return "bleu4" x100.
-        resume: go on from `folder/last`, exactly as if the training had never
-            stopped; from the beginning where nothing was written yet.
-        objective: what is minimised; called as `teacher_forcing` is.
-        processes: those that train together; each calls `train`, and the main
-            one writes the files.
-        checkpoint_minutes: `last` is written after each epoch, and within one
-            after so many.
+        loader: the training data, from `make_loader`.
+        evaluate: scores a model in eval mode on captions it generates; must
+            return "bleu4", ×100.
+        resume: continue from `folder/last`, exactly as if training had never
+            stopped; start from the beginning if nothing was written yet.
+        objective: the loss to minimise, called like `teacher_forcing`.
+        processes: the processes that train together; each calls `train`, and
+            the main one writes the files.
+        checkpoint_minutes: minutes between checkpoints within an epoch; `last`
+            is also written after each epoch.
 
     Returns:
-        the history: one dict an epoch.
+        the history: one dict per epoch.
 
     Raises:
-        InputError: if `folder` holds a training and `resume` is off, or one
-            with other settings; if the disk is full, which leaves the
-            checkpoint before.
+        InputError: if `folder` holds a training run and `resume` is off or the
+            settings differ; or if the disk is full, in which case the previous
+            checkpoint is kept.
         FloatingPointError: if a loss is not finite.
     """
     folder = Path(folder)
@@ -191,7 +188,8 @@ def train(
         recover_folder(last)
     if last.exists() and not resume:
         raise InputError(
-            f"{folder}: holds a training already; resume it or name another folder"
+            f"{folder}: holds a training run already; resume it or name "
+            "another folder"
         )
     if config.fine_tune_encoder:
         model.fine_tune_encoder()
@@ -211,7 +209,7 @@ def train(
         nonlocal saved
         if processes.is_main and time.monotonic() - saved >= 60 * minutes:
             with one_line_if_full(
-                folder, "the checkpoint before is kept; make room and resume"
+                folder, "the previous checkpoint is kept; make room and resume"
             ):
                 if not training.so_far.steps:  # an epoch has just ended
                     write_down(folder, model, config, history, average)
@@ -256,9 +254,8 @@ def write_down(
     history: list[dict],
     average: WeightAverage | None,
 ) -> None:
-    """Write what an epoch leaves besides a checkpoint: its log, and the model
-    if it is the best."""
-    if stale_epochs(history) == 0:  # better than ever before
+    """Write the log and the curve, and the model if it is the best so far."""
+    if stale_epochs(history) == 0:  # the best epoch so far
         model.metrics = {"training": {"seed": config.seed, **history[-1]}}
         with average or nullcontext():
             model.save(folder / "best")
@@ -271,13 +268,12 @@ def write_down(
 
 
 def compile_layers(model: CaptionModel) -> None:
-    """Have torch.compile fuse what is computed most: the encoder, and the
-    attention of each step.
+    """Compile the encoder and the attention with torch.compile.
 
-    Weights keep their names, and files their form.
+    The names of the weights, and so the files, stay the same.
     """
     model.encoder.compile()
-    # Captions end, and rows become fewer.
+    # Dynamic: as captions end, there are fewer rows.
     model.decoder.attention.compile(dynamic=True)
 
 
@@ -295,8 +291,8 @@ def draw_curve(history: list[dict]) -> Figure:
     )
     left.set(
         xlabel="epoch",
-        ylabel="nats a token",
-        title="training, true words fed in",
+        ylabel="nats per token",
+        title="training, teacher-forced",
     )
     right.plot(
         epochs,
@@ -305,7 +301,5 @@ def draw_curve(history: list[dict]) -> Figure:
         color="#c8730a",
         markersize=3,
     )
-    right.set(
-        xlabel="epoch", ylabel="BLEU-4", title="validation, written freely"
-    )
+    right.set(xlabel="epoch", ylabel="BLEU-4", title="validation, free-running")
     return figure

@@ -1,5 +1,4 @@
-"""What a training minimises. Each objective is called as `teacher_forcing`
-is."""
+"""Training objectives, all called like `teacher_forcing`."""
 
 from __future__ import annotations
 
@@ -25,23 +24,21 @@ def teacher_forcing(
     progress: float = 0.0,
     processes: Processes = ALONE,
 ) -> tuple[CaptionLoss, int]:
-    """The loss of one batch, the true words fed in, and the number of words it
-    is a mean of.
+    """The teacher-forced loss of one batch, and its number of words.
 
     Args:
         images: (B, ...) as `CaptionModel` takes them.
         captions, lengths: (B * n, T) and (B * n,) int64; see
             `DecoderWithAttention`.
-        config: its loss and precision.
-        progress: where the training stands, from 0 to 1; here it makes no
-            difference.
+        config: settings of the loss and the precision.
+        progress: progress of the training, from 0 to 1; not used here.
         processes: those that share the batch.
     """
     with torch.autocast(
         images.device.type, dtype=torch.bfloat16, enabled=config.bf16
     ):
         encoder_out = model.encode(images)
-        if config.bf16:  # once: autocast itself would cast it at every step
+        if config.bf16:  # cast once; autocast would cast at every step
             encoder_out = encoder_out.bfloat16()
         output = model.decoder(encoder_out, captions, lengths)
     return shared_loss(output, config, processes)
@@ -50,8 +47,9 @@ def teacher_forcing(
 def shared_loss(
     output: DecoderOutput, config: EngineConfig, processes: Processes
 ) -> tuple[CaptionLoss, int]:
-    """`caption_loss` of this process's share; averaged over processes, it is
-    the whole batch's."""
+    """`caption_loss` of this process's share of a batch.
+
+    Its average over the processes is the loss of the whole batch."""
     count = len(output.targets.data)
     tokens, captions = processes.even_counts(count, len(output.alphas))
     loss = caption_loss(

@@ -1,11 +1,9 @@
-"""bfloat16 where it is faster: both forms of a training step are timed before
-the first one counts.
+"""Choose float32 or bfloat16 by timing training steps in both.
 
-Written by hand. Processors with matrix units for bfloat16 (AMX), and GPUs,
-multiply in it faster than in float32; other processors are slower at it. Only a
-measurement tells, and only with the model and the batches at hand. Nothing of
-it remains but the answer: gradients are thrown away, and random numbers and
-buffers are as they were.
+GPUs, and processors with matrix units for bfloat16 (AMX), are faster in
+bfloat16 than in float32; other processors are slower. Only a measurement with
+the given model and batches tells. It leaves no trace: gradients are discarded,
+and random state and buffers are restored.
 """
 
 from __future__ import annotations
@@ -27,21 +25,21 @@ __all__ = ["StepTimes", "time_steps"]
 
 
 class StepTimes(NamedTuple):
-    """The median seconds of a step's forward and backward pass."""
+    """Median seconds of a forward and backward pass."""
 
     float32: float
     bfloat16: float
 
     @property
     def bf16(self) -> bool:
-        """Whether bfloat16 is the faster one."""
+        """Whether bfloat16 is faster."""
         return self.bfloat16 < self.float32
 
     def __str__(self) -> str:
         chosen = "bfloat16" if self.bf16 else "float32"
         return (
-            f"a step takes {self.float32:.2g} s in float32 and {self.bfloat16:.2g} s in "
-            f"bfloat16: training in {chosen}"
+            f"a step takes {self.float32:.2g} s in float32 and "
+            f"{self.bfloat16:.2g} s in bfloat16: training in {chosen}"
         )
 
 
@@ -53,16 +51,15 @@ def time_steps(
     *,
     rounds: int = 3,
 ) -> StepTimes:
-    """Time a training step in both forms, which take turns, after one turn to
-    warm up.
+    """Time training steps in float32 and bfloat16 in turn, after a warm-up.
 
     Args:
-        model: on its device, with the weights free that will be trained;
-            unchanged afterwards.
+        model: on its device, with the weights to train unfrozen; left
+            unchanged.
         batches: (images or features, captions, lengths) as a loader gives them.
-        objective: called as `captionlib.engine.objectives.teacher_forcing` is.
-        config: of the training; its `bf16` is what is to be found.
-        rounds: turns that count.
+        objective: called like `captionlib.engine.objectives.teacher_forcing`.
+        config: settings of the training; `bf16` is ignored.
+        rounds: timed rounds.
     """
     device = next(model.parameters()).device
     batches = [
@@ -92,8 +89,7 @@ def time_steps(
 
 @contextmanager
 def _unchanged(model: nn.Module, device: torch.device):
-    """Leave the model's mode and buffers, and torch's random numbers, as they
-    were."""
+    """Restore the model's mode and buffers, and torch's random state."""
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -108,7 +104,7 @@ def _unchanged(model: nn.Module, device: torch.device):
 
 
 def _clock(device: torch.device) -> float:
-    """The time when the device has done what it was given."""
+    """The time after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

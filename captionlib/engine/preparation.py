@@ -1,10 +1,8 @@
-"""Prepare a data set of any size: chapter 01's `prepare` for input that nobody
-has checked.
+"""Prepare a data set of any size: chapter 01's `prepare` for unchecked input.
 
-Written by hand. It writes the files that the chapter's plain form writes, from
-the same functions, and tests hold the two equal. What it adds: several
-processes decode, memory stays the same however many images there are, bad
-images can be skipped, a disk that is too small is noticed first, and the files
+It writes the same files as the chapter's plain form, with the same functions;
+tests hold the two equal. It adds: decoding in several processes, constant
+memory, skipping bad images, an early check for disk space, and files that
 appear together or not at all.
 """
 
@@ -53,17 +51,17 @@ __all__ = [
     "prepare_data",
 ]
 
-BATCH = 16  # images a process gets at a time: each request costs time, too
+BATCH = 16  # images per request to a process, since each request costs time
 MOST = 2  # batches for each process, being decoded or waiting to be written
 ONE = (3, IMAGE_SIZE, IMAGE_SIZE)
 
 
 class Prepared(NamedTuple):
-    """What `prepare` has done."""
+    """The result of `prepare`."""
 
-    # Ends the name of every file: {dataset}_{n}_cap_per_img_{m}_min_word_freq.
+    # End of all file names: {dataset}_{n}_cap_per_img_{m}_min_word_freq.
     base: str
-    # A line for each image or caption left out, with the reason.
+    # A line for each skipped image or caption, with the reason.
     skipped: list[str]
 
 
@@ -77,28 +75,26 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
 ) -> Prepared:
-    """Turn a data set in Karpathy's format into the files that training reads.
+    """Convert a data set in Karpathy's format to the files that training reads.
 
-    All of them appear at the end, or none does. The same input gives the same
-    bytes again.
+    All files appear at the end, or none does. Equal input gives equal bytes.
 
     Args:
-        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or
-            anything of that format.
+        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or any
+            data set in that format.
         images: the folder that its file names start from.
-        to: the folder to write to; whatever else it holds stays untouched.
-        config: captions for each image, rare words, longest caption, seed.
-        skip_bad: leave out bad images and captions instead of stopping at the
-            first.
+        to: the folder to write to; its other files are left alone.
+        config: captions per image, rare words, longest caption, seed.
+        skip_bad: skip bad images and captions instead of stopping at the first.
         workers: processes that decode images; None for one per core.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        InputError: if an input is bad or the disk too small; nothing has been
-            written then.
+        InputError: if an input is bad or the disk too small; nothing is written
+            then.
     """
     config, to, skipped = config or DataConfig(), Path(to), []
-    # Where a bad item is noted; None: it is raised.
+    # Where bad items are noted; None means that they are raised.
     bad = skipped if skip_bad else None
     records = read_karpathy(karpathy_json, images, skipped=bad)
     base = name_files(records[0].dataset, config)
@@ -113,7 +109,7 @@ def prepare(
         r for r in splits["TRAIN"] if usable_captions(r, config.max_len)
     ]
     skipped += [
-        f"{r.path}: no caption of {config.max_len} words or fewer to train on"
+        f"{r.path}: none of its captions has {config.max_len} words or fewer"
         for r in too_long
     ]
 
@@ -137,7 +133,8 @@ def prepare(
             )
         if not splits["TRAIN"]:
             raise InputError(
-                f"{karpathy_json}: leaves no image to train on; check its splits"
+                f"{karpathy_json}: leaves no image to train on; check its "
+                "splits"
             )
         counted = splits["TRAIN"] + too_long
         vocabulary = Vocabulary.build(
@@ -155,17 +152,15 @@ def prepare(
 def decode_in_order(
     paths: Sequence[Path], workers: int
 ) -> Iterator[np.ndarray | InputError]:
-    """`read_image` of each path, in order, by several processes.
+    """`read_image` of each path, in order, in several processes.
 
-    However many paths there are, at most `MOST` batches per process are in
-    memory.
+    Memory holds at most `MOST` batches per process.
 
     Yields:
-        (3, 256, 256) uint8, or the `InputError` that says what is wrong with
-        this image.
+        (3, 256, 256) uint8, or an `InputError` if the image is bad.
     """
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    workers = min(workers, len(batches) // 4)  # starting one must pay
+    workers = min(workers, len(batches) // 4)  # starting a process must pay off
     if workers < 2:
         for batch in batches:
             yield from try_images(batch)
@@ -181,8 +176,7 @@ def decode_in_order(
 
 
 def _room(images: int, config: DataConfig) -> int:
-    """Bytes that the files will take: pixels, encoded captions and
-    references."""
+    """Size of the files in bytes: pixels, encoded captions and references."""
     ids = config.captions_per_image * 7 * (config.max_len + 2)
     return images * (3 * IMAGE_SIZE**2 + ids + 1000) + 2**24
 
@@ -196,14 +190,14 @@ def _write_images(
     skipped: list[str] | None,
     progress: bool,
 ) -> list[Record]:
-    """Write the next images of `decoded`, those of `records`, to an HDF5 file.
+    """Write the images of `records`, the next ones in `decoded`, to HDF5.
 
     Returns:
-        The records whose image is in the file, in its order.
+        The records whose images are in the file, in its order.
 
     Raises:
-        InputError: at the first bad image, if `skipped` is None; else it is
-            noted there.
+        InputError: at the first bad image, if `skipped` is None; otherwise bad
+            images are noted there.
     """
     kept = []
     with new_hdf5(path) as file:
@@ -212,15 +206,15 @@ def _write_images(
             "images",
             (len(records), *ONE),
             np.uint8,
-            chunks=(1, *ONE),  # so that the end can be cut off
+            chunks=(1, *ONE),  # so that the end can be truncated
             maxshape=(None, *ONE),
-            track_times=False,  # the same images, the same bytes
+            track_times=False,  # equal images give equal bytes
         )
         bar = tqdm(records, path.name, disable=None if progress else True)
         for record in bar:
             image = next(decoded)
             if not isinstance(image, InputError):
-                # Past HDF5's own copies of a chunk.
+                # This avoids HDF5's copies of a chunk.
                 images.id.write_direct_chunk((len(kept), 0, 0, 0), image)
                 kept.append(record)
             elif skipped is None:
@@ -239,8 +233,7 @@ def _write_captions(
     vocabulary: Vocabulary,
     config: DataConfig,
 ) -> None:
-    """Write a split's encoded captions, one in memory at a time, and their
-    lengths."""
+    """Write a split's encoded captions, one at a time, and their lengths."""
     lengths = []
 
     def rows() -> Iterator[list[int]]:
@@ -259,11 +252,10 @@ def prepare_data(
     config: DataConfig | None = None,
     **options,
 ) -> Prepared:
-    """As `prepare`; the error of a bad image names the option that leaves it
-    out."""
+    """As `prepare`; errors about bad images name the option that skips them."""
     try:
         return prepare(karpathy_json, images, to, config, **options)
     except BadItem as error:
         raise InputError(
-            f"{error}; captionlib prepare --skip-bad does without it"
+            f"{error}; captionlib prepare --skip-bad leaves it out"
         ) from None

@@ -1,9 +1,9 @@
-"""The processes that train one model together, through Hugging Face Accelerate.
+"""Processes that train one model together, through Hugging Face Accelerate.
 
-Written by hand, so that the loop in `captionlib.engine.loop` need not ask
-whether it is alone. Each process has the whole model and takes its share of
-every batch; what follows makes their steps one. Accelerate starts them
-(`accelerate launch`, `notebook_launcher`), on one machine or several.
+With these, the loop in `captionlib.engine.loop` is the same for one process and
+for several. Each process has the whole model and takes its share of every
+batch; gradients are averaged. Accelerate starts the processes (`accelerate
+launch`, `notebook_launcher`), on one machine or several.
 """
 
 from __future__ import annotations
@@ -30,18 +30,17 @@ __all__ = ["ALONE", "Processes"]
 
 
 class Processes:
-    """The processes of one training, seen from one of them; by default there is
-    no other.
+    """The processes of a training run, seen from one of them.
 
     Args:
-        accelerator: of a process that Accelerate has started; None for one that
-            works alone.
+        accelerator: of a process that Accelerate started; None for a single
+            process.
 
     Attributes:
-        count: how many they are.
-        number: which one this is, from 0.
-        is_main: whether this one writes the files.
-        device: where this one computes; None if that is left to the caller.
+        count: the number of processes.
+        number: the rank of this process, from 0.
+        is_main: whether this process writes the files.
+        device: the device of this process; None if that is left to the caller.
     """
 
     def __init__(self, accelerator: Accelerator | None = None):
@@ -53,60 +52,59 @@ class Processes:
 
     @classmethod
     def join(cls, device: str | None = None) -> Processes:
-        """Those that Accelerate has started, this one among them; or this one
-        alone.
+        """The processes that Accelerate has started, or this one alone.
 
         Args:
-            device: "cpu" keeps them off the GPUs; else each takes the one that
-                Accelerate gives it.
+            device: "cpu" keeps them off the GPUs; otherwise each takes the GPU
+                that Accelerate assigns.
 
         Raises:
-            InputError: if they can't find each other.
+            InputError: if the processes can't find each other.
         """
         expected = int(os.environ.get("WORLD_SIZE", 1))
         if expected == 1:
             return cls()
         handlers = [
-            # The weights of a layer that nothing reads, such as a network's
-            # unused head, get no gradient. The batch norms' statistics never
-            # change.
+            # Unused layers, such as a network's head, get no gradient. Batch
+            # norm statistics never change.
             DistributedDataParallelKwargs(
                 find_unused_parameters=True, broadcast_buffers=False
             ),
             # While the main process encodes a data set, the others wait.
             InitProcessGroupKwargs(timeout=timedelta(days=7)),
         ]
-        # Without a GPU, Accelerate would take each for alone unless it is told
-        # to do without.
+        # Without a GPU, Accelerate must be told to use CPUs, or each process
+        # would run alone.
         cpu = device == "cpu" or not torch.cuda.is_available()
         processes = cls(Accelerator(cpu=cpu, kwargs_handlers=handlers))
         if processes.count != expected:
             raise InputError(
-                f"--device {device}: {expected} processes were started and don't see each other; "
-                "start them on processors or on NVIDIA's GPUs, or one alone"
+                f"--device {device}: {expected} processes were started and "
+                "don't see each other; start them on CPUs or NVIDIA GPUs, or "
+                "start a single one"
             )
         return processes
 
     def prepare(self, compute: Callable, model: nn.Module) -> Callable:
-        """`compute(model, ...)`, as a function of the rest.
+        """`compute(model, ...)` as a function of the remaining arguments.
 
-        The gradients of what it returns are the averages over all processes.
+        The gradients of its result are averaged over all processes.
         """
         if self.count == 1:
             return partial(compute, model)
         return self._accelerator.prepare(_Computation(compute, model))
 
     def mean(self, total: Tensor, count: int) -> Tensor:
-        """This process's part of a mean over everybody's items.
+        """This process's term of a mean over the items of all processes.
 
-        A mean of means would give a word of a short share more weight than one
-        of a long share. So each process divides its sum by what is everybody's
-        count, over the number of processes: the average of these parts is the
-        mean, and so it is with their gradients.
+        A mean of means would give the words of a short share more weight than
+        those of a long one. So each process divides its sum by the average
+        count over the processes. The average of these terms is the overall
+        mean, and the same holds for their gradients.
 
         Args:
             total: scalar, the sum over this process's items.
-            count: of these items, 0 if there are none.
+            count: the number of this process's items, which may be 0.
         """
         if self.count == 1:
             return total / count
@@ -116,10 +114,10 @@ class Processes:
         return total * self.count / everybodys
 
     def even_counts(self, *counts: int) -> list[float]:
-        """Everybody's counts, divided by the number of processes.
+        """The average of each count over all processes.
 
-        A sum over this process's items, divided by such a count, averages to
-        everybody's mean.
+        Sums over this process's items, divided by these, average to the overall
+        means.
         """
         if self.count == 1:
             return [float(count) for count in counts]
@@ -129,8 +127,7 @@ class Processes:
         ).tolist()
 
     def average(self, values: Tensor) -> Tensor:
-        """The average over all processes of a tensor of one shape, the same for
-        each of them."""
+        """The average of a tensor over all processes, for each of them."""
         return (
             values
             if self.count == 1
@@ -142,21 +139,21 @@ class Processes:
         return value if self.count == 1 else broadcast_object_list([value])[0]
 
     def share(self, items: Sequence) -> Sequence:
-        """This process's share of `items`: neighbours, in order. Each item is
-        in one share."""
+        """This process's share of `items`: a contiguous run; shares don't
+        overlap."""
         if self.count == 1:
             return items
         with self._accelerator.split_between_processes(list(items)) as mine:
             return mine
 
     def gather(self, results: list) -> list:
-        """Everybody's results in one list; those of shares come in the order of
-        the items."""
+        """The results of all processes in one list, in the order of their
+        shares."""
         return results if self.count == 1 else gather_object(results)
 
     def main_first(self) -> AbstractContextManager:
-        """In its block the main process goes first: the others find what it has
-        made."""
+        """A context in which the main process goes first and the others
+        wait."""
         return (
             nullcontext()
             if self.count == 1
@@ -164,14 +161,13 @@ class Processes:
         )
 
     def wait(self) -> None:
-        """Return when every process has come to this point."""
+        """Wait until every process has reached this point."""
         if self.count > 1:
             self._accelerator.wait_for_everyone()
 
 
 class _Computation(nn.Module):
-    """What a model's gradients come from, as the module that Accelerate wants
-    to wrap."""
+    """A computation on a model, as a module that Accelerate can wrap."""
 
     def __init__(self, compute: Callable, model: nn.Module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Long work in batches, with a progress bar; and the device it runs on."""
+"""Batches with a progress bar, and the choice of a device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["batches", "find_device"]
 def batches(
     items: Sequence, size: int, *, unit: str, progress: bool = True
 ) -> Iterator[Sequence]:
-    """`items` in runs of `size`; the bar, on a terminal, counts items."""
+    """Split `items` into batches, with a progress bar on a terminal."""
     from tqdm.auto import tqdm
 
-    hidden = None if progress else True  # None: unless it is a terminal
+    # None hides the bar unless stderr is a terminal
+    hidden = None if progress else True
     with tqdm(total=len(items), unit=f" {unit}", disable=hidden) as bar:
         for start in range(0, len(items), size):
             batch = items[start : start + size]
@@ -24,11 +25,10 @@ def batches(
 
 
 def find_device(name: str | None):
-    """The `torch.device` of that name; None: the first GPU if there is one,
-    else the CPU.
+    """The named `torch.device`; by default a GPU if available, else the CPU.
 
     Raises:
-        InputError: if torch can't use it.
+        InputError: if torch can't use the device.
     """
     import torch
 
@@ -38,6 +38,6 @@ def find_device(name: str | None):
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(
-            f"--device {name}: torch can't use it here; give cpu"
+            f"--device {name}: torch can't use this device here; use cpu"
         ) from None
     return torch.device(name)

@@ -1,8 +1,8 @@
-"""Recipes in small JSON files: find one, check every key and value, keep it
-beside its training.
+"""Recipes in JSON files: find and check them, and store them with their
+training.
 
-Written by hand, and without torch. The packaged recipes, in assets/recipes,
-give the reasons for their numbers under "about".
+Nothing here imports torch. The packaged recipes, in assets/recipes, give the
+reasons for their settings under "about".
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ __all__ = ["RECIPES", "find_recipe", "keep_recipe", "read_recipe"]
 RECIPES = dict(
     sorted((path.stem, path) for path in (ASSETS / "recipes").glob("*.json"))
 )
-KEPT = "recipe.json"  # where a training keeps the recipe that it was begun with
+KEPT = "recipe.json"  # a training's own copy of its recipe
 
 
 def find_recipe(
     recipe: str | Path | Recipe | None, to: str | Path, *, resume: bool
 ) -> Recipe:
-    """The recipe of the training in `to`: the one that it keeps, where it is
-    resumed.
+    """The recipe of the training in `to`: its stored one, if it is resumed.
 
     Args:
-        recipe: a packaged recipe's name, a file, or a recipe; None for one that
-            sets nothing.
+        recipe: a packaged recipe's name, a file, or a recipe; None means all
+            defaults.
 
     Raises:
-        InputError: if it can't be read, or is not the one that the training was
-            begun with.
+        InputError: if the recipe can't be read, or is not that of the training
+            to be resumed.
     """
     kept = Path(to) / KEPT
     if not (resume and kept.is_file()):
@@ -55,27 +54,28 @@ def find_recipe(
     if recipe is not None and Path(recipe).stem != begun.name:
         how = f"--recipe {begun.name}" if begun.name else "no recipe"
         raise InputError(
-            f"{to}: was begun with {how}; train into another folder"
+            f"{to}: was started with {how}; train into another folder"
         )
     return begun
 
 
 def keep_recipe(recipe: Recipe, folder: str | Path) -> None:
-    """Write a recipe to a training's folder, for `--resume`."""
+    """Store a recipe in the folder of its training, for `--resume`."""
     write_json(Path(folder) / KEPT, recipe.as_dict(), indent=1)
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """Read a packaged recipe by its name, or a file.
+    """Read a packaged recipe, by its name, or a JSON file.
 
     Raises:
-        InputError: if there is none, or it has an unknown key or a value that
-            is out of range.
+        InputError: if there is none, or a key is unknown or a value out of
+            range.
     """
     path = RECIPES.get(str(name), Path(name))
     if not path.is_file():
         raise InputError(
-            f"{name}: no such recipe; choose from {', '.join(RECIPES)}, or name a JSON file"
+            f"{name}: no such recipe; choose from {', '.join(RECIPES)}, or "
+            "name a JSON file"
         )
     stored = read_json(path)
     _check_names(str(path), stored, (*_SECTIONS, *settings_of(ViewConfig)))
@@ -98,7 +98,8 @@ def _check_names(where: str, value, names) -> None:
     for name in value:
         if name not in names:
             raise InputError(
-                f"{where}: unknown setting {name!r}; expected one of {', '.join(names)}"
+                f"{where}: unknown setting {name!r}; expected one of "
+                f"{', '.join(names)}"
             )
 
 
@@ -110,7 +111,8 @@ def _check_value(where: str, kind: type[Settings], name: str, value) -> None:
 
 
 def _settings(*kinds: type[Settings], also: tuple[str, ...] = ()):
-    """What checks an object of settings; those in `also` are texts."""
+    """A function that checks a dict of settings; those in `also` are
+    strings."""
     homes = {name: kind for kind in kinds for name in settings_of(kind)}
 
     def check(where: str, value) -> None:
@@ -126,7 +128,7 @@ def _settings(*kinds: type[Settings], also: tuple[str, ...] = ()):
 
 def _check_text(where: str, value) -> None:
     if type(value) is not str:
-        raise InputError(f"{where}: must be a text, got {value!r}")
+        raise InputError(f"{where}: must be a string, got {value!r}")
 
 
 def _check_texts(where: str, value) -> None:
@@ -140,13 +142,14 @@ def _check_stages(where: str, value) -> None:
     if type(value) is not list:
         raise InputError(f"{where}: stages: must be a list")
     if not value:
-        raise InputError(f"{where}: has no stages; give it one, if only {{}}")
+        raise InputError(
+            f"{where}: has no stages; add at least one, such as {{}}"
+        )
     for number, stage in enumerate(value, start=1):
         _settings(EngineConfig)(f"{where}: stages {number}", stage)
 
 
-# What a recipe may hold besides the settings of `ViewConfig`, and what checks
-# it.
+# The keys of a recipe besides the settings of `ViewConfig`, with their checks.
 _SECTIONS = {
     "name": _check_text,
     "about": _check_texts,

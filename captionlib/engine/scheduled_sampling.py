@@ -1,16 +1,15 @@
-"""Scheduled sampling: in training, now and then the model's own word in place
-of the true one.
+"""Scheduled sampling: replace some true words by the model's own in training.
 
-Written by hand. With teacher forcing the model learns to go on from what people
-wrote, and is then asked to go on from what it wrote itself. So, more often as
-the training goes on, it is fed its own likeliest word and asked for the true
-next one. The words are chosen in a first pass, without gradients; the second is
-the one pass of teacher forcing, fed with them.
+With teacher forcing, a model learns to continue human prefixes, but later has
+to continue its own. So it is fed its own likeliest word, more and more often as
+training proceeds, and has to predict the true next one. A first pass, without
+gradients, chooses the words; the second is teacher forcing on the mixed
+captions.
 
-Source: Bengio et al. 2015 (arXiv:1506.03099), section 2.4. There the ramps
-count steps down from a share of true words of 1, with slopes to be chosen; here
-the share of own words climbs from 0 at a training's beginning to `own_words` at
-its end, along the same curves.
+Source: Bengio et al. 2015 (arXiv:1506.03099), section 2.4. There, the share of
+true words decreases from 1, with a slope to be chosen; here, the share of own
+words rises along the same curves, from 0 at the start of training to
+`own_words` at the end.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ __all__ = ["feed_own_words", "own_word_share", "scheduled_sampling"]
 
 
 def own_word_share(config: EngineConfig, progress: float) -> float:
-    """The probability that a word fed to the decoder is its own.
+    """The probability that an input word is the decoder's own.
 
     Args:
-        config: its `own_words` is the share at the end, `own_words_ramp` the
-            way there.
-        progress: where the training stands, 0 at its first step and 1 at its
+        config: `own_words` is the final share, `own_words_ramp` the shape of
+            the ramp.
+        progress: progress of the training, 0 at its first step and 1 at its
             end.
     """
     true_share = {
@@ -58,18 +57,18 @@ def feed_own_words(
     captions: Tensor,
     share: float,
 ) -> Tensor:
-    """Captions with some words replaced by those that the decoder would have
-    written there.
+    """Replace some words of captions by the decoder's own.
 
     Args:
         encoder_out: (B, P, D) or (B, height, width, D).
         captions: (B * n, T) int64, each beginning with `<start>`, which is
             never replaced.
-        share: the probability that a word is replaced, drawn anew for each.
+        share: the probability that a word is replaced, independently of the
+            others.
 
     Returns:
-        (B * n, T) int64. An own word is the likeliest after all words before
-        it, as they are there, some of them its own already.
+        (B * n, T) int64. An own word is the likeliest one after its prefix,
+        which may hold own words already.
     """
     N, T = captions.shape
     images = torch.arange(N, device=captions.device) // (N // len(encoder_out))
@@ -78,7 +77,7 @@ def feed_own_words(
     fed = captions.clone()
     for t in range(T - 1):
         state, _ = decoder.look(decoder.embedding(fed[:, t]), state)
-        # Without dropout: what it would write.
+        # Without dropout, as in decoding.
         own = decoder.fc(state.hidden).argmax(dim=1)
         fed[:, t + 1] = torch.where(replaced[:, t + 1], own, captions[:, t + 1])
     return fed

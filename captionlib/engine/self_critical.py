@@ -1,15 +1,14 @@
-"""Self-critical training: the captions that a model writes, scored whole.
+"""Self-critical training: reward a model for its own captions as a whole.
 
-Written by hand. Cross-entropy asks for the next word of somebody's caption;
-what is judged in the end is a caption of the model's own. So a second training
-lets it write several captions of an image, scores each as a whole by CIDEr-D,
-and makes those likelier that scored above the mean of the others. It begins
-where cross-entropy ends: a model that writes nonsense has nothing to choose
-between.
+Cross-entropy rewards the next word of a human caption, but evaluation judges
+the model's own captions. So a second training stage samples several captions of
+an image, scores each by CIDEr-D, and makes those likelier that score above the
+mean of the others. It starts from a model trained with cross-entropy: among
+captions that are all nonsense, there is nothing to prefer.
 
 Source: Rennie et al. 2017 (arXiv:1612.00563), section 3, for training on the
-score itself; Luo 2020 (arXiv:2003.09971), section 3, for comparing with the
-other samples in place of the greedy caption.
+score; Luo 2020 (arXiv:2003.09971), section 3, for the other samples as the
+baseline, not the greedy caption.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ __all__ = ["SelfCritical", "SelfCriticalLoss", "advantages"]
 
 
 class SelfCriticalLoss(NamedTuple):
-    """What is minimised, and how the captions did."""
+    """The loss, and the reward of the captions."""
 
-    # Scalar: mean over words of -log-probability times the caption's advantage.
+    # Scalar: mean over words of advantage times negative log-probability.
     total: Tensor
-    nats: Tensor  # scalar: mean -log-probability of a word
-    reward: Tensor  # scalar: mean CIDEr-D of the captions written, ×100
+    nats: Tensor  # scalar: mean negative log-probability of a word
+    reward: Tensor  # scalar: mean CIDEr-D of the samples, ×100
 
 
 def advantages(scores: np.ndarray) -> np.ndarray:
-    """How much each caption's score exceeds the mean of its image's others.
+    """Each score minus the mean of the other captions of its image.
 
     Args:
         scores: (B, n) float, n >= 2 captions an image.
@@ -57,17 +56,15 @@ def advantages(scores: np.ndarray) -> np.ndarray:
 class SelfCritical:
     """The objective of self-critical training, for `captionlib.engine.train`.
 
-    The references are the training captions as the data set stores them,
-    `<end>` included as a word of its own: without it, to stop in the middle of
-    a sentence would cost nothing.
+    The references are the training captions as stored, with `<end>` as a word:
+    without it, stopping in the middle of a sentence would cost nothing.
 
     Args:
         captions, lengths: (I, n, T) and (I, n) int64, all training captions, as
-            `FeatureDataset` holds them; over these it is counted how rare an
-            n-gram is.
-        vocabulary: of the model.
-        samples: captions written for each image of a batch.
-        max_words: longest caption.
+            in `FeatureDataset`; the n-gram weights come from these.
+        vocabulary: the model's.
+        samples: captions sampled per image.
+        max_words: maximum length of a sample.
     """
 
     def __init__(
@@ -80,9 +77,7 @@ class SelfCritical:
         max_words: int = 20,
     ):
         if samples < 2:
-            raise ValueError(
-                f"samples must be at least 2, to be compared, got {samples}"
-            )
+            raise ValueError(f"samples must be at least 2, got {samples}")
         self.vocabulary, self.samples = vocabulary, samples
         self.search = DecodingConfig(
             1, max_words=max_words, sample=True, forbid_unk=True
@@ -91,7 +86,7 @@ class SelfCritical:
         self._cider = CiderD([self._references(*image) for image in corpus])
 
     def _references(self, captions: Tensor, lengths: Tensor) -> list[list[str]]:
-        """Captions (n, T) as lists of words, from the first word to `<end>`."""
+        """Captions (n, T) as lists of words, `<end>` included."""
         return [
             [self.vocabulary.words[i] for i in caption[1:length]]
             for caption, length in zip(
@@ -110,17 +105,16 @@ class SelfCritical:
         progress: float = 0.0,
         processes: Processes = ALONE,
     ) -> tuple[SelfCriticalLoss, int]:
-        """The loss of one batch, and its number of words; arguments as for
-        `teacher_forcing`.
+        """The loss of one batch and its number of words, as `teacher_forcing`.
 
-        Dropout is off: a caption is judged by the network that wrote it.
+        Dropout is off: captions are scored by the network that wrote them.
         """
         model.eval()
         # B * samples lists of word ids
         samples = self._write(model, images, config)
         n = len(captions) // len(images)
         pairs = zip(captions.split(n), lengths.split(n), strict=True)
-        # The rarities of the whole data set, the references of a batch.
+        # N-gram weights of the whole data set, references of this batch.
         cider = copy(self._cider)
         cider.references = [self._references(*pair) for pair in pairs]
         numbers = np.repeat(np.arange(len(images)), self.samples)
@@ -139,8 +133,8 @@ class SelfCritical:
         ):
             output = model(images, padded, written_lengths)
         logits = output.logits.data.float()
-        # What is never drawn must not gain: all that is pushed down would flow
-        # there, unpunished.
+        # Words that are never sampled must not gain: else the probability taken
+        # from bad words would flow there, unpunished.
         v = self.vocabulary
         never = torch.zeros(
             logits.shape[1], dtype=torch.bool, device=logits.device
@@ -172,7 +166,7 @@ class SelfCritical:
     def _write(
         self, model: CaptionModel, images: Tensor, config: EngineConfig
     ) -> list[list[int]]:
-        """Captions drawn from the model: ids from `<start>` to `<end>`."""
+        """Captions sampled from the model: ids from `<start>` to `<end>`."""
         v = self.vocabulary
         with torch.autocast(
             images.device.type, dtype=torch.bfloat16, enabled=config.bf16

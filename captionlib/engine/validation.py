@@ -1,5 +1,4 @@
-"""Validation: what scores a model after each epoch, on captions that it writes
-freely."""
+"""Validation: score a model after each epoch on captions that it generates."""
 
 from __future__ import annotations
 
@@ -18,8 +17,9 @@ __all__ = ["Validator", "plain_search"]
 
 
 def plain_search(search: DecodingConfig, beam_size: int) -> DecodingConfig:
-    """`search` with another beam and nothing drawn, so that epochs differ by
-    the model alone."""
+    """`search` with another beam and without sampling or groups.
+
+    So epochs differ by the model alone."""
     default = DecodingConfig()
     plain = ("groups", "sample", "temperature", "top_k", "top_p")
     return replace(
@@ -30,19 +30,18 @@ def plain_search(search: DecodingConfig, beam_size: int) -> DecodingConfig:
 
 
 class Validator:
-    """A function of the model: its scores on the validation images, in a flat
-    dict.
+    """A function from a model to its scores on the validation images.
 
     Args:
-        images: an item per image, pixels or grids, as `CaptionModel.encode`
+        images: one item per image, pixels or grids, as `CaptionModel.encode`
             takes them.
         references: each image's captions, lists of words.
-        search: how captions are looked for.
-        about: what is added to the scores.
-        device: where the model is.
+        search: settings of the search.
+        about: entries to add to the scores.
+        device: the model's device.
         processes: those that share the images.
         progress: show a bar on a terminal.
-        say: gets one line an epoch.
+        say: called with one line per epoch.
     """
 
     def __init__(

@@ -1,8 +1,6 @@
-"""The views of a split's images that training draws from: as they are,
-mirrored, cropped; as pixels or, where the encoder's part in it never changes,
-as grids that are computed once and kept.
+"""Views of a split's images for training: plain, mirrored or cropped.
 
-Written by hand.
+A view consists of pixels or, if the encoder is frozen, of cached grids.
 """
 
 from __future__ import annotations
@@ -24,10 +22,9 @@ __all__ = ["open_views", "view_pixels", "write_crops"]
 
 
 def write_crops(images: str | Path, to: Path, *, seed: int = 0) -> Path:
-    """Write an HDF5 file like `images`, of crops at random, a side 84 to 97 %
-    as long.
+    """Write an HDF5 file like `images` with random crops, 84 to 97 % per side.
 
-    A file that is there already is left as it is.
+    An existing file is left alone.
     """
     if to.exists():
         return to
@@ -58,10 +55,10 @@ def write_crops(images: str | Path, to: Path, *, seed: int = 0) -> Path:
 def view_pixels(
     views: ViewConfig, data: str | Path, split: str, folder: Path
 ) -> list[tuple[str, Path, bool]]:
-    """Which views a split's images are seen in: a name, a file of images,
-    whether it is mirrored.
+    """The views of a split: for each a name, a file of images, and whether to
+    mirror.
 
-    Only the training split has more than one. Crops are written to `folder`,
+    Only the training split has more than one. Crops are written to `folder`
     once.
     """
     images = image_file(data, split)
@@ -94,14 +91,14 @@ def open_views(
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> list:
-    """The views of a split's images, each with an item per image.
+    """Open the views of a split's images, each with one item per image.
 
     Args:
-        views: which there are.
-        data: what `prepare` wrote.
+        views: which views to use.
+        data: the folder that `prepare` wrote.
         split: TRAIN or VAL.
-        folder: where crops and grids are kept.
-        encoder: what encodes the images once; None leaves them pixels, (3,
+        folder: where crops and grids are stored.
+        encoder: encodes the images once; None leaves them as pixels, (3,
             height, width) uint8.
         bf16: encode in bfloat16.
     """

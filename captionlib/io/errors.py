@@ -1,8 +1,4 @@
-"""Errors of stored models that say what is wrong, and where.
-
-Written by hand: the chapters use these so that their own cells can stay about
-captioning.
-"""
+"""Turn errors in stored models into one line that names the file."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ __all__ = ["naming", "usable"]
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """An `InputError` of the block names `path`, if it doesn't already."""
+    """Make an `InputError` raised in the block name `path`."""
     try:
         yield
     except InputError as error:
@@ -27,7 +23,8 @@ def naming(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def usable(what: str) -> Iterator[None]:
-    """Settings that the block refuses are an `InputError` about `what`."""
+    """Turn a setting that the block rejects into an `InputError` about
+    `what`."""
     try:
         yield
     except (TypeError, ValueError) as error:

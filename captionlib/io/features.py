@@ -1,7 +1,5 @@
-"""The feature cache's file: annotation vectors on disk, and what they were
-computed from.
-
-Written by hand, so that the encoder's chapter can stay about encoding.
+"""The feature cache: annotation vectors on disk, with a fingerprint of their
+origin.
 """
 
 from __future__ import annotations
@@ -24,22 +22,21 @@ __all__ = ["Features", "fingerprint", "new_features"]
 
 
 class Features:
-    """Annotation vectors on disk, one grid an image: what `cache_features`
-    writes.
+    """Annotation vectors on disk, one grid per image, as `cache_features`
+    writes them.
 
-    Only the header is read at once. Each process that asks for vectors opens
-    the file for itself, so a `Features` can go to the workers of a
-    `DataLoader`, forked or spawned.
+    Only the header is read at first. Each process opens the file for itself, so
+    a `Features` can be passed to the workers of a `DataLoader`, forked or
+    spawned.
 
     Args:
         path: the HDF5 file.
 
     Attributes:
-        shape: (I, P, D) images, grid pixels, channels.
+        shape: (I, P, D) images, grid cells, channels.
         grid: (height, width) of the grid; P = height * width.
-        nbytes: the size of all vectors, two bytes a number.
-        fingerprint: what the vectors were computed from, as the function of
-            that name gives it.
+        nbytes: the size of all vectors, at two bytes per number.
+        fingerprint: what the vectors were computed from; see `fingerprint`.
 
     Raises:
         InputError: if the file is missing or is not a feature cache.
@@ -58,7 +55,8 @@ class Features:
             ) from None
         except (OSError, KeyError, ValueError):
             raise InputError(
-                f"{self.path}: is not a feature cache; name another file or delete this one"
+                f"{self.path}: is not a feature cache; name another file or "
+                "delete this one"
             ) from None
         self.nbytes = 2 * math.prod(self.shape)
 
@@ -69,7 +67,7 @@ class Features:
         """The (P, D) float16 vectors of image `i`; a slice gives (n, P, D)."""
         if isinstance(i, int) and not -len(self) <= i < len(self):
             raise IndexError(i)
-        # Never opened, or by the process this one was forked from.
+        # Not opened yet, or opened by the process this one was forked from.
         if self._process != os.getpid():
             self._file = h5py.File(self.path, "r", locking=False)
             self._process = os.getpid()
@@ -86,11 +84,11 @@ def fingerprint(
     bf16: bool = False,
     mirrored: bool = False,
 ) -> dict:
-    """What decides the vectors: network, weights, sizes, precision, and every
-    byte of the images.
+    """All that determines the vectors: network, weights, sizes, precision,
+    images.
 
-    Contents are hashed and no time stamp is asked: a copied file is recognised,
-    and a changed one is never mistaken for what it was.
+    Contents are hashed, not time stamps: a copied file is recognised, and a
+    changed one is noticed.
     """
     weights = hashlib.sha256(
         repr((encoder.mean.tolist(), encoder.std.tolist())).encode()
@@ -117,8 +115,9 @@ def fingerprint(
 def new_features(
     path: str | Path, shape: tuple[int, int, int, int], expected: dict
 ) -> Iterator[h5py.Dataset]:
-    """Yield an empty (I, P, D) float16 dataset; the file appears only if the
-    block succeeds.
+    """Yield an empty (I, P, D) float16 dataset.
+
+    The file appears only if the block succeeds.
 
     Args:
         path: the HDF5 file.

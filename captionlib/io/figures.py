@@ -1,7 +1,6 @@
-"""Matplotlib figures as files that appear whole or not at all.
+"""Save matplotlib figures, whole or not at all.
 
-Written by hand. No display is touched: a figure made without pyplot draws
-itself, on a server too.
+No display is needed: a figure made without pyplot also draws on a server.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ def save_figure(figure, path: str | Path, dpi: int = 200) -> None:
     """Write `figure` to `path`, in the format that the file's ending names.
 
     Raises:
-        InputError: if matplotlib writes no such format.
+        InputError: if matplotlib can't write this format.
     """
     path = Path(path)
     if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
         raise InputError(
-            f"{path}: not a picture file; let its name end in .png, .svg or "
-            ".pdf"
+            f"{path}: not a picture format; use a name that ends in .png, .svg "
+            "or .pdf"
         )
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=dpi, facecolor="none")

@@ -1,8 +1,4 @@
-"""Files that appear whole or not at all, and errors a reader can act on.
-
-Written by hand: the chapters use these helpers so that their own cells can stay
-about captioning.
-"""
+"""Files that appear whole or not at all, and errors that users can act on."""
 
 from __future__ import annotations
 
@@ -36,16 +32,14 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 class InputError(ValueError):
-    """Something the user gave can't be used: one line naming the file and the
-    cure.
+    """Bad input from the user: one line that names the file and the cure.
 
     The command line prints it on stderr and exits with status 2, never with a
     traceback.
     """
 
     def __init__(self, message: str = ""):
-        # A file's name may hold line breaks or terminal codes; the message
-        # stays one plain line.
+        # File names may hold line breaks or terminal codes; keep to one line.
         super().__init__(
             "".join(
                 c if c.isprintable() else ascii(c)[1:-1] for c in str(message)
@@ -54,21 +48,19 @@ class InputError(ValueError):
 
 
 class BadItem(InputError):
-    """One image or caption among many is bad: the others would do without
-    it."""
+    """One bad image or caption among many, which can be skipped."""
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place only if the
-    block succeeds."""
+    """Yield a temporary path, renamed to `path` only if the block succeeds."""
     path = Path(path)
     _make_folder(path.parent)
     _sweep(
         path.parent, rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}"
     )
-    # The process id keeps two runs apart; the suffix stays last so that writers
-    # see its format.
+    # The process id keeps two runs apart. Writers take the format from the
+    # suffix.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -80,12 +72,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; swap it into place only if the block
-    succeeds.
+    """Yield an empty folder, renamed to `path` only if the block succeeds.
 
-    No file system renames one full folder over another, so the old one steps
-    aside first. Killed between the two renames, the old folder is still there:
-    `recover_folder` puts it back.
+    No file system renames one full folder over another, so the old one is
+    renamed first. If the process is killed between the two renames,
+    `recover_folder` puts the old folder back.
     """
     path = Path(path)
     recover_folder(path)
@@ -105,8 +96,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def recover_folder(path: str | Path) -> None:
-    """Finish what a killed `atomic_folder` left: one good `path`, and nothing
-    beside it."""
+    """Clean up after a killed `atomic_folder`: leave one good `path`."""
     path = Path(path)
     old = path.with_name(f".{path.name}.old")
     if old.exists():
@@ -118,12 +108,11 @@ def recover_folder(path: str | Path) -> None:
 
 @contextmanager
 def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
-    """Yield an empty folder inside `folder`; move its files up only if the
-    block succeeds.
+    """Yield an empty folder whose files move to `folder` if the block succeeds.
 
-    `seal` names the file that vouches for the others. It is taken away before
-    the first file moves and put back after the last, so wherever it stands, the
-    whole group stands, and of one run. Everything else in `folder` is left
+    `seal` names the file that vouches for the others. It is removed before the
+    first file moves and comes back after the last, so if it is there, the whole
+    group is there, from a single run. Everything else in `folder` is left
     alone.
     """
     folder = Path(folder)
@@ -151,11 +140,10 @@ def atomic_group(folder: str | Path, *, seal: str) -> Iterator[Path]:
 def one_line_if_full(
     folder: str | Path, cure: str = "make room and run again"
 ) -> Iterator[None]:
-    """Turn a block's failure to write, for want of room, into an `InputError`
-    with this cure."""
+    """Turn a full disk into an `InputError` with this cure."""
     full = {
         errno.ENOSPC: "the disk is full",
-        getattr(errno, "EDQUOT", None): "your share of the disk is used up",
+        getattr(errno, "EDQUOT", None): "your disk quota is used up",
         errno.EFBIG: "a file would be larger than is allowed here",
     }
     try:
@@ -169,8 +157,7 @@ def one_line_if_full(
 class _FailsOnce(io.FileIO):
     """A file that reports one failed write, and none while HDF5 closes it.
 
-    HDF5 ends the whole process, past any `except`, if it can't write out what
-    it holds back.
+    If HDF5 can't flush its buffers, it kills the process, past any `except`.
     """
 
     error: OSError | None = None
@@ -197,9 +184,9 @@ class _FailsOnce(io.FileIO):
 
 @contextmanager
 def new_hdf5(path: str | Path):
-    """Yield a new `h5py.File` to write; a full disk is an `OSError`, where HDF5
-    would crash."""
-    # Here, so that a process that only decodes images need not load it.
+    """Yield a new `h5py.File`; a full disk raises `OSError`, where HDF5 would
+    crash."""
+    # Processes that only decode images need not load h5py.
     import h5py
 
     with _FailsOnce(path, "w+") as raw:
@@ -215,8 +202,7 @@ def new_hdf5(path: str | Path):
 
 
 def require_free_space(folder: str | Path, needed: int) -> None:
-    """Raise `InputError` before any work starts if `folder`'s disk lacks
-    `needed` bytes."""
+    """Raise `InputError` if the disk of `folder` lacks `needed` bytes."""
     folder = Path(folder).absolute()
     existing = next(
         parent for parent in (folder, *folder.parents) if parent.exists()
@@ -224,16 +210,17 @@ def require_free_space(folder: str | Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
-            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
-            "make room or choose another disk"
+            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} "
+            "GB are free; make room or choose another disk"
         )
 
 
 def read_json(
     path: str | Path, object_hook: Callable[[dict], object] | None = None
 ):
-    """Read a JSON file, or raise an `InputError` naming it; `object_hook` as in
-    `json.loads`."""
+    """Read a JSON file, or raise an `InputError` that names it.
+
+    `object_hook` is passed to `json.loads`."""
     path = Path(path)
     try:
         return json.loads(
@@ -256,8 +243,7 @@ def read_json(
 
 
 def write_json(path: str | Path, value, *, indent: int | None = None) -> None:
-    """Write `value` as JSON, whole or not at all; the same value gives the same
-    bytes."""
+    """Write `value` as JSON, atomically; equal values give equal bytes."""
     with atomic_file(path) as temporary:
         text = json.dumps(
             value, indent=indent, ensure_ascii=False, allow_nan=False
@@ -266,8 +252,8 @@ def write_json(path: str | Path, value, *, indent: int | None = None) -> None:
 
 
 def write_json_rows(path: str | Path, rows: Iterable) -> None:
-    """Write a JSON list one item a line, holding one item at a time; else as
-    `write_json`."""
+    """As `write_json`, a list with one item per line and in memory at a
+    time."""
     with (
         atomic_file(path) as temporary,
         open(temporary, "w", encoding="utf-8") as file,
@@ -282,7 +268,7 @@ def write_json_rows(path: str | Path, rows: Iterable) -> None:
 
 
 def package_folder(name_or_path: str | Path) -> Path:
-    """The folder of a model: a packaged one by name ("toy"), DIR itself, or
+    """The folder of a model: a packaged one ("toy"), DIR itself, or
     DIR/best."""
     packaged = ASSETS / str(name_or_path)
     if (
@@ -297,8 +283,8 @@ def package_folder(name_or_path: str | Path) -> Path:
         if (candidate / "config.json").is_file():
             return candidate
     raise InputError(
-        f"{folder}: holds no captioner (no config.json); train one and name its "
-        "folder"
+        f"{folder}: holds no captioner (no config.json); train one and name "
+        "its folder"
     )
 
 
@@ -316,15 +302,15 @@ def _make_folder(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Force a file to the disk: a rename must never outlive the bytes it points
-    at."""
+    """Force a file to the disk, lest its rename survive a crash and its bytes
+    don't."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def _flush_all(paths: list[Path]) -> None:
-    """As `_flush`; many files, such as a data set's photographs, at once where
-    that can be."""
+    """Flush every file; a large number of them with one `sync`, if there is
+    one."""
     if len(paths) > 1000 and hasattr(os, "sync"):
         os.sync()
     else:
@@ -333,8 +319,9 @@ def _flush_all(paths: list[Path]) -> None:
 
 
 def _sweep(folder: Path, pattern: str) -> None:
-    """Remove what killed runs left: the pattern's group is the process id in a
-    file's name."""
+    """Remove what killed runs left behind.
+
+    The group in `pattern` is the process id in a file's name."""
     for path in folder.iterdir():
         named = re.fullmatch(pattern, path.name)
         if named and not _is_running(int(named.group(1))):
@@ -345,7 +332,7 @@ def _sweep(folder: Path, pattern: str) -> None:
 
 
 def _is_running(process: int) -> bool:
-    if os.name == "nt":  # there, signal 0 is not a question
+    if os.name == "nt":  # signal 0 is Ctrl-C there
         return True
     try:
         os.kill(process, 0)

@@ -1,8 +1,7 @@
-"""Read any image that Pillow can read, safely. Chapter 01 shows the idea in two
-lines.
+"""Read any image that Pillow can read, safely.
 
-Written by hand, and without torch, so that processes that decode images start
-quickly.
+Chapter 01 shows the idea in two lines. Nothing here imports torch, so processes
+that decode images start quickly.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ __all__ = [
 ]
 
 IMAGE_SIZE = 256
-# Pillow, too, calls more a decompression bomb: 0.7 GB in memory
+# Pillow's own limit for a decompression bomb: 0.7 GB in memory.
 MAX_PIXELS = 178_956_970
-BAND = 2**20  # pixels converted at a time, which bounds the memory this takes
+BAND = 2**20  # pixels converted at a time, to bound memory
 
-# Pillow logs some damage. Without a handler, Python would print that on stderr
-# beside our own line.
+# Pillow logs some kinds of damage. Without a handler, Python would print these
+# messages on stderr beside our own line.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# The turn that sets a picture upright, by its EXIF orientation.
+# EXIF orientation to the transposition that sets the picture upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,19 +59,18 @@ UPRIGHT = {
 
 
 def read_image(source, name: str | None = None) -> np.ndarray:
-    """Any image as the pixels that the model sees; training and inference both
-    use this.
+    """Read an image as the pixels that the model sees, in training and
+    inference.
 
     Args:
         source: a path, an open binary file, a `PIL.Image`, or an array:
             (height, width), (height, width, 1, 3 or 4) or (1, 3 or 4, height,
             width), of uint8 in [0, 255], uint16 in [0, 65535], bool, or float
             in [0, 1].
-        name: what an error calls the image if `source` has no name of its own.
+        name: what errors call the image if `source` has no name of its own.
 
     Returns:
-        (3, 256, 256) uint8 RGB in [0, 255], resized without regard to its
-        aspect ratio.
+        (3, 256, 256) uint8 RGB in [0, 255]; the aspect ratio is not kept.
 
     Raises:
         InputError: if the file is missing, damaged, too large or not an image.
@@ -81,16 +79,16 @@ def read_image(source, name: str | None = None) -> np.ndarray:
 
 
 def to_pixels(image: Image.Image) -> np.ndarray:
-    """What `read_image` makes of a picture that `open_rgb` has opened: (3, 256,
-    256) uint8."""
+    """Resize a picture from `open_rgb` to (3, 256, 256) uint8, as
+    `read_image`."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
     image = image.resize(size, Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def open_rgb(source, name: str | None = None) -> Image.Image:
-    """As `read_image`, but at its own size: upright, 8-bit RGB, transparent
-    parts white."""
+    """As `read_image`, at full size: upright, 8-bit RGB, transparent parts
+    white."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
@@ -117,8 +115,8 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
 def _decode(source, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # errors below say it in one line
-            # An embedded image is measured only while it is decoded.
+            warnings.simplefilter("ignore")  # the errors below say enough
+            # Pillow measures an embedded image only while decoding it.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(source, Image.Image):
                 return _to_rgb(source, name)
@@ -130,16 +128,17 @@ def _decode(source, name: str) -> Image.Image:
         raise _too_large(name) from None
     except Image.UnidentifiedImageError:
         raise InputError(
-            f"{name}: is not an image that Pillow can read; replace it or leave it out"
+            f"{name}: is not an image that Pillow can read; replace it or "
+            "leave it out"
         ) from None
     except PermissionError:
         raise InputError(
-            f"{name}: may not be read; change its permissions"
+            f"{name}: can't be read; change its permissions"
         ) from None
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
-            f"{name}: is damaged ({str(error) or type(error).__name__}); fetch it again or "
-            "leave it out"
+            f"{name}: is damaged ({str(error) or type(error).__name__}); fetch "
+            "it again or leave it out"
         ) from None
 
 
@@ -150,12 +149,12 @@ def _too_large(name: str) -> InputError:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    # The header says so before anything is decoded.
+    # Known from the header, before anything is decoded.
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name)
     if 0 in image.size:
         raise InputError(f"{name}: has no pixels; replace it or leave it out")
-    if image.format == "EPS":  # Pillow would start Ghostscript on it
+    if image.format == "EPS":  # Pillow would start Ghostscript
         raise InputError(f"{name}: is an EPS drawing; save it as PNG first")
     with _hushed() if image.format == "TIFF" else nullcontext():
         image.load()
@@ -188,11 +187,9 @@ _hushing = threading.Lock()  # the whole process shares stderr
 
 
 def _in_bands(image: Image.Image) -> Image.Image:
-    """Convert to RGB a band of rows at a time, so memory holds one copy of the
-    image and its RGB.
+    """Convert to RGB one band of rows at a time, to save memory.
 
-    Each pixel is converted on its own, so bands give the same result as the
-    whole.
+    Pixels are converted independently, so the result is the same.
     """
     convert = _converter(image)
     page, rows = Image.new("RGB", image.size), max(1, BAND // image.width)
@@ -229,19 +226,19 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata, good pixels: leave them as they are
+    except Exception:  # broken metadata, good pixels
         return 1
 
 
 def _deepest(image: Image.Image) -> float:
-    """The value that means white in a greyscale image of more than 8 bits."""
+    """The value of white in a greyscale image of more than 8 bits."""
     if image.mode.startswith("I"):  # integers are 16-bit, however dark
         return (
             65535.0
             if image.mode != "I"
             else max(65535.0, float(image.getextrema()[1]))
         )
-    # Floats have no fixed range: infer it from the picture.
+    # Floats have no fixed range: infer it from the pixels.
     rows = max(1, BAND // image.width)
     tops = range(0, image.height, rows)
     parts = (
@@ -283,7 +280,8 @@ def _from_array(source, name: str) -> Image.Image:
         array.ndim == 3 and array.shape[-1] not in (3, 4)
     ):
         raise InputError(
-            f"{name}: has shape {np.shape(array)}; give (height, width) or (height, width, 3)"
+            f"{name}: has shape {np.shape(array)}; give (height, width) or "
+            "(height, width, 3)"
         )
     if (
         array.dtype not in (bool, np.uint8, np.uint16)
@@ -318,8 +316,7 @@ def _to_bytes(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def try_images(paths: list[str | Path]) -> Iterator[np.ndarray | InputError]:
-    """`read_image` of each path in turn; a bad image yields its error, a
-    `BadItem`, instead."""
+    """Yield `read_image` of each path, or a `BadItem` if the image is bad."""
     for path in paths:
         try:
             yield read_image(path)
@@ -328,7 +325,7 @@ def try_images(paths: list[str | Path]) -> Iterator[np.ndarray | InputError]:
 
 
 def usable_cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -338,13 +335,13 @@ def usable_cores() -> int:
 def decoding_pool(
     workers: int, batches: int, size: int
 ) -> Iterator[Callable[[list[str | Path]], Answer]]:
-    """Start processes for `try_images`. They end with the block, or when their
-    parent does.
+    """Start processes for `try_images`, which end with the block or its
+    process.
 
     Yields a function that sends up to `size` paths to the next free process and
     returns their `Answer`. Take the answers in order, with at most `batches` of
-    them pending: pixels come back through shared memory, which has room for
-    that many and spares pickling them.
+    them pending: pixels come back unpickled, through shared memory with room
+    for that many.
     """
     # Spawned, not forked: a forked process inherits locks but not the threads
     # that would release them, and a notebook has threads.
@@ -370,8 +367,7 @@ def decoding_pool(
 
 
 class Answer(NamedTuple):
-    """The images, or errors, that a process of a `decoding_pool` will
-    return."""
+    """The images or errors that a `decoding_pool` will return."""
 
     errors: Future
     pixels: np.ndarray
@@ -394,8 +390,7 @@ def _as_images(memory, size: int) -> np.ndarray:
 def _decode_into(
     place: int, paths: list[str | Path]
 ) -> list[InputError | None]:
-    """In a worker: put the pixels into shared memory, and return only the
-    errors."""
+    """In a worker: put pixels into shared memory and return the errors."""
     errors = []
     for answer, pixels in zip(try_images(paths), _pixels[place], strict=False):
         errors.append(answer if isinstance(answer, InputError) else None)
@@ -406,11 +401,9 @@ def _decode_into(
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Keep spawned processes from importing the main script, which they don't
-    need.
+    """Keep spawned processes from importing the main script.
 
-    A script without `if __name__ == "__main__"` would otherwise run again in
-    each of them.
+    Without an `if __name__ == "__main__"`, the script would run again in each.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -421,8 +414,8 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _begin(memory, size: int) -> None:
-    """In a worker: open the shared memory, leave Ctrl-C to the parent, and end
-    when it ends."""
+    """In a worker: open the shared memory, ignore Ctrl-C, end with the
+    parent."""
     global _pixels
     _pixels = _as_images(memory, size)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

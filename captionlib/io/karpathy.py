@@ -1,6 +1,6 @@
 """Read Karpathy's JSON files of captions and splits, and check every entry.
 
-Written by hand. Chapter 01 reads the same files with `json.loads`.
+Chapter 01 reads the same files with `json.loads`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from captionlib.io.files import BadItem, InputError, read_json
 
 __all__ = ["SPLITS", "Record", "listed_images", "read_karpathy"]
 
-# `restval`: those of COCO's validation images that are neither val nor test;
-# used for training.
+# `restval` is the rest of COCO's validation images, used for training.
 SPLITS = {"train": "TRAIN", "restval": "TRAIN", "val": "VAL", "test": "TEST"}
 CURE = "give Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json"
 
@@ -37,7 +36,7 @@ def read_karpathy(
     *,
     skipped: list[str] | None = None,
 ) -> list[Record]:
-    """Every image that the JSON lists, in its order. Each file must exist.
+    """Every image that the JSON lists, in order; each file must exist.
 
     Args:
         karpathy_json: a JSON file in Karpathy's format.
@@ -45,8 +44,8 @@ def read_karpathy(
             that holds `train2014` and `val2014`.
         splits: which to return, such as "test" or ("val", "test"); None for
             all.
-        skipped: a list that gets a line for each bad image or caption, which is
-            then left out; with None, a bad one is an error.
+        skipped: a list to which a line is added for each bad image or caption
+            that is left out; with None, a bad one is an error.
 
     Raises:
         InputError: if the file is not in Karpathy's format, the folder is
@@ -77,8 +76,9 @@ def read_karpathy(
             problems.append(str(error))
     if looked_for and reader.missing == looked_for:
         raise InputError(
-            f"{root}: holds none of the {looked_for} images that {json_path} lists, such as "
-            f"{reader.first_missing}; name the folder that its file names start from"
+            f"{root}: holds none of the {looked_for} images that {json_path} "
+            f"lists, such as {reader.first_missing}; name the folder that its "
+            "file names start from"
         )
     if problems and skipped is None:
         more = (
@@ -96,8 +96,7 @@ def read_karpathy(
 
 
 def listed_images(karpathy_json: str | Path) -> list[str]:
-    """The names of all images that the JSON lists, whether or not the files
-    exist.
+    """The names of all images that the JSON lists; the files need not exist.
 
     Raises:
         InputError: if the file is not in Karpathy's format, or a name leaves
@@ -106,7 +105,7 @@ def listed_images(karpathy_json: str | Path) -> list[str]:
     dataset, entries = _entries(Path(karpathy_json))
     reader = _Reader(Path(karpathy_json), Path(), dataset)
     for number, entry in enumerate(entries):
-        reader.split(number, entry)  # raises unless it is an entry
+        reader.split(number, entry)  # raises if the entry is malformed
     return [reader.filename(entry) for entry in entries]
 
 
@@ -144,8 +143,10 @@ def _entries(path: Path) -> tuple[str, list]:
 
 
 class _Tokens:
-    """Keep only each sentence's tokens, each distinct word once: COCO has seven
-    million tokens."""
+    """Keep only each sentence's tokens, and one copy of each word, to save
+    memory.
+
+    COCO has seven million tokens."""
 
     def __init__(self):
         self.known: dict[str, str] = {}
@@ -159,17 +160,17 @@ class _Tokens:
                 self.known.get(token) or self._check(token) for token in tokens
             )
         except (TypeError, ValueError):
-            return value  # `_Reader` will reject it, and say where it stands
+            return value  # `_Reader` will reject it, and say where it is
 
     def _check(self, token: str) -> str:
         if not isinstance(token, str) or not token.strip():
             raise ValueError(token)
-        token.encode("utf-8")  # a lone surrogate could not be written
+        token.encode("utf-8")  # a lone surrogate can't be written
         return self.known.setdefault(token, token)
 
 
 class _Reader:
-    """Checks entries one by one, and remembers which files it has seen."""
+    """Checks entries one by one and remembers the files it has seen."""
 
     def __init__(self, json_path: Path, root: Path, dataset: str):
         self.json_path, self.root, self.dataset = json_path, root, dataset
@@ -193,8 +194,8 @@ class _Reader:
                 )
         if entry["split"] not in SPLITS:
             raise InputError(
-                f"{self._place(entry)} has the unknown split {entry['split']!r}; "
-                f"use {', '.join(SPLITS)}"
+                f"{self._place(entry)} has the unknown split "
+                f"{entry['split']!r}; use {', '.join(SPLITS)}"
             )
         return SPLITS[entry["split"]]
 
@@ -213,13 +214,15 @@ class _Reader:
                 self.first_missing = filename
             self.missing += 1
             raise InputError(
-                f"{path}: no such image, though {self.json_path} lists it; fetch it or leave it out"
+                f"{path}: no such image, though {self.json_path} lists it; "
+                "fetch it or leave it out"
             )
         if not os.path.realpath(path).startswith(
             os.path.join(self.real_root, "")
         ):
             raise InputError(
-                f"{path}: leads out of the image folder through a link; put the image itself there"
+                f"{path}: is a link out of the image folder; put the image "
+                "itself there"
             )
         return Record(
             self.dataset, split, filename, path, self._captions(entry, problems)
@@ -238,7 +241,8 @@ class _Reader:
         )
         if absolute or ".." in re.split(r"[/\\]", name) or "\0" in name:
             raise InputError(
-                f"{self._place(entry)} lies outside the image folder; name it from that folder down"
+                f"{self._place(entry)} lies outside the image folder; name it "
+                "from that folder down"
             )
         return Path(name).as_posix()
 
@@ -251,7 +255,8 @@ class _Reader:
             if not (isinstance(s, tuple) and s)
         ]
         errors = [
-            f"{self._place(entry)}: caption {n} has no tokens; give it words or leave it out"
+            f"{self._place(entry)}: caption {n} has no tokens; give it words "
+            "or leave it out"
             for n in bad
         ]
         if len(bad) == len(entry["sentences"]):

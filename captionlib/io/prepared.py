@@ -1,7 +1,6 @@
-"""What the files of a prepared data set must look like, checked before they are
-used.
+"""Check the files of a prepared data set before they are used.
 
-Written by hand: chapter 01 writes these files and says what is in them.
+Chapter 01 writes these files and describes them.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ PAD, UNK, START, END = "<pad>", "<unk>", "<start>", "<end>"
 def check_word_map(word_map, name: str | Path = "the word map") -> dict:
     """Return `word_map`, or raise an `InputError` that calls it `name`.
 
-    A word map is a dict of words to ids: `<pad>` is 0, the others follow
-    without a gap, and all four special tokens are there.
+    A word map is a dict of words to ids. It holds all four special tokens,
+    `<pad>` is 0, and the ids have no gaps.
     """
     try:
         complete = {UNK, START, END} <= word_map.keys()
         in_order = sorted(word_map.values()) == list(range(len(word_map)))
         good = complete and in_order and word_map.get(PAD) == 0
-    except (AttributeError, TypeError):  # no dict, or ids that are no numbers
+    except (AttributeError, TypeError):
+        # Not a dict, or ids that are not numbers.
         good = False
     if not good:
         raise InputError(f"{name}: is not a word map; prepare the data again")
@@ -34,13 +34,12 @@ def check_word_map(word_map, name: str | Path = "the word map") -> dict:
 
 
 def count_images(path: str | Path) -> tuple[int, int]:
-    """How many images an HDF5 file holds, and how many captions each of them
-    has.
+    """The number of images in an HDF5 file, and of captions per image.
 
     Raises:
         InputError: if it doesn't hold images of (3, 256, 256) uint8.
     """
-    # Here, so that a process that only decodes images need not load it.
+    # Processes that only decode images need not load h5py.
     import h5py
 
     try:

@@ -1,4 +1,4 @@
-"""The versions that a result depends on."""
+"""Versions of the packages that results depend on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["versions"]
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on, to be stored beside it."""
+    """The versions to store beside a result."""
     names = (
         "captionlib",
         "torch",
@@ -23,6 +23,6 @@ def versions() -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            # Run from a checkout that was never installed.
+            # A checkout that was never installed.
             found[name] = "unknown"
     return found

@@ -23,13 +23,12 @@ def read_glove(
         word_map: word to row number, covering 0 to V - 1.
 
     Returns:
-        embeddings (V, E) float32; the words that were found. The others are
-        drawn from a normal distribution with the found vectors' mean and
-        standard deviation in each dimension, from a generator of their own,
-        always the same.
+        embeddings (V, E) float32; the words that were found. The vectors of the
+        others are drawn from a normal distribution with the found vectors' mean
+        and standard deviation in each dimension, with a fixed seed.
 
     Raises:
-        InputError: if the file is missing, is not in the format, or knows none
+        InputError: if the file is missing, is not in this format, or holds none
             of the words.
     """
     vectors: dict[str, list[float]] = {}
@@ -49,11 +48,13 @@ def read_glove(
         ) from None
     except (OSError, UnicodeDecodeError, ValueError):
         raise InputError(
-            f"{path}: is not a file of word vectors; each line must be a word and its numbers"
+            f"{path}: is not a file of word vectors; each line must be a word "
+            "and its numbers"
         ) from None
     if not vectors:
         raise InputError(
-            f"{path}: knows none of the vocabulary's words; is it the right language?"
+            f"{path}: knows none of the vocabulary's words; is it the right "
+            "language?"
         )
     found = torch.tensor(list(vectors.values()))  # (found, E)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""A captioner as a whole: encoder, decoder and vocabulary, saved and loaded."""
+"""A complete captioner: encoder, decoder and vocabulary, saved and loaded."""
 
 from captionlib.model.caption_model import CaptionModel
 

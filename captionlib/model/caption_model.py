@@ -1,7 +1,6 @@
 """Encoder, decoder and vocabulary as one module, and its folder on disk.
 
-A folder holds weights in safetensors and everything else in JSON, never a
-pickle.
+The folder holds weights in safetensors and the rest in JSON, never a pickle.
 """
 
 from __future__ import annotations
@@ -29,18 +28,16 @@ from captionlib.io.versions import versions
 
 __all__ = ["CaptionModel"]
 
-# The kind that chapter 04 builds, stored with the model.
+# The kind of decoder, stored with the model: chapter 04's.
 DECODER = "soft_attention"
 
 
 class CaptionModel(nn.Module):
-    """Encoder, decoder and vocabulary: an image in, the logits of its captions
-    out.
+    """Encoder, decoder and vocabulary: from images to the logits of captions.
 
     Attributes:
-        search: settings of `captionlib.beam_search.SearchConfig` that go with
-            this model.
-        metrics: what was measured on it, with data set, split and seed.
+        search: settings of `DecodingConfig` that go with this model.
+        metrics: the model's scores, with data set, split and seed.
     """
 
     def __init__(
@@ -51,8 +48,8 @@ class CaptionModel(nn.Module):
     ):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
-        # An encoder of one's own, or one that training changed, is saved with
-        # the model.
+        # A given encoder, or one that training changed, is saved with the
+        # model.
         self.own_encoder = encoder is not None
         self.encoder = encoder or Encoder(
             config.backbone,
@@ -85,15 +82,15 @@ class CaptionModel(nn.Module):
         self.own_encoder = self.own_encoder or on
 
     def encode(self, images: Tensor) -> Tensor:
-        """Annotation vectors of `images`, as the decoder wants them.
+        """The annotation vectors of `images`, as the decoder takes them.
 
         Args:
-            images: (B, 3, height, width) uint8; or what the encoder made of
-                them before, float (B, P, D).
+            images: (B, 3, height, width) uint8; or images that the encoder has
+                encoded, (B, P, D) float.
 
         Returns:
-            (B, height, width, D) or (B, P, D) float; D is `feature_dim` where
-            that is set. In training mode some of their numbers are dropped.
+            (B, height, width, D) or (B, P, D) float; D is `feature_dim` if that
+            is set. In training mode, dropout applies.
         """
         if images.dtype == torch.uint8:
             vectors = self.encoder(self.encoder.normalise(images))
@@ -104,26 +101,25 @@ class CaptionModel(nn.Module):
     def forward(
         self, images: Tensor, captions: Tensor, caption_lengths: Tensor
     ) -> DecoderOutput:
-        """Teacher-forced logits; `images` as `encode` takes them, the rest as
-        the decoder does."""
+        """Teacher-forced logits; arguments as for `encode` and the decoder."""
         return self.decoder(self.encode(images), captions, caption_lengths)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the model to `folder`, whole or not at all.
 
-        Weights of an encoder that comes with an installed package, unchanged,
-        are not repeated.
+        The weights of an encoder are left out if they come unchanged from an
+        installed package.
 
         Args:
             folder: replaced if it exists.
-            half: store the weights in float16, half the size; they are loaded
-                as float32.
+            half: store the weights in float16, at half the size; `load` returns
+                float32.
         """
         with atomic_folder(folder) as temporary:
             self.write_files(temporary, half=half)
 
     def write_files(self, folder: Path, *, half: bool = False) -> None:
-        """The files of `save`, into an existing folder, one after another."""
+        """Write the files of `save` to an existing folder, one by one."""
         own = self.own_encoder or not self.encoder.packaged
         weights = {
             name: (
@@ -141,7 +137,7 @@ class CaptionModel(nn.Module):
             "metrics": self.metrics,
             "versions": versions(),
         }
-        # save_file would make a file that its owner alone can read.
+        # safetensors' save_file makes files that only their owner can read.
         (folder / "model.safetensors").write_bytes(save(weights))
         write_json(folder / "config.json", config, indent=1)
         self.vocabulary.save(folder / "vocabulary.json")
@@ -151,8 +147,9 @@ class CaptionModel(nn.Module):
         """Read a model that `save` wrote; in eval mode, on the CPU.
 
         Args:
-            folder: its folder, a training's folder (its `best` is taken), or
-                the name of a packaged model, such as "toy".
+            folder: the model's folder, the folder of a training run (whose
+                `best` is taken), or the name of a packaged model, such as
+                "toy".
 
         Raises:
             InputError: if the folder holds no model, or one that can't be read.

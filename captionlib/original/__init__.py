@@ -1,2 +1,2 @@
-"""Checkpoints of the original tutorial, read without running anything in
-them."""
+"""Read the original tutorial's checkpoints without running any of their
+code."""

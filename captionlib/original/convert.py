@@ -1,8 +1,9 @@
-"""From a checkpoint of the original tutorial to a captioner of ours.
+"""Convert a checkpoint of the original tutorial to a captioner.
 
-Its checkpoints are pickled modules. `captionlib.original.inert` reads them
-without running them. What it finds is compared with our own modules, layer by
-layer and shape by shape, and the weights are copied only if everything agrees.
+The tutorial's checkpoints are pickled modules. `captionlib.original.inert`
+reads them without running them. The modules found are compared with our own,
+layer by layer and shape by shape, and the weights are copied only if all of
+them agree.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from captionlib.original.inert import Object, Weight, opened
 
 __all__ = ["KINDS", "convert", "read_original"]
 
-# The classes that a checkpoint may name; they are compared, and never looked
-# up.
+# The classes that a checkpoint may name. Names are compared, never imported.
 KINDS = (
     "models Encoder",
     "models Attention",
@@ -53,8 +53,8 @@ KINDS = (
     "torch.optim.rmsprop RMSprop",
 )
 
-# A ResNet by its kind of block and how many of them each stage has (He et al.
-# 2016, table 1).
+# ResNets by block class and number of blocks in each stage (He et al. 2016,
+# table 1).
 BACKBONES = {
     ("BasicBlock", 2, 2, 2, 2): "resnet18",
     ("BasicBlock", 3, 4, 6, 3): "resnet34",
@@ -63,8 +63,7 @@ BACKBONES = {
     ("Bottleneck", 3, 8, 36, 3): "resnet152",
 }
 
-# Layers without weights in which the original spells out what ours does by
-# functions.
+# Layers without weights, for which our modules call functions.
 WITHOUT_WEIGHTS = {
     "attention.relu": "ReLU",
     "attention.softmax": "Softmax",
@@ -89,21 +88,21 @@ def convert(
     """Write a checkpoint of the original tutorial as a captioner's folder.
 
     Args:
-        old: the checkpoint, as the original's `save_checkpoint` leaves it;
+        old: the checkpoint, as the original's `save_checkpoint` writes it;
             nothing in it is run.
-        word_map: the `WORDMAP_....json` that it was trained with.
-        to: the folder to write; other files in it stay.
+        word_map: the `WORDMAP_....json` of its training.
+        to: the folder to write; other files in it are kept.
 
     Returns:
         the model, in eval mode, on the CPU.
 
     Raises:
         InputError: if a file is damaged, asks for something that no checkpoint
-            needs, or holds a model that ours could not stand for.
+            needs, or holds a model that differs from ours.
     """
     to = Path(to)
     if (to / "best").exists() or (to / "last").exists():
-        raise InputError(f"{to}: holds a training; name another folder")
+        raise InputError(f"{to}: holds a training run; name another folder")
     model = read_original(old, word_map)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     require_free_space(to, weights + 2**20)
@@ -113,8 +112,7 @@ def convert(
 
 
 def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
-    """The model in a checkpoint; arguments, result and errors as of
-    `convert`."""
+    """The model in a checkpoint; arguments and errors as for `convert`."""
     vocabulary = Vocabulary.load(word_map)
     with opened(old, KINDS) as (checkpoint, numbers):
         try:
@@ -126,8 +124,9 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
             words = _weight(parts[1], "embedding.weight").size[0]
             if words != len(vocabulary):
                 raise InputError(
-                    f"{word_map}: has {len(vocabulary)} words, and {old} was trained with {words}; "
-                    "give the word map that it was trained with"
+                    f"{word_map}: has {len(vocabulary)} words, and {old} was "
+                    f"trained with {words}; give the word map that it was "
+                    "trained with"
                 )
             trunk, decoder = _expected(config, words)
             trunk_weights = _matched(_below(parts[0], "resnet"), trunk, numbers)
@@ -143,13 +142,13 @@ def read_original(old: str | Path, word_map: str | Path) -> CaptionModel:
         image_size=config.image_size,
         pretrained=False,
     )
-    # Which saves an encoder that it was given.
+    # Given an encoder, the model saves it with its weights.
     model = CaptionModel(config, vocabulary, encoder)
     nn.Sequential(*encoder.trunk.children()).load_state_dict(
         trunk_weights, strict=False
     )
     model.decoder.load_state_dict(decoder_weights)
-    # As the original's: a beam of 5, sums as they are.
+    # As in the original: a beam of 5, no length normalisation.
     model.search = asdict(SearchConfig())
     mean, std = backbones.normalisation(encoder.trunk)
     model.metrics = {
@@ -166,19 +165,18 @@ def _member(checkpoint, name: str) -> Object:
     if not isinstance(checkpoint, dict) or not isinstance(
         checkpoint.get(name), Object
     ):
-        raise _Different(f"there is no pickled {name} in it")
+        raise _Different(f"it holds no pickled {name}")
     return checkpoint[name]
 
 
 def _modules(root: Object) -> dict[str, Object]:
-    """A module and all modules inside it, by the names that `named_modules`
-    would give them."""
+    """A module and its submodules, named as by `named_modules`."""
     found, seen, waiting = {}, set(), [("", root)]
     while waiting:
         name, part = waiting.pop()
-        # Would a module hold itself, this would not end.
+        # A module that contains itself would make this loop endless.
         if id(part) in seen or len(name) > 100:
-            raise _Different(f"{name[:100]} is inside itself, or twice in it")
+            raise _Different(f"{name[:100]} contains itself, or occurs twice")
         seen.add(id(part))
         found[name] = part
         for child, inner in part.state["_modules"].items():
@@ -199,7 +197,7 @@ def _weight(parts: dict[str, Object], name: str) -> Weight:
     if part not in parts or not isinstance(
         parts[part].state["_parameters"].get(own), Weight
     ):
-        raise _Different(f"there is no {name} in it")
+        raise _Different(f"it holds no {name}")
     return parts[part].state["_parameters"][own]
 
 
@@ -213,14 +211,14 @@ def _config(
         outside != {"resnet", "adaptive_pool"}
         or not {"resnet.4.0", *stages} <= encoder.keys()
     ):
-        raise _Different("its encoder is no ResNet with a pooling layer")
+        raise _Different("its encoder is not a ResNet with a pooling layer")
     kind = encoder["resnet.4.0"].kind.split()[1]
     blocks = [len(encoder[stage].state["_modules"]) for stage in stages]
     backbone = BACKBONES.get((kind, *blocks))
     if backbone is None:
         known = ", ".join(BACKBONES.values())
         raise _Different(
-            f"its encoder has {blocks} blocks of {kind}, as none of {known}"
+            f"its encoder has {blocks} blocks of {kind}, unlike {known}"
         )
     size = encoder["adaptive_pool"].state["output_size"]
     height, width = size if isinstance(size, tuple) else (size, size)
@@ -229,7 +227,7 @@ def _config(
         or height != width
         or not 1 <= height <= IMAGE_SIZE
     ):
-        raise _Different("its grid is no square")
+        raise _Different("its grid is not square")
     return ModelConfig(
         backbone=backbone,
         grid_size=height,
@@ -242,8 +240,7 @@ def _config(
 
 
 def _expected(config: ModelConfig, words: int) -> tuple[nn.Module, nn.Module]:
-    """Our trunk and decoder of this shape, for comparison: without memory for
-    the weights."""
+    """Our trunk and decoder of this shape, without memory for the weights."""
     with torch.device("meta"):
         named = without_head(
             backbones.classifier(config.backbone, pretrained=False)
@@ -259,13 +256,12 @@ def _matched(
     ours: nn.Module,
     numbers: Callable[[Weight], Tensor],
 ) -> dict[str, Tensor]:
-    """The weights of `parts`, for `ours`: module by module, both must be the
-    same."""
+    """The weights of `parts` for `ours`, whose modules must be the same."""
     weights = {}
     for name, module in ours.named_modules():
         kind = type(module).__name__
         if name not in parts or parts[name].kind.split()[-1] != kind:
-            raise _Different(f"{name or 'one part'} is no {kind}")
+            raise _Different(f"{name or 'one part'} is not a {kind}")
         state = parts[name].state
         for setting in SETTINGS:
             if getattr(module, setting, None) != state.get(
@@ -279,7 +275,7 @@ def _matched(
             for n, w in (state["_parameters"] | state["_buffers"]).items()
             if w
         }
-        # Which PyTorch 0.4.0 did not have, and nothing here reads.
+        # PyTorch 0.4.0 did not have this buffer, and nothing here reads it.
         late = {"num_batches_tracked"}
         if found.keys() - late != expected.keys() - late:
             raise _Different(f"{name} has other weights")
@@ -293,7 +289,9 @@ def _matched(
                     f"{name}.{own} has another shape, {tuple(tensor.shape)}"
                 )
             if not tensor.isfinite().all():
-                raise _Different(f"{name}.{own} holds what is no number")
+                raise _Different(
+                    f"{name}.{own} holds values that are not finite"
+                )
             weights[f"{name}.{own}"] = tensor
     for name in parts.keys() - {name for name, _ in ours.named_modules()}:
         if parts[name].kind.split()[-1] != WITHOUT_WEIGHTS.get(name):
@@ -302,8 +300,7 @@ def _matched(
 
 
 def _metrics(checkpoint: dict) -> dict:
-    """What the checkpoint says of its training: the epoch, from 1 up, and
-    BLEU-4, x100."""
+    """The checkpoint's epoch, from 1, and BLEU-4, ×100."""
     epoch, bleu4 = checkpoint.get("epoch"), checkpoint.get("bleu-4")
     found = {}
     if type(epoch) is int:

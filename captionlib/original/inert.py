@@ -1,12 +1,11 @@
-"""Read a file that `torch.save` wrote, and run nothing that it asks for.
+"""Read a file that `torch.save` wrote, without running any code in it.
 
-Written by hand. Such a file is a pickle, a program that may import any function
-and call it. Here the program is read as data: `pickletools` cuts it into
-instructions, and the few that a checkpoint consists of build dictionaries,
-lists, and stand-ins. A file that names a class or function outside the admitted
-ones, or uses any other instruction, is refused. Nothing is imported by name,
-and no name of a file is ever called; what it says of sizes is checked against
-the bytes that are there.
+Such a file is a pickle: a program that may import and call any function. Here
+the program is read as data. `pickletools` splits it into instructions, and the
+few that occur in a checkpoint build dictionaries, lists and stand-ins. A file
+that names a class or function outside the allowed ones, or uses any other
+instruction, is rejected. Nothing that a file names is imported or called, and
+the sizes that it states are checked against its bytes.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from captionlib.io.files import InputError
 __all__ = ["Object", "Storage", "Weight", "opened"]
 
 MOST = 2_000_000  # instructions; a ResNet-101 with its optimizers takes 87,000
-# Begins what torch.save wrote before its files were zip archives.
+# The start of files from before torch.save wrote zip archives.
 MAGIC = 0x1950A86A20F9469CFC6C
 
 
 @dataclass(eq=False)
 class Object:
-    """Stands for an object of an admitted class; none is made."""
+    """Stands for an object of an allowed class, which is never created."""
 
     kind: str  # module and class, a space between
     state: dict = field(default_factory=dict)  # its attributes
@@ -42,7 +41,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers, in a row, that lie elsewhere in the file."""
+    """A row of numbers stored elsewhere in the file."""
 
     key: str
     dtype: torch.dtype
@@ -55,7 +54,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A tensor: a part of a storage, and how to walk through it."""
+    """A tensor: a strided view of a storage."""
 
     storage: Storage
     offset: int
@@ -80,7 +79,7 @@ class Weight:
             math.prod(self.size) > self.storage.numel
             or last >= self.storage.numel
         ):
-            # Repeated numbers, too.
+            # This rules out overlapping strides, too.
             raise ValueError("a tensor is larger than its storage")
 
 
@@ -88,25 +87,23 @@ class Weight:
 def opened(
     path: str | Path, kinds: Collection[str]
 ) -> Iterator[tuple[object, Callable[[Weight], torch.Tensor]]]:
-    """Open a file of `torch.save`, of either format.
+    """Open a file from `torch.save`, in either format.
 
     Args:
         path: the file.
         kinds: the classes that it may name, each as "module class".
 
     Yields:
-        what was saved, made of plain values, `Object` and `Weight`; a function
-        that gives a weight's numbers, which come from the file then and not
-        before.
+        the saved value, made of plain values, `Object` and `Weight`; and a
+        function that reads the tensor of a `Weight`.
 
     Raises:
-        InputError: if it asks for anything else, or is damaged; also for
-            whatever goes wrong in the block, which is where a damaged file
-            shows.
+        InputError: if the file asks for anything else, or is damaged; also for
+            any other exception in the block, where damage may first show.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: is no file; name a checkpoint")
+        raise InputError(f"{path}: is not a file; name a checkpoint")
     try:
         with (
             open(path, "rb") as file,
@@ -125,12 +122,13 @@ def opened(
         raise
     except OSError as error:
         raise InputError(
-            f"{path}: can't be read ({error.strerror or error}); check it"
+            f"{path}: can't be read ({error.strerror or error}); check the file"
         ) from None
     except Exception as error:  # a damaged file can go wrong in any way at all
         about = str(error).split("\n")[0][:80] or type(error).__name__
         raise InputError(
-            f"{path}: is no checkpoint, or damaged ({about}); fetch it again"
+            f"{path}: is not a checkpoint, or is damaged ({about}); fetch it "
+            "again"
         ) from None
 
 
@@ -144,16 +142,16 @@ class _Refused(Exception):
 def _from_archive(
     archive: zipfile.ZipFile, length: int, kinds: Collection[str]
 ):
-    """From PyTorch 1.6 on: a zip archive with a pickle, and a file for each
-    storage."""
+    """The format since PyTorch 1.6: a zip archive of a pickle and its
+    storages."""
 
     def member(name: str, size: int | None = None) -> bytes:
         info = archive.getinfo(f"{folder}/{name}")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > length:
-            # torch.save never does; a bomb would
+            # torch.save never compresses; a zip bomb does.
             raise ValueError(f"{name} is compressed")
         if size is not None and info.file_size != size:
-            raise ValueError(f"{name} is of another size")
+            raise ValueError(f"{name} has another size")
         return archive.read(info)
 
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -172,9 +170,9 @@ def _from_archive(
 
 
 def _from_stream(data: mmap.mmap, kinds: Collection[str]):
-    """Before: five pickles, one after another, and behind them the storages."""
+    """The older format: five pickles in a row, followed by the storages."""
     if _Machine().run(data) != MAGIC:
-        raise ValueError("it does not begin as one")
+        raise ValueError("it lacks the magic number")
     _Machine().run(data)  # the protocol's version, always 1001
     if not _Machine().run(data)["little_endian"]:
         raise ValueError("its numbers are big-endian")
@@ -188,7 +186,7 @@ def _from_stream(data: mmap.mmap, kinds: Collection[str]):
         places[key] = position + 8
         position += 8 + storage.nbytes
         if numel != storage.numel or position > len(data):
-            raise ValueError(f"storage {key} is of another size")
+            raise ValueError(f"storage {key} has another size")
 
     def read(storage: Storage) -> bytes:
         return data[places[storage.key] : places[storage.key] + storage.nbytes]
@@ -234,7 +232,7 @@ def _set(items: list) -> list:
     return items
 
 
-def _backend() -> None:  # each module of PyTorch 0.4 names its "backend"
+def _backend() -> None:  # every module of PyTorch 0.4 names a "backend"
     return None
 
 
@@ -252,8 +250,8 @@ def _parameter(weight: Weight, *_) -> Weight:
     return weight
 
 
-# What a name on the left stands for; the name's own function or class is never
-# looked up.
+# What stands in for each name; the name's own function or class is never
+# imported.
 _DTYPES = {
     "torch FloatStorage": torch.float32,
     "torch LongStorage": torch.int64,
@@ -268,7 +266,7 @@ _CALLS = {
     "torch.nn.parameter Parameter": _parameter,
     "torch.nn.backends.thnn _get_thnn_function_backend": _backend,
 }
-_KINDS = {"__builtin__ dict": _Kind("dict")}  # what a defaultdict makes
+_KINDS = {"__builtin__ dict": _Kind("dict")}  # the factory of a defaultdict
 
 _VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE")
 _CONSTANTS = {
@@ -280,7 +278,7 @@ _CONSTANTS = {
 
 
 class _Machine:
-    """Runs pickles of protocol 2, which is what `torch.save` writes."""
+    """Runs pickles of protocol 2, as `torch.save` writes them."""
 
     def __init__(self, kinds: Collection[str] | None = None):
         self.names: dict[str, object] = {}
@@ -328,8 +326,7 @@ class _Machine:
         elif name in ("SETITEM", "SETITEMS"):
             items = self._take(2) if name == "SETITEM" else self._since_mark()
             for key, value in zip(items[::2], items[1::2], strict=True):
-                # Of a tuple in a tuple in a tuple ..., the hash alone could end
-                # the process.
+                # Hashing a deeply nested tuple could crash the process.
                 if not isinstance(key, (str, Weight)):
                     raise TypeError(
                         "a dictionary's key is neither a name nor a tensor"
@@ -343,7 +340,8 @@ class _Machine:
             if argument not in self.names:
                 wanted = argument.replace(" ", ".")[:80]
                 raise _Refused(
-                    f"asks for {wanted}, which no checkpoint of the tutorial needs"
+                    f"asks for {wanted}, which no checkpoint of the tutorial "
+                    "needs"
                 )
             stack.append(self.names[argument])
         elif name == "BINPERSID":
@@ -351,18 +349,18 @@ class _Machine:
         elif name == "REDUCE":
             function, arguments = self._take(2)
             if not any(function is call for call in _CALLS.values()):
-                raise _Refused("calls what is no function of a checkpoint")
+                raise _Refused("calls a function that no checkpoint calls")
             stack.append(function(*arguments))
         elif name == "NEWOBJ":
             kind, arguments = self._take(2)
             if not isinstance(kind, _Kind) or arguments != ():
-                raise _Refused("makes what is no object of a checkpoint")
+                raise _Refused("creates an object that no checkpoint holds")
             stack.append(Object(kind.name))
         elif name == "BUILD":
             (state,) = self._take(1)
             if not isinstance(state, dict):
-                raise TypeError("an object's state is no dictionary")
-            # An OrderedDict may have attributes; they are dropped.
+                raise TypeError("an object's state is not a dictionary")
+            # Attributes of an OrderedDict are dropped.
             if type(stack[-1]) is not dict:
                 self._top(Object).state = state
         elif name not in ("PROTO", "STOP"):
@@ -385,18 +383,18 @@ class _Machine:
 
     def _top(self, kind: type):
         if type(self.stack[-1]) is not kind:
-            raise TypeError(f"a value is no {kind.__name__}")
+            raise TypeError(f"a value is not a {kind.__name__}")
         return self.stack[-1]
 
     def _stored(self, about):
-        """What a "persistent id" names: a storage; before PyTorch 1.6, also a
-        module's class."""
+        """The target of a persistent id: a storage or, before PyTorch 1.6, a
+        module."""
         if (
             isinstance(about, tuple)
             and about[0] == "module"
             and isinstance(about[1], _Kind)
         ):
-            return about[1]  # beside its source, which stays unread
+            return about[1]  # its source code is ignored
         what, dtype, key, _location, numel, *view = about
         if what != "storage" or dtype not in _DTYPES.values() or any(view):
             raise TypeError("a storage of an unknown kind")
@@ -408,5 +406,5 @@ class _Machine:
             raise ValueError("a storage of an impossible size")
         storage = Storage(key, dtype, numel)
         if self.storages.setdefault(key, storage) != storage:
-            raise ValueError(f"storage {key} is of two sizes")
+            raise ValueError(f"storage {key} has two sizes")
         return storage

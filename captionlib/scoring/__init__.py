@@ -1,1 +1,1 @@
-"""Scoring beyond chapter 07: confidence intervals, rewards, METEOR."""
+"""Scores beyond chapter 07: confidence intervals, rewards, METEOR."""

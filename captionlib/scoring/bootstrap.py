@@ -1,10 +1,8 @@
-"""How far a score can be trusted: confidence intervals, and systems compared in
-pairs.
+"""Bootstrap: confidence intervals of scores, and paired comparisons.
 
-Written by hand on the figures of chapter 07, which works one interval in the
-open. What an image adds to a corpus is a row of numbers, and all figures are
-computed from sums of rows: so another sample of images costs one product of a
-vector and a matrix, and no caption is read again.
+Chapter 07 works out one interval by hand. An image contributes a row of numbers
+to the scores, and all scores are computed from sums of rows. So resampling the
+images costs one vector-matrix product, and no caption is read again.
 """
 
 from __future__ import annotations
@@ -31,10 +29,10 @@ def resampled_sums(
     """Sums over I images drawn with replacement from I images, many times.
 
     Args:
-        statistics: (I, C), a row an image.
+        statistics: (I, C), one row per image.
         resamples: how often to draw.
-        seed: the same one draws the same images, whatever the statistics, so
-            that systems can be compared in pairs.
+        seed: equal seeds draw equal images, so that systems can be compared in
+            pairs.
 
     Returns:
         (resamples, C) float64.
@@ -54,7 +52,7 @@ def resampled_sums(
 def percentile_interval(
     values: np.ndarray, confidence: float = 0.95
 ) -> np.ndarray:
-    """The bounds of the middle `confidence` of the values.
+    """The bounds of the central share `confidence` of the values.
 
     Args:
         values: (resamples, ...) float.
@@ -82,7 +80,7 @@ def intervals(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> dict[str, list[float]]:
-    """Confidence interval of each of `FIGURES`: [low, high], ×100.
+    """The confidence interval of each of `FIGURES`: [low, high], ×100.
 
     A percentile bootstrap over images. CIDEr-D's weights stay those of the
     whole corpus.
@@ -103,11 +101,12 @@ def intervals(
 
 
 class Difference(NamedTuple):
-    """How two systems differ in one figure, ×100."""
+    """The difference between two systems in one score, ×100."""
 
-    difference: float  # second minus first, on the images given
+    difference: float  # second minus first, on the given images
     interval: list[float]  # [low, high] of the difference over the resamples
-    second_better: float  # share of the resamples, 0 to 1, that prefer it
+    # Share of the resamples, 0 to 1, in which the second is better.
+    second_better: float
 
 
 def paired_bootstrap(
@@ -123,7 +122,7 @@ def paired_bootstrap(
 
     Args:
         references: for each of I images, its captions, each a list of words.
-        first, second: for each image, the caption of either system.
+        first, second: for each image, the caption of each system.
         resamples, seed, confidence: as for `intervals`.
 
     Returns:

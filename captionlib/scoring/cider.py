@@ -1,8 +1,7 @@
-"""CIDEr-D as a reward: many captions of any images, scored again and again.
+"""CIDEr-D as a reward in training, built on the functions of chapter 07.
 
-Written by hand on the functions of chapter 07. Training on the score needs it
-at every step, for several captions of a few images, while the weights of
-n-grams come from the whole data set.
+Self-critical training needs the score at every step, for several captions of a
+few images, with n-gram weights from the whole data set.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ __all__ = ["CiderD"]
 class CiderD:
     """CIDEr-D against fixed references, for any captions of their images.
 
-    With one caption an image, in order, it is `cider_d_scores`.
+    With one caption per image, in order, this is `cider_d_scores`.
 
     Args:
         references: for each of I images, its captions, each a list of words.
-        corpus: the captions of the images over which it is counted how rare an
-            n-gram is, in the same form; None means `references`. So the weights
-            can stay the same while the images change from batch to batch.
+        corpus: the captions from which the n-gram weights are computed, in the
+            same form; None means `references`. With a corpus, the weights stay
+            the same while the images change from batch to batch.
         sigma: width, in words, of the penalty on a difference in length.
 
     Raises:
@@ -59,8 +58,8 @@ class CiderD:
         """CIDEr-D of each hypothesis, ×100.
 
         Args:
-            images: (N,) row numbers in `references`, each as often as it has
-                hypotheses.
+            images: (N,) indices into `references`, each repeated for each of
+                its hypotheses.
             hypotheses: N captions, each a list of words.
 
         Returns:
@@ -68,8 +67,8 @@ class CiderD:
             word for word).
 
         Raises:
-            ValueError: if the two differ in length, if a number is none of an
-                image, or as `check_caption`.
+            ValueError: if the two differ in length, if an index is out of
+                range, or as `check_caption`.
         """
         images = [int(image) for image in images]
         if len(images) != len(hypotheses):
@@ -82,8 +81,8 @@ class CiderD:
         ):
             if not 0 <= image < len(self.references):
                 raise ValueError(
-                    f"image {image}: there are {len(self.references)} of them, "
-                    "from 0"
+                    f"image {image}: out of range, there are "
+                    f"{len(self.references)} images"
                 )
             check_caption(hypothesis, image)
             rows_of.setdefault(image, []).append(row)

@@ -1,8 +1,7 @@
 """METEOR, computed by its authors' Java program.
 
-Written by hand: chapter 07 has the idea. The program, version 1.5 with its
-dictionaries, comes with `pycocoevalcap` and needs Java. It is started once for
-all captions and ends with its input.
+Chapter 07 explains the idea. The program, version 1.5 with its dictionaries,
+comes with `pycocoevalcap` and needs Java. It is started once for all captions.
 """
 
 from __future__ import annotations
@@ -20,24 +19,23 @@ from captionlib.io.files import InputError
 
 __all__ = ["meteor", "meteor_command", "meteor_of", "meteor_statistics"]
 
-# For English, tuned to rank systems as people do: the weights of an exact word,
-# a stem, a synonym and a paraphrase; then the paper's alpha to delta.
+# For English, tuned to human rankings of systems: the weights of an exact
+# match, a stem, a synonym and a paraphrase; then the paper's alpha to delta.
 MATCHES = np.array([1.0, 0.6, 0.8, 0.6])
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 COLUMNS = 23
 
 
 def meteor_command() -> list[str]:
-    """The command that scores lines from its input, as `pycocoevalcap` starts
-    it.
+    """The command that starts the program, as in `pycocoevalcap`.
 
     Raises:
-        InputError: if Java or `pycocoevalcap` is not there.
+        InputError: if Java or `pycocoevalcap` is missing.
     """
     if shutil.which("java") is None:
         raise InputError(
-            "METEOR is a Java program and there is no java on the PATH; install a Java runtime, "
-            "such as OpenJDK, or leave METEOR out"
+            "METEOR needs Java, and there is no java on the PATH; install a "
+            "Java runtime, such as OpenJDK, or leave METEOR out"
         )
     package = importlib.util.find_spec("pycocoevalcap")
     folders = (package and package.submodule_search_locations) or []
@@ -68,25 +66,25 @@ def meteor_statistics(
 ) -> np.ndarray:
     """The program's counts for each image; they add up over a corpus.
 
-    The program gets the words unchanged, separated by spaces, then splits and
-    lower-cases them in its own way (its option `-norm`, which `pycocoevalcap`
-    sets): *t-shirt* is two words to it.
+    The program gets the words unchanged, separated by spaces. It then splits
+    and lower-cases them in its own way (option `-norm`, as in `pycocoevalcap`):
+    *t-shirt* becomes two words.
 
     Args:
         references: for each of I images, its captions, each a list of words.
         hypotheses: for each image, the generated caption, a list of words.
 
     Returns:
-        (I, 23) float64 for the reference that fits best: words of hypothesis
-        and reference; function words of both; for exact words, stems, synonyms
-        and paraphrases in turn, how many content words of both match and how
-        many function words of both; runs of matches in the same order (0 where
-        one run holds everything); matched words of both.
+        (I, 23) float64 counts for the reference that matches best: words of
+        hypothesis and reference; function words of each; for exact matches,
+        stems, synonyms and paraphrases in turn, the matched content words of
+        each, then the matched function words of each; chunks, that is, runs of
+        matches in the same order (0 if one run holds everything); matched words
+        of each.
 
     Raises:
         InputError: if Java or `pycocoevalcap` is missing, if the program fails,
-            or if a word holds a space or `|||`, by which the program separates
-            words and captions.
+            or if a word holds a space or `|||`, the program's separators.
     """
     command = meteor_command()
     lines = []
@@ -108,7 +106,7 @@ def meteor_statistics(
                 ]
             )
         )
-    # Its dictionaries lie beside it.
+    # It finds its dictionaries beside the jar.
     done = subprocess.run(
         command,
         input="".join(line + "\n" for line in lines).encode(),
@@ -135,17 +133,17 @@ def meteor_statistics(
         )
     statistics = np.array(rows)
     words = (statistics[:, 21:23] == statistics[:, 0:2]).all(axis=1)
-    # All in one piece: no break, as it adds up.
+    # A single chunk counts as none when the program adds up a corpus.
     statistics[words & (statistics[:, 20] == 1), 20] = 0
     return statistics
 
 
 def meteor_of(sums: np.ndarray) -> np.ndarray:
-    """METEOR, ×100, of corpora whose statistics were added up.
+    """METEOR, ×100, from summed statistics.
 
     The harmonic mean of precision and recall, leaning towards recall, in which
     content words and exact matches count for more, reduced by a penalty for
-    matches scattered over many runs.
+    fragmentation: matches scattered over many chunks.
 
     Args:
         sums: (..., 23) rows of `meteor_statistics`, summed over images.
@@ -156,9 +154,9 @@ def meteor_of(sums: np.ndarray) -> np.ndarray:
     Source: Denkowski and Lavie 2014 (aclanthology.org/W14-3348), section 2.
     """
     sums = np.asarray(sums, dtype=float)
-    # Of hypotheses, of references.
-    lengths, functions = (sums[..., 0:2], sums[..., 2:4])
-    # Kind, content or not, which side.
+    # (..., 2): of hypotheses, of references
+    lengths, functions = sums[..., 0:2], sums[..., 2:4]
+    # (..., 4, 2, 2): kind of match, content or function word, side
     matched = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)
     content = np.einsum("k,...ks->...s", MATCHES, matched[..., 0, :])
     function = np.einsum("k,...ks->...s", MATCHES, matched[..., 1, :])
@@ -180,11 +178,12 @@ def meteor(
 ) -> float:
     """METEOR of a corpus, ×100; starting the Java program takes seconds.
 
-    It is `meteor_of` on the sum of `meteor_statistics`; `resampled_sums` of
-    these gives a confidence interval. Arguments as for `meteor_statistics`.
+    This is `meteor_of` of the summed `meteor_statistics`; their
+    `resampled_sums` give a confidence interval. Arguments as for
+    `meteor_statistics`.
 
     Raises:
-        InputError: as `meteor_statistics`: above all if Java or `pycocoevalcap`
+        InputError: as `meteor_statistics`, such as when Java or `pycocoevalcap`
             is missing.
         ValueError: as `check_captions`.
 
@@ -197,5 +196,5 @@ def meteor(
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """The quotient, 0 where there is nothing to divide by."""
+    """The quotient, or 0 where the divisor is 0."""
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

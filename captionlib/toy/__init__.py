@@ -1,1 +1,2 @@
-"""The drawn world: scenes of sprites, and captions that are true of them."""
+"""The toy world: scenes drawn from sprites, with captions that are true of
+them."""

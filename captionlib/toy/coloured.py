@@ -1,6 +1,6 @@
-"""Scenes to ask about: three things, each painted in a colour of its own.
+"""Scenes of three things in different colours.
 
-Chapter 03 trains attention on them, with the question "what colour is the
+Chapter 03 trains attention on them with questions such as "what colour is the
 dog?".
 """
 
@@ -29,18 +29,18 @@ class ColouredScene(NamedTuple):
     """A picture, and what it shows where."""
 
     picture: Image.Image  # RGB, 256 x 256 pixels
-    names: list[int]  # three places in `NAMES`
-    colours: list[int]  # as many in `COLOURS`, all different
+    names: list[int]  # three indices into `NAMES`
+    colours: list[int]  # three indices into `COLOURS`, all different
     boxes: list[tuple[int, int, int, int]]  # x0, y0, x1, y1 in pixels
 
 
 def coloured_scene(
     rng: Random, names: list[str] | None = None
 ) -> ColouredScene:
-    """Make up a setting, and put three things in three of its quarters.
+    """Draw a random setting, with three things in three of its quarters.
 
     Args:
-        rng: makes all choices; the same state gives the same scene.
+        rng: source of all choices; the same state gives the same scene.
         names: what to show, from `NAMES`; by default three different things.
 
     Returns:
