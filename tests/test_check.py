@@ -330,9 +330,9 @@ def test_a_fault_is_found(project, capsys, fault):
         (
             "print(add(2, 2))",
             "#| export\ndef add():\n    pass",
-            "add is defined a second time",
+            "add is defined twice",
         ),
-        ("#     module: sums", "#     nothing: sums", "go together"),
+        ("#     module: sums", "#     nothing: sums", "not both"),
     ],
 )
 def test_an_export_that_cannot_be_stops_with_a_line(project, old, new, line):

@@ -200,7 +200,9 @@ def test_a_single_hint_is_refused(tmp_path, hints):
     path.write_text(
         CHAPTER + "".join(map(FOLD.format, hints)) + SOLUTION.format("Solution")
     )
-    with pytest.raises(ValueError, match=r"42\.1 needs 2 or more folded hints"):
+    with pytest.raises(
+        ValueError, match=r"42\.1 needs at least 2 folded hints"
+    ):
         exercises(path)
 
 

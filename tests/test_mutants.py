@@ -75,13 +75,13 @@ def test_a_survivor_is_shown_unless_it_is_explained(project, capsys):
     assert mutants.main(["--jobs", "2"]) == 1
     said = capsys.readouterr().out
     assert "captionlib/toy_max.py" in said and "if (a >= b) else" in said
-    assert "3 of 3 mutants, seed 0: 2 noticed, 0 explained, 1 survived" in said
+    assert "3 of 3 mutants, seed 0: 2 killed, 0 explained, 1 survived" in said
     (project / "tools/mutants.yml").write_text(EXPLAINED)
     assert mutants.main(["--jobs", "2"]) == 0
-    assert "2 noticed, 1 explained, 0 survived" in capsys.readouterr().out
+    assert "2 killed, 1 explained, 0 survived" in capsys.readouterr().out
 
 
 def test_tests_that_fail_by_themselves_prove_nothing(project):
     (project / "tests/test_toy_max.py").write_text("def test(): assert 0")
-    with pytest.raises(SystemExit, match="fail without any change"):
+    with pytest.raises(SystemExit, match="fail without a mutation"):
         mutants.main([])

@@ -67,7 +67,7 @@ def test_ramps_have_the_papers_shapes():
 
 @pytest.mark.parametrize("mistake", [{"own_words": 1.1}, {"own_words": -0.1}])
 def test_a_share_is_a_probability(mistake):
-    with pytest.raises(ValueError, match="own_words must be in"):
+    with pytest.raises(ValueError, match="own_words must be"):
         EngineConfig(**mistake)
     with pytest.raises(
         ValueError, match="own_words_ramp must be one of linear"

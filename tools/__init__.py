@@ -1,5 +1,4 @@
-"""The project's own tools. Each runs from the repository root: `python -m
-tools.NAME`."""
+"""The project's own tools, run from its root as `python -m tools.NAME`."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""How far the original's scoring protocol moves BLEU-4: `python -m tools.audit
---help`.
+"""Measure how far the original's scoring protocol moves BLEU-4: `python -m
+tools.audit --help`.
 
-Chapter 07 names the rules in which the original tutorial's validation differs
-from this book's, and prints this tool's figures. Here each rule is applied
-alone, then all of them, to the captions of any captioner, in one pass over the
-images. A vocabulary counted over all splits is measured too.
+Chapter 07 lists the rules in which the original tutorial's validation differs
+from this book's, and prints the figures of this tool. Each rule is applied
+alone, then all together, to the captions of a captioner, in one pass over the
+images. The effect of a vocabulary counted over all splits is measured, too.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ SEED, RESAMPLES = 0, 1000
 
 
 def until_end(words: list[str]) -> list[str]:
-    """The words before the first `<end>`; all, if there is none."""
+    """The words before the first `<end>`, or all words."""
     return words[: words.index("<end>")] if "<end>" in words else words
 
 
 def with_changes(
     references: list, written: list, forced: list, known: set[str]
 ) -> dict[str, tuple[list, list]]:
-    """References and hypotheses by our protocol, and with each rule of the
-    original's.
+    """References and hypotheses in our protocol, and under each of the
+    original's rules.
 
-    Some rules need a hypothesis for each *reference*; then an image's rows
-    stand together.
+    Some rules need a hypothesis for each *reference*; then the rows of an image
+    are adjacent.
 
     Args:
         references: for each of I images, its captions.
-        written: for each image, what the model writes freely, "<end>" included
-            if it gets there.
-        forced: for each image and reference, what it says at each step after
-            the true words.
+        written: for each image, the model's free-running caption, with "<end>"
+            if it is reached.
+        forced: for each image and reference, the model's teacher-forced word at
+            each step.
         known: the words of the model's vocabulary.
 
     Returns:
-        "none", each rule alone, and "all" of them: references and hypotheses,
+        for "none", each rule, and "all" of them: references and hypotheses,
         ready to be scored.
     """
 
@@ -104,13 +104,13 @@ def write_and_repeat(
     references: list,
     batch_size: int = 32,
 ) -> tuple[list, list]:
-    """Greedy captions of the images, and what teacher forcing makes of each
+    """Greedy captions of the images, and teacher-forced words for each
     reference.
 
     Returns:
-        for each image, its words, "<end>" included if it was reached; and for
-        each image and reference the likeliest token at each step after the true
-        ones, `<end>`'s step included.
+        for each image, its words, with "<end>" if it is reached; and for each
+        image and reference, the likeliest token at each step after the true
+        ones, up to the step of `<end>`.
     """
     model.eval()
     words, search = model.vocabulary, SearchConfig(beam_size=1, max_words=50)
@@ -150,8 +150,8 @@ def write_and_repeat(
 def counted_everywhere(
     captions: dict[str, list], vocabulary: Vocabulary, min_word_freq: int
 ) -> set[str]:
-    """Words that a count over all splits lets in, and the model's count over
-    TRAIN did not.
+    """Words in a vocabulary counted over all splits, but not in the model's
+    own.
 
     Raises:
         InputError: if the model's vocabulary is not that of these captions.
@@ -159,20 +159,21 @@ def counted_everywhere(
     ours = set(Vocabulary.build(captions["TRAIN"], min_word_freq).words)
     if ours != set(vocabulary.words):
         raise InputError(
-            f"the model's vocabulary has {len(vocabulary):,} entries, and the training captions "
-            f"with --min-word-freq {min_word_freq} give {len(ours):,}, not the same; name its data"
+            f"the model's vocabulary has {len(vocabulary):,} entries, and the "
+            f"training captions with --min-word-freq {min_word_freq} give "
+            f"{len(ours):,}, not the same; name its data"
         )
     everything = (caption for split in captions.values() for caption in split)
     return set(Vocabulary.build(everything, min_word_freq).words) - ours
 
 
 def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
-    """`hypotheses` with words of `new` put wherever that gains most.
+    """`hypotheses` with words of `new` put where they gain most.
 
-    The oracle sees the references. In each caption, again and again, it
-    replaces that word by that new word of the image's references which adds
-    most to the matches (an order of n-grams counts by the share it adds, as in
-    BLEU-4's geometric mean), until nothing is gained.
+    This is an oracle: it sees the references. In each caption, it repeats the
+    replacement by a new word from the image's references that adds most to the
+    matches (each n-gram order counts by the share it adds, as in BLEU-4's
+    geometric mean), until there is none.
     """
     whole = bleu_statistics(references, hypotheses).sum(axis=0)[:4]
     found = []
@@ -207,7 +208,7 @@ def with_oracle(references: list, hypotheses: list, new: set[str]) -> list:
 
 
 def by_image(references: list, hypotheses: list, images: int) -> np.ndarray:
-    """BLEU's nine counts of each image, all its rows added up: (images, 9)."""
+    """BLEU's nine counts for each image, summed over its rows: (images, 9)."""
     return (
         bleu_statistics(references, hypotheses)
         .reshape(images, -1, 9)
@@ -222,14 +223,14 @@ def measure(
     known: set[str],
     new: set[str],
 ) -> dict:
-    """BLEU-4 by our protocol and with each change, differences in pairs, and
-    what was counted.
+    """BLEU-4 in our protocol and with each change, paired differences, and
+    counts.
 
     Args:
         references: for each of I images, n captions.
         written, forced: as `write_and_repeat` returns them.
         known: the model's words, special tokens included.
-        new: what a vocabulary counted over all splits has besides.
+        new: words that a vocabulary counted over all splits adds.
     """
     images, each = len(references), len(references[0])
     changes = with_changes(references, written, forced, known)
@@ -261,7 +262,7 @@ def measure(
         for name in changes
         if name != "none"
     }
-    # The copies of an image, taken for images of their own.
+    # Copies of an image, counted as separate images.
     copies = np.repeat(statistics["none"], each, axis=0)
     naive = bleu_of(resampled_sums(copies, resamples=RESAMPLES, seed=SEED))[
         :, 3
@@ -304,19 +305,19 @@ def measure(
 
 
 def frequency(model: CaptionModel, given: int | None) -> int:
-    """The count from which a word was kept: as given, or as the name of the
-    model's data says."""
+    """The model's minimum word frequency: as given, or from the name of its
+    data."""
     named = re.search(r"_(\d+)_min_word_freq", str(model.metrics))
     if given is None and named is None:
         raise InputError(
-            "the model does not say how its words were counted; give --min-word-freq"
+            "the model does not say how its words were counted; give "
+            "--min-word-freq"
         )
     return given or int(named.group(1))
 
 
 def split_captions(karpathy_json: str | Path) -> dict[str, list]:
-    """All captions of the JSON by split, TRAIN, VAL and TEST; images are not
-    looked for."""
+    """All captions of the JSON, by split; the images need not exist."""
     captions: dict[str, list] = {"TRAIN": []}
     for entry in read_json(karpathy_json)["images"]:
         split = captions.setdefault(SPLITS[entry["split"]], [])
@@ -325,8 +326,7 @@ def split_captions(karpathy_json: str | Path) -> dict[str, list]:
 
 
 def same_number(references: Iterable[Sequence]) -> list[list[list[str]]]:
-    """References cut to the number that every image has: teacher forcing wants
-    equal numbers."""
+    """The references, cut to an equal number per image for teacher forcing."""
     references = list(references)
     least = min(map(len, references))
     return [
@@ -337,14 +337,16 @@ def same_number(references: Iterable[Sequence]) -> list[list[list[str]]]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument(
-        "--model", required=True, help='a folder that training wrote, or "toy"'
+        "--model", required=True, help='a folder written by train, or "toy"'
     )
     parser.add_argument("--karpathy-json", required=True)
     parser.add_argument("--images", required=True, help="folder of the images")
     parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--limit", type=int, help="only so many images")
+    parser.add_argument("--limit", type=int, help="number of images (all)")
     parser.add_argument(
-        "--min-word-freq", type=int, help="as the model's data was prepared"
+        "--min-word-freq",
+        type=int,
+        help="minimum word frequency of the model's data",
     )
     parser.add_argument(
         "--to", default=TO, help=f"JSON file to write ({TO.name})"
@@ -387,12 +389,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     write_json(args.to, stored, indent=1)
     print(
-        f"{args.to}: BLEU-4 {result['baseline']['bleu4']:.2f} by our protocol"
+        f"{args.to}: BLEU-4 {result['baseline']['bleu4']:.2f} in our protocol"
     )
     for name, row in result["changes"].items():
         low, high = row["interval"]
         print(
-            f"  {name:<16} {row['difference']:+7.3f}   between {low:+7.3f} and {high:+7.3f}"
+            f"  {name:<16} {row['difference']:+7.3f}   between {low:+7.3f} and "
+            f"{high:+7.3f}"
         )
     return 0
 

@@ -1,8 +1,7 @@
-"""What the book shows of the stored benchmarks: the text and the figure of
-"Speed and memory".
+"""The text and the figure of "Speed and memory", from stored benchmarks.
 
-`python -m benchmarks --store` writes the results, `python -m tools.results`
-these two.
+`python -m benchmarks --store` stores the results; `python -m tools.results`
+writes text and figure.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ BOOK = Path(__file__).parent.parent / "book"
 STORED = BOOK / "results" / "bench.json"
 FIGURE = Path("figures", "bench.svg")  # beside the page
 BEGIN, END = "<!-- bench: written by tools.results -->", "<!-- bench: end -->"
-COLOURS = {  # on a light page and on a dark one
+# On a light page and on a dark one.
+COLOURS = {
     "ink": ("#222222", "#ececec"),
     "ground": ("#ffffff", "#121212"),
     "met": ("#1f5fa8", "#7db3ee"),
@@ -24,20 +24,20 @@ COLOURS = {  # on a light page and on a dark one
     "edge": ("#1f3a5f", "#b8b8b8"),
 }
 ALT = (
-    "A bar for each measurement, the longer the better. The target is one vertical line for all, "
-    "and a bar that crosses it meets its target. {met} of {count} do: "
+    "A bar for each measurement, the longer the better. The target is one "
+    "vertical line for all, and a bar that crosses it meets its target. {met} "
+    "of {count} do: "
 )
 
 
 def amount(value: float, unit: str) -> str:
-    """A number as the table has it: 5.13 -> '5.1 ×', 1.04 -> '1.04 ×', 0.8 ->
-    '0.8 %'."""
+    """Format a number for the table: '5.1 ×', '1.04 ×', '0.8 %'."""
     digits = 2 if value < 2 and unit in "×s" else 1 if value < 10 else 0
     return f"{value:.{digits}f} {unit}"
 
 
 def wanted(row: dict) -> str:
-    """The target; a dash where there is none."""
+    """The target, or a dash."""
     if row["target"] is None:
         return "–"
     return f"at {'least' if row['at_least'] else 'most'} {row['target']:g} {row['unit']}"
@@ -49,7 +49,7 @@ def with_targets(result: dict) -> list[dict]:
 
 
 def table(result: dict) -> list[str]:
-    """A line for each row, in Markdown."""
+    """A Markdown line for each row."""
     lines = ["| what | measured | target |", "| --- | ---: | ---: |"]
     for row in result["rows"]:
         figure = amount(row["value"], row["unit"])
@@ -60,7 +60,7 @@ def table(result: dict) -> list[str]:
 
 
 def render(folder: Path) -> str:
-    """The text between the markers; nothing where nothing is stored."""
+    """The text between the markers, empty if nothing is stored."""
     if not (folder / STORED.name).exists():
         return ""
     result = json.loads((folder / STORED.name).read_text(encoding="utf-8"))
@@ -83,11 +83,13 @@ def render(folder: Path) -> str:
         f":alt: {alt}",
         ":name: fig-bench",
         "",
-        "How far each measurement is past its target, or short of it. The scale is logarithmic.",
+        "How far each measurement is past its target, or short of it. The "
+        "scale is logarithmic.",
         "```",
         "",
-        f"- Machine: {result['machine']}, {result['cores']} cores, {result['threads']} threads, "
-        f"on {result['date']}; all of `make bench` took {result['seconds'] / 60:.0f} minutes.",
+        f"- Machine: {result['machine']}, {result['cores']} cores, "
+        f"{result['threads']} threads, on {result['date']}; all of `make "
+        f"bench` took {result['seconds'] / 60:.0f} minutes.",
         f"- Versions: {versions}.",
         "",
     ]
@@ -95,8 +97,8 @@ def render(folder: Path) -> str:
 
 
 def draw(result: dict) -> str:
-    """The figure, as SVG: readable on a telephone, on a dark page, and in
-    grey."""
+    """The figure, as SVG: readable on a telephone, on a dark page, in
+    greyscale."""
     rows, left, right, height = with_targets(result), 10, 330, 46
     ratios = [
         row["value"] / row["target"]
@@ -129,10 +131,10 @@ def draw(result: dict) -> str:
     for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
         y = 6 + height * i
         said = f"{amount(row['value'], row['unit'])}, {wanted(row)}"
-        # One dark, one light: so in grey as well.
+        # One dark, one light, to differ in greyscale.
         bar = colour["met" if row["met"] else "missed"]
         ink = f'fill="{colour["ink"]}"'
-        # Beside the words, not through them.
+        # Keep the line beside the words.
         parts += [
             f'<text x="{left}" y="{y + 16}" {ink}>{escape(row["what"])}</text>',
             f'<rect x="{left}" y="{y + 22}" width="{max(2, x(ratio) - left):.1f}" height="14" '
@@ -150,7 +152,7 @@ def draw(result: dict) -> str:
 
 
 def pages(book: Path) -> dict[Path, str]:
-    """The figure's file, as it should be; none where nothing is stored."""
+    """The expected file of the figure, if results are stored."""
     path = book / "results" / STORED.name
     if not path.exists():
         return {}

@@ -1,13 +1,12 @@
-"""Build the book: `python -m tools.book`. The site, _build/html, opens from
-disk without a network.
+"""Build the book: `python -m tools.book`.
 
-Every warning is an error. After the build no page or style sheet may load
-anything remote. Beside the pages lie the chapters' notebooks in one file,
-notebooks.zip; `--zip` makes that alone.
+The site, in _build/html, opens from disk and needs no network. Every warning is
+an error, and no page or style sheet may load anything remote. The chapters'
+notebooks are added as notebooks.zip; `--zip` makes only that.
 
-`--sphinx` builds the same pages into _build/sphinx without Jupyter Book's
-command, from the conf.py that it writes: insurance for the day when the book
-has to move to plain Sphinx.
+`--sphinx` builds the same pages into _build/sphinx with plain Sphinx, from the
+conf.py that Jupyter Book writes, so that the book can leave Jupyter Book if it
+has to.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ IN_STYLE = re.compile(
 
 
 class Assets(HTMLParser):
-    """Collects the remote things a page loads by itself: links to click are not
-    among them."""
+    """Collects what a page loads from remote addresses, links excepted."""
 
     def __init__(self):
         super().__init__()
@@ -62,8 +60,7 @@ class Assets(HTMLParser):
 
 
 def remote_assets(site: Path) -> list[str]:
-    """A line for everything remote that a page or style sheet of the site
-    loads."""
+    """A line for each remote resource that a page or style sheet loads."""
     problems = []
     for page in sorted(site.rglob("*.html")):
         parser = Assets()
@@ -79,8 +76,7 @@ def remote_assets(site: Path) -> list[str]:
 
 
 def zip_notebooks(target: Path) -> Path:
-    """The chapters' notebooks in one file, the same bytes for the same
-    notebooks."""
+    """Zip the chapters' notebooks; equal notebooks give equal bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w") as archive:
         for path in [Path("LICENSE"), Path("LICENSE-prose"), *find_chapters()]:
@@ -93,19 +89,19 @@ def zip_notebooks(target: Path) -> Path:
 
 
 def tool(name: str) -> Path:
-    """A command of the environment that runs this."""
+    """The path of a command in this environment."""
     return Path(sys.executable).with_name(name)
 
 
 def build_plain(target: Path) -> int:
-    """Build the pages with `sphinx-build`, every warning an error."""
+    """Build the pages with `sphinx-build`; every warning is an error."""
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="book-") as folder:
         root = copy(Path(), Path(folder).resolve())  # conf.py goes beside it
         done = subprocess.run([tool("jupyter-book"), "config", "sphinx", root])
         if done.returncode:
             return done.returncode
-        # conf.py names the book's own extensions and leaves out where they lie.
+        # conf.py names the book's own extensions, but not their folder.
         paths = [Path.cwd(), root / "book" / "_ext"]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, paths))
@@ -127,7 +123,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--zip"]:
         print(f"The notebooks are in {zip_notebooks(SITE / 'notebooks.zip')}")
         return 0
-    # Pages that left the book leave the site.
+    # Remove pages that are no longer in the book.
     shutil.rmtree("_build", ignore_errors=True)
     command = [tool("jupyter-book"), "build", ".", "--quiet"]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"])

@@ -1,5 +1,4 @@
-"""Chromium for the tools and tests that need a real one: found, or said how to
-install."""
+"""Find Chromium for the tools and tests that need a browser."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ No Chromium was found. Install it, then try again:
   Fedora           sudo dnf install chromium
   anywhere         .venv/bin/python -m playwright install chromium
 or name one by the variable CHROMIUM: CHROMIUM=/path/to/chrome make site-test"""
-# Quiet flags: without them Chromium looks for its maker's servers at every
-# start.
+# Without these flags, Chromium contacts Google's servers at every start.
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",
@@ -37,7 +35,7 @@ def chromium():
     """A headless browser.
 
     Raises:
-        SystemExit: there is none; the message says how to get one.
+        SystemExit: if there is none; the message says how to install one.
     """
     from playwright.sync_api import sync_playwright
 

@@ -1,22 +1,21 @@
-"""Do the checks check? `make canary` plants errors, and each check responsible
-must turn red.
+"""Test the checks: `make canary` plants errors that must turn a check red.
 
-In a temporary copy, one error at a time (those of solutions and of the built
-site together, since each of them has a test of its own):
+Errors are planted in a temporary copy, one at a time (those of solutions and of
+the built site together, since each has a test of its own):
 
-- in every chapter a changed line, output, link and alt text, for `make check`; and an
-  output that is false though its hash is fresh, for nbval, which runs the
-  chapter that far;
+- in every chapter a changed line, output, link and alt text, for `make check`;
+  and a wrong output with a valid hash, for nbval, which runs the chapter up to
+  there;
 - in every exported module a changed line, for `make check`;
-- in every folded solution its last statement taken away, for the tests of exercises;
-- in every page a link that leads nowhere, and in the book's a figure that no file has, for
-  `make check`;
-- in every page of the site, where it has been built, a picture whose alt text is a file's name.
+- in every folded solution a missing last statement, for the exercises' tests;
+- in every page a broken link, and in the book's pages a figure without a stored
+  file, for `make check`;
+- in every page of the built site, if there is one, a picture whose alt text is
+  a file name.
 
-As a control nothing is planted, and all these checks must be green.
-
-`python -m tools.canary attention` plants only where a name contains that word.
-What stays green is listed, and the exit status is 1.
+Control runs plant nothing, and all checks must be green. `python -m
+tools.canary attention` plants only in files whose name contains that word.
+Errors that no check noticed are listed, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -52,15 +51,14 @@ COPIED = (
     ".ci",
     ".github",
 )
-PATIENCE = 400  # seconds that a run of tests may take
+PATIENCE = 400  # time limit of a test run, in seconds
 FOLDERS = ("benchmarks", "book", "captionlib", "notebooks", "tests", "tools")
 
 
 class Plant(NamedTuple):
-    """One error: what it is, the file it goes into, the changed text, and what
-    must notice."""
+    """One error: its description, file, changed text, and responsible check."""
 
-    # Chapter, export, solution, page; or control, where nothing may turn red.
+    # Chapter, export, solution or page; or control, which must stay green.
     kind: str
     what: str
     path: Path
@@ -69,7 +67,7 @@ class Plant(NamedTuple):
 
 
 def copy(root: Path, target: Path) -> Path:
-    """The project without its history and what was built."""
+    """Copy the project without its history and build outputs."""
     for path in [p for pattern in COPIED for p in root.glob(pattern)]:
         (shutil.copytree if path.is_dir() else shutil.copy)(
             path, target / path.name
@@ -93,8 +91,8 @@ def planted(path: Path, text: str) -> Iterator[None]:
 def pytest(
     root: Path, *arguments: str, patience: float = PATIENCE
 ) -> tuple[int, str]:
-    """Exit status and output of pytest in a copy; 1 if a test failed, or never
-    came back."""
+    """Exit status and output of pytest in a copy; 1 if a test failed or
+    hung."""
     command = [
         sys.executable,
         "-m",
@@ -118,13 +116,13 @@ def pytest(
     try:
         done = subprocess.run(command, timeout=patience, **how)
     except subprocess.TimeoutExpired:
-        # A training that never ends, for instance.
+        # For instance, a training that never ends.
         return 1, ""
     return done.returncode, done.stdout
 
 
 def complains(root: Path, about: Path, *checks) -> Callable[[], bool]:
-    """Whether one of make check's parts has a line about a file."""
+    """Whether a part of `make check` complains about a file."""
 
     def notices() -> bool:
         said = [problem for part in checks for problem in part(root)]
@@ -162,7 +160,7 @@ def lie(notebook) -> None:
 
 
 def lie_with_a_fresh_hash(notebook) -> None:
-    """And nothing after it, so that the chapter runs no further."""
+    """As `lie`, with a valid hash; later cells are dropped to save time."""
     lie(notebook)
     cell, _ = printed(notebook)
     notebook.cells = notebook.cells[: notebook.cells.index(cell) + 1]
@@ -219,14 +217,14 @@ def in_chapters(root: Path) -> Iterator[Plant]:
 
 
 def without_last_statement(text: str, function: ast.FunctionDef) -> str:
-    """Source code in which one function forgets to do the last thing."""
+    """Source code in which one function lacks its last statement."""
     last, lines = function.body[-1], text.splitlines()
     lines[last.lineno - 1 : last.end_lineno] = [" " * last.col_offset + "pass"]
     return "\n".join(lines) + "\n"
 
 
 def generated(root: Path) -> list[Path]:
-    """The modules that chapters export."""
+    """The modules exported by chapters."""
     modules = sorted((root / "captionlib").glob("*.py"))
     mark = "\ngenerates it: edit the chapter"
     return [m for m in modules if mark in m.read_text(encoding="utf-8")[:600]]
@@ -263,8 +261,8 @@ def in_pages(root: Path) -> Iterator[Plant]:
 
 
 def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
-    """All solutions lose their last statement; one run tells which of them
-    still pass."""
+    """Drop the last statement of all solutions; one run tells which still
+    pass."""
     from tools.exercises import exercises
 
     numbers = []
@@ -307,8 +305,8 @@ def in_solutions(root: Path, only: str) -> Iterator[tuple[str, bool]]:
 def in_the_site(
     root: Path, site: Path, only: str
 ) -> Iterator[tuple[str, bool]]:
-    """All pages of the built site lose a picture's alt text; one run tells
-    which still pass."""
+    """Drop an alt text in all pages of the site; one run tells which still
+    pass."""
     target = root / "_build" / "html"
     shutil.copytree(site, target, dirs_exist_ok=True)
     picture = next((target / "_images").glob("*.png")).name
@@ -343,7 +341,7 @@ def in_the_site(
 def sow(
     root: Path, only: str, job: int = 0, jobs: int = 1
 ) -> Iterator[tuple[Plant, bool]]:
-    """Plant one error after the other in a copy, every `jobs`th of them."""
+    """Plant every `jobs`th error in a copy, one after the other."""
     kinds = (in_pages, in_chapters, in_exports)
     plants = [
         p for kind in kinds for p in kind(root) if only in f"{p.kind} {p.what}"
@@ -356,10 +354,13 @@ def sow(
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "only", nargs="?", default="", help="plant where a name has this in it"
+        "only", nargs="?", default="", help="part of a file name"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, help="as many copies, side by side"
+        "--jobs",
+        type=int,
+        default=1,
+        help="number of copies to test in parallel",
     )
     options = parser.parse_args(arguments)
     counts, wrong = Counter(), []
@@ -367,7 +368,8 @@ def main(arguments: list[str]) -> int:
     def count(kind: str, what: str, good: bool) -> None:
         counts[kind] += 1
         print(
-            f"{'as it should be' if good else 'NOT AS IT SHOULD BE'}: {kind}: {what}",
+            f"{'as it should be' if good else 'NOT AS IT SHOULD BE'}: {kind}: "
+            f"{what}",
             flush=True,
         )
         if not good:
@@ -396,7 +398,8 @@ def main(arguments: list[str]) -> int:
     controls = counts.pop("control", 0)
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.items())
     print(
-        f"Canary: {counts.total()} errors planted ({kinds}), {controls} controls;",
+        f"Canary: {counts.total()} errors planted ({kinds}), {controls} "
+        "controls;",
         end=" ",
     )
     print(f"{len(wrong)} not as they should be.")

@@ -1,11 +1,11 @@
-"""The captioner that ships, trained, chosen and stored: `python -m
-tools.captioner --help`.
+"""Train, select and store the shipped captioner: `python -m tools.captioner
+--help`.
 
 From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that
-may be stopped and given again: train the recipe in
-captionlib/assets/recipes/shipped.json; choose its stage and search setting on
-the validation split; score. Only the train split teaches; only the validation
-split chooses.
+can be interrupted and run again: train the recipe in
+captionlib/assets/recipes/shipped.json, choose its stage and search settings on
+the validation split, and score. Only the train split is trained on; only the
+validation split is used to choose.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from captionlib.metrics import score
 from captionlib.model import CaptionModel
 
 TO = ASSETS / "flickr8k"
-# The model card; whose work the encoder was.
+# The model card, and the licence of the encoder.
 BESIDE = ("README.md", "LICENSE-encoder")
 SCORES = Path(__file__).parent.parent / "book" / "results" / "recipe"
 RECIPE = "shipped"
-STAGES = ("decoder", "encoder")  # what is new in each of the recipe's stages
+STAGES = ("decoder", "encoder")  # what each stage of the recipe trains first
 SEARCHES = [
     SearchConfig(
         beam,
@@ -58,8 +58,7 @@ SEARCHES = [
 def write_captions(
     model: CaptionModel, grids: list[torch.Tensor], search: SearchConfig
 ) -> list:
-    """The words that `model` finds for each image, its grids (B, h, w, D) in
-    batches."""
+    """The words of each image's caption; `grids` are batches (B, h, w, D)."""
     return [
         model.vocabulary.decode(hypothesis.word_ids)
         for batch in grids
@@ -70,8 +69,7 @@ def write_captions(
 
 
 def score_searches(folder: Path, data: Path, device: str) -> list[dict]:
-    """The validation scores of the captioner in `folder`, at each search
-    setting."""
+    """Validation scores of the captioner in `folder` at each search setting."""
     model = CaptionModel.load(folder).to(device)
     _, references = load_references(data, "VAL")
     images = DataLoader(ImageDataset(image_file(data, "VAL")), batch_size=50)
@@ -102,26 +100,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="DIR",
-        help="for all on the way",
+        help="folder for intermediate files",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, order and views (0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of weights, data order and views (0)",
     )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="where to train (cpu)"
     )
     parser.add_argument(
-        "--ship", action="store_true", help="put the model into the package"
+        "--ship", action="store_true", help="store the model in the package"
     )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Every step that is not done yet."""
+    """Do every step that is not done yet."""
     args = parse(argv)
     recipe, data = read_recipe(RECIPE), args.to / "data"
     run = args.to / f"seed{args.seed}"
-    if not data.exists():  # beside the seeds: each of them reads it
+    # Beside the seeds' folders, since all of them read it.
+    if not data.exists():
         prepare_data(args.karpathy_json, args.images, data, DataConfig())
     trained = train_recipe(
         RECIPE,
@@ -136,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, folder in zip(STAGES, trained.stages, strict=True):
         rows = score_searches(folder / "best", data, args.device)
         for search, scores in zip(SEARCHES, rows, strict=True):
-            # A percent of one is taken to be worth a percent of the other.
+            # A percent of one score is worth a percent of the other.
             product = scores["bleu4"] * scores["cider_d"]
             if product > best["product"]:
                 best = {
@@ -171,8 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         model.metrics["recipe"][name] = stage | {"bf16": used["bf16"]}
     to = TO if args.ship else run / "model"
     keep(model, to)
-    # What the card says is what `captionlib evaluate` says of the files as they
-    # are.
+    # The card states what `captionlib evaluate` reports for the shipped files.
     done = evaluate_split(args.karpathy_json, args.images, "val", model=str(to))
     write_json(run / "result.json", done.report(), indent=1)
     model.metrics["validation"] = done.scores | about
@@ -180,8 +181,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def keep(model: CaptionModel, folder: Path) -> None:
-    """Save in half precision; the card and the licence, which people wrote,
-    stay."""
+    """Save in half precision; keep the hand-written card and licence."""
     written = {
         name: (folder / name).read_bytes()
         for name in BESIDE

@@ -1,10 +1,10 @@
-"""Is everything in sync? `python -m tools.check` prints one line for each thing
-that is not.
+"""Check that everything is in sync: `python -m tools.check`.
 
-Modules against chapters, the two halves of every pair, stored outputs against
-their hashes, ruff, links, citations and terms, the tables of results, figures
-printed from stored files, the gallery, and what every picture must have. It
-reads only; nothing is executed, no network is used.
+One line is printed for each problem. The checks cover modules against chapters,
+the two halves of every pair, stored outputs against their hashes, ruff, links,
+citations and terms, the tables of results, figures printed from stored files,
+the gallery, and alt texts. They only read: nothing is executed, and no network
+is used.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ def first_line(cell) -> str:
 
 
 def check_pairs(root: Path) -> Iterator[str]:
-    """The script of every chapter is as the tools write it and says what the
-    notebook says."""
+    """Every chapter's script is formatted and agrees with its notebook."""
     for path in find_chapters(root):
         text = without_version(path.read_text(encoding="utf-8"))
         if text != read_script(path)[1]:
@@ -86,8 +85,7 @@ def check_pairs(root: Path) -> Iterator[str]:
 
 
 def check_outputs(root: Path) -> Iterator[str]:
-    """Every code cell was executed, its outputs are the ones it gave, and none
-    is an error."""
+    """Every code cell was executed; its outputs are its own and not errors."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         cells, now = code_cells(notebook), hashes(notebook)
@@ -115,7 +113,7 @@ def check_outputs(root: Path) -> Iterator[str]:
 
 
 def check_pictures(root: Path) -> Iterator[str]:
-    """Every stored picture says in words what it shows."""
+    """Every stored picture has an alt text."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
         for cell in code_cells(nbformat.read(path, as_version=4)):
             alt = (
@@ -172,8 +170,7 @@ def headings(path: Path) -> set[str]:
 
 
 def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
-    """What is wrong with a link, None if nothing is. `labels` are those of the
-    whole book."""
+    """What is wrong with a link, or None; `labels` are the whole book's."""
     parts = urlsplit(link)
     if parts.scheme in ("http", "https"):
         good = re.fullmatch(
@@ -191,7 +188,7 @@ def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
         return "leads nowhere"
     if parts.fragment and target.suffix in (".md", ".ipynb"):
         in_book = not parts.path and page.parent.name in ("book", "notebooks")
-        # A label is linked by itself.
+        # Labels are linked by their name alone.
         known = headings(target) | (labels if in_book else set())
         if parts.fragment not in known:
             return f"{target.name} has no heading of that name, nor the book such a label"
@@ -199,8 +196,7 @@ def link_problem(page: Path, link: str, labels: set[str]) -> str | None:
 
 
 def check_links(root: Path) -> Iterator[str]:
-    """Every link in the prose resolves, and every picture in it has alt
-    text."""
+    """Every link in the prose resolves, and every picture has an alt text."""
     pages = [page for pattern in PAGES for page in sorted(root.glob(pattern))]
     pages += sorted(root.glob("notebooks/*.ipynb"))
     labels = {label for page in pages for label in TARGET.findall(prose(page))}
@@ -227,7 +223,7 @@ def check_links(root: Path) -> Iterator[str]:
 
 
 def glossary(root: Path) -> set[str]:
-    """The words that the glossary explains."""
+    """The terms that the glossary explains."""
     path = root / "book" / "glossary.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     bodies = re.findall(r"^```\{glossary\}\n(.*?)^```", text, re.M | re.S)
@@ -240,7 +236,7 @@ def glossary(root: Path) -> set[str]:
 
 
 def check_roles(root: Path) -> Iterator[str]:
-    """What is cited is in the bibliography, and terms are in the glossary."""
+    """Citations are in the bibliography, and terms in the glossary."""
     bibliography = root / "book" / "references.bib"
     text = (
         bibliography.read_text(encoding="utf-8")
@@ -264,29 +260,28 @@ def check_roles(root: Path) -> Iterator[str]:
 
 
 def check_results(root: Path) -> Iterator[str]:
-    """The tables on the page of results and in chapter 07 say what the stored
-    results say."""
+    """The tables in the pages and in chapter 07 agree with the stored
+    results."""
     book = root / "book"
     for page in results.stale(book) if (book / "results.md").exists() else ():
         yield f"{page}: differs from book/results/: run `python -m tools.results`"
 
 
 def check_figures(root: Path) -> Iterator[str]:
-    """Every figure that a page prints from a stored file is there."""
+    """Every figure that a page prints from a stored file exists."""
     yield from measured.problems(root)
 
 
 def check_gallery(root: Path) -> Iterator[str]:
-    """The gallery says what its captioner said, of the photographs it has, and
-    each is judged."""
+    """The gallery agrees with its captioner and photographs; all are judged."""
     yield from gallery.problems(
         root / "book", root / "captionlib" / "assets" / "flickr8k"
     )
 
 
 def check_style(root: Path) -> Iterator[str]:
-    """Ruff has nothing to say, about code or layout; and chapters are as narrow
-    as modules."""
+    """Ruff finds nothing in code or layout; chapters are as narrow as
+    modules."""
     for path in sorted(root.glob("notebooks/*.ipynb")):
         for cell in code_cells(nbformat.read(path, as_version=4)):
             for line in cell.source.splitlines():
@@ -326,8 +321,8 @@ CHECKS = (
 
 
 def compared(root: Path) -> str:
-    """How many cells' text `make test` compares with a new execution, in
-    words."""
+    """A sentence on how many cells `make test` compares with a new
+    execution."""
     chapters = [
         nbformat.read(path, as_version=4)
         for path in root.glob("notebooks/*.ipynb")
@@ -335,8 +330,9 @@ def compared(root: Path) -> str:
     cells = [cell for chapter in chapters for cell in code_cells(chapter)]
     ignored = sum("nbval-ignore-output" in tags(cell) for cell in cells)
     return (
-        f"Code cells: {len(cells)}; `make test` executes them anew and compares all text, but for "
-        f"{ignored} that time or train or depend on the processor."
+        f"Code cells: {len(cells)}; `make test` executes them anew and "
+        f"compares all text, but for {ignored} that time or train or depend on "
+        "the processor."
     )
 
 
@@ -347,13 +343,14 @@ def main(root: Path = Path()) -> int:
             for problem in check(root):
                 print(problem)
                 count += 1
-        except SystemExit as stop:  # a tool's own clear line
+        except SystemExit as stop:  # a tool's own one-line message
             print(stop)
             count += 1
     if not count:
         chapters = len(find_chapters(root))
         print(
-            f"In sync: {chapters} chapters, their modules and outputs, style and links."
+            f"In sync: {chapters} chapters, their modules and outputs, style "
+            "and links."
         )
         print(compared(root))
     else:

@@ -1,15 +1,15 @@
-"""Each chapter as Colab runs it: `make colab-test`, or `python -m tools.colab
+"""Run chapters as Colab does: `make colab-test`, or `python -m tools.colab
 notebooks/03_...`.
 
-A chapter's notebook is alone in an empty folder, and the environment is new.
-Its set-up cell finds no `captionlib` and runs `%pip install git+ADDRESS ...` as
-it stands; git is told, by its setting `url.<base>.insteadOf`, that this address
-lies in a bare copy of the last commit. So a build from the published form, the
-package's data and the chapter's independence of the checkout are tested.
+A chapter's notebook is alone in an empty folder with a new environment. Its
+set-up cell finds no `captionlib` and runs its `%pip install git+ADDRESS ...`
+unchanged; git's setting `url.<base>.insteadOf` maps this address to a bare copy
+of the last commit. This tests the build of the published form, the package's
+data, and that the chapter does not depend on the checkout.
 
-What Colab brings (torch, jupyter and so on) is lent from .venv, by links,
-without the packages that the set-up cell has to fetch; those come from PyPI. It
-stands for Colab's versions, not for its GPU.
+Packages that Colab provides (torch, jupyter and so on) are linked from .venv;
+those that the set-up cell installs come from PyPI. The environment stands for
+Colab's versions, not for its GPU.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ print(f"{len(cells)} cells, captionlib {captionlib.__version__}")
 
 
 def environment(folder: Path) -> Path:
-    """A new virtual environment with what Colab has. Returns its Python."""
+    """Make a virtual environment with Colab's packages; return its Python."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     here = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
@@ -66,8 +66,7 @@ def environment(folder: Path) -> Path:
 
 
 def run(chapter: Path, address: str, published: Path) -> tuple[bool, str]:
-    """Execute one chapter's notebook in an empty folder: whether it ran, and
-    what was said."""
+    """Execute a chapter in an empty folder; return success and a message."""
     with tempfile.TemporaryDirectory(prefix="colab-") as name:
         folder = Path(name)
         python = environment(folder / "env")
@@ -110,10 +109,12 @@ def main(arguments: list[str]) -> int:
             failed += not ran
             seconds = time.perf_counter() - start
             print(
-                f"{'ran   ' if ran else 'FAILED'} {chapter.stem}: {seconds:.0f} s, {said}"
+                f"{'ran   ' if ran else 'FAILED'} {chapter.stem}: "
+                f"{seconds:.0f} s, {said}"
             )
     print(
-        f"Colab: {len(chapters) - failed} of {len(chapters)} chapters ran alone."
+        f"Colab: {len(chapters) - failed} of {len(chapters)} chapters ran on "
+        "their own."
     )
     return bool(failed)
 

@@ -1,7 +1,8 @@
-"""The tables of book/data.md, from the file that `captionlib download` reads.
+"""The tables of book/data.md, made from the file that `captionlib download`
+reads.
 
-`tools.results` writes them with the others, and `make check` holds page and
-file equal.
+`tools.results` writes them with the other tables, and `make check` compares
+page and file.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ FILE = Path("captionlib", "assets", "data_sets.json")
 
 
 def render(stored: dict) -> str:
-    """Splits and terms of each set, then where its files lie and what holds
-    them to it."""
+    """Splits and terms of each set, then its files with sources and
+    checksums."""
     sets = stored["sets"].values()
     lines = [
         "",
@@ -31,8 +32,8 @@ def render(stored: dict) -> str:
             if name in counts
         )
         lines.append(
-            f"| {data['title']} {{cite}}`{data['cite']}` | {train} | {counts['val']:,} | "
-            f"{counts['test']:,} | {data['terms']} |"
+            f"| {data['title']} {{cite}}`{data['cite']}` | {train} | "
+            f"{counts['val']:,} | {counts['test']:,} | {data['terms']} |"
         )
     lines += [
         "",
@@ -47,8 +48,9 @@ def render(stored: dict) -> str:
         *(a | {"title": d["title"]} for d in sets for a in d["archives"]),
     ]:
         lines.append(
-            f"| `{archive['file']}`, {archive['title']} | {_size(archive['bytes'])} | "
-            f"{_sources(archive)} | {_checksum(archive)} | {archive.get('published_by', '–')} |"
+            f"| `{archive['file']}`, {archive['title']} | "
+            f"{_size(archive['bytes'])} | {_sources(archive)} | "
+            f"{_checksum(archive)} | {archive.get('published_by', '–')} |"
         )
     return "\n".join([*lines, "", ""])
 
@@ -68,7 +70,7 @@ def _sources(archive: dict) -> str:
 
 
 def _checksum(archive: dict) -> str:
-    """Enough of it to compare by eye; the whole stands in the file."""
+    """The start of a checksum, enough to compare by eye."""
     if "checksum" not in archive:
         return "of the first download"
     kind, value = archive["checksum"].split(":")
@@ -76,7 +78,7 @@ def _checksum(archive: dict) -> str:
 
 
 def page(book: Path) -> tuple[Path, str] | None:
-    """The page and the text between its markers, where a book has them."""
+    """The page and the text between its markers, if the book has them."""
     path = book / "data.md"
     if not path.exists() or BEGIN not in path.read_text(encoding="utf-8"):
         return None

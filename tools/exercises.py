@@ -1,9 +1,9 @@
-"""The exercises of the chapters, read from where they stand: `exercises(path)`.
+"""Read the exercises from the chapters: `exercises(path)`.
 
-An exercise is a heading "### 03.1 Title", its text, a code cell tagged
-`exercise` with a gap and a call of `check`, and a Markdown cell of folded hints
-and, last, the folded solution. The solution's Python is the only copy there is:
-what tests/test_exercises.py proves is what the reader unfolds.
+An exercise is a heading "### 03.1 Title", a text, a code cell tagged `exercise`
+with a gap and a call of `check`, and a Markdown cell with folded hints and,
+last, the folded solution. The solution's Python exists only there:
+tests/test_exercises.py runs what the reader unfolds.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ FOLDED = re.compile(
 )
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 CHECK = re.compile(r"^check\(", re.MULTILINE)
-# At least: one that says where to look, one that comes close to the line.
+# At least two: one says where to look, one comes close to the solution.
 HINTS = 2
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise, as the chapter has it."""
+    """One exercise of a chapter."""
 
     number: str  # "03.1"
     title: str
-    text: str  # what is asked
-    gap: str  # the cell as it is
+    text: str  # the task
+    gap: str  # the code cell
     hints: tuple[str, ...]
-    solution: str  # Python that goes before the call of `check`
+    solution: str  # Python to insert before the call of `check`
 
     def cell(self, code: str) -> str:
-        """The cell with `code` written into it, after the gap and before the
-        check."""
+        """The cell with `code` inserted between the gap and the check."""
         place = CHECK.search(self.gap).start()
         return f"{self.gap[:place]}{code}\n\n{self.gap[place:]}"
 
@@ -61,7 +60,8 @@ def exercises(path: Path) -> list[Exercise]:
         headings = list(HEADING.finditer(before.source))
         if before.cell_type != "markdown" or not headings:
             raise ValueError(
-                f"{path}: no heading '### NN.N Title' before {cell.source[:60]!r}"
+                f"{path}: no heading '### NN.N Title' before "
+                f"{cell.source[:60]!r}"
             )
         number, title = headings[-1].groups()
         if (
@@ -80,8 +80,8 @@ def exercises(path: Path) -> list[Exercise]:
         hints = [f"Hint {i + 1}" for i in range(len(names) - 1)]
         if len(hints) < HINTS or names != [*hints, "Solution"]:
             raise ValueError(
-                f"{path}: {number} needs {HINTS} or more folded hints, Hint 1 and on, and then a "
-                f"Solution; it has {names}"
+                f"{path}: {number} needs at least {HINTS} folded hints, from "
+                f"Hint 1, and then a Solution; it has {names}"
             )
         solution = PYTHON.findall(folded[-1][1])
         if len(solution) != 1:

@@ -1,9 +1,9 @@
-"""From chapter to module: `python -m tools.export [notebooks/NN_name.py ...]`,
-all by default.
+"""Export chapters to modules: `python -m tools.export [notebooks/NN_name.py
+...]`.
 
-Cells that open with `#| export` are joined in their order, their imports
-hoisted to the top. The chapter's metadata names the module, `captionlib:
-{module: data}`.
+All chapters are exported by default. Cells that begin with `#| export` are
+joined in order, with their imports hoisted to the top. The chapter's metadata
+names the module: `captionlib: {module: data}`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ NEARLY = re.compile(r"^\s*#\s*\|\s*export\b", re.MULTILINE)
 
 
 def ruff(text: str, *arguments: str) -> str:
-    """`text` after one pass of ruff, which finds its settings in
-    pyproject.toml."""
+    """`text` after a pass of ruff with the settings in pyproject.toml."""
     command = [
         sys.executable,
         "-m",
@@ -41,8 +40,8 @@ def ruff(text: str, *arguments: str) -> str:
 
 
 def take_apart(source: str) -> tuple[list[str], str, list[str]]:
-    """The imports of one marked cell, what is left of its text, and the names
-    it defines."""
+    """The imports of a marked cell, the rest of its text, and the names it
+    defines."""
     imports, names, lines = [], [], source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -67,8 +66,7 @@ def take_apart(source: str) -> tuple[list[str], str, list[str]]:
 
 
 def export(path: Path) -> tuple[str, str] | None:
-    """The name and the text of the module that a chapter makes; None if it
-    makes none."""
+    """Name and text of the module that a chapter exports, if any."""
     notebook = jupytext.read(path)
     module = notebook.metadata.get("captionlib", {}).get("module")
     imports, bodies, names = [], [], []
@@ -90,7 +88,7 @@ def export(path: Path) -> tuple[str, str] | None:
                 f"{where}: cannot be exported: {error.msg}: {line}"
             ) from None
         if twice := set(names) & set(new_names):
-            raise SystemExit(f"{where}: {min(twice)} is defined a second time")
+            raise SystemExit(f"{where}: {min(twice)} is defined twice")
         imports, bodies, names = (
             imports + new_imports,
             [*bodies, body],
@@ -100,7 +98,8 @@ def export(path: Path) -> tuple[str, str] | None:
         return None
     if not module or not bodies:
         raise SystemExit(
-            f"{path}: a module's name in the metadata and marked cells go together"
+            f"{path}: has a module name in its metadata or marked cells, but "
+            "not both"
         )
     header = (
         f'"""{chapter_title(notebook).rstrip(".")}.\n\nChapter {path.stem[:2]} of the book, '

@@ -1,17 +1,14 @@
-"""The gallery, book/gallery.md: `python -m tools.gallery [FOLDER]` captions its
-photographs anew.
+"""Make the gallery, book/gallery.md: `python -m tools.gallery [FOLDER]`.
 
-FOLDER is a captioner, or the name of a packaged one; without it, the one that
-comes with the package. In book/gallery/ lie the photographs, what is known of
-them (photographs.json, by hand) and the page's opening (opening.md, by hand).
-The captioner's part goes beside them: captions.json and a figure for each
-photograph. The page is made of all of these.
+The tool captions the photographs in book/gallery/ with the captioner in FOLDER,
+by default the shipped one. photographs.json and opening.md, the start of the
+page, are written by hand; captions.json and a figure for each photograph are
+generated. The page is made of all of these.
 
-What a person thinks of a caption is the photograph's "verdict" in
-photographs.json. "judged" is the caption it was written for: where the
-captioner now says something else, the tool clears the verdict, and `make check`
-asks for a new one. `python -m tools.gallery --page` writes the page alone, from
-what is stored, once the verdicts are written.
+In photographs.json, a person judges each caption under "verdict"; "judged" is
+the caption that was judged. If the caption changes, the tool clears the
+verdict, and `make check` asks for a new one. Once the verdicts are written,
+`python -m tools.gallery --page` writes only the page, from the stored files.
 """
 
 from __future__ import annotations
@@ -25,8 +22,8 @@ from pathlib import Path
 
 BOOK = Path(__file__).parent.parent / "book"
 SHIPPED = Path(__file__).parent.parent / "captionlib" / "assets" / "flickr8k"
-WIDTH = 960  # pixels of a figure
-BYTES = 120_000  # of a figure, at most
+WIDTH = 960  # width of a figure in pixels
+BYTES = 120_000  # maximum size of a figure
 NOTE = (
     "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
 )
@@ -38,12 +35,12 @@ def digest(path: Path) -> str:
 
 
 def read(path: Path):
-    """What a JSON file holds."""
+    """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write(path: Path, what) -> None:
-    """A JSON file that people can read and edit."""
+    """Write a JSON file that people can read and edit."""
     text = json.dumps(what, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
@@ -54,12 +51,12 @@ def figure_of(file: str) -> str:
 
 
 def caption_all(gallery: Path, folder: str | None) -> None:
-    """Caption every photograph, draw its figure, and store what was said.
+    """Caption every photograph, draw its figure, and store both.
 
     Args:
         gallery: the folder with photographs.json; captions.json and the figures
             go there.
-        folder: the captioner, None for the one that comes with the package.
+        folder: the captioner; None means the shipped one.
     """
     from captionlib.captioner import Captioner
     from captionlib.io.files import package_folder
@@ -108,7 +105,8 @@ def _figure(path: Path, caption) -> bytes:
 
 
 def as_webp(figure, width: int = WIDTH, most: int = BYTES) -> bytes:
-    """A figure, `width` pixels wide, in at most `most` bytes if that can be."""
+    """Encode a figure, `width` pixels wide, in at most `most` bytes if
+    possible."""
     from PIL import Image
 
     drawn = io.BytesIO()
@@ -124,7 +122,7 @@ def as_webp(figure, width: int = WIDTH, most: int = BYTES) -> bytes:
 
 
 def render(gallery: Path) -> str:
-    """The page, from the folder alone: no captioner is asked."""
+    """The page, made of stored files without a captioner."""
     stored = read(gallery / "captions.json")
     lines = [
         NOTE,
@@ -136,14 +134,15 @@ def render(gallery: Path) -> str:
         lines += _entry(photograph, stored["captions"][photograph["file"]])
     name = stored["model"]["name"]
     lines += [
-        f"The captions are those of the captioner `{name}`, with its own search settings.",
+        f"The captions are those of the captioner `{name}`, with its own "
+        "search settings.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _entry(photograph: dict, said: dict) -> list[str]:
-    """One photograph: figure, caption, judgement, source."""
+    """One photograph: figure, caption, verdict, source."""
     text = said["text"] + ("" if said["finished"] else " … (unfinished)")
     package, licence = photograph["source"].split("; ")
     verdict = photograph["verdict"] or "Not judged yet."
@@ -174,10 +173,9 @@ def _signed(number: float) -> str:
 
 
 def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
-    """What on the page is not what its folder, or the captioner of the package,
-    says."""
+    """Disagreements between the page, its folder and the shipped captioner."""
     page, gallery = book / "gallery.md", book / "gallery"
-    if not page.exists():  # not made yet
+    if not page.exists():  # no gallery yet
         return
     again = "run `python -m tools.gallery`"
     if not (gallery / "captions.json").exists():
@@ -207,8 +205,7 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
 
 
 def main(argv: list[str], book: Path = BOOK) -> int:
-    """Caption, unless `--page` says that what is stored will do, and write the
-    page."""
+    """Caption the photographs, unless `--page` is given, and write the page."""
     if len(argv) > 1 or (
         argv and argv[0].startswith("-") and argv != ["--page"]
     ):

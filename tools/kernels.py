@@ -1,5 +1,7 @@
-"""Kernels that talk through files, not ports: they run where there is no
-network, not even a loopback, and no other user of the machine can listen in."""
+"""Kernels that communicate through sockets in files instead of ports.
+
+They run without any network, not even a loopback, and no other user of the
+machine can listen in."""
 
 import itertools
 import os
@@ -10,8 +12,7 @@ _numbers = itertools.count()
 
 
 def transport() -> dict[str, str]:
-    """Settings for one more kernel manager; Windows has no such files and stays
-    with ports."""
+    """Settings for one more kernel manager; Windows keeps to ports."""
     if os.name != "posix":
         return {}
     return {

@@ -1,8 +1,7 @@
-"""Figures that pages print from stored files, by the role {measured}`FILE KEY
-FORMAT`.
+"""Print figures from stored files, by the role {measured}`FILE KEY FORMAT`.
 
-For instance {measured}`shipped_beam7.json result.bleu4 .1f`. `make check` reads
-every such role; the book's Sphinx helper prints it.
+An example is {measured}`shipped_beam7.json result.bleu4 .1f`. `make check`
+checks every such role; the book's Sphinx extension prints it.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# Where FILE is looked for, in this order.
+# Folders in which FILE is looked up, in this order.
 PLACES = ("", "book/results", "captionlib/assets")
 ROLE = re.compile(r"\{measured\}`([^`]+)`")
 SHOWN = re.compile(r"(?<!`)``(?!`).*?(?<!`)``(?!`)", re.DOTALL)  # as code
 
 
 def look_up(file: Path, key: str):
-    """What a file says under a key: names and list positions joined by dots.
+    """A file's value under a key: names and list indices joined by dots.
 
-    After the last step may come `count`, the number of entries. `megabytes` is
-    any file's size.
+    A final `count` is the number of entries. `megabytes` is the size of any
+    file.
     """
     if key == "megabytes":
         return file.stat().st_size / 1e6
@@ -40,8 +39,7 @@ def look_up(file: Path, key: str):
 
 
 def say(value, form: str) -> str:
-    """A value as prose has it: a Python format, or `~N`, rounded to N
-    significant digits."""
+    """Format a value: by a Python format, or `~N` for N significant digits."""
     if form.startswith("~"):
         return f"{float(f'{value:.{form[1:]}g}'):,.0f}"
     return format(value, form)
@@ -51,7 +49,7 @@ def stored(spec: str, root: Path = Path()) -> str:
     """The text that a role `FILE KEY FORMAT` prints.
 
     Raises:
-        ValueError: the file, the key or the format is not there.
+        ValueError: if the file, the key or the format is missing.
     """
     try:
         file, key, *form = spec.split()
@@ -63,7 +61,7 @@ def stored(spec: str, root: Path = Path()) -> str:
 
 
 def problems(root: Path = Path()) -> Iterator[str]:
-    """One line for each role in the book's pages that reads nothing."""
+    """One line for each role in the book's pages that fails."""
     for page in sorted(root.glob("book/*.md")):
         text = SHOWN.sub("", page.read_text(encoding="utf-8"))
         for role in ROLE.findall(text):

@@ -1,11 +1,10 @@
-"""Do the tests notice? Small changes to the chapters' modules must turn their
-tests red.
+"""Mutation tests: small changes to the chapters' modules must fail their tests.
 
-A mutant changes one comparison, operator, condition or number, or takes away
-one statement, returned value or keyword argument. `make mutants` draws a sample
-by a seed; what no test notices is printed as a diff, and the exit status is 1
-unless tools/mutants.yml gives the reason for each. `python -m tools.mutants
-metrics --count 15` draws from modules with that word in their names.
+A mutant changes one comparison, operator, condition or number, or removes one
+statement, returned value or keyword argument. `make mutants` draws a sample by
+a seed. Survivors are printed as diffs, and the exit status is 1 unless
+tools/mutants.yml explains each. `python -m tools.mutants metrics --count 15`
+draws from modules with that word in their names.
 
 mutmut 3.8 writes invalid syntax for captionlib/data.py, and neither it nor
 cosmic-ray 8.7 draws a sample: hence one of our own.
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from tools.canary import ROOT, copy, generated, planted, pytest
 
-# A module's tests, where tests/test_MODULE.py is not all.
+# Tests of a module besides tests/test_MODULE.py.
 TESTS = {"metrics": ["metrics", "meteor"], "training": ["training", "rates"]}
 PAIRS = ["Lt LtE", "Gt GtE", "Eq NotEq", "In NotIn", "Is IsNot", "And Or"]
 PAIRS += ["Add Sub", "Mult Div", "BitAnd BitOr"]
@@ -45,9 +44,9 @@ LEFT_ALONE = (ast.JoinedStr, ast.Assert, ast.Import, ast.ImportFrom)
 
 class Mutant(NamedTuple):
     module: str
-    was: str  # the lines that change
+    was: str  # the lines before the change
     becomes: str
-    text: str  # the whole module
+    text: str  # the changed module
 
     def diff(self, before: str) -> str:
         lines = before.splitlines(), self.text.splitlines()
@@ -62,7 +61,7 @@ def but(node: ast.AST, **fields) -> ast.AST:
 
 
 def changes(node: ast.AST, inside=False) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """Pairs of a node and what it may become; `inside` a function or not."""
+    """Pairs of a node and its replacement; `inside` a function or not."""
     match node:
         case ast.Compare(ops=[op]):
             yield (
@@ -101,7 +100,7 @@ def changes(node: ast.AST, inside=False) -> Iterator[tuple[ast.AST, ast.AST]]:
 
 
 def mutants(module: str, text: str) -> Iterator[Mutant]:
-    """All changes of one module, in the order of its text."""
+    """All mutants of a module, in the order of its text."""
     lines = text.encode().splitlines(keepends=True)
     for node, new in changes(ast.parse(text)):
         first, last = node.lineno - 1, node.end_lineno
@@ -117,7 +116,7 @@ def mutants(module: str, text: str) -> Iterator[Mutant]:
 
 
 def explained() -> set[tuple[str, str, str]]:
-    """Mutants that tools/mutants.yml gives a reason for."""
+    """Mutants that tools/mutants.yml explains."""
     text = (ROOT / "tools" / "mutants.yml").read_text(encoding="utf-8")
     entries = yaml.safe_load(text)
     assert all(entry["because"] for entry in entries)
@@ -127,7 +126,7 @@ def explained() -> set[tuple[str, str, str]]:
 
 
 class Bench:
-    """Copies of the project, in which modules meet their tests side by side."""
+    """Copies of the project, in which tests run in parallel."""
 
     def __init__(self, folder: Path, jobs: int):
         self.free, self.limits = Queue(), {}
@@ -146,10 +145,11 @@ class Bench:
         return status == 0
 
     def measure(self, module: str, text: str) -> None:
-        """How long a module's tests take; a mutant gets four times as long."""
+        """The duration of a module's tests; a mutant gets four times as
+        long."""
         started = time.monotonic()
         if not self.passes(module, text):
-            raise SystemExit(f"{module}: its tests fail without any change")
+            raise SystemExit(f"{module}: its tests fail without a mutation")
         self.limits[module] = 20 + 4 * (time.monotonic() - started)
 
 
@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> int:
         print(mutant.diff(texts[mutant.module]), end="\n\n")
     print(
         f"{count} of {len(every)} mutants, seed {options.seed}: "
-        f"{count - len(survivors)} noticed, {len(survivors) - len(new)} "
+        f"{count - len(survivors)} killed, {len(survivors) - len(new)} "
         f"explained, {len(new)} survived."
     )
     return bool(new)

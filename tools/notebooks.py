@@ -1,11 +1,11 @@
-"""Execute chapters and store what they print: `python -m tools.notebooks
-[CHAPTER ...]`.
+"""Execute chapters and store their outputs: `python -m tools.notebooks [CHAPTER
+...]`.
 
-The script half of a pair, notebooks/NN_name.py, is the one that people edit.
-This tool puts in its badge and set-up cell, formats it, runs it, and writes
-notebooks/NN_name.ipynb with the outputs, the measured time, and a hash of every
-code cell's source and outputs, by which `make check` sees what is stale.
-`--sync` carries changed prose and cell metadata over without running anything.
+People edit the script half of a pair, notebooks/NN_name.py. This tool inserts
+its badge and set-up cell, formats it, runs it, and writes
+notebooks/NN_name.ipynb with the outputs, the time taken, and a hash of every
+code cell's source and outputs, by which `make check` recognises stale cells.
+`--sync` copies changed prose and cell metadata without running anything.
 """
 
 from __future__ import annotations
@@ -37,15 +37,13 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def address(config: Path) -> tuple[str, str]:
-    """Where the project is published, and the branch: `_config.yml` is the one
-    place for both."""
+    """The project's address and branch, from `_config.yml`."""
     repository = yaml.safe_load(config.read_text())["repository"]
     return repository["url"].rstrip("/"), repository.get("branch", "main")
 
 
 def furniture(path: Path) -> list:
-    """The two cells that follow every chapter's title: the Colab badge and the
-    set-up."""
+    """The two cells after every chapter's title: Colab badge and set-up."""
     url, branch = address(path.parent.parent / "_config.yml")
     colab = url.replace(
         "https://github.com/", "https://colab.research.google.com/github/"
@@ -86,7 +84,7 @@ def in_order(value):
 
 
 def without_version(text: str) -> str:
-    """A script without the line that tells which jupytext saved it."""
+    """A script without the line that names jupytext's version."""
     return re.sub(
         r"^# +jupytext_version: .*\n", "", text, count=1, flags=re.MULTILINE
     )
@@ -103,8 +101,8 @@ def as_script(notebook) -> str:
 
 
 def read_script(path: Path):
-    """A chapter's script as a notebook, furnished, and the script's text as it
-    should be."""
+    """A chapter's script as a complete notebook, and the script's proper
+    text."""
     notebook = jupytext.read(path)
     cells = [
         c
@@ -122,7 +120,7 @@ def read_script(path: Path):
     notebook = jupytext.reads(text, "py:percent")
     seen = {}
     for cell in notebook.cells:
-        # The same in every run.
+        # Reproducible ids.
         cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[cell.id] = seen.get(cell.id, 0) + 1
         cell.id += f"-{seen[cell.id]}" * (seen[cell.id] > 1)
@@ -130,7 +128,7 @@ def read_script(path: Path):
 
 
 def code_cells(notebook) -> list:
-    """The code cells that count: not the set-up, which is generated and prints
+    """The code cells, without the generated set-up cell, which prints
     nothing."""
     return [
         c
@@ -140,21 +138,21 @@ def code_cells(notebook) -> list:
 
 
 def digest(value) -> str:
-    """A short hash of anything JSON can hold."""
+    """A short hash of any JSON value."""
     return hashlib.sha256(
         json.dumps(value, sort_keys=True).encode()
     ).hexdigest()[:12]
 
 
 def hashes(notebook) -> list[str]:
-    """For each code cell the hash of its source, then of its stored outputs."""
+    """For each code cell, the hashes of its source and its stored outputs."""
     return [
         f"{digest(c.source)} {digest(c.outputs)}" for c in code_cells(notebook)
     ]
 
 
 def tidy(cell) -> None:
-    """Drop what differs from run to run or only lives with a kernel."""
+    """Drop what differs between runs or needs a live kernel."""
     cell.metadata.pop("execution", None)
     for output in cell.outputs:
         data = output.get("data", {})
@@ -163,12 +161,11 @@ def tidy(cell) -> None:
 
 
 def execute(notebook, folder: Path) -> float:
-    """Run a notebook in `folder`; its outputs are stored in place. Returns the
-    seconds it took."""
+    """Run a notebook in `folder`, in place; return the seconds it took."""
     from nbclient import NotebookClient
     from traitlets.config import Config
 
-    os.environ.pop("MPLBACKEND", None)  # else the kernel draws no figures
+    os.environ.pop("MPLBACKEND", None)  # otherwise the kernel draws no figures
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     client = NotebookClient(
         notebook,
@@ -189,14 +186,13 @@ def execute(notebook, folder: Path) -> float:
 
 
 def stored(path: Path):
-    """The stored notebook of a chapter, None where there is none yet."""
+    """The stored notebook of a chapter, or None."""
     path = path.with_suffix(".ipynb")
     return nbformat.read(path, as_version=4) if path.exists() else None
 
 
 def carry_over(notebook, old) -> bool:
-    """Take outputs from the stored notebook; False where the code has changed
-    since it ran."""
+    """Copy outputs from the stored notebook; False if the code has changed."""
     if old is None or old.metadata.get("executed", {}).get("cells") != hashes(
         old
     ):
@@ -216,7 +212,7 @@ def carry_over(notebook, old) -> bool:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file where its text changed."""
+    """Write a file if its text has changed."""
     text = text.rstrip("\n") + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
@@ -237,13 +233,11 @@ def as_stored(notebook) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "chapters", nargs="*", type=Path, help="all of them by default"
-    )
+    parser.add_argument("chapters", nargs="*", type=Path, help="default: all")
     parser.add_argument(
         "--sync",
         action="store_true",
-        help="prose and metadata only, run nothing",
+        help="copy prose and metadata without running anything",
     )
     options = parser.parse_args(arguments)
     status = 0
@@ -255,7 +249,8 @@ def main(arguments: list[str]) -> int:
         if options.sync:
             if not carry_over(notebook, stored(path)):
                 print(
-                    f"{path}: its code has changed since it ran: execute it, without --sync"
+                    f"{path}: its code has changed since it ran: execute it "
+                    "without --sync"
                 )
                 status = 1
                 continue
@@ -263,7 +258,7 @@ def main(arguments: list[str]) -> int:
             try:
                 seconds = execute(notebook, path.parent)
             except Exception as error:
-                # The kernel's own traceback says it best.
+                # Show the kernel's own traceback.
                 print(f"{path}: {error}", file=sys.stderr)
                 status = 1
                 continue

@@ -1,9 +1,8 @@
-"""The whole book on paper: `make pdf` writes _build/captionlib.pdf, printed by
-headless Chromium.
+"""Print the book: `make pdf` writes _build/captionlib.pdf with headless
+Chromium.
 
-Sphinx joins all pages to one, so that links lead from chapter to chapter and
-the file has an outline. What the style sheet says about paper is in
-book/_static/book.css.
+Sphinx joins all pages into one, so that links work across chapters and the file
+has an outline. The print styles are in book/_static/book.css.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from tools.browser import chromium
 PDF = Path("_build/captionlib.pdf")
 STYLE = "font: 7pt sans-serif; color: #555; width: 100%; text-align: center"
 FOOTER = f'<div style="{STYLE}"><span class="pageNumber"></span></div>'
-# Where a chapter begins, up to its title: its number is in its file's name
-# alone.
+# The start of a chapter up to its title, whose number is only in the file name.
 CHAPTER = re.compile(
     r'<span id="document-notebooks/(\d\d)_\w+"></span><section [^>]*>\s*<h2>'
 )
@@ -49,8 +47,8 @@ def main() -> int:
         site = Path(folder, "_build", "singlehtml")
         text = (site / f"{root}.html").read_text(encoding="utf-8")
         text = CHAPTER.sub(r"\g<0>\1 ", text)
-        # Sphinx writes its addresses as if the page lay at the top, and links
-        # as if to another.
+        # Sphinx writes addresses as if the page were at the top, and links as
+        # if to another page.
         joined = site / "joined.html"
         joined.write_text(
             text.replace(f'href="{root}.html#', 'href="#'), encoding="utf-8"

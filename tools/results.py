@@ -1,13 +1,13 @@
-"""The tables of book/results.md, from stored results: `python -m tools.results
+"""Write the book's tables from stored results: `python -m tools.results
 [--check]`.
 
-A result is a JSON file in book/results/ that `captionlib evaluate
---save-results` wrote. A file NAME.jsonl beside them is a training's log.jsonl,
-and gives that model's training time. test_split.json, scores of the captioner
-that ships, comes first on the page. protocol.json, which `tools.audit` wrote,
-goes into chapter 07, recipe/, which `tools.captioner` fills, into
-book/captioner.md, and bench.json, which `make bench STORE=1` wrote, into
-book/results.md and a figure of its own, each between markers of its own.
+A result is a JSON file in book/results/, written by `captionlib evaluate
+--save-results`. NAME.jsonl is the log.jsonl of a training run, from which the
+training time is taken. test_split.json, the test scores of the shipped
+captioner, comes first on the page. Other files go elsewhere, each between its
+own markers: protocol.json, by `tools.audit`, to chapter 07; recipe/, by
+`tools.captioner`, to book/captioner.md; bench.json, by `make bench STORE=1`, to
+book/results.md and a figure.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ NAMES = {
     "coco": "COCO",
     "scenes": "Toy world",
 }
-# Learned: the decoder alone, then the encoder as well.
+# What is trained: the decoder alone, then the encoder, too.
 WHO = ("decoder", "both")
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def read_results(folder: Path) -> dict[tuple, list[dict]]:
-    """Stored results by (data set, split, model and training), each list from
-    beam 1 up."""
+    """Stored results by data set, split, model and training, in order of beam
+    size."""
     groups: dict[tuple, list[dict]] = {}
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -86,21 +86,21 @@ def _normalisation(stored: dict) -> float:
 
 def _beam(search: dict) -> str:
     beam, power = search["beam_size"], search.get("length_normalisation", 0.0)
-    # A beam of one has nothing to choose between, so the power makes no
-    # difference to it.
+    # With a beam of one there is no choice, so length normalisation has no
+    # effect.
     length = f", length to {power:g}" if power and beam > 1 else ""
     block = f", no {n} words twice" if (n := search.get("no_repeat")) else ""
     return f"{beam}{length}{block}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A markdown table, numbers to the right."""
+    """A Markdown table with numbers aligned to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def section(rows: list[dict], logs: list[Path]) -> list[str]:
-    """Heading, scores, intervals and provenance of one model on one split."""
+    """Heading, scores, intervals and origin of one model on one split."""
     first = rows[0]
     data, result = first["data"], first["result"]
     title = f"{NAMES.get(data['dataset'], data['dataset'])}, {SPLITS[data['split']]} split"
@@ -134,7 +134,7 @@ def _interval(bounds: list[float] | None) -> str:
 
 
 def provenance(stored: dict, logs: list[Path]) -> list[str]:
-    """What the scores were measured on and with, one fact a line."""
+    """Data, settings and versions of the scores, one per line."""
     model = stored["model"]
     training = stored["training"].get("training", stored["training"])
     grid = model["grid_size"]
@@ -173,7 +173,8 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
                 / 60
             )
             facts.append(
-                f"{len(history)} epochs with validation took {minutes:.0f} minutes"
+                f"{len(history)} epochs with validation took {minutes:.0f} "
+                "minutes"
             )
     if facts:
         lines.append("- Training: " + ", ".join(facts) + ".")
@@ -198,14 +199,13 @@ def render(folder: Path) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, and none where it rounds to nothing."""
+    """A signed difference, or 0 without a sign."""
     text = f"{value:+.2f}".replace("-", "\u2212")
     return "0.00" if text.strip("+\u2212") == "0.00" else text
 
 
 def protocol(stored: dict, logs: list[Path]) -> list[str]:
-    """What chapter 07 says of an audit: the table, and what it was measured on
-    and with."""
+    """Chapter 07's text on an audit: the table, data and settings."""
     data, audit = stored["data"], stored["audit"]
     baseline, counts = audit["baseline"], audit["counts"]
     joiner = "\u2060"
@@ -231,22 +231,24 @@ def protocol(stored: dict, logs: list[Path]) -> list[str]:
     counted = " and ".join(SPLITS[split] for split in data["counted"])
     lines += [
         "",
-        f"- `<unk>`: the vocabulary lacks {share('unknown_reference_words')}; the "
-        f"model wrote `<unk>` in {counts['captions_with_unknown']:,} captions.",
-        "- Each image five times: with the copies taken for images of their own, the "
-        f"interval would read {_interval(audit['repeated_as_images'])}.",
+        f"- `<unk>`: the vocabulary lacks {share('unknown_reference_words')}; "
+        f"the model wrote `<unk>` in {counts['captions_with_unknown']:,} "
+        "captions.",
+        "- Each image five times: with the copies taken for images of their "
+        "own, the interval would read "
+        f"{_interval(audit['repeated_as_images'])}.",
         f"- The larger vocabulary: counted over {counted} captions, it has "
-        f"{counts['new_words']:,} more words. An oracle that sees the references "
-        f"put them where they gain most, {counts['new_words_placed']:,} times: "
-        "close to the most they can gain.",
+        f"{counts['new_words']:,} more words. An oracle that sees the "
+        "references put them where they gain most, "
+        f"{counts['new_words_placed']:,} times: close to the most they can "
+        "gain.",
         *provenance(stored, logs)[1:2],
     ]
     return lines
 
 
 def render_protocol(folder: Path) -> str:
-    """The text between the markers in chapter 07, as comment lines; nothing
-    without an audit."""
+    """The text between chapter 07's markers, as comment lines, if any."""
     path = folder / "protocol.json"
     if not path.exists():
         return ""
@@ -258,8 +260,7 @@ def render_protocol(folder: Path) -> str:
 
 
 def headline(stored: dict) -> list[str]:
-    """The captioner that ships, on the test split: scores, and intervals where
-    stored."""
+    """Test scores of the shipped captioner, with intervals if stored."""
     lines = ["## The captioner that ships, on the test split", ""]
     cells = []
     for key, label in SEARCHES.items():
@@ -271,18 +272,18 @@ def headline(stored: dict) -> list[str]:
     lines += table(["search", *SCORES.values()], cells)
     lines += [
         "",
-        "- Data: Flickr8k, Karpathy's test split, 1,000 images, each scored once, "
-        "against all five of its references.",
-        f"- Scored by `captionlib evaluate` on {stored['date']}, with the weights "
-        f"whose SHA-256 begins `{stored['model_sha256'][:12]}`.",
+        "- Data: Flickr8k, Karpathy's test split, 1,000 images, each scored "
+        "once, against all five of its references.",
+        f"- Scored by `captionlib evaluate` on {stored['date']}, with the "
+        f"weights whose SHA-256 begins `{stored['model_sha256'][:12]}`.",
         "",
     ]
     return lines
 
 
 def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
-    """What each stage of the shipped captioner's recipe gave, and how far seeds
-    differ."""
+    """Scores after each stage of the shipped recipe, and differences between
+    seeds."""
     first = seeds[0]
     minutes = {
         name: stage["train_seconds"] / 60
@@ -295,8 +296,9 @@ def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
     split = SPLITS[first["split"].lower()]
     lines = [
         f"Seed {first['seed']}, {split} split, {first['images']:,} images; "
-        f"{epochs['decoder']} epochs of the decoder alone, {minutes['decoder']:.0f} minutes, and "
-        f"{epochs['encoder']} with the encoder's last stages, {minutes['encoder']:.0f} minutes:",
+        f"{epochs['decoder']} epochs of the decoder alone, "
+        f"{minutes['decoder']:.0f} minutes, and {epochs['encoder']} with the "
+        f"encoder's last stages, {minutes['encoder']:.0f} minutes:",
         "",
         *table(
             [
@@ -337,7 +339,8 @@ def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
         )
         lines += [
             "",
-            f"The whole recipe with other seeds, at beam {_beam(chosen['search'])}:",
+            "The whole recipe with other seeds, at beam "
+            f"{_beam(chosen['search'])}:",
             "",
         ]
         lines += table(["seed", "BLEU-4", "CIDEr-D"], cells)
@@ -369,7 +372,7 @@ def render_recipe(folder: Path) -> str:
 
 
 def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
-    """`page` with `text` between its markers, which must be there once each."""
+    """`page` with `text` between its markers, each of which must occur once."""
     if (
         page.count(begin) != 1
         or page.count(end) != 1
@@ -381,7 +384,7 @@ def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
 
 
 def pages(book: Path) -> dict[Path, str]:
-    """Each page that holds generated tables, as it should be."""
+    """The expected text of each page with generated tables."""
     path, chapter = book / "results.md", book.parent / CHAPTER
     wanted = {
         path: replace(
@@ -410,7 +413,7 @@ def pages(book: Path) -> dict[Path, str]:
 
 
 def stale(book: Path = BOOK) -> list[Path]:
-    """The pages that differ from what the stored results say."""
+    """The pages that disagree with the stored results."""
     return [
         path
         for path, text in pages(book).items()
@@ -426,7 +429,8 @@ def main(argv: list[str]) -> int:
     if argv:
         for path in behind:
             print(
-                f"{path}: not what book/results/ says; run python -m tools.results"
+                f"{path}: disagrees with book/results/; run python -m "
+                "tools.results"
             )
         return int(bool(behind))
     wanted = pages(BOOK)
@@ -434,7 +438,8 @@ def main(argv: list[str]) -> int:
         path.write_text(wanted[path], encoding="utf-8")
         if path.suffix == ".py":
             print(
-                f"{path}: carry it over with python -m tools.notebooks --sync {CHAPTER}"
+                f"{path}: copy it to the notebook with python -m "
+                f"tools.notebooks --sync {CHAPTER}"
             )
     return 0
 

@@ -1,12 +1,11 @@
-"""Are the shape comments true? `python -m tools.shapes` runs the package and
+"""Check the shape comments: `python -m tools.shapes` runs the package and
 compares.
 
-A comment `# (N, E + D)` at the end of an assignment, of a return or of a
-NamedTuple's field says what shape the value has. Here every such line of
-captionlib/ is executed, with sizes that no two letters share, and what comes
-out is held against what the comment says. Letters in `tour` are settled
-beforehand; others, such as N, take what they first meet in a function's call or
-in a tuple, and must keep to it.
+A comment `# (N, E + D)` at the end of an assignment, a return or a NamedTuple's
+field states the shape of the value. This tool executes every such line of
+captionlib/, with a different size for each letter, and compares shapes with
+comments. `tour` fixes most letters; others, such as N, are bound to the first
+size they meet in a function call or a tuple, and must keep it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ SHAPE = re.compile(
 
 @dataclass(frozen=True)
 class Comment:
-    """A shape comment, and the statement that it stands on."""
+    """A shape comment and its statement."""
 
     file: str
     line: int
@@ -49,7 +48,8 @@ class Comment:
 
 
 def expression(dim: str) -> str:
-    """A dimension as Python: `4H` is 4*H, `max length - 1` is max_length-1, `B'` is B_."""
+    """A dimension as Python: `4H` is 4*H, `max length - 1` is max_length-1,
+    `B'` is B_."""
     dim = dim.strip().replace("'", "_")
     return re.sub(
         r"(?<=\d)(?=[A-Z])", "*", re.sub(r"(?<=[a-z]) (?=[a-z])", "_", dim)
@@ -60,7 +60,7 @@ def comments(path: Path) -> list[Comment]:
     """All shape comments of a module.
 
     Raises:
-        ValueError: if one stands on nothing that has a shape.
+        ValueError: if a comment belongs to nothing with a shape.
     """
     source = path.read_text(encoding="utf-8")
     places, records = {}, {}
@@ -83,7 +83,8 @@ def comments(path: Path) -> list[Comment]:
             continue
         if line not in places:
             raise ValueError(
-                f"{path}:{line}: '{match.group()}' stands on no assignment or return"
+                f"{path}:{line}: '{match.group()}' belongs to no assignment or "
+                "return"
             )
         node = places[line]
         targets = getattr(node, "targets", None) or [
@@ -103,12 +104,12 @@ def comments(path: Path) -> list[Comment]:
 
 
 class Watch:
-    """Looks at the values of commented lines while the package runs.
+    """Checks the values of commented lines while the package runs.
 
     Attributes:
-        sizes: what letters stand for now.
-        checked: how many times each comment was compared.
-        problems: one line for each thing that is not as a comment says.
+        sizes: the current sizes of the letters.
+        checked: how many times each comment was checked.
+        problems: one line for each mismatch.
     """
 
     def __init__(self, found: list[Comment]):
@@ -127,11 +128,11 @@ class Watch:
     def compare(
         self, comment: Comment, value, names: dict, bound: dict
     ) -> None:
-        """Hold `value` against its comment; letters that nobody knows yet are
-        put into `bound`."""
+        """Compare `value` with its comment; unknown letters are added to
+        `bound`."""
         if len(set(self.sizes.values())) < len(self.sizes):
             raise ValueError(
-                f"two letters share a size, so neither is tested: {self.sizes}"
+                f"two letters share a size, so neither is checked: {self.sizes}"
             )
         if isinstance(value, tuple) and not hasattr(value, "data"):
             for each in value:  # `scores, ids = ...  # (B, K)`: both
@@ -239,8 +240,8 @@ class Watch:
 
 
 def tour(watch: Watch, folder: Path) -> None:
-    """Run every commented line of the package, on random numbers and three
-    small scenes."""
+    """Run every commented line of the package on random numbers and small
+    scenes."""
     import torch
 
     from captionlib.beam_search import beam_search

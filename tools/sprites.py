@@ -3,7 +3,7 @@
     python -m tools.sprites NotoColorEmoji.ttf
 
 The font is in Debian's package `fonts-noto-color-emoji`. The pictures are in
-git, so nobody needs to run this again unless an object joins the toy world.
+git, so this needs to run again only if an object is added to the toy world.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SPRITES = Path(__file__).parent.parent / "captionlib" / "assets" / "sprites"
 LONGEST_SIDE = 128  # pixels; the font holds bitmaps of 136 x 128
-BITMAP_SIZE = 109  # the only size at which the font's bitmaps can be asked for
+BITMAP_SIZE = 109  # the only size of the font's bitmaps
 
 CHARACTERS = {
     "airplane": "🛩",
@@ -72,8 +72,8 @@ CHARACTERS = {
 
 
 def render(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
-    """One glyph as RGBA, cut to what can be seen, its longest side
-    `LONGEST_SIDE` pixels."""
+    """A glyph as RGBA, cropped, with a longest side of `LONGEST_SIDE`
+    pixels."""
     size = 3 * LONGEST_SIDE, 2 * LONGEST_SIDE
     on_black = Image.new("RGB", size, "black")
     on_white = Image.new("RGB", size, "white")
@@ -81,9 +81,9 @@ def render(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
         ImageDraw.Draw(canvas).text(
             (20, 20), character, font=font, embedded_color=True
         )
-    # Text drawn on a transparent canvas gets dark edges. Drawn on black it is
-    # colour x alpha, and on white it is brighter by 255 x (1 - alpha): the two
-    # together give both without loss.
+    # Text drawn on a transparent canvas gets dark edges. On black it is colour
+    # x alpha, and on white it is brighter by 255 x (1 - alpha), so the two
+    # together give colour and alpha without loss.
     black, white = (
         np.asarray(canvas, dtype=float) for canvas in (on_black, on_white)
     )

@@ -1,10 +1,10 @@
-"""Which torch to install first: the processor build, where there is no GPU and
-an index has one.
+"""Choose the torch to install: its CPU build if there is no GPU and an index
+has one.
 
-Prints a requirement such as `torch==2.14.1+cpu`, or nothing. PyPI's builds for
-Linux bring CUDA, several gigabytes, and PyPI has no others; PIP_EXTRA_INDEX_URL
-or PIP_FIND_LINKS may name a place that has. Needs nothing but Python and pip:
-`make` runs this before anything is installed.
+The tool prints a requirement such as `torch==2.14.1+cpu`, or nothing. PyPI's
+only builds for Linux include several gigabytes of CUDA; PIP_EXTRA_INDEX_URL or
+PIP_FIND_LINKS may name an index with CPU builds. Only Python and pip are
+needed: `make` runs this before it installs anything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""`make toy`: train the small captioner of the toy world that chapters 06 to 09
-start from.
+"""`make toy`: train the toy captioner that chapters start from.
 
-From nothing to captionlib/assets/toy in a few minutes, by the recipe in
-captionlib/assets/recipes/toy.json: scenes, files, features, training, scores.
+It takes a few minutes, by the recipe in captionlib/assets/recipes/toy.json:
+scenes, files, features, training, scores. The result is captionlib/assets/toy.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ TO = ASSETS / "toy"
 
 
 def main() -> None:
-    """Make everything in a temporary folder, and keep the model."""
+    """Train in a temporary folder, and keep the model."""
     with tempfile.TemporaryDirectory() as name:
         trained = train_recipe("toy", to=name)
         scenes = Path(name) / "scenes"
