@@ -1,5 +1,4 @@
-"""Benchmarks: ratios measured in one run, against the naive versions in the
-chapters."""
+"""Benchmarks: ratios to the chapters' naive versions, measured in one run."""
 
 from __future__ import annotations
 
@@ -14,18 +13,18 @@ from typing import NamedTuple
 import jupytext
 
 ROOT = Path(__file__).resolve().parents[1]
-# Peak memory for ten times as many images, against that for one time.
+# Limit on the growth of peak memory with ten times as many images.
 FLAT = 1.1
 
 
 class Row(NamedTuple):
-    """One line of the table: what was measured, and what was asked for."""
+    """One line of the table: a measurement and its target."""
 
     what: str
     value: float
     unit: str  # "×", "%", "MB", or "s"
-    target: float | None = None  # None: only to be stated
-    at_least: bool = True  # else: at most
+    target: float | None = None  # None: no target
+    at_least: bool = True  # otherwise at most
 
     @property
     def met(self) -> bool | None:
@@ -39,11 +38,11 @@ class Row(NamedTuple):
 
 
 def from_chapter(chapter: str, *definitions: str) -> dict:
-    """Run the cells of a chapter that hold these definitions; return what they
-    define.
+    """Run the cells of a chapter with these definitions; return the namespace.
 
     Args:
-        chapter: the notebook's name without its ending, such as "04_decoder".
+        chapter: the notebook's name without its extension, such as
+            "04_decoder".
         definitions: text that a cell must contain, such as "class
             NaiveDecoder", after a preamble of the usual imports.
     """
@@ -68,8 +67,7 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
 def median_seconds(
     functions: dict[str, Callable[[], object]], rounds: int = 5
 ) -> dict[str, float]:
-    """The median time of each function; they take turns, so that drift meets
-    all alike."""
+    """The median time of each function; they take turns, to share any drift."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():
@@ -81,17 +79,15 @@ def median_seconds(
 
 
 def in_fresh_process(function: Callable, *args):
-    """What `function(*args)` returns in a process of its own; both must be
-    picklable."""
+    """Call `function(*args)` in a new process; all must be picklable."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def highest_megabytes() -> float:
-    """The most memory that this process has had at once. Linux only; elsewhere
-    not a number."""
+    """The peak memory of this process; NaN except on Linux."""
     try:
-        # getrusage would count the parent's, too.
+        # getrusage would include the parent's.
         with open("/proc/self/status") as status:
             (line,) = (line for line in status if line.startswith("VmHWM"))
     except FileNotFoundError:

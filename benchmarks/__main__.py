@@ -1,8 +1,7 @@
-"""`make bench`: every benchmark in turn, then what was asked for and what came
-of it.
+"""`make bench`: run every benchmark, then compare results with targets.
 
 `make bench STORE=1` also writes book/results/bench.json, and the page and
-figure drawn from it.
+figure made from it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from captionlib.io.versions import versions
 
 
 def processor() -> str:
-    """What the machine calls its processor."""
+    """The name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as about:
             lines = [line for line in about if line.startswith("model name")]
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":  # memory is measured in processes that import this
+if __name__ == "__main__":  # processes that measure memory import this module
     from tools import bench, results
 
     sys.exit(main(sys.argv[1:]))

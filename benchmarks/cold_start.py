@@ -1,5 +1,5 @@
-"""`captionlib caption` in a new process, against one that imports torch and
-does nothing else."""
+"""`captionlib caption` in a new process, against one that only imports
+torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROUNDS = 7
 
 
 def main() -> list[Row]:
-    """Time both in turn; print them, return the ratio of their medians."""
+    """Time both in turn, print the times, and return the ratio of medians."""
     caption = [
         "-m",
         "captionlib.cli",

@@ -1,11 +1,10 @@
-"""One training step of the decoder at the original tutorial's sizes, optimizer
-included.
+"""One training step of the decoder at the original's sizes, with optimizer.
 
-The plain loop of chapter 04, with Adam as that chapter calls it, against the
-exported decoder, with Adam as training calls it; in float32 and under bfloat16
-autocast, and against the time that the exported decoder's matrix products alone
-take. Then the step as training takes it: five captions of an image share its
-grid, which the plain loop must have five times.
+Chapter 04's plain loop is compared with the exported decoder, each with Adam as
+the chapter or as training calls it, in float32 and under bfloat16 autocast, and
+with the time of the exported decoder's matrix products alone. Then comes the
+step as in training: the five captions of an image share its grid, which the
+plain loop needs five times.
 """
 
 from __future__ import annotations
@@ -28,13 +27,14 @@ def make_batch(captions: int) -> tuple[Tensor, Tensor]:
 
 
 def products(lengths: Tensor) -> list[tuple[Tensor, Tensor, int]]:
-    """The matrix products of a step: operands, and how often each runs (3 =
-    both gradients too)."""
+    """The matrix products of a step: operands, and how often each runs.
+
+    3 means forward and both gradients."""
     steps = [
         int((lengths - 1 > t).sum()) for t in range(int(lengths.max()) - 1)
     ]
     tokens = sum(steps)
-    # The images' projection; they need no gradient themselves.
+    # The projection of the images, which need no gradient themselves.
     shapes = [
         ((B * P, D), (D, A), 2),
         ((tokens, H), (H, V), 3),
@@ -52,7 +52,7 @@ def products(lengths: Tensor) -> list[tuple[Tensor, Tensor, int]]:
 def naive_step(
     model: nn.Module, encoder_out: Tensor, captions: Tensor, lengths: Tensor
 ):
-    """A function that trains the chapter's plain decoder by one batch."""
+    """A function that trains the chapter's plain decoder on one batch."""
     optimizer = torch.optim.Adam(model.parameters())
 
     def step():
@@ -81,8 +81,9 @@ def exported_step(
     lengths: Tensor,
     bf16: bool = False,
 ):
-    """A function that trains the exported decoder by one batch; grids may be
-    float16."""
+    """A function that trains the exported decoder on one batch.
+
+    Grids may be float16."""
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step():
@@ -99,7 +100,7 @@ def exported_step(
 
 
 def main() -> list[Row]:
-    """Time all, print them, and return what was asked for."""
+    """Time all, print the times, and return the rows of the table."""
     torch.manual_seed(0)
     encoder_out, batch = torch.randn(B, P, D), make_batch(B)
     images, five = torch.randn(B // EACH, P, D), make_batch(B // EACH * EACH)
@@ -124,13 +125,15 @@ def main() -> list[Row]:
             "together": exported_step(ours, images, *five),
         }
     )
-    seconds["together"] *= B / len(five[0])  # it has two captions less
+    seconds["together"] *= B / len(five[0])  # it has two captions fewer
     print(
-        f"decoder training step, batch {B}, {P}x{D} grid, sizes {A}, vocabulary {V}"
+        f"decoder training step, batch {B}, {P}x{D} grid, sizes {A}, "
+        f"vocabulary {V}"
     )
     for name, value in seconds.items():
         print(
-            f"  {name:<10} {1000 * value:7.0f} ms, {seconds['naive'] / value:4.1f} times as fast"
+            f"  {name:<10} {1000 * value:7.0f} ms, "
+            f"{seconds['naive'] / value:4.1f} times as fast"
         )
     return [
         Row(

@@ -1,15 +1,13 @@
-"""One epoch over frozen features, and its validation, at the original
-tutorial's sizes.
+"""One epoch over frozen features, and its validation, at the original's sizes.
 
-The naive epoch encodes the image of every caption, as chapter 02 shows, and
-trains chapter 04's plain decoder; the other reads each image's grid from the
-cache and trains the exported decoder on all its captions together. Then 1,000
-images are captioned greedily, from cached grids, after an epoch of 6,000:
-Flickr8k's numbers. An epoch is so many times the same step, so one step is
-measured, and one batch of captions, and each is multiplied. ResNet-101 has
-random weights here, which take as long as trained ones; the files are where the
-operating system keeps what was just written, as they are in the second epoch of
-a training whose features fit into memory.
+The naive epoch encodes the image of every caption, as in chapter 02, and trains
+chapter 04's plain decoder. The other reads each image's grid from the cache and
+trains the exported decoder on all its captions together. An epoch has 6,000
+images; then 1,000 are captioned greedily from cached grids, as in Flickr8k. One
+training step and one batch of captions are measured, and multiplied by their
+number. ResNet-101 has random weights, which take as long as trained ones. The
+files are in the operating system's cache, as in the second epoch of a training
+whose features fit into memory.
 """
 
 from __future__ import annotations
@@ -45,8 +43,8 @@ NAIVE, BATCH = (32, 16)
 
 
 def main() -> list[Row]:
-    """Time the parts of both epochs, print them, and return what was asked
-    for."""
+    """Time the parts of both epochs, print them, and return the rows of the
+    table."""
     torch.manual_seed(0)
     encoder = Encoder(BACKBONE, pretrained=False)
     chapter = from_chapter("02_encoder", "def naive_epoch")
@@ -92,16 +90,19 @@ def main() -> list[Row]:
     slow = seconds["encode"] + seconds["plain"]
     cached = seconds["load"] + seconds["train"]
     print(
-        f"one epoch of {IMAGES:,} images with {EACH} captions, {BACKBONE}, {P}x{D}, scaled up"
+        f"one epoch of {IMAGES:,} images with {EACH} captions, {BACKBONE}, "
+        f"{P}x{D}, scaled up"
     )
     print(f"  naive    {slow:7.0f} s, {seconds['encode']:.0f} of them encoding")
     print(f"  cached   {cached:7.0f} s, {seconds['load']:.1f} of them loading")
     half = seconds["load"] + seconds["bf16"]
     print(
-        f"  cached   {half:7.0f} s in bfloat16: {slow / half:.1f} times as fast as naive"
+        f"  cached   {half:7.0f} s in bfloat16: {slow / half:.1f} times as "
+        "fast as naive"
     )
     print(
-        f"  validate {seconds['validate']:7.1f} s, {VALIDATION:,} images, greedy"
+        f"  validate {seconds['validate']:7.1f} s, {VALIDATION:,} images, "
+        "greedy"
     )
     return [
         Row("an epoch over frozen features", slow / cached, "×", 20),

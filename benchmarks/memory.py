@@ -1,9 +1,8 @@
-"""Peak memory of `train_recipe` as the images grow tenfold: encoding, an epoch,
-validation.
+"""Peak memory of `train_recipe` with ten times as many images.
 
-The same run, in a fresh process each, on 160 and on 1,600 training images. Were
-the images kept in memory, the second would take 300 MB more; were their grids,
-60 MB.
+The same run (encoding, an epoch, validation) takes place in new processes, on
+160 and on 1,600 training images. If memory held the images, the second run
+would take 300 MB more; if it held their grids, 60 MB.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SMALL = {"attention_dim": 64, "embed_dim": 64, "decoder_dim": 64}
 
 
 def make_images(folder: Path) -> list[Path]:
-    """Noise, in files of a size that is read fast."""
+    """Images of noise, small enough to be read fast."""
     folder.mkdir()
     rng, paths = np.random.default_rng(0), []
     for i in range(MANY + OTHERS):
@@ -37,7 +36,7 @@ def make_images(folder: Path) -> list[Path]:
 
 
 def peak(data: Path, to: Path) -> float:
-    """Megabytes that this process, a fresh one, takes to train for an epoch."""
+    """Megabytes that this new process takes to train for an epoch."""
     train_recipe(
         data=str(data),
         to=to,
@@ -51,7 +50,7 @@ def peak(data: Path, to: Path) -> float:
 
 
 def main() -> list[Row]:
-    """Weigh both, print them, and return what was asked for."""
+    """Measure both, print them, and return the rows of the table."""
     memory = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -72,7 +71,8 @@ def main() -> list[Row]:
                 in_fresh_process(peak, data, folder / f"model{count}")
             )
     print(
-        f"training for an epoch takes {memory[0]:.0f} MB at most on {FEW} images,"
+        f"training for an epoch takes {memory[0]:.0f} MB at most on {FEW} "
+        "images,"
     )
     print(f"  {memory[1]:.0f} MB on {MANY:,}")
     return [

@@ -1,5 +1,5 @@
-"""The shipped captioner: loaded after imports, and one photograph, from file to
-sentence."""
+"""The shipped captioner: loading after imports, and captioning one
+photograph."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from captionlib.io.images import read_image
 
 
 def main() -> list[Row]:
-    """Time loading, a caption, and the parts of one; print them, return what
-    was asked for."""
+    """Time loading, a caption and its parts; print them, return the table's
+    rows."""
     photograph = ASSETS / "photograph.jpg"
     captioner = Captioner.from_pretrained()
     model = captioner.model

@@ -1,9 +1,9 @@
-"""Preparing photographs of 640x480: the engine's `prepare` in two processes
-against chapter 01's.
+"""Preparing photographs of 640x480: the engine's `prepare` and chapter 01's.
 
-The chapter's plain form writes the same files in one process. The photographs
-are parts of the packaged one, under many names. Then the engine's peak memory,
-all processes together, as the images grow tenfold.
+The engine uses two processes; the chapter's plain form writes the same files in
+one. The photographs are crops of the packaged one, under many names. Then the
+engine's peak memory, over all its processes, is measured with ten times as many
+images.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ WORDS = "a dog runs on the green grass near two red cats while an old man throws
 
 
 def make_photographs(folder: Path) -> list[Path]:
-    """`IMAGES` JPEG files of 640x480, each of `DIFFERENT` ones under several
-    names."""
+    """`IMAGES` JPEG files of 640x480: `DIFFERENT` ones, under several names
+    each."""
     folder.mkdir()
     with Image.open(ASSETS / "photograph.jpg") as image:
         photograph = image.convert("RGB").resize((960, 720))
@@ -51,8 +51,8 @@ def make_photographs(folder: Path) -> list[Path]:
 
 
 def make_json(path: Path, photographs: list[Path], train: int) -> Path:
-    """Karpathy's format, five captions each: so many to train on, half the
-    others to validate."""
+    """Karpathy's format, five captions each; half the other images are for
+    validation."""
     rng = np.random.default_rng(0)
     images = [
         {
@@ -69,15 +69,16 @@ def make_json(path: Path, photographs: list[Path], train: int) -> Path:
 
 
 def peak(json: Path, images: Path, to: Path) -> float:
-    """Megabytes: of this process, a fresh one, and of those that it starts."""
+    """Megabytes of this new process and of those that it starts."""
     prepare(json, images, to, workers=PROCESSES, progress=False)
-    # The largest.
+    # Of the largest child.
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
     return highest_megabytes() + PROCESSES * child
 
 
 def main() -> list[Row]:
-    """Time both, weigh one, print them, and return what was asked for."""
+    """Time both, measure memory, print all, and return the rows of the
+    table."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         paths = make_photographs(folder / "images")
@@ -118,11 +119,12 @@ def main() -> list[Row]:
     print(f"preparing {IMAGES:,} JPEG files of 640x480")
     print(f"  chapter 01's prepare {seconds['plain']:5.2f} s")
     print(
-        f"  the engine's         {seconds['engine']:5.2f} s, {PROCESSES} processes:"
-        f" {ratio:.2f} times as fast"
+        f"  the engine's         {seconds['engine']:5.2f} s, {PROCESSES} "
+        f"processes: {ratio:.2f} times as fast"
     )
     print(
-        f"  at most {memory[0]:.0f} MB for {FEW} images, {memory[1]:.0f} MB for {MANY:,}"
+        f"  at most {memory[0]:.0f} MB for {FEW} images, {memory[1]:.0f} MB "
+        f"for {MANY:,}"
     )
     return [
         Row("preparing photographs, in two processes", ratio, "×", 1.7),

@@ -1,9 +1,8 @@
-"""Scoring 1,000 captions: BLEU, ROUGE-L and CIDEr-D, with intervals, against
-`pycocoevalcap`.
+"""Scoring 1,000 captions, with intervals, compared with `pycocoevalcap`.
 
-And CIDEr-D alone for one step of training on it: five captions of each of 64
-images, against the references of 1,000, of which `pycocoevalcap` has to read
-all each time.
+The scores are BLEU, ROUGE-L and CIDEr-D. CIDEr-D is also timed alone, as a
+reward in one training step: five captions for each of 64 images, against the
+references of 1,000, which `pycocoevalcap` has to read each time.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ IMAGES, STEP, EACH = 1000, 64, 5
 
 
 def captions(rng: Random, count: int) -> list[list[str]]:
-    """Captions of about eleven words, frequent and rare ones mixed as in a
+    """Captions of about eleven words, with word frequencies as in natural
     language."""
     return [
         [
@@ -35,7 +34,7 @@ def captions(rng: Random, count: int) -> list[list[str]]:
 
 
 def with_pycocoevalcap(references: list, hypotheses: list) -> list[float]:
-    """The six figures of the scorers that papers report."""
+    """The six scores by the code that papers use."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -54,7 +53,7 @@ def with_pycocoevalcap(references: list, hypotheses: list) -> list[float]:
 
 
 def main() -> list[Row]:
-    """Time all, print them, and return what was asked for."""
+    """Time all, print the times, and return the rows of the table."""
     rng = Random(0)
     references = [captions(rng, 5) for _ in range(IMAGES)]
     hypotheses = [
@@ -81,14 +80,17 @@ def main() -> list[Row]:
     )
     print(f"scoring {IMAGES:,} captions against 5 references each")
     print(
-        f"  pycocoevalcap       {1000 * seconds['pycocoevalcap']:6.0f} ms, without intervals"
+        f"  pycocoevalcap       {1000 * seconds['pycocoevalcap']:6.0f} ms, "
+        "without intervals"
     )
     print(f"  score               {1000 * seconds['score']:6.0f} ms")
     print(
-        f"  score and intervals {1000 * seconds['both']:6.0f} ms, 1,000 resamples"
+        f"  score and intervals {1000 * seconds['both']:6.0f} ms, 1,000 "
+        "resamples"
     )
     print(
-        f"  CIDEr-D of {len(rows)}      {1000 * seconds['step']:6.0f} ms, references prepared once"
+        f"  CIDEr-D of {len(rows)}      {1000 * seconds['step']:6.0f} ms, "
+        "references prepared once"
     )
     ratio = seconds["pycocoevalcap"] / seconds["score"]
     print(f"  score is {ratio:.1f} times as fast as pycocoevalcap")

@@ -1,13 +1,11 @@
-"""Beam search at five beams, from ready encodings: the batch at once against
-image by image.
+"""Beam search with five beams, from encodings: batched and image by image.
 
-The naive search of chapter 06 against the exported one, in float32 and under
-bfloat16 autocast, and against the time that the search's matrix products alone
-take; at the original tutorial's sizes and at those of the captioner that comes
-with the package. The decoders are random, but know when to stop, so that
-captions are about as long as real ones. In float32 both must find the same
-captions, but for those that tie. Peak memory comes on top of weights and
-encodings.
+Chapter 06's naive search is compared with the exported one, in float32 and
+under bfloat16 autocast, and with the time of the search's matrix products
+alone; at the sizes of the original tutorial and of the shipped captioner. The
+decoders are random but end captions at a realistic length. In float32, both
+searches must find the same captions, except for ties. Peak memory is given
+without weights and encodings.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ IMAGES = 32
 
 
 class Sizes(NamedTuple):
-    """What decides a search's cost."""
+    """The sizes that determine a search's cost."""
 
     positions: int  # of the grid, P
     encoder_dim: int  # D
@@ -47,7 +45,8 @@ SIZES = {
     "the original's sizes": Sizes(14 * 14, 2048, 9490, 512, 512, 512),
     "the shipped captioner's sizes": Sizes(9 * 9, 512, 2539, 256, 256, 512),
 }
-TARGETS = {  # times the naive search, in float32 and in bfloat16
+# Speed relative to the naive search, in float32 and in bfloat16.
+TARGETS = {
     "the original's sizes": (8, 12),
     "the shipped captioner's sizes": (2.5, None),
 }
@@ -55,7 +54,7 @@ CONFIG = SearchConfig(beam_size=5)
 
 
 def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
-    """A random decoder, as sure of its words as a trained one, and encodings.
+    """A random decoder, as confident as a trained one, and encodings.
 
     Its first unit counts the words, from a number that the image brings along,
     and makes `<end>` likelier each time.
@@ -90,8 +89,8 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
 
 
 def naive_search():
-    """The chapter's, over a batch: (log-probability, words, alphas) of each
-    image."""
+    """The chapter's search, for each image: (log-probability, words,
+    alphas)."""
     one = from_chapter("06_beam_search", "def naive_search")["naive_search"]
 
     def search(decoder, encoder_out, vocabulary):
@@ -113,8 +112,7 @@ def bf16_search(decoder, encoder_out, vocabulary):
 
 
 def products(decoder, encoder_out, vocabulary):
-    """A function that does the matrix products of one search, and nothing
-    else."""
+    """A function that only does the matrix products of one search."""
     B, P, D = encoder_out.shape
     V, k = len(vocabulary), CONFIG.beam_size
     A, H = decoder.attention.decoder_att.weight.shape
@@ -160,8 +158,8 @@ def products(decoder, encoder_out, vocabulary):
 
 
 def growth(sizes: str, name: str) -> float:
-    """Megabytes that the memory of this process, a fresh one, grows by a
-    search, at its peak."""
+    """Megabytes by which a search raises the peak memory of this new
+    process."""
     case = make_case(sizes)
     searches = {
         "naive": naive_search(),
@@ -174,8 +172,7 @@ def growth(sizes: str, name: str) -> float:
 
 
 def check_same(naive: list, found: list) -> int:
-    """Every caption is the naive search's, or ties with it; the number of those
-    that tie."""
+    """Assert that captions equal the naive search's or tie; count the ties."""
     ties = 0
     for (log_prob, words, _), hypothesis in zip(naive, found, strict=True):
         assert abs(log_prob - hypothesis.log_prob) < 1e-4 * max(
@@ -188,7 +185,7 @@ def check_same(naive: list, found: list) -> int:
 def compare(
     sizes: str, least: float, least_bf16: float | None, rounds: int = 3
 ) -> list[Row]:
-    """Time one size, print it, and return it beside what was asked for."""
+    """Time one size, print the times, and return the rows of the table."""
     case, naive = make_case(sizes), naive_search()
     ties = check_same(naive(*case), found := batched_search(*case))
     words = sum(len(hypothesis.word_ids) for hypothesis in found) / IMAGES
@@ -203,19 +200,22 @@ def compare(
     )
     size = SIZES[sizes]
     print(
-        f"beam search, {IMAGES} images at {sizes}: {size.positions}x{size.encoder_dim} grid, "
-        f"{size.words} words, {words:.1f} a caption"
+        f"beam search, {IMAGES} images at {sizes}: "
+        f"{size.positions}x{size.encoder_dim} grid, {size.words} words, "
+        f"{words:.1f} a caption"
     )
     memory = {}
     for name in ("naive", "batched", "bf16"):
         memory[name] = in_fresh_process(growth, sizes, name)
         ratio = seconds["naive"] / seconds[name]
         print(
-            f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times {memory[name]:6.0f} MB"
+            f"  {name:<8} {1000 * seconds[name]:7.0f} ms {ratio:6.1f} times "
+            f"{memory[name]:6.0f} MB"
         )
     share = seconds["products"] / seconds["batched"]
     print(
-        f"  the float32 products alone take {100 * share:.0f} % of the batched search's time"
+        f"  the float32 products alone take {100 * share:.0f} % of the batched "
+        "search's time"
     )
     print(f"  same captions in float32, {ties} of them tied with another")
     return [

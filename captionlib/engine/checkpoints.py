@@ -1,4 +1,4 @@
-"""What a training has come to, written down whole and read back to the bit."""
+"""Checkpoints of a training run, written atomically and restored exactly."""
 
 from __future__ import annotations
 
@@ -19,35 +19,33 @@ __all__ = ["EpochSoFar", "Training", "load_checkpoint", "save_checkpoint"]
 
 @dataclass
 class EpochSoFar:
-    """How far an epoch has come, and what it takes to finish its means."""
+    """The state of an unfinished epoch: its steps, and the sums for its
+    means."""
 
     steps: int = 0
     tokens: float = 0.0  # of all processes
-    sums: dict[str, float] = field(
-        default_factory=dict
-    )  # of each part of the loss, over tokens
+    # Of each part of the loss, over tokens.
+    sums: dict[str, float] = field(default_factory=dict)
     learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0
 
 
 @dataclass
 class Training:
-    """All that changes while a model learns, and so all that a checkpoint holds."""
+    """All that changes during training, and so all that a checkpoint holds."""
 
     model: CaptionModel
     optimizer: torch.optim.Optimizer
     config: EngineConfig
     average: WeightAverage | None = None
-    history: list[dict] = field(
-        default_factory=list
-    )  # one dict an epoch that is done
-    so_far: EpochSoFar = field(
-        default_factory=EpochSoFar
-    )  # of the epoch that is not
+    # One dict per finished epoch.
+    history: list[dict] = field(default_factory=list)
+    # The unfinished epoch.
+    so_far: EpochSoFar = field(default_factory=EpochSoFar)
 
 
 def save_checkpoint(folder: Path, training: Training) -> None:
-    """Write `folder`: a model, with what it takes to go on training it. Whole or not at all."""
+    """Write a model and all that resuming its training takes, atomically."""
     moments = {
         f"{index}.{name}": value
         for index, state in training.optimizer.state_dict()["state"].items()
@@ -69,7 +67,7 @@ def save_checkpoint(folder: Path, training: Training) -> None:
 
 
 def load_checkpoint(folder: Path, training: Training) -> None:
-    """Put a checkpoint back into `training`.
+    """Restore `training` from a checkpoint.
 
     Raises:
         InputError: if it is damaged, or belongs to other settings.
@@ -79,8 +77,9 @@ def load_checkpoint(folder: Path, training: Training) -> None:
     for name, value in asdict(training.config).items():
         if stored["config"].get(name) != value:
             raise InputError(
-                f"{folder}: was trained with {name}={stored['config'].get(name)}, not {value}; "
-                "resume with the same settings or train into another folder"
+                f"{folder}: was trained with "
+                f"{name}={stored['config'].get(name)}, not {value}; resume "
+                "with the same settings or train into another folder"
             )
     saved = CaptionModel.load(folder)
     if (
@@ -88,8 +87,8 @@ def load_checkpoint(folder: Path, training: Training) -> None:
         or saved.vocabulary.word_map != model.vocabulary.word_map
     ):
         raise InputError(
-            f"{folder}: holds a model of another shape or vocabulary; resume with the same model "
-            "and data or train into another folder"
+            f"{folder}: holds a model of another shape or vocabulary; resume "
+            "with the same model and data or train into another folder"
         )
     model.load_state_dict(saved.state_dict())
     model.metrics = saved.metrics
@@ -101,7 +100,5 @@ def load_checkpoint(folder: Path, training: Training) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if training.average is not None:
         training.average.load_state(load_file(folder / "average.safetensors"))
-    training.history, training.so_far = (
-        stored["history"],
-        EpochSoFar(**stored["so_far"]),
-    )
+    training.history = stored["history"]
+    training.so_far = EpochSoFar(**stored["so_far"])

@@ -1,8 +1,8 @@
-"""Train a recipe: from a data set to a captioner, in one call that can be killed and given again.
+"""Train a recipe: from a data set to a captioner, in one call.
 
-Written by hand. A recipe has one or more stages; each begins with the captioner of the one before.
-The last stage's folder is `to`, where a captioner is looked for; those before it are in `stage1`
-inside it, and so on.
+If the call is interrupted, it can be repeated to resume. A recipe has one or
+more stages; each starts from the captioner of the one before. The last stage's
+folder is `to`; the folders of earlier stages are inside it, `stage1` and so on.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ __all__ = ["Trained", "train_recipe"]
 
 
 class Trained(NamedTuple):
-    """What a training leaves."""
+    """The result of a training run."""
 
     best: Path  # the captioner's folder, for `Captioner.from_pretrained`
-    history: list[dict]  # of the last stage, one dict an epoch
-    stages: list[
-        Path
-    ]  # each stage's folder, with `best`, `last` and `log.jsonl`
+    history: list[dict]  # of the last stage, one dict per epoch
+    # Each stage's folder, with `best`, `last` and `log.jsonl`.
+    stages: list[Path]
 
 
 def _say(line: str) -> None:
@@ -74,19 +73,22 @@ def train_recipe(
     say: Callable[[str], None] = _say,
     **settings,
 ) -> Trained:
-    """Train a captioner by a recipe; what `captionlib train` does.
+    """Train a captioner by a recipe, as `captionlib train` does.
 
     Args:
-        recipe: a packaged recipe's name, a JSON file, or a `Recipe`; None sets nothing.
+        recipe: a packaged recipe's name, a JSON file, or a `Recipe`; None means
+            all defaults.
         to: folder to write: data, stages, `best` and `last`.
         progress: show bars on a terminal.
-        say: gets the lines that tell how it goes.
-        settings: those of `RunConfig`, such as data="prepared" or resume=True; and those that come
-            before the recipe's, in every stage: of `ModelConfig`, `EngineConfig`, `ViewConfig` and
-            `DecodingConfig`, such as epochs=3.
+        say: called with each progress message.
+        settings: those of `RunConfig`, such as data="prepared" or resume=True;
+            and those of `ModelConfig`, `EngineConfig`, `ViewConfig` and
+            `DecodingConfig`, such as epochs=3, which override the recipe's in
+            every stage.
 
     Raises:
-        InputError: if a file, a recipe or a setting is no use; before the work where possible.
+        InputError: if a file, a recipe or a setting is unusable; raised before
+            any training where possible.
         TypeError: if a setting has an unknown name.
         FloatingPointError: if a loss is not finite.
     """
@@ -97,9 +99,9 @@ def train_recipe(
     }
     run, to = _configure(RunConfig, around), Path(to)
     processes = Processes.join(run.device)
-    with processes.main_first():  # the others find what it has prepared
+    with processes.main_first():  # the others find the prepared data
         recipe = find_recipe(recipe, to, resume=run.resume)
-        if run.start_from is not None:  # which has a shape of its own
+        if run.start_from is not None:  # its shape is given
             recipe = replace(recipe, model={})
         recipe = recipe.overridden(settings)
         stages = _plan(recipe, to, run)
@@ -119,7 +121,7 @@ def train_recipe(
 
 
 def _kept_epoch(stage: _Stage, history: list[dict]) -> dict:
-    """The epoch whose weights are the stage's captioner."""
+    """The epoch whose weights become the stage's captioner."""
     if stage.config.keep == "end":
         return history[-1]
     return max(history, key=lambda epoch: epoch["bleu4"])
@@ -130,29 +132,30 @@ def _summary(stage: _Stage, history: list[dict]) -> str:
     return f"{stage.folder / 'best'}: epoch {kept['epoch']}, BLEU-4 {kept['bleu4']:.2f}"
 
 
-# ------------------------------------------------------------------------- what is to be done
+# --------------------------------------------------------------------- the plan
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage of a recipe, and where it stands."""
+    """One stage of a recipe and its state."""
 
     folder: Path
     begun: bool
     start_from: Path | None  # a captioner's folder
-    model: dict  # the settings of its shape that were given
+    model: dict  # the given settings of its shape
     shape: ModelConfig
     config: EngineConfig
     search: DecodingConfig
 
 
 def _plan(recipe: Recipe, to: Path, run: RunConfig) -> list[_Stage]:
-    """The stages; what would stop a later one is said now, and not after hours."""
+    """The stages, all checked now, so that a later one does not fail after
+    hours."""
     stages: list[_Stage] = []
     for number, settings in enumerate(recipe.stages, start=1):
         folder = to / f"stage{number}" if number < len(recipe.stages) else to
         stored = _stored_run(folder, run.resume)
-        if stored and settings.get("bf16") == "auto":  # it was measured then
+        if stored and settings.get("bf16") == "auto":  # already measured
             settings = {k: v for k, v in settings.items() if k != "bf16"}
         start_from, model = run.start_from, recipe.model
         if stages:
@@ -182,14 +185,15 @@ def _configure(kind: type, settings: dict):
 
 
 def _stored_run(folder: Path, resume: bool) -> dict:
-    """The settings of the training in `folder`, {} where there is none yet."""
+    """The settings of the training in `folder`, {} if there is none yet."""
     last = folder / "last"
     recover_folder(last)
     if not last.exists():
         return {}
     if not resume:
         raise InputError(
-            f"{folder}: holds a training already; --resume it or name another folder"
+            f"{folder}: holds a training run already; --resume it or name "
+            "another folder"
         )
     model = read_json(last / "config.json")
     training = read_json(last / "training.json")
@@ -202,12 +206,14 @@ def _stored_run(folder: Path, resume: bool) -> dict:
         known = stored["train"].keys() == settings_of(EngineConfig).keys()
     except (KeyError, TypeError, AttributeError):
         raise InputError(
-            f"{last}: is not a captionlib training; train into another folder"
+            f"{last}: is not a captionlib training run; train into another "
+            "folder"
         ) from None
     if not known:
         raise InputError(
-            f"{folder}: was begun with another version of captionlib and can't be resumed; train "
-            f"into another folder, with --start-from {folder} to begin with its best model"
+            f"{folder}: was begun with another version of captionlib and can't "
+            "be resumed; train into another folder, with --start-from "
+            f"{folder} to begin with its best model"
         )
     return stored
 
@@ -220,21 +226,22 @@ def _is_finished(folder: Path) -> bool:
     return is_over(EngineConfig(**training["config"]), training["history"])
 
 
-# --------------------------------------------------------------------------------- its data
+# --------------------------------------------------------------------- the data
 
 
 def _find_data(
     recipe: Recipe, to: Path, run: RunConfig, stages: list[_Stage], **options
 ) -> Path:
-    """The prepared data: those that were named, those of before, or those prepared now.
+    """The folder of prepared data: named, prepared earlier, or prepared now.
 
-    Before the work the recipe is put into `to`: killed at any moment, it is not forgotten.
+    The recipe is stored in `to` first, so that a killed run can resume.
     """
     source = run.karpathy_json, run.images
     if run.data is not None:
         if any(source):
             raise InputError(
-                f"{run.data}: is prepared; leave out --karpathy-json and --images"
+                f"{run.data}: is already prepared; leave out --karpathy-json "
+                "and --images"
             )
         find_base(run.data)  # is it?
     there = run.data is not None or any((to / "data").glob("WORDMAP_*.json"))
@@ -252,16 +259,21 @@ def _data_wanted(recipe: Recipe) -> str:
     name = recipe.data.get("dataset")
     if name and not recipe.scenes:
         return (
-            f"--recipe {recipe.name}: wants the photographs of {name}; fetch them with "
-            f"captionlib download {name} --to DIR, then give --karpathy-json and --images"
+            f"--recipe {recipe.name}: needs the photographs of {name}; fetch "
+            f"them with captionlib download {name} --to DIR, then give "
+            "--karpathy-json and --images"
         )
-    return "--data: give it, or --karpathy-json and --images, or --recipe toy, which draws its own"
+    return (
+        "no data: give --data, or --karpathy-json and --images, or "
+        "--recipe toy, which draws its own"
+    )
 
 
 def _prepare(
     recipe: Recipe, to: Path, source: tuple | None, *, progress: bool, say
 ) -> Path:
-    """Prepare a Karpathy JSON and its images, drawn first if there is no source."""
+    """Prepare a Karpathy JSON and its images; without a source, draw them
+    first."""
     if source is None:
         json_path = write_scenes(
             to / "scenes", **recipe.scenes, progress=progress
@@ -274,12 +286,12 @@ def _prepare(
     return to / "data"
 
 
-# ---------------------------------------------------------------------------------- the work
+# ----------------------------------------------------------------- the training
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What all stages of a training share."""
+    """What all stages of a training run share."""
 
     recipe: Recipe
     data: Path
@@ -290,11 +302,12 @@ class _Session:
     say: Callable[[str], None]
 
     def train(self, stage: _Stage) -> list[dict]:
-        """Train one stage, or go on with it; its history."""
+        """Train or resume one stage; return its history."""
         _, references = load_references(self.data, "VAL")
         if not references:
             raise InputError(
-                f"{self.data}: has no validation images, by which the best epoch is chosen"
+                f"{self.data}: has no validation images, which the choice of "
+                "the best epoch needs"
             )
         stage.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(stage.config.seed)
@@ -306,9 +319,9 @@ class _Session:
         encoder = self._frozen_part(model, config)
         if config.bf16 == "auto":
             config = self._choose_precision(model, encoder, objective, config)
-        with self.processes.main_first():  # the others read what it encodes
+        with self.processes.main_first():  # the others read its cache
             views = self._views("TRAIN", encoder, bf16=config.bf16)
-            # As captions will be written: in float32.
+            # In float32, like captioning later.
             (validation,) = self._views("VAL", encoder, bf16=False)
         beam_size = self.recipe.validation_beam_size
         evaluate = Validator(
@@ -345,13 +358,14 @@ class _Session:
         )
 
     def finish(self, stage: _Stage) -> None:
-        """Make `best` of a stage that is over what its settings want it to be."""
+        """When a stage is over, set its `best` to the weights that `keep`
+        names."""
         if stage.config.keep == "end" and self.processes.is_main:
             _keep_end(stage.folder, stage.config.seed)
         self.processes.wait()
 
     def _model(self, stage: _Stage) -> CaptionModel:
-        """The model that the stage begins or goes on with."""
+        """The model that the stage starts or resumes with."""
         last_stages = self.recipe.last_stages
         kind = HalfEncoded if last_stages else CaptionModel
         vocabulary = CaptionDataset(self.data, "TRAIN").vocabulary
@@ -359,7 +373,8 @@ class _Session:
             model = kind.load(stage.folder / "last")
             if stage.shape != model.config:
                 raise InputError(
-                    f"{stage.folder}: has a model of another shape; resume with its own"
+                    f"{stage.folder}: holds a model of another shape; resume "
+                    "without changing it"
                 )
         elif stage.start_from is not None:
             if stage.model:
@@ -367,12 +382,14 @@ class _Session:
                     "--" + name.replace("_", "-") for name in stage.model
                 )
                 raise InputError(
-                    f"{names}: the model of --start-from has its shape; leave this out"
+                    f"{names}: the model of --start-from fixes its shape; "
+                    "leave these options out"
                 )
             model = kind.load(stage.start_from)
             if model.vocabulary.word_map != vocabulary.word_map:
                 raise InputError(
-                    f"{stage.start_from}: has other words than {self.data}; use its own data"
+                    f"{stage.start_from}: has another vocabulary than "
+                    f"{self.data}; use the data of its training"
                 )
         else:
             model = kind(stage.shape, vocabulary)
@@ -381,7 +398,8 @@ class _Session:
         return model
 
     def _frozen_part(self, model: CaptionModel, config: EngineConfig):
-        """What of the encoder never changes, so that its work can be kept; None for nothing."""
+        """The frozen part of the encoder, whose output can be cached, or
+        None."""
         if not self.recipe.cache_features:
             return None
         if self.recipe.last_stages:
@@ -404,7 +422,8 @@ class _Session:
     def _choose_precision(
         self, model: CaptionModel, encoder, objective, config: EngineConfig
     ) -> EngineConfig:
-        """`config` with the faster of both precisions, by the main process's clock."""
+        """`config` with the faster precision, as measured by the main
+        process."""
         times = None
         if self.processes.is_main:
             model.to(self.device)
@@ -427,13 +446,13 @@ class _Session:
 
 
 def _grids(encoder, images: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, height, width) as a cache has them: (B, P, D) float16."""
+    """Encode images (B, 3, height, width) as in a cache: (B, P, D) float16."""
     (grids,) = encode_once(encoder, images, batch_size=len(images))
-    return grids.flatten(1, 2).clone()  # a tensor that gradients may meet
+    return grids.flatten(1, 2).clone()  # not an inference tensor, for autograd
 
 
 def _keep_end(folder: Path, seed: int) -> None:
-    """Make `best` the weights at a training's end: their average, where it has one."""
+    """Set `best` to the final weights, or to their average if there is one."""
     best, last = folder / "best", folder / "last"
     recover_folder(best)
     last_epoch = read_json(last / "training.json")["history"][-1]
