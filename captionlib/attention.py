@@ -13,8 +13,8 @@ __all__ = ["Attention"]
 class Attention(nn.Module):
     """Soft attention: a mean of the grid cells, weighted to suit a query.
 
-    Additive attention with a ReLU, as in the original tutorial. Bahdanau et
-    al. 2015 (arXiv:1409.0473, section 3.1) and the paper's own code use tanh.
+    Additive attention (Bahdanau et al. 2015, arXiv:1409.0473, section 3.1),
+    with the original tutorial's ReLU.
 
     Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and 13.
     """
@@ -35,25 +35,26 @@ class Attention(nn.Module):
         """Average the values under weights that depend on the query.
 
         Args:
-            hidden: (B * k, H) float, k states an image; row r is of image
-                r // k. Each is projected to a query.
+            hidden: (B * n, H) float, n states an image; row r is of image
+                r // n. Each is projected to a query.
             keys: (B, P, A) float, from `keys`.
             values: (B, P, D) float, the grid itself.
 
         Returns:
-            context (B * k, D); alpha (B * k, P), which sums to 1 over P.
+            context (B * n, D); alpha (B * n, P), which sums to 1 over P.
 
         Raises:
             ValueError: if the states are no multiple of the images.
         """
         B, P, A = keys.shape
-        k, rest = divmod(len(hidden), B)
-        if rest or k == 0:
+        n, rest = divmod(len(hidden), B)
+        if rest or n == 0:
             raise ValueError(
                 f"expected a multiple of {B} states, got {len(hidden)}"
             )
-        query = self.decoder_att(hidden).view(B, k, 1, A)
-        scores = self.full_att(torch.relu(keys.unsqueeze(1) + query))
-        alpha = scores.squeeze(3).float().softmax(dim=2)  # (B, k, P)
-        context = torch.bmm(alpha.to(values.dtype), values)  # (B, k, D)
+        keys = keys.view(B, 1, P, A)
+        query = self.decoder_att(hidden).view(B, n, 1, A)
+        scores = self.full_att(torch.relu(keys + query)).squeeze(3)
+        alpha = scores.float().softmax(dim=2)  # (B, n, P)
+        context = torch.bmm(alpha.to(values.dtype), values)  # (B, n, D)
         return context.flatten(0, 1), alpha.flatten(0, 1)

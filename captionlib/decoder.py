@@ -36,7 +36,8 @@ class State(NamedTuple):
 
     def select(self, rows: Tensor, images: Tensor | None = None) -> "State":
         """Keep the captions `rows` (N,) and the `images` (B,); None: all."""
-        # Unlike indexing by [], this sums gradients in one fixed order.
+        # Unlike indexing by [], this sums gradients in one fixed order, so
+        # that runs repeat exactly.
         memory = [tensor.index_select(0, rows) for tensor in self[:2]]
         grids = self[2:]
         if images is not None:
@@ -74,7 +75,8 @@ class DecoderWithAttention(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def begin(self, encoder_out: Tensor) -> State:
-        """The first states, one an image; grid (B, P, D) or (B, h, w, D)."""
+        """The first states of a grid (B, P, D) or (B, height, width, D)."""
+        # One axis for the places: no change if it is flat already.
         values = encoder_out.flatten(1, -2)  # (B, P, D)
         mean = values.mean(dim=1)
         keys = self.attention.keys(values)
@@ -170,6 +172,7 @@ def teacher_force(
         hiddens.append(state.hidden)
         alphas.append(alpha)
 
+    # Lists of (running * n, H) become (N, steps, H), with zeros for the rest.
     place = rows.argsort()  # back to the caller's order
     hidden = pack(pad_sequence(hiddens)[place], steps)
     alpha = pack(pad_sequence(alphas)[place], steps)

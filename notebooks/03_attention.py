@@ -101,7 +101,7 @@ scores
 # %% [markdown]
 # A **softmax** turns any scores into weights that are positive and sum to one:
 #
-# $$\alpha_{p} = \frac{\exp e_p}{\sum_q \exp e_q}$$
+# $$\alpha_{p} = \frac{\exp e_p}{\sum_j \exp e_j}$$
 
 # %%
 alpha = scores.exp() / scores.exp().sum()
@@ -161,8 +161,9 @@ plt.show()
 #
 # $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t)$$
 #
-# With a ReLU, the query sets thresholds. On the pencil's grid, a query of
-# $(-1, -9)$ lets only dog features above 1 through, and $(-9, -1)$ only beach:
+# The ReLU makes thresholds of the query's numbers. On the pencil's grid, the query
+# $(-1, -9)$ takes 1 from each cell's dog feature, so only what exceeds 1 is left, and
+# 9 from its beach feature, which leaves none. The query $(-9, -1)$ asks for beach:
 
 # %%
 w = torch.tensor([3.0, 3.0])
@@ -175,53 +176,75 @@ for query in torch.tensor([[-1.0, -9.0], [-9.0, -1.0]]):
 #
 # The whole layer is three linear maps, a ReLU, a softmax and a weighted mean:
 
-# %% mystnb={"figure": {"caption": "One step of attention, for B images and k states an image.", "name": "fig-attention-step"}, "image": {"alt": "A flow from top to bottom. The decoder's hidden state, B k by H, passes decoder_att and becomes the query. The image grid, B by P by D, passes encoder_att and becomes the keys, B by P by A; unchanged, it is also the values. Query and keys are added, a ReLU and full_att make one score a cell, a softmax over cells makes the weights alpha, and the mean of the values under these weights is the context, B k by D."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "One step of attention, for B images and n states an image.", "name": "fig-attention-step"}, "image": {"alt": "A flow from top to bottom. The decoder's hidden state, B n by H, passes decoder_att and becomes the query. The image grid, B by P by D, passes encoder_att and becomes the keys, B by P by A; unchanged, it is also the values. Query and keys are added, a ReLU and full_att make one score a cell, a softmax over cells makes the weights alpha, and the mean of the values under these weights is the context, B n by D."}} tags=["hide-input"]
 from captionlib.book.attention_figures import layer_diagram
 
 layer_diagram()
 plt.show()
 
 # %% [markdown]
-# Here are its formulas, each above its line, for $B = 2$ images with $k = 3$ states
-# each: an image's five captions are trained together, and a search extends several
-# at once. Row $r$ looks at image $r // k$, and the grid is never copied.
+# Here are its formulas, each above its line, for a batch of $B = 2$ images and, to
+# begin with, one state for each:
 
 # %%
 from torch import nn
 
-B, k, P, D, H, A = 2, 3, 4, 8, 5, 6
+B, P, D, H, A = 2, 4, 8, 5, 6
 encoder_att, decoder_att = nn.Linear(D, A), nn.Linear(H, A)
 full_att = nn.Linear(A, 1)
 values = torch.randn(B, P, D)  # the grid
-hidden = torch.randn(B * k, H)  # the states
+hidden = torch.randn(B, H)  # the states
 
 # %% [markdown]
 # $$k_p = W_a a_p + b_a, \qquad q_t = W_h h_{t-1} + b_h$$
 
 # %%
-keys = encoder_att(values).view(B, 1, P, A)
-query = decoder_att(hidden).view(B, k, 1, A)
+keys = encoder_att(values)  # (B, P, A)
+query = decoder_att(hidden).view(B, 1, A)
 
 # %% [markdown]
+# Each query must be added to the $P$ keys of its image. It has 1 where the keys have
+# $P$, and PyTorch stretches an axis of size 1 to the size it meets (*broadcasting*):
+#
 # $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t) + b$$
 
 # %%
-scores = full_att(torch.relu(keys + query)).squeeze(3)  # (B, k, P)
+scores = full_att(torch.relu(keys + query)).squeeze(2)  # (B, P)
 
 # %% [markdown]
 # $$\alpha_t = \operatorname{softmax}(e_t)$$
 
 # %%
-alpha = scores.softmax(dim=2)  # (B, k, P)
+alpha = scores.softmax(dim=1)  # (B, P)
 
 # %% [markdown]
 # $$z_t = \sum_p \alpha_{t,p}\, a_p$$
 
 # %%
-context = torch.bmm(alpha, values)  # (B, k, D)
-context.shape
+context = (alpha.view(B, P, 1) * values).sum(dim=1)
+context.shape  # B, D
 
 # %% [markdown]
+# An image's five captions are trained together, so let there now be $n$ states an
+# image. They stand below each other, image after image: row $r$ looks at image
+# $r // n$. The grid is not copied. Keys and queries get the shapes (B, 1, P, A) and
+# (B, n, 1, A). Both axes of size 1 stretch, so every state meets every cell of its
+# image, (B, n, P, A):
+
+# %%
+n = 3
+hidden = torch.randn(B * n, H)
+keys = encoder_att(values).view(B, 1, P, A)
+query = decoder_att(hidden).view(B, n, 1, A)
+scores = full_att(torch.relu(keys + query)).squeeze(3)  # (B, n, P)
+alpha = scores.softmax(dim=2)
+context = torch.bmm(alpha, values)
+context.shape  # B, n, D
+
+# %% [markdown]
+# (`torch.bmm` is one matrix product for each image: $n \times P$ weights times
+# $P \times D$ values.)
+#
 # The exported class is these lines, with the keys in a method of their own so that
 # they can be computed once an image:
 
@@ -234,8 +257,8 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     """Soft attention: a mean of the grid cells, weighted to suit a query.
 
-    Additive attention with a ReLU, as in the original tutorial. Bahdanau et
-    al. 2015 (arXiv:1409.0473, section 3.1) and the paper's own code use tanh.
+    Additive attention (Bahdanau et al. 2015, arXiv:1409.0473, section 3.1),
+    with the original tutorial's ReLU.
 
     Source: Xu et al. 2015 (arXiv:1502.03044), equations 4 to 6 and 13.
     """
@@ -256,32 +279,33 @@ class Attention(nn.Module):
         """Average the values under weights that depend on the query.
 
         Args:
-            hidden: (B * k, H) float, k states an image; row r is of image
-                r // k. Each is projected to a query.
+            hidden: (B * n, H) float, n states an image; row r is of image
+                r // n. Each is projected to a query.
             keys: (B, P, A) float, from `keys`.
             values: (B, P, D) float, the grid itself.
 
         Returns:
-            context (B * k, D); alpha (B * k, P), which sums to 1 over P.
+            context (B * n, D); alpha (B * n, P), which sums to 1 over P.
 
         Raises:
             ValueError: if the states are no multiple of the images.
         """
         B, P, A = keys.shape
-        k, rest = divmod(len(hidden), B)
-        if rest or k == 0:
+        n, rest = divmod(len(hidden), B)
+        if rest or n == 0:
             raise ValueError(
                 f"expected a multiple of {B} states, got {len(hidden)}"
             )
-        query = self.decoder_att(hidden).view(B, k, 1, A)
-        scores = self.full_att(torch.relu(keys.unsqueeze(1) + query))
-        alpha = scores.squeeze(3).float().softmax(dim=2)  # (B, k, P)
-        context = torch.bmm(alpha.to(values.dtype), values)  # (B, k, D)
+        keys = keys.view(B, 1, P, A)
+        query = self.decoder_att(hidden).view(B, n, 1, A)
+        scores = self.full_att(torch.relu(keys + query)).squeeze(3)
+        alpha = scores.float().softmax(dim=2)  # (B, n, P)
+        context = torch.bmm(alpha.to(values.dtype), values)  # (B, n, D)
         return context.flatten(0, 1), alpha.flatten(0, 1)
 
 
 # %% [markdown]
-# (`float` keeps the softmax in 32 bits even where the rest of a model runs in 16.)
+# (`float` and `to` keep the softmax in 32 bits where the rest of a model runs in 16.)
 # Two checks. Three states of an image get what each would get alone. And if all
 # scores are equal, here because $w = 0$, attention *is* the mean:
 
@@ -289,13 +313,13 @@ class Attention(nn.Module):
 attention = Attention(D, H, A)
 keys = attention.keys(values)
 context, alpha = attention(hidden, keys, values)
-for row in range(B * k):
-    image = slice(row // k, row // k + 1)
+for row in range(B * n):
+    image = slice(row // n, row // n + 1)
     alone, _ = attention(hidden[row : row + 1], keys[image], values[image])
     torch.testing.assert_close(alone[0], context[row])
 
 nn.init.zeros_(attention.full_att.weight)
-context, alpha = attention(hidden[::k], keys, values)
+context, alpha = attention(hidden[::n], keys, values)
 torch.testing.assert_close(context, values.mean(dim=1))
 
 # %% [markdown]
@@ -311,34 +335,10 @@ word = H * A + P * A + P * D  # decoder_att, full_att, weighted mean
 print(f"once an image: {image / 1e6:.1f} million, a word: {word / 1e6:.1f}")
 
 # %% [markdown]
-# The keys are more than two hundred times the work of the rest of a step. Here are
-# twelve steps, about a caption's worth, with the keys inside and outside the loop:
-
-# %% tags=["nbval-ignore-output"]
-import time
-
-attention = Attention(D, H, A)
-values, hidden = torch.randn(8, P, D), torch.randn(8, H)
-
-
-def seconds(once):
-    start = time.perf_counter()
-    for step in range(12):
-        if step == 0 or not once:
-            keys = attention.keys(values)
-        attention(hidden, keys, values)
-    return time.perf_counter() - start
-
-
-with torch.inference_mode():
-    every = min(seconds(once=False) for _ in range(3))
-    once = min(seconds(once=True) for _ in range(3))
-print(f"keys at every step {1000 * every:.0f} ms, once {1000 * once:.0f} ms")
-print(f"{every / once:.1f} times as fast")
-
-# %% [markdown]
-# Twelve steps can be at most twelve times as fast, since the keys are still computed
-# once.
+# The keys are more than two hundred times the work of the rest of a step. Computed at
+# each of a caption's dozen steps, they would be nearly all that attention does.
+# That is why they have a method of their own. [Chapter
+# 04](04_decoder.ipynb#is-it-worth-it) measures what it saves.
 #
 # ## Training it: what colour is the dog?
 #
@@ -357,15 +357,15 @@ import numpy as np
 from captionlib.encoder import Encoder
 from captionlib.toy.coloured import COLOURS, NAMES
 
-encoder = Encoder("tf_efficientnet_lite0", grid_size=None)
+encoder = Encoder("tf_efficientnet_lite0", grid_size=None)  # its own, 8×8
 
 
+@torch.no_grad()
 def encode(scenes):
     pixels = np.stack([np.asarray(scene.picture) for scene in scenes])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        parts = [encoder(encoder.normalise(part)) for part in images.split(20)]
-    return torch.cat(parts).flatten(1, 2).clone()  # (B, P, D)
+    parts = [encoder(encoder.normalise(part)) for part in images.split(20)]
+    return torch.cat(parts).flatten(1, 2)  # (B, P, D)
 
 
 rng = Random(0)
@@ -378,9 +378,10 @@ grids.shape, names.shape
 
 
 # %% [markdown]
-# An embedding of the name takes the place of the decoder's hidden state. Attention
-# returns a context, and a small network reads the colour from context and name. All
-# three questions about a scene share its grid and keys, so $k = 3$.
+# An embedding of the name takes the place of the decoder's hidden state: `nn.Embedding`
+# is a table with a trained vector for each name. Attention returns a context, and a
+# small network reads the colour from context and name. All three questions about a
+# scene share its grid and keys, so $n = 3$.
 
 
 # %%
@@ -420,11 +421,9 @@ class Mean(Attention):
 # epoch. Cells that touch the named thing's box count as *on the thing*:
 
 # %%
-x0, y0, x1, y1 = torch.tensor([scene.boxes for scene in scenes]).unbind(2)
-left = 32 * torch.arange(8)  # a cell's left edge, in pixels; or its top
-across = (left < x1[..., None]) & (left + 32 > x0[..., None])
-down = (left < y1[..., None]) & (left + 32 > y0[..., None])
-on_thing = (down[..., :, None] & across[..., None, :]).flatten(2)  # (B, 3, P)
+from captionlib.toy.coloured import touched_cells
+
+on_thing = touched_cells([scene.boxes for scene in scenes])  # (B, 3, P) bool
 print(f"{on_thing.float().mean():.0%} of the cells touch the named thing")
 
 # %%
@@ -468,11 +467,11 @@ assert examine(net, test)[0] > 0.9
 assert examine(mean_net, test)[0] < 0.65
 
 # %% [markdown]
-# The answer is (b). The mean is right a little more than half of the time: better than
-# guessing among the three visible colours, which gives a third, and far from
-# attention. The network is not too small, nor trained too briefly: it had twice as
-# many epochs and knows its training scenes by heart. It lacks the information. Once
-# all cells are averaged, little is left of which colour belongs to which name.
+# The answer is (b), about half. That is better than guessing among the three visible
+# colours, which gives a third, and far from attention. The network of the mean is not
+# too small, nor trained too briefly: it had twice as many epochs and knows its training
+# scenes by heart. It lacks the information. Once all cells are averaged, little is left
+# of which colour belongs to which name.
 #
 # Where did attention look, and when did it learn to?
 
@@ -493,13 +492,14 @@ epochs = (0, 1, 2, 3, 4, 16)
 maps_figure(
     [scene.picture] * 6,
     maps[list(epochs), question],
-    [f"epoch {n}: {inside[n, question]:.0%}" for n in epochs],
+    [f"epoch {epoch}: {inside[epoch, question]:.0%}" for epoch in epochs],
     [scene.boxes[named]] * 6,
 )
 plt.show()
 
 # %% [markdown]
-# The even map of the start condenses on the thing named, within four epochs. All
+# An even map would score the share of cells, 21 %, so at epoch 0 the network knows
+# nothing. Its map condenses on the thing named, within four epochs. All
 # that pulled it there was the loss on the colour. Now keep the picture and change
 # the query:
 
@@ -521,11 +521,11 @@ plt.show()
 with torch.no_grad():
     logits, alpha = net(grids[test], names[test])
 wrong = (logits.argmax(dim=1) != colours[test].flatten()).nonzero()[:, 0]
-for n in wrong.tolist():
-    name = NAMES[names[test].flatten()[n]]
-    true = list(COLOURS)[colours[test].flatten()[n]]
-    said = list(COLOURS)[logits[n].argmax()]
-    print(f"{true} {name}: said {said}, {inside[-1, n]:.0%} on the {name}")
+for i in wrong.tolist():
+    name = NAMES[names[test].flatten()[i]]
+    true = list(COLOURS)[colours[test].flatten()[i]]
+    said = list(COLOURS)[logits[i].argmax()]
+    print(f"{true} {name}: said {said}, {inside[-1, i]:.0%} on the {name}")
 
 # %% [markdown]
 # Most of these looked at the right thing and still named the wrong colour. A good map
@@ -555,7 +555,7 @@ print(f"           {same:.0%} name the colour of the thing looked at most")
 assert min(sure) > 0.6 and same > 0.4  # sure of what it can't know
 
 # %% mystnb={"figure": {"caption": "Questions without a good answer, and the answers: two dogs, and a rabbit and a cat that aren't there.", "name": "fig-attention-fails"}, "image": {"alt": "Three dark pictures with a few lit cells. Asked about the dog, where there are two, both are lit, a green and a red one; the answer is green. Asked about a rabbit that is not there, a green cat and a yellow dog are lit; the answer is blue. Asked about a cat that is not there, a red cow is lit; the answer is red."}} tags=["hide-input"]
-answers = [list(COLOURS)[n.argmax()] for n in (two[4], none[0], none[4])]
+answers = [list(COLOURS)[row.argmax()] for row in (two[4], none[0], none[4])]
 asked = ["dog", NAMES[missing[0]], NAMES[missing[4]]]
 maps_figure(
     [two_dogs[4].picture, scenes[300].picture, scenes[304].picture],
@@ -718,15 +718,15 @@ check("03.2", masked_softmax)
 #
 # ### 03.3 Five states, one grid
 #
-# Average each image's annotation vectors under the weights of its `k` states. Row
-# $r$ of `alpha` belongs to image $r // k$. Don't copy the grid.
+# Average each image's annotation vectors under the weights of its `n` states. Row
+# $r$ of `alpha` belongs to image $r // n$. Don't copy the grid.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
 
-def contexts(alpha, encoder_out):  # (B * k, P), (B, P, D)
-    return ...  # (B * k, D)
+def contexts(alpha, encoder_out):  # (B * n, P), (B, P, D)
+    return ...  # (B * n, D)
 
 
 check("03.3", contexts)
@@ -734,7 +734,7 @@ check("03.3", contexts)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Give `alpha` the shape (B, k, P) first. Then image `b` has one matrix of k rows
+# Give `alpha` the shape (B, n, P) first. Then image `b` has one matrix of n rows
 # and P columns, and another of P rows and D columns.
 #
 # </details>
@@ -755,7 +755,7 @@ check("03.3", contexts)
 # ```
 #
 # A weighted sum over grid cells *is* a matrix product, for all states of an image
-# at once. It works because the k rows of an image stand next to each other; in any
+# at once. It works because the n rows of an image stand next to each other; in any
 # other order, `view` would mix the images up.
 #
 # </details>

@@ -8,7 +8,12 @@ import torch
 from PIL import ImageColor
 
 from captionlib.book import attention_figures
-from captionlib.toy.coloured import COLOURS, NAMES, coloured_scene
+from captionlib.toy.coloured import (
+    COLOURS,
+    NAMES,
+    coloured_scene,
+    touched_cells,
+)
 
 
 def test_three_things_in_three_colours_where_the_boxes_say():
@@ -66,3 +71,12 @@ def test_a_map_lights_the_cell_it_weighs_most():
         lit[:64], attention_figures.NIGHT * pixels[:64], atol=1e-6
     )
     plt.close("all")
+
+
+def test_a_box_touches_the_cells_that_it_reaches_into():
+    boxes = [[(0, 0, 64, 33), (64, 128, 65, 129)], [(0, 0, 256, 256)] * 2]
+    cells = touched_cells(boxes, side=4).view(2, 2, 4, 4)
+    assert cells[0, 0].nonzero().tolist() == [[0, 0]]
+    assert cells[0, 1].nonzero().tolist() == [[2, 1]]
+    assert cells[1].all()
+    assert touched_cells(boxes).sum(dim=2).tolist() == [[4, 1], [64, 64]]

@@ -460,7 +460,7 @@ def packed_batches() -> Axes:
                 cell(
                     axes,
                     *place,
-                    f"{name}{step + 1}" if here else "",
+                    f"{name}{step}" if here else "",
                     "word" if here else "plain",
                 )
         return left + side * steps / 2
@@ -503,7 +503,7 @@ def packed_batches() -> Axes:
     x = 0.3
     for step, size in enumerate(sizes):
         for name in order[:size]:
-            cell(axes, x + side / 2, 0.95, f"{name}{step + 1}")
+            cell(axes, x + side / 2, 0.95, f"{name}{step}")
             x += side
         line(axes, [(x - side * size + 0.04, 0.66), (x - 0.04, 0.66)], "state")
         label(axes, x - side * size / 2, 0.5, str(size), "state", fontsize=10)

@@ -87,9 +87,9 @@ def weights_figure(rows: dict[str, Tensor]) -> None:
 def layer_diagram() -> None:
     """One step of `captionlib.attention.Attention`, from top to bottom."""
     axes = canvas(5.0, 5.0)
-    box(axes, 1.05, 4.6, 1.7, 0.5, "hidden state", "state", note="(B·k, H)")
+    box(axes, 1.05, 4.6, 1.7, 0.5, "hidden state", "state", note="(B·n, H)")
     box(axes, 3.5, 4.6, 1.7, 0.5, "image grid", "image", note="(B, P, D)")
-    box(axes, 1.05, 3.45, 1.5, 0.5, "query", "state", note="(B·k, A)")
+    box(axes, 1.05, 3.45, 1.5, 0.5, "query", "state", note="(B·n, A)")
     box(axes, 2.8, 3.45, 1.1, 0.5, "keys", "image", note="(B, P, A)")
     box(axes, 4.35, 3.45, 1.1, 0.5, "values", "image", note="(B, P, D)")
     box(axes, 1.9, 2.3, 2.6, 0.5, "add, ReLU, full_att", "attention")
@@ -110,9 +110,9 @@ def layer_diagram() -> None:
         (0.2, 3.9, "decoder_att"),
         (1.85, 3.9, "encoder_att"),
         (4.3, 3.9, "as it is"),
-        (2.0, 1.83, "scores (B, k, P)"),
-        (0.75, 0.85, "alpha (B·k, P)"),
-        (3.05, 0.1, "context (B·k, D)"),
+        (2.0, 1.83, "scores (B, n, P)"),
+        (0.75, 0.85, "alpha (B·n, P)"),
+        (3.05, 0.1, "context (B·n, D)"),
     ):
         axes.text(x, y, text, fontsize=9, color=INK, va="center")
 

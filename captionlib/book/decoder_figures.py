@@ -53,7 +53,7 @@ def step_diagram() -> None:
     """One step of `captionlib.decoder.DecoderWithAttention`, from top to
     bottom."""
     axes = canvas(5.0, 5.3)
-    box(axes, 1.0, 4.9, 1.7, 0.5, "hidden state", "state", note="(N, H)")
+    box(axes, 1.0, 4.9, 1.7, 0.5, "old hidden state", "state", note="(N, H)")
     box(
         axes,
         3.6,
@@ -79,14 +79,16 @@ def step_diagram() -> None:
         ((2.5, 2.5), (2.5, 1.82), "attention"),
         ((1.7, 1.78), (1.85, 1.66), "word"),
         ((2.5, 1.3), (2.5, 0.82), "state"),
-        ((3.15, 1.55), (3.55, 1.55), "state"),
+        ((3.55, 2.1), (3.1, 1.82), "state"),
+        ((3.15, 1.42), (3.55, 1.2), "state"),
     ):
         arrow(axes, start, end, kind=kind)
     for x, y, text, kind in (
         (0.15, 2.3, "last word (N,)", "word"),
         (3.15, 3.1, "context (N, D)", "attention"),
-        (3.6, 1.65, "new hidden\nand cell", "state"),
-        (3.6, 1.3, "(N, H) each", "state"),
+        (3.6, 2.2, "old hidden\nand cell", "state"),
+        (3.6, 1.1, "new hidden\nand cell", "state"),
+        (3.6, 0.75, "(N, H) each", "state"),
     ):
         axes.text(x, y, text, fontsize=9, color=PALETTE[kind], va="center")
     arrow(axes, (4.45, 3.75), (4.7, 3.75), kind="attention")

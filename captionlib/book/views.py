@@ -325,10 +325,10 @@ def packed_view(captions: Sequence[Words]) -> View:
         return "".join(tag("td", word, class_="word") for word in words) + pads
 
     rows = "".join(
-        f'<tr><th scope="row">caption {i + 1}</th>{cells(captions[i])}</tr>'
+        f'<tr><th scope="row">caption {i}</th>{cells(captions[i])}</tr>'
         for i in order
     )
-    heads = "".join(f'<th scope="col">{t}</th>' for t in range(1, longest + 1))
+    heads = "".join(f'<th scope="col">{t}</th>' for t in range(longest))
     total = len(captions) * longest
     says = [
         f"The padded batch as it came: {len(captions)} captions, {longest} columns, {total} cells, "
@@ -336,12 +336,12 @@ def packed_view(captions: Sequence[Words]) -> View:
         "Sorted, longest first. At every step the captions still running are the first rows.",
     ]
     done = 0
-    for t, size in enumerate(sizes, 1):
+    for t, size in enumerate(sizes):
         done += size
-        saved = t * len(captions) - done
+        padded = (t + 1) * len(captions)
         says.append(
             f"Step {t}: the first {size} row{'s' * (size > 1)}, batch size {size}. Computed so far "
-            f"{done} cells; without packing it would be {t * len(captions)}, so {saved} saved."
+            f"{done} cells; without packing it would be {padded}, so {padded - done} saved."
         )
     end = (
         f"Packed: {real} words in {longest} steps, batch sizes {', '.join(map(str, sizes))}. "
@@ -351,7 +351,7 @@ def packed_view(captions: Sequence[Words]) -> View:
     names = [
         "the padded batch",
         "sorted",
-        *(f"step {t + 1}" for t in range(longest)),
+        *(f"step {t}" for t in range(longest)),
         "packed",
     ]
     strip = "".join(tag("li", word) for word in tokens)

@@ -169,7 +169,7 @@ def exercise_3(contexts) -> str:
                 of(
                     alpha.view(k, B, P).transpose(0, 1).reshape(B * k, P), image
                 ),
-                "(k, B, P) was taken for (B, k, P): the three rows of an image stand together",
+                "(n, B, P) was taken for (B, n, P): the three rows of an image stand together",
             ),
             (
                 right / P,
@@ -185,7 +185,7 @@ def exercise_3(contexts) -> str:
                 "all rows look at image 0",
             ),
         ],
-        otherwise="these are not the averages of image r // k under the weights of row r",
+        otherwise="these are not the averages of image r // n under the weights of row r",
     )
     return "each state over its own image, and the grid stands in memory once."
 

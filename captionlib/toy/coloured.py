@@ -7,12 +7,20 @@ dog?".
 from random import Random
 from typing import NamedTuple
 
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from captionlib.toy.scenery import CANVAS, paint_setting
 from captionlib.toy.scenes import SIZE, sprite
 
-__all__ = ["COLOURS", "NAMES", "ColouredScene", "coloured_scene"]
+__all__ = [
+    "COLOURS",
+    "NAMES",
+    "ColouredScene",
+    "coloured_scene",
+    "touched_cells",
+]
 
 NAMES = ("dog", "cat", "rabbit", "horse", "duck", "cow", "tree", "car")
 COLOURS = {
@@ -68,3 +76,21 @@ def coloured_scene(
         [list(COLOURS).index(colour) for colour in colours],
         boxes,
     )
+
+
+def touched_cells(boxes: list, side: int = 8) -> Tensor:
+    """Which cells of a square grid the boxes touch.
+
+    Args:
+        boxes: for each of B scenes its boxes, x0, y0, x1, y1 in pixels.
+        side: cells along each side of the grid.
+
+    Returns:
+        (B, boxes, side * side) bool.
+    """
+    x0, y0, x1, y1 = torch.tensor(boxes)[..., None].unbind(2)
+    size = SIZE / side  # of a cell, in pixels
+    low = size * torch.arange(side)  # where each column, and each row, begins
+    across = (low < x1) & (low + size > x0)  # (B, boxes, side)
+    down = (low < y1) & (low + size > y0)
+    return (down[..., :, None] & across[..., None, :]).flatten(2)
