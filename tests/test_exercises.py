@@ -211,7 +211,7 @@ def test_an_unknown_number_and_a_missing_answer_are_told():
     assert judge("attention", 1).message.startswith("there is no exercise")
     assert judge("03.1", 1, 2) == (
         "not quite",
-        "check wants 1 answers, and got 2",
+        "check expects 1 answers, but got 2",
     )
 
 

@@ -1,10 +1,11 @@
-"""The checkers of the exercises: `check("03.1", answer)` says how an answer does.
+"""The checkers of the exercises: `check("03.1", answer)` judges an answer.
 
-Written by hand. Module `chNN` holds the checkers of chapter NN, one function `exercise_N` for each
-exercise; it takes the reader's answer, returns a sentence for a right one, and raises `Wrong`,
-with what is wrong, for any other. `answers` has what they are made of. A checker compares with a
-property, with a small case worked out another way, or with the package itself; the solution stands
-in the chapter, folded. CONTRIBUTING.md tells how an exercise is written.
+Module `chNN` holds the checkers of chapter NN, a function `exercise_N` for each
+exercise. It takes the reader's answer, returns a sentence if the answer is
+right, and raises `Wrong` with a reason otherwise. `answers` provides the
+building blocks. A checker tests a property, or compares with a small case
+worked out another way or with the package itself; the solution is folded in the
+chapter. CONTRIBUTING.md explains how to write an exercise.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ from captionlib.exercises.answers import NotYet, Wrong
 
 __all__ = ["Verdict", "check", "judge"]
 
-WIDTH = 92  # columns: JupyterLab breaks a longer line in the middle of a word
+WIDTH = 92  # columns; JupyterLab breaks longer lines within a word
 
 
 class Verdict(NamedTuple):
-    """What a checker found."""
+    """The verdict of a checker."""
 
     status: str  # "not yet", "not quite" or "right"
     message: str  # one line
 
 
 def check(number: str, *answers: object) -> None:
-    """Print how an answer does: not yet, not quite and why, or right. Never raises.
+    """Print a verdict: not yet, not quite and why, or right. Never raises.
 
     Args:
         number: the exercise, as its heading says: chapter, dot, number.
-        answers: what the exercise asks for, a function or values; `...` where it is still missing.
+        answers: a function or values, as the exercise asks; `...` where one is
+            missing.
     """
     verdict = judge(number, *answers)
     said = f"{number} {verdict.status}: {verdict.message}"
@@ -48,12 +50,12 @@ def check(number: str, *answers: object) -> None:
 
 
 def judge(number: str, *answers: object) -> Verdict:
-    """What `check` prints, in parts. Random numbers of the caller's stay as they were."""
+    """The verdict that `check` prints. Random state is left unchanged."""
     checker = _find(number)
     if checker is None:
         return Verdict(
             "not quite",
-            'there is no exercise of this number; it looks like "03.1"',
+            'there is no exercise with this number; a number looks like "03.1"',
         )
     gaps = sum(answer is ... for answer in answers)
     if gaps:
@@ -68,7 +70,8 @@ def judge(number: str, *answers: object) -> Verdict:
     wanted = checker.__code__.co_argcount
     if len(answers) != wanted:
         return Verdict(
-            "not quite", f"check wants {wanted} answers, and got {len(answers)}"
+            "not quite",
+            f"check expects {wanted} answers, but got {len(answers)}",
         )
     state = random.getstate()
     try:
@@ -80,9 +83,7 @@ def judge(number: str, *answers: object) -> Verdict:
         return Verdict("not yet", "put your code where the three dots are")
     except Wrong as wrong:
         return Verdict("not quite", " ".join(str(wrong).split()))
-    except (
-        Exception
-    ) as error:  # an answer so odd that the checker stumbles over it
+    except Exception as error:  # an answer so odd that the checker fails on it
         about = " ".join(f"{type(error).__name__}: {error}".split())[:150]
         return Verdict(
             "not quite", f"the checker can't read this answer ({about})"

@@ -1,7 +1,7 @@
-"""What a checker is made of: run the reader's code, look at its result, compare, and say why not.
+"""Building blocks of checkers: run the reader's code, inspect and compare.
 
-Written by hand. Each function returns what is fine and raises `Wrong` with one sentence about what
-isn't. A sentence goes on from "03.1 not quite: " and begins with a small letter.
+Each function returns a valid value, or raises `Wrong` with a sentence on what
+is wrong. The sentence continues "03.1 not quite: " and so starts in lower case.
 """
 
 from __future__ import annotations
@@ -36,30 +36,29 @@ class Wrong(Exception):
 
 
 class NotYet(Exception):
-    """There is still a gap in the answer."""
+    """The answer still has a gap."""
 
 
 def call(answer: object, *arguments: object, **named: object) -> object:
-    """What the reader's function gives for copies of the arguments.
+    """Call the reader's function with copies of the arguments.
 
     Raises:
-        NotYet: if it returns, or stumbles over, three dots that were left in it.
-        Wrong: if it is no function, raises, returns nothing, or changes a tensor, array, list or
-            dictionary that it was given.
+        NotYet: if it returns, or fails on, three dots that were left in it.
+        Wrong: if it is not a function, raises, returns nothing, or changes a
+            tensor, array, list or dictionary that it was given.
     """
     if not callable(answer):
-        raise Wrong(f"a function was expected, and this is {describe(answer)}")
+        raise Wrong(f"expected a function, but this is {describe(answer)}")
     copies = [_copy(argument) for argument in arguments]
     try:
-        with np.errstate(
-            all="ignore"
-        ):  # what NumPy would warn of, a checker says better
+        # Checkers explain better than NumPy's warnings.
+        with np.errstate(all="ignore"):
             result = answer(*copies, **named)
-    except (NotYet, Wrong):  # from something that the checker handed in
+    except (NotYet, Wrong):  # raised by an object that the checker passed in
         raise
     except Exception as error:
-        # The reader's gap, still open: dots that were computed with (Python's message names the
-        # ellipsis), or the placeholder that some put in their stead.
+        # A gap that is still open: computing with the dots (Python's message
+        # names the ellipsis), or NotImplementedError as a placeholder.
         if isinstance(error, NotImplementedError) or "ellipsis" in str(error):
             raise NotYet from None
         about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -69,7 +68,7 @@ def call(answer: object, *arguments: object, **named: object) -> object:
         raise NotYet
     if result is None:
         raise Wrong(
-            "your function returns nothing: its last line has to be a `return`"
+            "your function returns nothing: its last line must be a `return`"
         )
     for position, (before, after) in enumerate(
         zip(arguments, copies, strict=True)
@@ -78,8 +77,9 @@ def call(answer: object, *arguments: object, **named: object) -> object:
             before, after, 0
         ):
             raise Wrong(
-                f"your function changes its {ORDINALS[position]} argument in place, which its "
-                "caller may still need: build a new value instead"
+                f"your function changes its {ORDINALS[position]} argument in "
+                "place, which its caller may still need: build a new value "
+                "instead"
             )
     return result
 
@@ -93,7 +93,7 @@ def describe(value: object) -> str:
     if value is None:
         return "None"
     if isinstance(value, str):
-        return f"the text {value[:30]!r}"
+        return f"the string {value[:30]!r}"
     if isinstance(value, (bool, int, float)):
         return (
             f"the number {str(value)[:20]}"
@@ -111,22 +111,23 @@ def tensor(
     kind: str = "float",
     known: Mapping[tuple[int, ...], str] | None = None,
 ) -> Tensor:
-    """The value, if it is a tensor of this shape and kind without nan, detached.
+    """Check that the value is a tensor of this shape and kind, and detach it.
 
     Args:
-        value: what the reader's code gave; a NumPy array will do, too.
+        value: the reader's result; a NumPy array will do, too.
         shape: the shape it must have.
         what: its name in a message.
         kind: "float", "int" or "bool".
-        known: shapes that typical mistakes give, and what to say about each.
+        known: shapes that result from typical mistakes, with a message for
+            each.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        value = torch.from_numpy(
-            value.copy()
-        )  # torch takes no array that was turned round
+        # Torch does not take arrays with negative strides.
+        value = torch.from_numpy(value.copy())
     if not isinstance(value, Tensor):
         raise Wrong(
-            f"{what} should be a tensor of shape {tuple(shape)}, and is {describe(value)}"
+            f"{what} should be a tensor of shape {tuple(shape)}, but is "
+            f"{describe(value)}"
         )
     got, wanted = tuple(value.shape), tuple(shape)
     if got != wanted:
@@ -145,10 +146,11 @@ def tensor(
         in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
     }
     if not is_kind[kind]:
-        raise Wrong(f"{what} is of type {value.dtype}, and should be {kind}")
+        raise Wrong(f"{what} has dtype {value.dtype}, but should be {kind}")
     if kind == "float" and value.isnan().any():
         raise Wrong(
-            f"{what} holds nan, not a number: 0/0, or the logarithm of a negative number?"
+            f"{what} holds nan, not a number: 0/0, or the logarithm of a "
+            "negative number?"
         )
     return value.detach()
 
@@ -156,55 +158,59 @@ def tensor(
 def number(
     value: object, what: str = "the answer", whole: bool = False
 ) -> float:
-    """The value as a float, if it is one number; `whole`: and has no fraction."""
+    """Check that the value is one number, or a `whole` one, and return a
+    float."""
     if isinstance(value, (Tensor, np.ndarray)) and math.prod(value.shape) == 1:
         value = value.item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, numbers.Real
     ):
-        raise Wrong(f"{what} should be one number, and is {describe(value)}")
+        raise Wrong(f"{what} should be one number, but is {describe(value)}")
     try:
         value = float(value)
     except OverflowError:  # a whole number with hundreds of digits
         value = math.inf
     if not math.isfinite(value):
         raise Wrong(
-            f"{what} is {value}: a division by zero, or out of the range of floats"
+            f"{what} is {value}: a division by zero, or out of the range of "
+            "floats"
         )
     if whole and value != int(value):
-        raise Wrong(f"{what} should be a whole number, and is {value:g}")
+        raise Wrong(f"{what} should be a whole number, but is {value:g}")
     return value
 
 
 def words(value: object, what: str = "the result") -> list[str]:
-    """The value as a list, if it is a list or tuple of strings."""
+    """Check that the value is a list or tuple of strings, and return a list."""
     if isinstance(value, str):
         raise Wrong(
-            f"{what} should be a list of words, and is the text {value[:30]!r}"
+            f"{what} should be a list of words, but is the string "
+            f"{value[:30]!r}"
         )
     if not isinstance(value, (list, tuple)):
         raise Wrong(
-            f"{what} should be a list of words, and is {describe(value)}"
+            f"{what} should be a list of words, but is {describe(value)}"
         )
     for each in value:
         if not isinstance(each, str):
             raise Wrong(
-                f"{what} should hold words only, and holds {describe(each)}"
+                f"{what} should hold only words, but holds {describe(each)}"
             )
     return list(value)
 
 
 def parts(value: object, *names: str) -> tuple:
-    """The value, if it is a tuple or list of as many things as there are names."""
+    """Check that the value is a tuple or list with one item per name."""
     if not isinstance(value, (tuple, list)) or len(value) != len(names):
         raise Wrong(
-            f"{', '.join(names)} should come back, and this is {describe(value)}"
+            f"{', '.join(names)} should come back, but this is "
+            f"{describe(value)}"
         )
     return tuple(value)
 
 
 def close(a: object, b: object, tolerance: float = 1e-5) -> bool:
-    """Whether two numbers, tensors, arrays, or lists of anything are the same, nearly."""
+    """Whether two numbers, tensors, arrays or nested lists are nearly equal."""
     if isinstance(a, (Tensor, np.ndarray)) or isinstance(
         b, (Tensor, np.ndarray)
     ):
@@ -243,13 +249,14 @@ def compare(
     what: str = "the result",
     tolerance: float = 1e-5,
 ) -> None:
-    """Nothing, if `got` is as expected.
+    """Raise `Wrong` unless `got` is as expected.
 
     Args:
-        got: what the reader's code gave for data that the reader need not guess.
-        expected: what it should have given.
-        known: what typical mistakes would have given, each with what to say about it.
-        otherwise: what to say of any other result; by default, where it differs first.
+        got: the reader's result.
+        expected: the right result.
+        known: results of typical mistakes, with a message for each.
+        otherwise: the message for any other result; by default, where it first
+            differs.
         what: the result's name in the default message.
         tolerance: relative and absolute.
     """
@@ -272,15 +279,16 @@ def quantity(
     tolerance: float = 5e-3,
     whole: bool = False,
 ) -> float:
-    """One number that the reader worked out; a message never gives away what it should be.
+    """Check a number that the reader worked out, without giving away the
+    answer.
 
     Args:
-        value: the reader's.
-        expected: what it should be.
-        known: what typical mistakes give, each with what to say about it.
+        value: the reader's number.
+        expected: the right number.
+        known: results of typical mistakes, with a message for each.
         what: its name in a message.
-        tolerance: relative; by default three digits will do.
-        whole: whether it has to be a whole number.
+        tolerance: relative; by default three digits are enough.
+        whole: whether it must be a whole number.
     """
     value = number(value, what, whole)
     if math.isclose(value, expected, rel_tol=tolerance):
@@ -293,7 +301,7 @@ def quantity(
 
 def _copy(value: object) -> object:
     if isinstance(value, Tensor):
-        return value.clone()  # gradients still reach the original
+        return value.clone()  # gradients still flow to the original
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, dict) and type(value) is dict:
@@ -302,12 +310,11 @@ def _copy(value: object) -> object:
 
 
 def _line(error: Exception) -> str:
-    """The line of the reader's cell where it went wrong, quoted, where it is known."""
+    """The failing line of the reader's cell, quoted, if it is known."""
+    # Skip `call` itself.
     lines = [
         frame.line
-        for frame in traceback.extract_tb(error.__traceback__)[
-            1:
-        ]  # the first is `call`'s own
+        for frame in traceback.extract_tb(error.__traceback__)[1:]
         if "site-packages" not in frame.filename and frame.line
     ]
     return f", at the line `{lines[-1]}`" if lines else ""
@@ -321,19 +328,17 @@ def _difference(got: object, expected: object, tolerance: float) -> str:
     )
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor) or got.shape != expected.shape:
-            return (
-                f"it is {describe(got)}, and {describe(expected)} was expected"
-            )
+            return f"it is {describe(got)}, expected {describe(expected)}"
         apart = ~torch.isclose(
             got.double(), expected.double(), tolerance, tolerance
         )
         if expected.ndim == 0:
-            return f"it is {got.item():.4g}, and {expected.item():.4g} was expected"
+            return f"it is {got.item():.4g}, expected {expected.item():.4g}"
         place = tuple(apart.nonzero()[0].tolist())
         return (
-            f"its element {list(place)} is {got[place].item():.4g}, and "
-            f"{expected[place].item():.4g} was expected"
+            f"its element {list(place)} is {got[place].item():.4g}, "
+            f"expected {expected[place].item():.4g}"
         )
     if isinstance(expected, numbers.Real) and isinstance(got, numbers.Real):
-        return f"it is {got:.4g}, and {expected:.4g} was expected"
-    return f"it is {str(got)[:60]}, and {str(expected)[:60]} was expected"
+        return f"it is {got:.4g}, expected {expected:.4g}"
+    return f"it is {str(got)[:60]}, expected {str(expected)[:60]}"

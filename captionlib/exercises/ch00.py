@@ -191,7 +191,7 @@ def exercise_4(mirror) -> str:
     result = call(mirror, (0, 2, 3, 9), caption, 10)
     box, tokens = parts(result, "the new box", "the new words")
     if not isinstance(box, (tuple, list)) or len(box) != 4:
-        raise Wrong(f"the box should be four numbers, and is {describe(box)}")
+        raise Wrong(f"the box should be four numbers, but is {describe(box)}")
     compare(
         tuple(box),
         (7, 2, 10, 9),

@@ -36,12 +36,14 @@ def exercise_1(encode) -> str:
             raise Wrong(f"the ids should be a list, and are {describe(ids)}")
         if not isinstance(length, numbers.Integral):
             raise Wrong(
-                f"the length should be a whole number, and is {describe(length)}"
+                "the length should be a whole number, but is "
+                f"{describe(length)}"
             )
         for each in ids:
             if not isinstance(each, numbers.Integral) or each not in NAMES:
                 raise Wrong(
-                    f"{str(each)[:20]!r} among the ids is no number of the word map"
+                    f"{str(each)[:20]!r} among the ids is not an id of the "
+                    "word map"
                 )
         return [NAMES[each] for each in ids], length
 
@@ -49,24 +51,24 @@ def exercise_1(encode) -> str:
     said = " ".join(words)
     if words[:1] != ["<start>"]:
         raise Wrong(
-            f'of "a dog jumps" it makes "{said}": every caption begins with <start>'
+            f'"a dog jumps" becomes "{said}": every caption begins with <start>'
         )
     if "<end>" not in words:
         raise Wrong(
-            f'of "a dog jumps" it makes "{said}": <end> is missing, so no model could stop'
+            f'"a dog jumps" becomes "{said}": <end> is missing, so no model could stop'
         )
     if "<unk>" not in words:
         raise Wrong(
-            f'of "a dog jumps" it makes "{said}": the map lacks "jumps", which should become <unk>'
+            f'"a dog jumps" becomes "{said}": the map lacks "jumps", which should become <unk>'
         )
     if "<pad>" in words[: words.index("<end>")]:
         raise Wrong(
-            f'of "a dog jumps" it makes "{said}": <end> comes before the padding'
+            f'"a dog jumps" becomes "{said}": <end> comes before the padding'
         )
     if len(words) != 6:
         raise Wrong(
-            f"with max_len = 4 there are {len(words)} ids and not 4 + 2: <start> and <end> need "
-            "room beside four words"
+            f"with max_len = 4 there are {len(words)} ids and not 4 + 2: "
+            "<start> and <end> need room beside four words"
         )
     expected = ["<start>", "a", "dog", "<unk>", "<end>", "<pad>"]
     compare(words, expected, what='what "a dog jumps" becomes')
@@ -78,7 +80,8 @@ def exercise_1(encode) -> str:
             (4, "the length leaves one of <start> and <end> out: both count"),
             (
                 6,
-                "the length counts the padding too; it should say where the caption ends",
+                "the length counts the padding too; it should say where the "
+                "caption ends",
             ),
         ],
         what="the length",
@@ -86,11 +89,13 @@ def exercise_1(encode) -> str:
     words, length = run("a dog runs a dog runs".split())
     if len(words) != 6:
         raise Wrong(
-            f"a caption of six words, cut to max_len = 4, has {len(words)} ids and not 4 + 2"
+            f"a caption of six words, cut to max_len = 4, has {len(words)} ids "
+            "and not 4 + 2"
         )
     if words[-1] != "<end>":
         raise Wrong(
-            "a caption that had to be cut has lost its <end>: cut the words before adding it"
+            "a caption that had to be cut has lost its <end>: cut the words "
+            "before adding it"
         )
     compare(
         words,
@@ -138,21 +143,23 @@ def exercise_2(normalise) -> str:
             [
                 (
                     right(pixels),
-                    "these pixels still went from 0 to 255 when the mean was taken away: it is for "
-                    "pixels from 0 to 1",
+                    "these pixels still went from 0 to 255 when the mean was "
+                    "subtracted: it is meant for pixels from 0 to 1",
                 ),
                 (
                     right(pixels / 255 / 255),
-                    "divided by 255 twice: all pictures now look the same to the network",
+                    "divided by 255 twice: all pictures now look the same to "
+                    "the network",
                 ),
                 (
                     (pixels / 255 - mean) / std,
-                    "a picture of three columns shows it: mean and std meet the columns, not the "
-                    "colours. Shapes are lined up from the last axis",
+                    "a picture of three columns shows it: mean and std are "
+                    "applied to the columns, not the colours. Broadcasting "
+                    "aligns shapes from the last axis",
                 ),
                 (
                     right(pixels // 255),
-                    "// leaves the decimals off, and with them nearly all",
+                    "// drops the decimals, and with them nearly everything",
                 ),
                 (
                     right(pixels / 255, std=std**2),
@@ -160,19 +167,22 @@ def exercise_2(normalise) -> str:
                 ),
                 (
                     right(pixels / 255, std=np.ones(3)),
-                    "the mean is gone, and the pixels are still on their old scale: divide by std",
+                    "the mean is subtracted, but the pixels are still on their "
+                    "old scale: divide by std",
                 ),
                 (
                     right(pixels / 255, mean=np.zeros(3)),
-                    "divided by std, but the mean is still in",
+                    "divided by std, but the mean was not subtracted",
                 ),
                 (
                     pixels / 255,
-                    "from 0 to 1, which is the first half: now the mean and std",
+                    "pixels from 0 to 1 are the first half: now apply mean and "
+                    "std",
                 ),
                 (
                     pixels / 255 - mean.reshape(3, 1, 1) / std.reshape(3, 1, 1),
-                    "division comes before subtraction: a bracket is missing around the difference",
+                    "division comes before subtraction: a bracket is missing "
+                    "around the difference",
                 ),
             ],
             what="the image",
@@ -199,12 +209,13 @@ def exercise_3(build) -> str:
     got = call(build, images, 2)
     if not isinstance(got, dict):
         raise Wrong(
-            f"the word map should be a dictionary, and is {describe(got)}"
+            f"the word map should be a dictionary, but is {describe(got)}"
         )
     for key, value in got.items():
         if not isinstance(key, str) or not isinstance(value, numbers.Integral):
             raise Wrong(
-                f"its entry {str(key)[:20]!r}: {str(value)[:20]} is no word with its id"
+                f"its entry {str(key)[:20]!r}: {str(value)[:20]} is not a word "
+                "with its id"
             )
     special = {"<pad>", "<unk>", "<start>", "<end>"}
     if missing := special - got.keys():
@@ -226,22 +237,23 @@ def exercise_3(build) -> str:
         )
     if {"runs", "the"} & kept:
         raise Wrong(
-            f"{sorted({'runs', 'the'} & kept)[0]!r} occurs only once in train and restval, and "
-            "min_word_freq is 2"
+            f"{sorted({'runs', 'the'} & kept)[0]!r} occurs only once in train "
+            "and restval, and min_word_freq is 2"
         )
     compare(
         sorted(kept), ["a", "cat", "dog", "sits"], what="the list of words kept"
     )
     if got["<pad>"] != 0:
         raise Wrong(
-            f"<pad> has the id {got['<pad>']}: it must be 0, so that empty rows are padding"
+            f"<pad> has the id {got['<pad>']}: it must be 0, so that empty "
+            "rows are padding"
         )
     if len(set(got.values())) < len(got):
         raise Wrong("two words share an id")
     if sorted(got.values()) != list(range(len(got))):
         raise Wrong(
-            f"the ids go to {max(got.values())} for {len(got)} words: there is a gap, and a row of "
-            "the embedding that no word uses"
+            f"the ids go to {max(got.values())} for {len(got)} words: there is "
+            "a gap, and a row of the embedding that no word uses"
         )
     if call(
         build, [image("train", "dog dog dog", "cat")], 3
@@ -258,12 +270,13 @@ def exercise_4(image_of, captions_of) -> str:
     for each in got:
         if not isinstance(each, numbers.Real):
             raise Wrong(
-                f"image_of should give a whole number, and gives {describe(each)}"
+                "image_of should give a whole number, and gives "
+                f"{describe(each)}"
             )
     if any(isinstance(each, float) for each in got):
         raise Wrong(
-            f"image_of(1, 3) is {got[1]:.3g}, a float, and no image has that number: a "
-            "single / divides with decimals, // leaves them off"
+            f"image_of(1, 3) is {got[1]:.3g}, a float, and no image has that "
+            "number: a single / keeps the decimals, // drops them"
         )
     compare(
         got,
@@ -271,8 +284,9 @@ def exercise_4(image_of, captions_of) -> str:
         [
             (
                 [0, 1, 2, 0, 1, 2, 0],
-                "image_of gives 0, 1, 2, 0, 1, 2: that is the caption's place within its image. "
-                "Which image it is, the quotient says, not the remainder",
+                "image_of gives 0, 1, 2, 0, 1, 2: that is the caption's place "
+                "within its image. The quotient, not the remainder, tells "
+                "which image it is",
             ),
             (
                 [0, 1, 1, 1, 2, 2, 2],
@@ -302,23 +316,28 @@ def exercise_4(image_of, captions_of) -> str:
         [
             (
                 [7, 8, 9],
-                "captions_of begins one too late: captions, too, are counted from 0",
+                "captions_of begins one too late: captions, too, are counted "
+                "from 0",
             ),
             (
                 [6, 7, 8, 9],
-                "captions_of gives n + 1 captions; the end of a range is not in it",
+                "captions_of gives n + 1 captions; the end of a range is not "
+                "in it",
             ),
             (
                 [6, 7],
-                "captions_of leaves the last one out; the end of a range is not in it",
+                "captions_of leaves the last one out; the end of a range is "
+                "not in it",
             ),
             (
                 [2, 5, 8],
-                "these are every third caption; an image's captions stand together",
+                "these are every third caption; an image's captions stand "
+                "together",
             ),
             (
                 [2, 3, 4],
-                "these begin at caption j; two images stand before image 2, so six captions",
+                "these begin at caption j; two images come before image 2, "
+                "that is, six captions",
             ),
         ],
         what="captions_of(2, 3)",
@@ -341,7 +360,8 @@ def exercise_5(as_int64, as_int16) -> str:
                 ),
                 (
                     right * 50 / 52,
-                    f"{name}: a caption of 50 words has 52 ids, with <start> and <end>",
+                    f"{name}: a caption of 50 words has 52 ids, with <start> "
+                    "and <end>",
                 ),
                 (right / 5, f"{name}: an image has five captions"),
                 (
@@ -355,10 +375,11 @@ def exercise_5(as_int64, as_int16) -> str:
                 ),
                 (
                     right / size,
-                    f"{name}: this counts the ids, each of which takes {size} bytes",
+                    f"{name}: this counts the ids, each of which takes {size} "
+                    "bytes",
                 ),
                 (right / size / 8, f"{name}: this takes a bit for each id"),
             ],
             what=f"the size as {name}",
         )
-    return "and int16 would do for COCO; we keep int64, which PyTorch looks words up with."
+    return "int16 would be enough even for COCO; we keep int64, PyTorch's type for indices."

@@ -27,15 +27,18 @@ def exercise_1(receptive_field) -> str:
         [
             (
                 2,
-                "one kernel of 3 sees 3 pixels, not 2: before any layer the window is one wide",
+                "one kernel of 3 sees 3 pixels, not 2: before any layer the "
+                "window is one wide",
             ),
             (
                 4,
-                "one kernel of 3 sees 3 pixels, not 4: it adds 2 to the one pixel of the start",
+                "one kernel of 3 sees 3 pixels, not 4: it adds 2 to the one "
+                "pixel of the start",
             ),
             (
                 1,
-                "one kernel of 3 sees 3 pixels, and this says 1: is the return inside the loop?",
+                "one kernel of 3 sees 3 pixels, and this says 1: is the return "
+                "inside the loop?",
             ),
         ],
         what="what a single kernel of 3 sees",
@@ -51,15 +54,18 @@ def exercise_1(receptive_field) -> str:
         [
             (
                 7,
-                "with a stride of 2 in the first layer, the later kernels reach twice as far",
+                "with a stride of 2 in the first layer, the later kernels "
+                "reach twice as far",
             ),
             (
                 13,
-                "a layer's own stride counts for those behind it, not for its own kernel",
+                "a layer's own stride counts for those after it, not for its "
+                "own kernel",
             ),
             (
                 9,
-                "a layer's own stride was applied to its own kernel, and forgotten by the next",
+                "a layer's own stride was applied to its own kernel, and "
+                "forgotten by the next",
             ),
         ],
         what="what strides 2, 1, 1 with kernels of 3 see",
@@ -70,13 +76,14 @@ def exercise_1(receptive_field) -> str:
         [
             (
                 23,
-                "strides multiply: behind two layers of stride 2, neighbours are 4 pixels apart",
+                "strides multiply: after two layers of stride 2, neighbours "
+                "are 4 pixels apart",
             ),
             (31, "strides multiply: 2, 4, 8. They don't add up"),
         ],
         what="what kernels 7, 3, 3, 3, 3 with strides 2, 2, 1, 2, 1 see",
     )
-    return "with each halving, what a kernel adds is twice as wide."
+    return "each halving doubles what a kernel adds."
 
 
 def exercise_2(vectors, side) -> str:
@@ -89,7 +96,8 @@ def exercise_2(vectors, side) -> str:
             (384, "divided by 16: the image is halved five times, not four"),
             (
                 20,
-                "8 rows and 12 columns: a grid has as many cells as their product",
+                "8 rows and 12 columns: a grid has as many cells as their "
+                "product",
             ),
             (64, "that is the grid of a square image, 8×8; this one is wider"),
             (144, "that is 12×12; the image has fewer rows than columns"),
@@ -108,11 +116,12 @@ def exercise_2(vectors, side) -> str:
         [
             (
                 224,
-                "with 224 pixels the grid would be 7×7: the image is halved five times",
+                "with 224 pixels the grid would be 7×7: the image is halved "
+                "five times",
             ),
             (256, "with 256 pixels the grid is 8×8, and is stretched to 14×14"),
             (14, "that is the grid's side; how many pixels has the image?"),
-            (448 * 448, "the side is asked for, not the area"),
+            (448 * 448, "give the side, not the area"),
         ],
         what="the side",
         whole=True,
@@ -129,8 +138,7 @@ def exercise_3(annotation_vectors) -> str:
             B,
             D,
             height * width,
-        ): "this is (B, D, P), a map in each row; a vector should be in each: "
-        "two axes have to change places",
+        ): "this is (B, D, P), a map in each row; each row should be a vector: swap two axes",
         (
             B,
             height,
@@ -142,7 +150,7 @@ def exercise_3(annotation_vectors) -> str:
             height * width,
             B,
             D,
-        ): "the images have gone to the second axis; they stay in front",
+        ): "the images are now the second axis; they should stay the first",
     }
     got = tensor(
         call(annotation_vectors, maps),
@@ -157,12 +165,14 @@ def exercise_3(annotation_vectors) -> str:
         [
             (
                 maps.reshape(B, -1, D),
-                "the shape is right, the content isn't: reshape only counts the numbers off in the "
-                "order in which they lie, so the first vector holds five pixels of channel 0",
+                "the shape is right, the content isn't: reshape only splits "
+                "the numbers in the order in which they are stored, so the "
+                "first vector holds five pixels of channel 0",
             ),
             (
                 right.transpose(1, 2).reshape(B, -1, D),
-                "the vectors run down the columns of the grid; they should run along the rows",
+                "the vectors run down the columns of the grid; they should run "
+                "along the rows",
             ),
             (
                 maps.flatten(2).flip(2).transpose(1, 2),
@@ -171,9 +181,7 @@ def exercise_3(annotation_vectors) -> str:
         ],
         otherwise="the vectors are not those of the grid's cells, row by row",
     )
-    return (
-        "each vector has one number of every channel, and they come row by row."
-    )
+    return "each vector has one number from every channel, and they come row by row."
 
 
 def exercise_4(freeze) -> str:
@@ -191,7 +199,7 @@ def exercise_4(freeze) -> str:
     frozen = call(freeze, network)
     if not isinstance(frozen, nn.Module):
         raise Wrong(
-            f"the network should come back, and this is {describe(frozen)}"
+            f"the network should come back, but this is {describe(frozen)}"
         )
     if frozen is not network:
         raise Wrong("another network came back; freeze the one that was given")
@@ -205,13 +213,14 @@ def exercise_4(freeze) -> str:
     ]
     if loose and "requires_grad" in vars(network):
         raise Wrong(
-            "`network.requires_grad = False` only hangs a new attribute on the module, and PyTorch "
-            "looks at each parameter's own: use the method with an underscore"
+            "`network.requires_grad = False` only hangs a new attribute on the "
+            "module, and PyTorch looks at each parameter's own: use the method "
+            "with an underscore"
         )
     total = len(list(network.parameters()))
     if len(loose) == total:
         raise Wrong(
-            "every parameter still asks for a gradient: "
+            "every parameter still requires a gradient: "
             + (
                 "`torch.no_grad()` would last only as long as its block"
                 if network.training
@@ -220,14 +229,16 @@ def exercise_4(freeze) -> str:
         )
     if loose:
         raise Wrong(
-            f"{len(loose)} of {total} parameters still ask for a gradient, first {loose[0]}"
+            f"{len(loose)} of {total} parameters still require a gradient, "
+            f"first {loose[0]}"
         )
     for name, value in network.state_dict().items():
         if not torch.equal(value, before[name]):
             if "running" in name or "num_batches" in name:
                 raise Wrong(
-                    f"no gradients, but two forward passes have moved the buffer {name}: batch "
-                    "normalisation goes on measuring in training mode"
+                    "no gradients, but two forward passes have moved the "
+                    f"buffer {name}: batch normalisation keeps updating its "
+                    "statistics in training mode"
                 )
             raise Wrong(
                 f"the weights of {name} are no longer the ones that were given"
@@ -235,13 +246,11 @@ def exercise_4(freeze) -> str:
     half = [name for name, module in network.named_modules() if module.training]
     if half:
         raise Wrong(
-            "nothing moved, but part of the network is in training mode, and normalises each batch "
-            "by itself: its grids depend on which images share a batch"
+            "nothing moved, but part of the network is in training mode, and "
+            "normalises each batch by itself: its grids depend on which images "
+            "share a batch"
         )
-    return (
-        "nothing asks for a gradient, nothing is measured anew. Call `train()` "
-        "and half is undone."
-    )
+    return "no gradients, and no statistics updated. Calling `train()` would undo half of it."
 
 
 def exercise_5(P, D) -> str:
@@ -253,7 +262,7 @@ def exercise_5(P, D) -> str:
             (49, "7×7 comes after the last pooling layer: leave it out"),
             (14, "that is the grid's side; how many cells has it?"),
             (256, "that is the grid of 256 pixels; the paper's images had 224"),
-            (512, "that is the number of channels; P counts the places"),
+            (512, "that is the number of channels; P counts the cells"),
             (
                 784,
                 "28×28 comes before the fourth pooling: only the last one goes",
@@ -268,13 +277,14 @@ def exercise_5(P, D) -> str:
         [
             (
                 4096,
-                "4096 is the width of the linear layers, which are not in `features`",
+                "4096 is the width of the linear layers, which are not in "
+                "`features`",
             ),
             (1000, "those are the classes; `features` ends before them"),
             (2048, "that is ResNet-101; what does VGG-19 give?"),
             (
                 196,
-                "that is the number of places; D is the length of each vector",
+                "that is the number of cells; D is the length of each vector",
             ),
             (512 * 196, "that counts all numbers; how many has one vector?"),
         ],

@@ -17,9 +17,8 @@ from captionlib.exercises.answers import (
 
 def exercise_1(teach) -> str:
     """What goes in, what should come out."""
-    captions = torch.tensor(
-        [[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]]
-    )  # 5 starts, 6 ends
+    # 5 starts, 6 ends
+    captions = torch.tensor([[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]])
     lengths = torch.tensor([5, 3])
     result = call(teach, captions, lengths)
     inputs, targets, steps = parts(
@@ -35,7 +34,7 @@ def exercise_1(teach) -> str:
         (
             2,
             4,
-        ): "the inputs have lost <start> or one column too many: only the last one goes",
+        ): "the inputs have lost <start> or one column too many: drop only the last one",
     }
     inputs = tensor(inputs, (2, 5), "the inputs", "int", known)
     compare(
@@ -44,7 +43,8 @@ def exercise_1(teach) -> str:
         [
             (
                 after,
-                "the inputs begin with the first word; the first input is <start>",
+                "the inputs begin with the first word; the first input is "
+                "<start>",
             )
         ],
         what="the inputs",
@@ -54,7 +54,7 @@ def exercise_1(teach) -> str:
             2,
             6,
         ): "the targets have as many columns as the captions, but <start> is never a target",
-        (2, 4): "the targets have lost a column too many: only <start> goes",
+        (2, 4): "the targets have lost a column too many: drop only <start>",
     }
     targets = tensor(targets, (2, 5), "the targets", "int", known)
     compare(
@@ -63,12 +63,13 @@ def exercise_1(teach) -> str:
         [
             (
                 before,
-                "each target is the word that was just read: the model would learn to repeat it. "
-                "The targets are one step ahead",
+                "each target is the word that was just read: the model would "
+                "learn to repeat it. The targets are one step ahead",
             ),
             (
                 torch.roll(captions, 1, 1)[:, :-1],
-                "the targets lag behind: each is the word before the one just read",
+                "the targets lag behind: each is the word before the one just "
+                "read",
             ),
         ],
         what="the targets",
@@ -80,11 +81,13 @@ def exercise_1(teach) -> str:
         [
             (
                 lengths,
-                "decode_lengths are the lengths as they were; after <end> nothing is said",
+                "decode_lengths are the lengths as they were; after <end> "
+                "nothing is said",
             ),
             (
                 lengths - 2,
-                "decode_lengths count the words alone; the step that says <end> is one more",
+                "decode_lengths count the words alone; the step that says "
+                "<end> is one more",
             ),
             (torch.tensor([5, 5]), "decode_lengths count the padding"),
         ],
@@ -99,7 +102,7 @@ def exercise_2(effective_batch_sizes) -> str:
     if isinstance(got, torch.Tensor):
         got = got.tolist()
     if not isinstance(got, (list, tuple)):
-        raise Wrong(f"a list should come back, and this is {describe(got)}")
+        raise Wrong(f"a list should come back, but this is {describe(got)}")
     got = [number(each, "each batch size", whole=True) for each in got]
     compare(
         got,
@@ -107,18 +110,19 @@ def exercise_2(effective_batch_sizes) -> str:
         [
             (
                 [4, 4, 4, 3, 3, 1, 1, 1, 1],
-                "there is one step too many: a caption of length 9, <start> and <end> included, "
-                "takes 8 steps",
+                "there is one step too many: a caption of length 9, <start> "
+                "and <end> included, takes 8 steps",
             ),
             (
                 [4, 4, 4, 3, 3, 1, 1, 1],
-                "at step 2 a caption of two steps still counts: steps are 0, 1, ..., so it runs as "
-                "long as its length is more than t, not at least t",
+                "at step 2 a caption of two steps still counts: steps are 0, "
+                "1, ..., so it runs as long as its length is more than t, not "
+                "at least t",
             ),
             (
                 [4, 3, 3, 1, 1, 1, 1],
-                "the first step is missing, or <start> and <end> were both taken off: only one "
-                "token has no step, <end>",
+                "the first step is missing, or <start> and <end> were both "
+                "taken off: only one token has no step: <end>",
             ),
             (
                 [4, 4],
@@ -152,11 +156,13 @@ def exercise_3(saved) -> str:
         [
             (
                 H * D,
-                "that is the vector gate's weight alone: what of its bias, and of the scalar?",
+                "that is the vector gate's weight alone: what of its bias, and "
+                "of the scalar?",
             ),
             (
                 H * D + D,
-                "that is what the vector gate has; the scalar gate has a few, too",
+                "that is what the vector gate has; the scalar gate has a few, "
+                "too",
             ),
             (H * (D - 1), "the weights are right; biases are parameters, too"),
             (H * D + D - H, "the scalar gate has a bias as well"),
@@ -166,7 +172,8 @@ def exercise_3(saved) -> str:
             ),
             (
                 H + 1,
-                "that is what the scalar gate has; how much less is it than the vector gate?",
+                "that is what the scalar gate has; how much less is it than "
+                "the vector gate?",
             ),
             (-(H + 1) * (D - 1), "the sign: the vector gate is the larger one"),
         ],
@@ -174,7 +181,7 @@ def exercise_3(saved) -> str:
         tolerance=1e-9,
         whole=True,
     )
-    return "2,047 outputs less, each with 512 weights and a bias."
+    return "2,047 outputs fewer, each with 512 weights and a bias."
 
 
 def exercise_4(tie) -> str:
@@ -183,29 +190,33 @@ def exercise_4(tie) -> str:
     vectors, bias = embedding.weight.detach().clone(), fc.bias
     result = call(tie, embedding, fc)
     if not isinstance(result, nn.Linear):
-        raise Wrong(f"fc should come back, and this is {describe(result)}")
+        raise Wrong(f"fc should come back, but this is {describe(result)}")
     if result is not fc:
         raise Wrong(
             "another layer came back; the model holds the one that was given"
         )
     if fc.weight.shape != vectors.shape:
         raise Wrong(
-            f"fc's weight is now {tuple(fc.weight.shape)}; it must stay {tuple(vectors.shape)}. "
-            "nn.Linear stores its weight as (out, in), so nothing needs turning round"
+            f"fc's weight is now {tuple(fc.weight.shape)}; it must stay "
+            f"{tuple(vectors.shape)}. nn.Linear stores its weight as (out, "
+            "in), so nothing needs to be transposed"
         )
     if not torch.equal(embedding.weight, vectors):
         raise Wrong(
-            "the embedding's values are lost: they may be pretrained. Tie the other way"
+            "the embedding's values are lost: they may be pretrained. Tie the "
+            "other way"
         )
     if fc.weight is not embedding.weight:
         if fc.weight.data_ptr() == embedding.weight.data_ptr():
             raise Wrong(
-                "the numbers are in one place, but there are still two parameters: each collects a "
-                "gradient of its own, and the optimizer moves the numbers twice"
+                "the numbers are in one place, but there are still two "
+                "parameters: each collects a gradient of its own, and the "
+                "optimizer moves the numbers twice"
             )
         if torch.equal(fc.weight, vectors):
             raise Wrong(
-                "that is a copy: equal today, and different after the first step of the optimizer"
+                "that is a copy: equal today, and different after the first "
+                "step of the optimizer"
             )
         raise Wrong(
             "fc's weight is not the embedding's: fc scores with other numbers"
@@ -223,7 +234,8 @@ def exercise_5(speak) -> str:
     START, END, story = 0, 1, [4, 2, 2, 5, 3]
 
     class Step:
-        """Tells a story word by word, if it is given back its own state and its own words."""
+        """Tells a story word by word, if it is given back its own state and its
+        own words."""
 
         def __init__(self, story):
             self.story, self.calls, self.heard = story, 0, []
@@ -232,11 +244,13 @@ def exercise_5(speak) -> str:
             self.calls += 1
             if self.calls > 200:
                 raise Wrong(
-                    "a model that never says <end> keeps it talking for ever: count words"
+                    "a model that never says <end> keeps it talking for ever: "
+                    "count words"
                 )
             if state is not None and not isinstance(state, tuple):
                 raise Wrong(
-                    f"the state that came back from step is passed on, not {state!r}"
+                    "the state that came back from step is passed on, not "
+                    f"{state!r}"
                 )
             self.heard.append(int(word))
             place = 0 if state is None else state[0]
@@ -250,7 +264,7 @@ def exercise_5(speak) -> str:
         got = call(speak, step, START, END, most)
         if not isinstance(got, (list, tuple)):
             raise Wrong(
-                f"a list of ids should come back, and this is {describe(got)}"
+                f"a list of ids should come back, but this is {describe(got)}"
             )
         if len(got) > most:
             raise Wrong(f"with most={most} it says {len(got)} words")
@@ -274,7 +288,8 @@ def exercise_5(speak) -> str:
             ),
             (
                 [4] * 20,
-                "it says its first word again and again: the new state is not passed on",
+                "it says its first word again and again: the new state is not "
+                "passed on",
             ),
             (story[:-1], "the last word is missing"),
         ],

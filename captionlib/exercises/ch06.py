@@ -1,4 +1,5 @@
-"""Chapter 06, beam search: one step of a beam, its end, nucleus sampling, an ensemble."""
+"""Chapter 06, beam search: one step of a beam, its end, nucleus sampling, an
+ensemble."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from captionlib.exercises.answers import (
 
 def exercise_1(continue_beam) -> str:
     """The best K of K times V continuations."""
-    # Probabilities of sentences: 0.24 (beginning 1, word 2), 0.20 (0, 1), 0.15 (0, 2).
+    # Probabilities of sentences: 0.24 (prefix 1, word 2), 0.20 (0, 1), 0.15 (0,
+    # 2).
     beam_scores = torch.tensor([0.5, 0.4, 0.1]).log()
     log_probs = torch.tensor(
         [[0.1, 0.4, 0.3, 0.2], [0.05, 0.1, 0.6, 0.25], [0.25] * 4]
@@ -32,9 +34,7 @@ def exercise_1(continue_beam) -> str:
         raise Wrong(
             "your beams have fractions: `/` always makes them, `//` doesn't"
         )
-    longer = {
-        (3, 3): "you keep three for each beginning; three are wanted in all"
-    }
+    longer = {(3, 3): "you keep three for each prefix; keep three in all"}
     scores = tensor(answer[0], [3], "scores", known=longer)
     beams, words = (
         tensor(each, [3], name, "int").tolist()
@@ -46,12 +46,14 @@ def exercise_1(continue_beam) -> str:
         )
     if (scores > 0).any():
         raise Wrong(
-            "a log-probability above 0: probabilities are multiplied, logarithms added"
+            "a log-probability above 0: probabilities are multiplied, "
+            "logarithms added"
         )
     if sorted(beams) == [0, 1, 2]:
         raise Wrong(
-            "each beginning got one continuation, but they compete: here 0 has two of the best "
-            "three, and 2 has none. `topk` belongs over all K * V sums at once"
+            "each prefix got one continuation, but they compete: here 0 has "
+            "two of the best three, and 2 has none. `topk` belongs over all K "
+            "* V sums at once"
         )
     places = [6, 1, 2]
     compare(
@@ -63,19 +65,21 @@ def exercise_1(continue_beam) -> str:
                     [place % 4 for place in places],
                     [place // 4 for place in places],
                 ],
-                "beams and words have changed places: of position p in a table of rows of V, the "
-                "row is p // V, and the rows are the beginnings",
+                "beams and words are swapped: for position p in a table with "
+                "rows of length V, the row is p // V, and the rows are the "
+                "prefixes",
             ),
             (
                 [
                     [place // 3 for place in places],
                     [place % 3 for place in places],
                 ],
-                "you take positions apart by K; a row of the table is as long as the vocabulary",
+                "you divide positions by K; a row of the table is as long as "
+                "the vocabulary",
             ),
         ],
-        f"the best continuation is word 2 after beginning 1, and you have word {words[0]} after "
-        f"beginning {beams[0]}",
+        "the best continuation is word 2 after prefix 1, but you have word "
+        f"{words[0]} after prefix {beams[0]}",
     )
     compare(
         scores,
@@ -83,13 +87,13 @@ def exercise_1(continue_beam) -> str:
         [
             (
                 torch.tensor([0.6, 0.4, 0.3]).log(),
-                "these are the scores of the last word alone: what the beginning had so far, "
-                "beam_scores, has to be added",
+                "these are the scores of the last word alone: add the prefix's "
+                "own score, beam_scores",
             ),
         ],
         what="scores",
     )
-    return "two of the best three go on from one beginning, and one beginning has dropped out."
+    return "two of the best three continue one prefix, and one prefix has dropped out."
 
 
 TABLE = {
@@ -105,18 +109,18 @@ TABLE = {
 
 def exercise_2(advance) -> str:
     """One step of the search, finished captions set aside."""
-    a, dogs = (
-        (math.log(0.6), ["<start>", "a"]),
-        (math.log(0.4), ["<start>", "dogs"]),
-    )
+    a = (math.log(0.6), ["<start>", "a"])
+    dogs = (math.log(0.4), ["<start>", "dogs"])
     live, finished = _texts(call(advance, [a, dogs], [], TABLE, 3))
     if close(finished.get("dogs <end>"), 0.32, 1e-3):
         raise Wrong(
-            "these are probabilities; a longer caption's would soon be 0 in floats"
+            "these are probabilities; a longer caption's would soon be 0 in "
+            "floats"
         )
     if any(log_prob > 0 for log_prob in (live | finished).values()):
         raise Wrong(
-            "a log-probability above 0: probabilities are multiplied, logarithms added"
+            "a log-probability above 0: probabilities are multiplied, "
+            "logarithms added"
         )
     if "dogs <end>" in live:
         raise Wrong(
@@ -128,7 +132,7 @@ def exercise_2(advance) -> str:
         ["a dog", "dogs <end>"],
     ):
         raise Wrong(
-            'each beginning got one continuation, but they compete: "a dog" and "a cat" both '
+            'each prefix got one continuation, but they compete: "a dog" and "a cat" both '
             "belong to the best three"
         )
     if "dogs sleep" in live:
@@ -148,12 +152,13 @@ def exercise_2(advance) -> str:
         [
             (
                 math.log(0.8),
-                "the beginning's own log-probability is missing from the sum",
+                "the prefix's own log-probability is missing from the sum",
             ),
         ],
         f'"dogs <end>" has 0.4 * 0.8 = 0.32, -1.14 nats, and you have {log_prob:.2f}',
     )
-    # Two places are left, for "a cat <end>" with 0.21 and "a dog <end>" with 0.18.
+    # Two places are left, for "a cat <end>" with 0.21 and "a dog <end>" with
+    # 0.18.
     live = [(math.log(0.3), ["<start>", "a", word]) for word in ("dog", "cat")]
     before = [(math.log(0.32), ["<start>", "dogs", "<end>"])]
     live, finished = _texts(call(advance, live, before, TABLE, 3))
@@ -163,8 +168,9 @@ def exercise_2(advance) -> str:
         )
     if len(live) + len(finished) > 3:
         raise Wrong(
-            "one of three had finished, and you still kept three more: a finished caption takes "
-            "up a place, so the beam is one narrower from then on"
+            "one of three had finished, and you still kept three more: a "
+            "finished caption takes up a place, so the beam is one narrower "
+            "from then on"
         )
     if live or len(finished) != 3:
         raise Wrong(
@@ -175,7 +181,8 @@ def exercise_2(advance) -> str:
 
 
 def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
-    """Log-probabilities by the text of a caption: of the live ones, and of the finished ones."""
+    """Log-probabilities by the text of a caption: of the live ones, and of the
+    finished ones."""
     lists = []
     for name, captions in zip(
         ("live", "finished"), parts(answer, "live", "finished"), strict=True
@@ -195,7 +202,7 @@ def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
 
 
 WRONG_WAY_ROUND = (
-    "the wrong way round: you go on with what can't win, and drop what can"
+    "the wrong way round: you continue what can't win, and drop what can"
 )
 
 
@@ -221,7 +228,8 @@ def exercise_3(can_win) -> str:
             answer = answer.item()
         if not isinstance(answer, (bool, np.bool_)):
             raise Wrong(
-                f"True or False should come back, and this is {describe(answer)}"
+                "True or False should come back, but this is "
+                f"{describe(answer)}"
             )
         got.append(bool(answer))
 
@@ -232,22 +240,25 @@ def exercise_3(can_win) -> str:
     known = [
         (
             answers(lambda p, now, longest, best, a: p / now**a > best),
-            "you divide by the length of now. A caption of -3 nats over 4 words may still grow to "
-            "10 by words that cost nothing: from -0.75 a word to -0.30",
+            "you divide by the current length. A caption of -3 nats over 4 "
+            "words may still grow to 10 by words that cost nothing: from -0.75 "
+            "per word to -0.30",
         ),
         (
             answers(lambda p, now, longest, best, a: p > best),
-            "you compare raw sums: `best` has been divided by its own length ** a already, so this "
-            "side has to be divided as well, and `best` not again",
+            "you compare raw sums: `best` has been divided by its own length "
+            "** a already, so this side has to be divided as well, and `best` "
+            "not again",
         ),
         (
             answers(lambda p, now, longest, best, a: p / longest > best),
-            "your answer doesn't depend on a: with 0 it is about raw sums, with 0.5 the divisor is "
-            "the square root of the length",
+            "your answer doesn't depend on a: with 0 it is about raw sums, "
+            "with 0.5 the divisor is the square root of the length",
         ),
         (
             answers(lambda p, now, longest, best, a: p * longest**a > best),
-            "you multiply by the length: -3 nats over 10 words are -0.3 a word, not -30",
+            "you multiply by the length: -3 nats over 10 words are -0.3 per "
+            "word, not -30",
         ),
         ([not each for each in right], WRONG_WAY_ROUND),
         (
@@ -256,7 +267,8 @@ def exercise_3(can_win) -> str:
         ),
         (
             answers(lambda p, now, longest, best, a: p / longest**a >= best),
-            "-4 does not beat -4: of two equally good captions the first one found stays",
+            "-4 does not beat -4: of two equally good captions the first one "
+            "found stays",
         ),
     ]
     different = [
@@ -281,37 +293,40 @@ def exercise_4(nucleus) -> str:
         [
             (
                 torch.tensor([0.45, 0.40, 0.10, 0.0]) / 0.95,
-                "the right probabilities at the wrong words: sorting moved them. Put each back "
-                "where its word stands in the vocabulary",
+                "the right probabilities at the wrong words: sorting moved "
+                "them. Put each back in its word's place in the vocabulary",
             ),
             (
                 torch.tensor([0.10, 0.45, 0.0, 0.40]),
-                "the right words, but they have 0.95 together: bring their sum back to 1",
+                "the right words, but their probabilities add up to 0.95: "
+                "rescale them to 1",
             ),
             (
                 torch.tensor([0.0, 0.45, 0.0, 0.40]) / 0.85,
-                "your words have only 0.85 together, and 0.9 is asked for: the word that takes the "
-                "sum across p belongs to the nucleus too",
+                "your words have only 0.85 together, less than 0.9: the word "
+                "that takes the sum across p belongs to the nucleus too",
             ),
             (
                 probs,
-                "all four words are in. If you add up in the vocabulary's order, sort first: the "
-                "fewest words that reach p are the likeliest ones",
+                "all four words are in. If you add up in the vocabulary's "
+                "order, sort first: the fewest words that reach p are the "
+                "likeliest ones",
             ),
             (
                 torch.tensor([1.0, 1.0, 0.0, 1.0]),
-                "that says which words are in; wanted are their probabilities",
+                "that says which words are in; return their probabilities",
             ),
         ],
-        f"of 0.10, 0.45, 0.05 and 0.40 the nucleus for 0.9 is all but the third, which makes "
-        f"{[0.105, 0.474, 0.0, 0.421]}; you have {[round(each, 3) for each in got.tolist()]}",
+        "of 0.10, 0.45, 0.05 and 0.40 the nucleus for 0.9 is all but the "
+        f"third, which makes {[0.105, 0.474, 0.0, 0.421]}; you have "
+        f"{[round(each, 3) for each in got.tolist()]}",
         tolerance=1e-4,
     )
     got = call(nucleus, probs, 0.4)
     if torch.is_tensor(got) and got.isnan().any():
         raise Wrong(
-            "for p = 0.4 no word is left to draw. The likeliest one has 0.45, more than p, and "
-            "still belongs to the nucleus"
+            "for p = 0.4 no word is left to draw. The likeliest one has 0.45, "
+            "more than p, and still belongs to the nucleus"
         )
     compare(
         tensor(got, [4]),
@@ -334,8 +349,9 @@ def exercise_5(ensemble) -> str:
         [
             (
                 probs.log().mean(dim=0),
-                "that is the mean of the logarithms: one decoder that thinks a word impossible "
-                "would rule it out for all. Take the mean of the probabilities",
+                "that is the mean of the logarithms: one decoder that thinks a "
+                "word impossible would rule it out for all. Take the mean of "
+                "the probabilities",
             ),
             (
                 probs.mean(dim=0),
@@ -343,8 +359,8 @@ def exercise_5(ensemble) -> str:
             ),
             (
                 probs.sum(dim=0).log(),
-                "your words have a probability of 2 together: a sum over two decoders, and not "
-                "yet a mean",
+                "your words have a probability of 2 together: a sum over two "
+                "decoders, and not yet a mean",
             ),
         ],
         tolerance=1e-4,
@@ -353,7 +369,8 @@ def exercise_5(ensemble) -> str:
     got = tensor(call(ensemble, unlikely), [1, 2])
     if not close(got, unlikely.double().exp().mean(dim=0).log(), 1e-4):
         raise Wrong(
-            "right on paper, but float32 can't hold exp(-200): it becomes 0, and its logarithm "
-            "minus infinity. `torch.logsumexp` never leaves the logarithms"
+            "right on paper, but float32 can't hold exp(-200): it becomes 0, "
+            "and its logarithm minus infinity. `torch.logsumexp` never leaves "
+            "the logarithms"
         )
     return "and a word that only one decoder believes in keeps its chance."

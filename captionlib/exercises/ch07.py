@@ -1,4 +1,5 @@
-"""Chapter 07, BLEU: fooling it, its penalty, its mean; CIDEr's rarity; a margin in pairs."""
+"""Chapter 07: fooling BLEU, its penalty and mean; CIDEr's rarity; a paired
+interval."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ PEOPLE = [
 
 
 def exercise_1(caption) -> str:
-    """Five right words that no pair of words joins rightly."""
+    """Five right words without a right pair."""
     caption = words(caption, "your caption")
     if len(caption) != 5:
-        raise Wrong(f"five words are wanted, and yours has {len(caption)}")
+        raise Wrong(f"expected five words, but yours has {len(caption)}")
     most: Counter = Counter()
     pairs: set = set()
     for reference in PEOPLE:
@@ -53,8 +54,8 @@ def exercise_1(caption) -> str:
             )
     figures = bleu([PEOPLE], [caption])
     return (
-        f"BLEU-1 {figures['bleu1']:.0f}, BLEU-2 {figures['bleu2']:.0f}. All five words are right, "
-        "and what BLEU-1 lacks to 100 is for being short."
+        f"BLEU-1 {figures['bleu1']:.0f}, BLEU-2 {figures['bleu2']:.0f}. All "
+        "five words are right, and what BLEU-1 lacks to 100 is for being short."
     )
 
 
@@ -64,7 +65,8 @@ def exercise_2(brevity_penalty) -> str:
     def captions(*lengths):
         return [["word"] * length for length in lengths]
 
-    # Closest: 6 and not 10 (a tie with 8); 12; 7. Together 25, against 8 + 6 + 4 = 18 words.
+    # Closest: 6 and not 10 (a tie with 8); 12; 7. Together 25, against 8 + 6 +
+    # 4 = 18 words.
     references = [captions(10, 6), captions(12, 14), captions(11, 7)]
     hypotheses = captions(8, 6, 4)
     closest = ([6, 12, 7], [8, 6, 4])
@@ -79,33 +81,35 @@ def exercise_2(brevity_penalty) -> str:
         [
             (
                 min(1.0, math.exp(1 - 18 / 25)),
-                "the fraction stands on its head: r, the people's length, is above, and c below, "
-                "or a short corpus is not punished",
+                "the fraction is upside down: r, the reference length, goes "
+                "above c, or a short corpus is not punished",
             ),
             (
                 math.exp(1 - 18 / 25),
-                "a penalty above 1 rewards, and here it rewards being short: is the fraction "
-                "upside down?",
+                "a penalty above 1 rewards, and here it rewards being short: "
+                "is the fraction upside down?",
             ),
             (
                 penalty([10, 12, 7], [8, 6, 4]),
-                "10 and 6 words are equally far from 8, and you took the longer; BLEU takes the "
-                "shorter of two that are equally close",
+                "10 and 6 words are equally far from 8, and you took the "
+                "longer; BLEU takes the shorter of two that are equally close",
             ),
             (
                 penalty([10, 14, 11], [8, 6, 4]),
-                "you took the longest reference of each image; wanted is the one closest in length",
+                "you took the longest reference of each image; take the one "
+                "closest in length",
             ),
             (
                 penalty([8, 13, 9], [8, 6, 4]),
-                "you took the average length of each image's references; wanted is that of the one "
-                "closest in length",
+                "you took the average length of each image's references; take "
+                "that of the one closest in length",
             ),
             (
                 sum(penalty([r], [c]) for r, c in zip(*closest, strict=True))
                 / 3,
-                "that is the mean of three penalties. BLEU adds up the lengths of the corpus "
-                "first: one short caption is forgiven beside a long one",
+                "that is the mean of three penalties. BLEU adds up the lengths "
+                "of the corpus first: one short caption is forgiven beside a "
+                "long one",
             ),
             (
                 sum(
@@ -113,8 +117,9 @@ def exercise_2(brevity_penalty) -> str:
                     for r, c in zip([10, 12, 7], [8, 6, 4], strict=True)
                 )
                 / 3,
-                "that is the mean of three penalties, and of two equally close it takes the "
-                "longer reference: add up lengths, and take the shorter",
+                "that is the mean of three penalties, and of two equally close "
+                "it takes the longer reference: add up lengths, and take the "
+                "shorter",
             ),
         ],
         what="the penalty",
@@ -129,11 +134,12 @@ def exercise_2(brevity_penalty) -> str:
         [
             (
                 math.exp(1 - 5 / 6),
-                "a caption longer than its reference gets more than 1: there is no reward for "
-                "length, `min(1, ...)`",
+                "a caption longer than its reference gets more than 1: there "
+                "is no reward for length, `min(1, ...)`",
             )
         ],
-        "6 words against 9, 5 and 2: no penalty, since the closest, 5, is shorter",
+        "6 words against 9, 5 and 2: no penalty, since the closest, 5, is "
+        "shorter",
     )
     got = number(
         call(brevity_penalty, [captions(9, 7, 2)], captions(6)), "the penalty"
@@ -144,7 +150,8 @@ def exercise_2(brevity_penalty) -> str:
         [
             (
                 1.0,
-                "6 words against 9, 7 and 2: closest is 7, and you took the shortest",
+                "6 words against 9, 7 and 2: closest is 7, and you took the "
+                "shortest",
             )
         ],
         what="the penalty of 6 words against 9, 7 and 2",
@@ -168,22 +175,24 @@ def exercise_3(mean_precision) -> str:
             [
                 (
                     corpus[:n].mean(),
-                    "that is the arithmetic mean; BLEU multiplies, and takes the n-th root",
+                    "that is the arithmetic mean; BLEU multiplies, and takes "
+                    "the n-th root",
                 ),
                 (
                     (each[:, :n].prod(axis=1) ** (1 / n)).mean(),
-                    "that is the average of the images' own scores. Add up matches and n-grams of "
-                    "all images, and divide once",
+                    "that is the average of the images' own scores. Add up "
+                    "matches and n-grams of all images, and divide once",
                 ),
                 (
                     each[:, :n].mean(axis=0).prod() ** (1 / n),
-                    "you average each image's precision; a long caption should count for more. "
-                    "Add up matches and n-grams first, and divide once",
+                    "you average each image's precision; a long caption should "
+                    "count for more. Add up matches and n-grams first, and "
+                    "divide once",
                 ),
                 (
                     corpus[n - 1],
-                    f"that is the precision of {n}-grams alone; BLEU-{n} is the mean of all from "
-                    f"1 to {n}",
+                    f"that is the precision of {n}-grams alone; BLEU-{n} is "
+                    f"the mean of all from 1 to {n}",
                 ),
                 (
                     corpus[:n].prod(),
@@ -191,12 +200,13 @@ def exercise_3(mean_precision) -> str:
                 ),
                 (
                     corpus[:n].prod() ** (1 / 4),
-                    "you take the fourth root whatever n is, so BLEU-2 looks like a BLEU-4",
+                    "you take the fourth root whatever n is, so BLEU-2 looks "
+                    "like a BLEU-4",
                 ),
                 (
                     corpus[: n - 1].prod() ** (1 / n),
-                    f"one column is missing: [:, :n] are the first n, so for n = {n} the columns "
-                    f"0 to {n - 1}",
+                    "one column is missing: [:, :n] are the first n, so for n "
+                    f"= {n} the columns 0 to {n - 1}",
                 ),
             ],
             what=f"the mean for n = {n}",
@@ -233,13 +243,14 @@ def exercise_4(rarity) -> str:
     got = call(rarity, references)
     if not isinstance(got, dict):
         raise Wrong(
-            f"a dictionary from words to numbers is wanted, not {describe(got)}"
+            f"expected a dictionary from words to numbers, not {describe(got)}"
         )
     if missing := sorted(set(images_with) - set(got)):
         raise Wrong(f'"{missing[0]}" is missing from your dictionary')
     if extra := sorted(set(got) - set(images_with), key=str):
         raise Wrong(
-            f"{extra[0]!r} is in your dictionary, and no reference has such a word"
+            f"{extra[0]!r} is in your dictionary, and no reference has such a "
+            "word"
         )
     got = {
         word: number(value, f'the rarity of "{word}"')
@@ -257,8 +268,9 @@ def exercise_4(rarity) -> str:
         [
             (
                 weights(8, images_with),
-                "you divide the number of captions, 8, by images. It is 4 images; otherwise a "
-                "word that all images have would still weigh something",
+                "you divide the number of captions, 8, by images. It is 4 "
+                "images; otherwise a word that all images have would still "
+                "weigh something",
             ),
             (
                 weights(8, captions_with),
@@ -280,8 +292,8 @@ def exercise_4(rarity) -> str:
                     word: -value
                     for word, value in weights(4, images_with).items()
                 },
-                "the signs are turned round: rare words are to weigh more, log(images / images "
-                "with it)",
+                "the signs are reversed: rare words should weigh more, "
+                "log(images / images with it)",
             ),
             (
                 {word: 4 / count for word, count in images_with.items()},
@@ -301,11 +313,10 @@ def exercise_4(rarity) -> str:
 
 
 def exercise_5(paired_interval) -> str:
-    """A margin for the difference of two systems."""
+    """A confidence interval for the difference of two systems."""
     rng = np.random.default_rng(0)
-    first = rng.normal(
-        50, 20, size=40
-    )  # images differ far more than the two systems do
+    # Images differ far more than the two systems do.
+    first = rng.normal(50, 20, size=40)
     second = first + rng.normal(2, 3, size=40)
     draws = rng.integers(40, size=(400, 40))
     got = parts(call(paired_interval, first, second, draws), "low", "high")
@@ -320,24 +331,25 @@ def exercise_5(paired_interval) -> str:
 
     low, high = middle(two - one)
     if close(got, [high, low], 1e-3):
-        raise Wrong("low and high have changed places")
+        raise Wrong("low and high are swapped")
     compare(
         got,
         [low, high],
         [
             (
                 middle(one - two),
-                "the sign is turned round: second minus first, so that above 0 means that the "
-                "second is better",
+                "the sign is reversed: second minus first, so that above 0 "
+                "means that the second is better",
             ),
             (
                 middle(second - first),
-                "this is where single images lie. Wanted is where the mean of 40 lies: take the "
-                "images of each draw, and their mean",
+                "this is the range of single images. Take the mean of the 40 "
+                "images in each draw, and the range of these means",
             ),
             (
                 middle(two - one, 5),
-                "the middle 95 % leave out 2.5 % at either end; you leave out 5",
+                "the middle 95 % leave out 2.5 % at either end; you leave out "
+                "5",
             ),
             (
                 np.percentile(two - one, [0.025, 0.975]).tolist(),
@@ -345,12 +357,12 @@ def exercise_5(paired_interval) -> str:
             ),
             (
                 [a - b for a, b in zip(middle(two), middle(one), strict=True)],
-                "you subtract the bounds of two intervals. Take the difference in each draw first, "
-                "then the percentiles of the differences",
+                "you subtract the bounds of two intervals. Take the difference "
+                "in each draw first, then the percentiles of the differences",
             ),
         ],
-        f"from {got[0]:.2f} to {got[1]:.2f} is far too wide: do both systems have the same images "
-        "in each draw?"
+        f"from {got[0]:.2f} to {got[1]:.2f} is far too wide: do both systems "
+        "have the same images in each draw?"
         if got[1] - got[0] > 2 * (high - low)
         else f"your interval is {got[0]:.2f} to {got[1]:.2f}; is it of the mean over each draw's "
         "images, second minus first?",
@@ -358,6 +370,7 @@ def exercise_5(paired_interval) -> str:
     )
     alone = middle(two)
     return (
-        f"the pair's interval is {high - low:.1f} wide, and that of the second system by itself "
-        f"{alone[1] - alone[0]:.1f}: what the images do to both has dropped out."
+        f"the pair's interval is {high - low:.1f} wide, and that of the second "
+        f"system by itself {alone[1] - alone[0]:.1f}: the part of the "
+        "variation that both share has cancelled out."
     )

@@ -1,4 +1,5 @@
-"""Chapter 08, caption a photo: three ways in; how sure a captioner is, and what it makes up."""
+"""Chapter 08, caption a photo: three ways in; how sure a captioner is, and what
+it makes up."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def _stored(
     """The value, if it is uint8 and of this shape."""
     if getattr(value, "dtype", np.uint8) not in (np.uint8, torch.uint8):
         raise Wrong(
-            f"{what} came back as {value.dtype}, and stored pixels are uint8"
+            f"{what} came back as {value.dtype}, but stored pixels are uint8"
         )
     return tensor(value, shape, what, "int", known).numpy()
 
@@ -39,8 +40,7 @@ def exercise_1(to_rgb) -> str:
             (
                 2,
                 9,
-            ): f"{what} came back as (2, 9): the copies stand beside each other, and a new "
-            "last axis is wanted",
+            ): f"{what} came back as (2, 9): stack the copies along a new last axis",
             (2, 3): f"{what} came back grey, (2, 3)",
             (
                 2,
@@ -57,7 +57,8 @@ def exercise_1(to_rgb) -> str:
     got = rgb(grey, "the grey picture")
     if not (got == grey[..., None]).all():
         raise Wrong(
-            f"a grey pixel of 100 should become (100, 100, 100), and is {tuple(got[0, 1].tolist())}"
+            "a grey pixel of 100 should become (100, 100, 100), but is "
+            f"{tuple(got[0, 1].tolist())}"
         )
     if not (rgb(colour, "the picture that was RGB already") == colour).all():
         raise Wrong("a picture that is RGB already should come back as it is")
@@ -69,34 +70,35 @@ def exercise_1(to_rgb) -> str:
         for wrong, message in (
             (
                 light,
-                "the alpha channel is dropped, and with it comes to light whatever colour lies "
-                "under the transparent parts. Mix with white: alpha / 255 of the colour, the rest "
-                "white",
+                "dropping the alpha channel reveals whatever colour is stored "
+                "in the transparent parts. Mix with white: alpha / 255 of the "
+                "colour, the rest white",
             ),
             (
                 over_black,
-                "the transparent parts became black; over white, white is what is left",
+                "the transparent parts became black; over white, white is what "
+                "is left",
             ),
             (
                 light * (1 - share) + 255 * share,
-                "the wrong way round: an alpha of 255 is opaque, and 0 shows the paper",
+                "the wrong way round: an alpha of 255 is opaque, and 0 shows "
+                "the paper",
             ),
         ):
             if np.abs(got - wrong).max() <= 1.01:
                 raise Wrong(message)
         raise Wrong(
-            f"the colour 100 under an alpha of 51, a fifth, gives 100 / 5 + 255 * 4 / 5 = 224 over "
-            f"white, and you have {got[1, 0, 1]}. In uint8, products above 255 begin at 0 again: "
-            "compute in floats"
+            "the colour 100 under an alpha of 51, a fifth, gives 100 / 5 + 255 "
+            f"* 4 / 5 = 224 over white, and you have {got[1, 0, 1]}. In uint8, "
+            "products above 255 wrap around: compute in floats"
         )
     return "whatever comes in, the encoder gets three colours."
 
 
 def exercise_2(upright) -> str:
     """Turn a picture by its EXIF note."""
-    picture = np.arange(18, dtype=np.uint8).reshape(
-        2, 3, 3
-    )  # as the photographer saw it
+    # As the photographer saw it.
+    picture = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     stored = {
         1: picture,
         3: np.rot90(picture, 2),
@@ -122,8 +124,9 @@ def exercise_2(upright) -> str:
         got[8], upside_down
     ):
         raise Wrong(
-            "both 6 and 8 come out standing on their heads: you turn the other way. `np.rot90` "
-            "turns to the left, and 6 asks for a quarter to the right"
+            "both 6 and 8 come out standing on their heads: you turn the other "
+            "way. `np.rot90` turns to the left, and 6 asks for a quarter to "
+            "the right"
         )
     for note in (3, 6, 8):
         mirrored = f"orientation {note} comes out mirrored: " + (
@@ -149,9 +152,8 @@ def exercise_2(upright) -> str:
 
 def exercise_3(pad_to_square) -> str:
     """A picture in the middle of a grey square."""
-    wide = np.arange(1, 31, dtype=np.uint8).reshape(
-        2, 5, 3
-    )  # three rows are missing
+    # Three rows are missing.
+    wide = np.arange(1, 31, dtype=np.uint8).reshape(2, 5, 3)
     tall = np.ascontiguousarray(wide.transpose(1, 0, 2))
 
     def square(picture, top, left, grey=128):
@@ -216,7 +218,8 @@ def exercise_3(pad_to_square) -> str:
                     "the bands are white; grey is 128",
                 ),
             ],
-            "the picture itself has changed: it is to be moved into the square, not stretched"
+            "the picture itself has changed: it is to be moved into the "
+            "square, not stretched"
             if not np.array_equal(
                 got[
                     row : row + picture.shape[0],
@@ -239,7 +242,7 @@ def exercise_3(pad_to_square) -> str:
 
 
 def exercise_4(perplexity) -> str:
-    """Among how many words a captioner wavers, over several captions."""
+    """The perplexity of a captioner over several captions."""
 
     def caption(words, log_prob, finished=True):
         maps = np.full((words, 1, 1), 1.0, dtype=np.float32)
@@ -255,11 +258,12 @@ def exercise_4(perplexity) -> str:
         [
             (
                 math.exp(4 / 3),
-                "log_prob is a sum over the three words and <end>: four choices were made",
+                "log_prob is a sum over the three words and <end>: four "
+                "choices were made",
             ),
             (
                 math.exp(-1),
-                "below 1: log_prob is negative, and exp wants it turned round",
+                "below 1: log_prob is negative, so change its sign before exp",
             ),
             (
                 math.exp(4),
@@ -269,7 +273,8 @@ def exercise_4(perplexity) -> str:
             (1.0, "that is the mean in nats; the perplexity is exp of it"),
             (
                 -1.0,
-                "that is the mean in nats; the perplexity is exp of its negative",
+                "that is the mean in nats; the perplexity is exp of its "
+                "negative",
             ),
         ],
         what="the perplexity of three words and <end> with -4 nats",
@@ -283,7 +288,8 @@ def exercise_4(perplexity) -> str:
         [
             (
                 math.exp(8 / 5),
-                "this caption is not finished: it never said <end>, so four choices",
+                "this caption is not finished: it never said <end>, so four "
+                "choices",
             )
         ],
         what="the perplexity of four words, unfinished, with -8 nats",
@@ -296,13 +302,14 @@ def exercise_4(perplexity) -> str:
         [
             (
                 (math.exp(1) + math.exp(3)) / 2,
-                "you average the captions' perplexities. Add up nats and choices of all captions, "
-                "divide once, and take exp last",
+                "you average the captions' perplexities. Add up nats and "
+                "choices of all captions, divide once, and take exp last",
             ),
             (
                 math.exp(2),
-                "you average the captions' means, so a word of a short caption counts for more. "
-                "Add up all nats and all choices, and divide once",
+                "you average the captions' means, so a word of a short caption "
+                "counts for more. Add up all nats and all choices, and divide "
+                "once",
             ),
         ],
         what="the perplexity of two captions",
@@ -325,8 +332,8 @@ def exercise_5(invented_share) -> str:
     words = sum(map(len, captions))
     got = number(call(invented_share, captions, scenes, names), "the share")
     averaged = (
-        "you average over captions. Add up the invented and the named of all captions, and divide "
-        "once"
+        "you average over captions. Add up the invented and the named of all "
+        "captions, and divide once"
     )
     compare(
         got,
@@ -334,7 +341,8 @@ def exercise_5(invented_share) -> str:
         [
             (
                 2 / 5,
-                "two of the five captions invent something; wanted is the share of naming words",
+                "two of the five captions invent something; return the share "
+                "of naming words",
             ),
             ((1 / 2 + 2 / 3) / 5, averaged),
             ((1 / 2 + 2 / 3) / 4, averaged),
@@ -344,8 +352,8 @@ def exercise_5(invented_share) -> str:
             ),
             (
                 22 / words,
-                'you count every word that is no thing of the scene, "a" and "on" too. Only words '
-                "in `names` name anything",
+                'you count every word that is not a thing in the scene, "a" and '
+                '"on" too. Only words in `names` name anything',
             ),
             (
                 3 / 7,
@@ -355,10 +363,12 @@ def exercise_5(invented_share) -> str:
             (5 / 8, "that is the share that is there"),
             (
                 7 / 11,
-                "that is what the captions forgot to name; wanted is what they made up",
+                "that is what the captions forgot to name; return what they "
+                "made up",
             ),
         ],
-        f"three of the eight naming words are invented (cat, rocket, car); you have {got:.3f}",
+        "three of the eight naming words are invented (cat, rocket, car); you "
+        f"have {got:.3f}",
     )
     nothing = ["the sea at night".split()], [{"ship"}], names
     try:
@@ -366,8 +376,8 @@ def exercise_5(invented_share) -> str:
     except Wrong as wrong:
         if "ZeroDivisionError" in str(wrong) or "is nan" in str(wrong):
             raise Wrong(
-                "where no caption names anything, nothing is invented either: return 0 before you "
-                "divide by the number of naming words"
+                "where no caption names anything, nothing is invented either: "
+                "return 0 before you divide by the number of naming words"
             ) from None
         raise
     compare(
@@ -375,4 +385,4 @@ def exercise_5(invented_share) -> str:
         0.0,
         otherwise="where no caption names anything the share should be 0",
     )
-    return "and a captioner that dares to name nothing has a perfect score: look at recall as well."
+    return "and a captioner that names nothing has a perfect score: look at recall as well."

@@ -1,4 +1,5 @@
-"""Chapter 09, seeing attention: maps as pictures, and what can be measured of them."""
+"""Chapter 09, seeing attention: maps as pictures, and what can be measured of
+them."""
 
 from __future__ import annotations
 
@@ -49,8 +50,9 @@ def exercise_1(enlarge) -> str:
         [
             (
                 squares,
-                "the squares are right, but nine pixels now have what one cell had: the map adds "
-                "up to 9. Share each weight out among its pixels",
+                "the squares are right, but nine pixels now have what one cell "
+                "had: the map adds up to 9. Divide each weight among its "
+                "pixels",
             ),
             (
                 squares / 3,
@@ -58,24 +60,28 @@ def exercise_1(enlarge) -> str:
             ),
             (
                 np.tile(alpha, (3, 3)) / 9,
-                "that is the whole map nine times over, like tiles: repeat each cell",
+                "that is the whole map nine times over, like tiles: repeat "
+                "each cell",
             ),
             (
                 np.tile(alpha, (3, 3)),
-                "that is the whole map nine times over, like tiles: repeat each cell",
+                "that is the whole map nine times over, like tiles: repeat "
+                "each cell",
             ),
             (
                 np.exp(squares) / np.exp(squares).sum(),
-                "the weights went through a second softmax, which makes them nearly even: they "
-                "only want dividing",
+                "the weights went through a second softmax, which makes them "
+                "nearly even: they only want dividing",
             ),
             (
                 squares / squares.max(),
-                "the largest weight is 1 now; what should be 1 is the sum of all pixels",
+                "the largest weight is 1 now; what should be 1 is the sum of "
+                "all pixels",
             ),
         ],
-        f"the pixels of a cell should share its weight, 0.5 / 9 each in the first one; yours is "
-        f"{got[0, 0]:.4f}, and the map adds up to {got.sum():.2f}",
+        "the pixels of a cell should share its weight, 0.5 / 9 each in the "
+        f"first one; yours is {got[0, 0]:.4f}, and the map adds up to "
+        f"{got.sum():.2f}",
     )
     return (
         "the maps of two grids, coarse and fine, can now be laid side by side."
@@ -104,7 +110,8 @@ def exercise_2(hits) -> str:
         answer = np.array([bool(each) for each in answer])
     if not isinstance(answer, (np.ndarray, torch.Tensor)):
         raise Wrong(
-            f"a list of True and False is wanted, one a map; this is {describe(answer)}"
+            "expected a list of True and False, one per map; this is "
+            f"{describe(answer)}"
         )
     got = tensor(answer, (5,), "the list of hits", "bool").tolist()
 
@@ -134,22 +141,23 @@ def exercise_2(hits) -> str:
         [
             (
                 game(swap=True),
-                "rows and columns have changed places: x runs along the columns, y down the rows",
+                "rows and columns are swapped: x runs along the columns, y "
+                "down the rows",
             ),
             (
                 game(at=0),
-                "you ask for a cell's upper left corner; its centre is half a cell further, at "
-                "(column + 0.5) * side and (row + 0.5) * side",
+                "you ask for a cell's upper left corner; its centre is half a "
+                "cell further, at (column + 0.5) * side and (row + 0.5) * side",
             ),
             (
                 game(lambda weights: divmod(int(weights.argmax()), 2)),
-                "you take the place of the largest weight apart by the number of rows; a row is "
-                "as long as there are columns",
+                "you divide the index of the largest weight by the number of "
+                "rows; a row is as long as there are columns",
             ),
             (
                 mass,
-                "you ask whether the box has most of the weight; the pointing game asks for the "
-                "largest weight alone",
+                "you ask whether the box has most of the weight; the pointing "
+                "game asks for the largest weight alone",
             ),
             (
                 [not each for each in game()],
@@ -172,7 +180,8 @@ def exercise_3(cells_looked_at) -> str:
         (nats, "that is the entropy, in nats; exp of it is a number of cells"),
         (
             bits,
-            "that is the entropy, in bits; in nats, exp of it is a number of cells",
+            "that is the entropy, in bits; in nats, exp of it is a number of "
+            "cells",
         ),
         (
             math.exp(bits),
@@ -180,15 +189,18 @@ def exercise_3(cells_looked_at) -> str:
         ),
         (
             math.exp(-nats),
-            "less than one cell: the entropy is minus the sum of alpha log alpha",
+            "less than one cell: the entropy is minus the sum of alpha log "
+            "alpha",
         ),
         (
             math.exp(nats / 4),
-            "that is the mean over the cells; an entropy is a sum, weighted by alpha already",
+            "that is the mean over the cells; an entropy is a sum, weighted by "
+            "alpha already",
         ),
         (
             1 / (alpha**2).sum(),
-            "1 / sum(alpha ** 2) counts cells too, but by another rule: take exp of the entropy",
+            "1 / sum(alpha ** 2) counts cells too, but by another rule: take "
+            "exp of the entropy",
         ),
         (
             math.exp(-np.log(alpha).sum()),
@@ -208,8 +220,8 @@ def exercise_3(cells_looked_at) -> str:
         if "nan" not in str(wrong):
             raise
         raise Wrong(
-            "a weight of 0 makes nan, since 0 times minus infinity is no number. A cell with no "
-            "weight adds nothing: leave it out"
+            "a weight of 0 makes nan, since 0 times minus infinity is "
+            "undefined. A cell with no weight adds nothing: leave it out"
         ) from None
     compare(
         got,
@@ -223,12 +235,8 @@ def exercise_3(cells_looked_at) -> str:
 def exercise_4(lift) -> str:
     """Weight in a box against the box's area."""
     alpha = np.array([[0.3, 0.2, 0.1], [0.1, 0.1, 0.2]])
-    box = (
-        8,
-        0,
-        48,
-        32,
-    )  # three quarters of the first cell and half of the second
+    # Three quarters of the first cell and half of the second.
+    box = (8, 0, 48, 32)
     inside, area = 0.75 * 0.3 + 0.5 * 0.2, 1.25 / 6
     got = number(call(lift, alpha, box, 32), "the lift")
     compare(
@@ -237,52 +245,58 @@ def exercise_4(lift) -> str:
         [
             (
                 inside,
-                "that is the weight inside; divide it by the box's share of the picture",
+                "that is the weight inside; divide it by the box's share of "
+                "the picture",
             ),
             (
                 inside - area,
-                "that is the difference to chance; wanted is how many times chance",
+                "that is the difference from chance; return the ratio to "
+                "chance",
             ),
             (
                 area / inside,
-                "the fraction stands on its head: weight inside over share of the area",
+                "the fraction is upside down: weight inside over share of the "
+                "area",
             ),
             (
                 0.5 / area,
-                "the box's edges cut two cells, and you count them whole: a cell counts by the "
-                "part of it that is inside",
+                "the box's edges cut two cells, and you count them whole: a "
+                "cell counts by the part of it that is inside",
             ),
             (
                 0.5 / (2 / 6),
-                "you enlarge the box to whole cells: a cell that its edge cuts counts by the part "
-                "of it that is inside",
+                "you enlarge the box to whole cells: a cell that its edge cuts "
+                "counts by the part of it that is inside",
             ),
             (
                 0.3 / area,
-                "a cell counts as inside or outside by its centre; it should count by the part of "
-                "it that is inside",
+                "a cell counts as inside or outside by its centre; it should "
+                "count by the part of it that is inside",
             ),
             (
                 0.2 / area,
-                "a cell counts as inside or outside by its corner; it should count by the part of "
-                "it that is inside",
+                "a cell counts as inside or outside by its corner; it should "
+                "count by the part of it that is inside",
             ),
             (
                 (0.75 * 0.3 + 0.5 * 0.1) / area,
-                "x and y have changed places: a box is (x0, y0, x1, y1), and an array's first axis "
-                "runs down, along y",
+                "x and y are swapped: a box is (x0, y0, x1, y1), and an "
+                "array's first axis runs down, along y",
             ),
             (
                 inside / (40 * 32),
-                "you divide by the area in pixels; chance is the share of the picture",
+                "you divide by the area in pixels; chance is the share of the "
+                "picture",
             ),
             (
                 inside / 1.25,
-                "you divide by the area in cells; chance is the share of the picture",
+                "you divide by the area in cells; chance is the share of the "
+                "picture",
             ),
             (
                 1024 * inside / area,
-                "each of a cell's pixels got the cell's whole weight: share it out among them",
+                "each of a cell's pixels got the cell's whole weight: divide "
+                "it among them",
             ),
         ],
         what="the lift",
@@ -309,7 +323,8 @@ def exercise_5(occlusion) -> str:
     def score(picture):
         if np.shape(picture) != (4, 6, 3):
             raise ValueError(
-                f"score wants the whole picture, (4, 6, 3), got {np.shape(picture)}"
+                "score expects the whole picture, (4, 6, 3), got "
+                f"{np.shape(picture)}"
             )
         return float((matters * np.asarray(picture)).sum())
 
@@ -341,28 +356,29 @@ def exercise_5(occlusion) -> str:
         [
             (
                 -loss(),
-                "the signs are turned round: a square that matters makes the score fall, so "
-                "before minus after",
+                "the signs are reversed: a square that matters makes the score "
+                "fall, so before minus after",
             ),
             (
                 loss(restored=False),
-                "the squares stay grey: by the last one the whole picture is painted over. Begin "
-                "each time with a fresh copy",
+                "the squares stay grey: by the last one the whole picture is "
+                "painted over. Begin each time with a fresh copy",
             ),
             (
                 np.abs(loss()),
-                "keep the sign: below 0 is a square without which the word is likelier",
+                "keep the sign: below 0 is a square without which the word is "
+                "likelier",
             ),
             (
                 loss(grey=0.0),
-                "you paint in black; 0.5 was asked for, which stands out less",
+                "you paint in black; use 0.5, which stands out less",
             ),
             (
                 score(image) - loss(),
-                "these are the scores afterwards, not what was lost",
+                "these are the scores after painting, not the losses",
             ),
         ],
-        f"painting the square in row {row}, column {column}, costs {loss()[row, column]:.3f}, and "
-        f"your map says {got[row, column]:.3f}",
+        f"painting the square in row {row}, column {column}, costs "
+        f"{loss()[row, column]:.3f}, and your map says {got[row, column]:.3f}",
     )
     return "here you changed the picture and watched the word, which no attention map does."

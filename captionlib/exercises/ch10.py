@@ -1,4 +1,5 @@
-"""Chapter 10, GPU training: a stop-watch, a batch in parts, means, plans, and when a cache pays."""
+"""Chapter 10, GPU training: a stop-watch, a batch in parts, means, plans, and
+when a cache pays."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from captionlib.exercises.answers import Wrong, call, compare, number, parts
 
 
 class Device:
-    """A GPU that isn't there: it accepts work at once, and does it while the clock goes on."""
+    """A GPU that isn't there: it accepts work at once, and does it while the
+    clock goes on."""
 
     def __init__(self):
         self.now = self.done = 0.0
@@ -37,49 +39,58 @@ def exercise_1(images_per_second) -> str:
     device = Device()
     got = number(
         call(images_per_second, device.step, 16, device.wait, device.clock),
-        "the images a second",
+        "the images per second",
     )
     if device.steps != 4:
         raise Wrong(
-            f"step was called {device.steps} times; four are wanted, one to warm up and three to "
-            "time"
+            f"step was called {device.steps} times; it should be four, one to "
+            "warm up and three to time"
         )
     if not device.waits:
         raise Wrong(
-            "wait() is never called, so the clock times how fast steps are handed over"
+            "wait() is never called, so the clock times how fast steps are "
+            "handed over"
         )
+    # Who waits after each step is a little slower, and right.
     compare(
         got,
         3 * 16 / 0.751,
         [
             (
                 3 * 16 / 0.003,
-                "the clock was read before the device was done: it accepts a step at once and "
-                "works later. Call wait() before you read the time the second time",
+                "the clock was read before the device was done: it accepts a "
+                "step at once and works later. Call wait() before you read the "
+                "time the second time",
             ),
             (
                 3 * 16 / 2.75,
-                "the three steps had to wait for the rest of the one that warms up: call wait() "
-                "before you read the time for the first time, too",
+                "the three steps had to wait for the rest of the one that "
+                "warms up: call wait() before you read the time for the first "
+                "time, too",
             ),
             (
                 4 * 16 / 2.751,
-                "four steps were timed, and the first one, which warms up, is in it",
+                "four steps were timed, including the first one, which warms "
+                "up",
             ),
             (
                 4 * 16 / 0.751,
-                "four steps' images are counted, and three were timed",
+                "the images of four steps are counted, but three were timed",
             ),
             (
                 16 / 0.751,
-                "three steps were timed, and the images of one were counted",
+                "three steps were timed, but the images of one were counted",
             ),
-            (3 / 0.751, "these are steps a second: each has batch_size images"),
-            (0.751 / 48, "these are seconds an image: turn the fraction round"),
-            (0.751, "these are seconds, not images a second"),
+            (
+                3 / 0.751,
+                "these are steps per second: each has batch_size images",
+            ),
+            (0.751 / 48, "these are seconds per image: invert the fraction"),
+            (0.751, "these are seconds, not images per second"),
         ],
-        f"this device takes 0.25 seconds a step of 16 images, and you measure {got:.4g} a second",
-        tolerance=0.004,  # who waits after each step is a little slower, and right
+        "this device takes 0.25 seconds for a step of 16 images, but you "
+        f"measure {got:.4g} per second",
+        tolerance=0.004,
     )
     return "a clock that doesn't wait would have made this GPU some 250 times as fast."
 
@@ -133,27 +144,26 @@ def exercise_2(step_in_parts) -> str:
     model.load_state_dict(start)
     optimizer = Counted(model.parameters(), lr=0.5)
     stale = torch.tensor([3.0, -4.0, 5.0])
-    model.layer.weight.grad, model.layer.bias.grad = (
-        stale[None, :2].clone(),
-        stale[2:].clone(),
-    )
+    model.layer.weight.grad = stale[None, :2].clone()
+    model.layer.bias.grad = stale[2:].clone()
     loss = call(
         step_in_parts, model, optimizer, [tuple(piece) for piece in pieces]
     )
     loss = number(loss, "the loss that you return")
     if optimizer.steps != 1:
         raise Wrong(
-            f"the optimizer made {optimizer.steps} steps. The parts are one batch: collect their "
-            "gradients, and step once, at the end"
+            f"the optimizer made {optimizer.steps} steps. The parts are one "
+            "batch: collect their gradients, and step once, at the end"
         )
     rows = [event for event in model.events if event != "back"]
     if max(rows, default=0) > 3:
         raise Wrong(
-            "the parts went through the model together, and that is what doesn't fit"
+            "the parts went through the model together, which doesn't fit"
         )
     if sum(rows) != 6:
         raise Wrong(
-            f"{sum(rows)} rows went through the model, and the parts have 6 together"
+            f"{sum(rows)} rows went through the model, but the parts have 6 "
+            "together"
         )
     moved = torch.cat(
         [weight.detach().flatten() for weight in model.parameters()]
@@ -168,35 +178,38 @@ def exercise_2(step_in_parts) -> str:
         [
             (
                 whole + stale,
-                "gradients of an earlier step were still there, and yours were added to them: "
-                "zero_grad first, once",
+                "gradients of an earlier step were still there, and yours were "
+                "added to them: zero_grad first, once",
             ),
             (
                 gradients(lambda i: 1 / sizes[i], [2]),
-                "only the last part counts: zero_grad inside the loop throws the others away",
+                "only the last part counts: zero_grad inside the loop throws "
+                "the others away",
             ),
             (
                 gradients(lambda i: 1 / 6, [2]),
-                "only the last part counts: zero_grad inside the loop throws the others away",
+                "only the last part counts: zero_grad inside the loop throws "
+                "the others away",
             ),
             (
                 torch.zeros(3),
-                "the weights did not move: zero_grad came after the last backward, or there was "
-                "none",
+                "the weights did not move: zero_grad came after the last "
+                "backward, or there was none",
             ),
             (
                 gradients(lambda i: 1 / sizes[i]),
-                "you add up the parts' means, so the gradient is about three times too large: a "
-                "row counts for 1 / 6, all parts together",
+                "you add up the parts' means, so the gradient is about three "
+                "times too large: a row counts for 1 / 6, all parts together",
             ),
             (
                 gradients(lambda i: 1 / sizes[i] / 3),
-                "you divide by the number of parts, but they differ in size: the row of the last "
-                "part counts three times as much as one of the first",
+                "you divide by the number of parts, but they differ in size: "
+                "the row of the last part counts three times as much as one of "
+                "the first",
             ),
             (
                 gradients(lambda i: 1.0),
-                "that is the gradient of the sum; wanted is the mean's",
+                "that is the gradient of the sum; take that of the mean",
             ),
         ],
         what="the step that the weights made",
@@ -204,8 +217,9 @@ def exercise_2(step_in_parts) -> str:
     )
     if model.events[:2] == [3, 2]:
         raise Wrong(
-            "the step is right, but all parts went forwards before any went backwards, so what "
-            "they computed was in memory together. Call backward in the loop"
+            "the step is right, but all parts went forwards before any went "
+            "backwards, so what they computed was in memory together. Call "
+            "backward in the loop"
         )
     with torch.no_grad():
         model.load_state_dict(start)
@@ -219,8 +233,8 @@ def exercise_2(step_in_parts) -> str:
                     (model.layer(a) - b).square().mean().item() / 3
                     for a, b in pieces
                 ),
-                "the step is right, and the loss that you return is the mean of the parts' means: "
-                "weigh them by their rows",
+                "the step is right, and the loss that you return is the mean "
+                "of the parts' means: weigh them by their rows",
             ),
             (
                 (model.layer(pieces[-1][0]) - pieces[-1][1])
@@ -228,11 +242,13 @@ def exercise_2(step_in_parts) -> str:
                 .sum()
                 .item()
                 / 6,
-                "the step is right, and the loss that you return is that of the last part alone",
+                "the step is right, and the loss that you return is that of "
+                "the last part alone",
             ),
             (
                 6 * expected,
-                "the step is right, and the loss that you return is a sum: divide by all rows",
+                "the step is right, and the loss that you return is a sum: "
+                "divide by all rows",
             ),
         ],
         what="the step is right, but the loss that you return",
@@ -251,8 +267,9 @@ def exercise_3(nats_a_token) -> str:
     answer = call(nats_a_token, losses, tokens)
     if torch.is_tensor(answer) and answer.numel() == 1 and answer.isnan().any():
         raise Wrong(
-            "nan: the last batch of the second process had no tokens, so its mean is nan, and 0 "
-            "times nan is nan as well. Leave such a batch out"
+            "nan: the last batch of the second process had no tokens, so its "
+            "mean is nan, and 0 times nan is nan as well. Leave such a batch "
+            "out"
         )
     got = number(answer, "the mean")
     compare(
@@ -261,28 +278,33 @@ def exercise_3(nats_a_token) -> str:
         [
             (
                 losses.nanmean().item(),
-                "every batch counts alike; one of 300 tokens should count for six of 50",
+                "every batch counts alike; one of 300 tokens should count for "
+                "six of 50",
             ),
             (
                 (filled.sum() / 6).item(),
-                "every batch counts alike, even the empty one, and as 0: weigh them by tokens",
+                "every batch counts alike, even the empty one, and as 0: weigh "
+                "them by tokens",
             ),
             (
                 losses.nanmean(dim=1).mean().item(),
-                "a mean of the processes' means: every process counts alike, whatever it had to "
-                "do. Add up nats and tokens of all, and divide once",
+                "a mean of the processes' means: every process counts alike, "
+                "whatever it had to do. Add up nats and tokens of all, and "
+                "divide once",
             ),
             (
                 ((filled * tokens).sum(dim=1) / tokens.sum(dim=1))
                 .mean()
                 .item(),
-                "each process is right by itself, but then the two count alike, and one had 450 "
-                "tokens, the other 240. Add up nats and tokens of all, and divide once",
+                "each process is right by itself, but then the two count "
+                "alike, and one had 450 tokens, the other 240. Add up nats and "
+                "tokens of all, and divide once",
             ),
             (sums.item(), "that is the sum of all nats; divide by all tokens"),
             (
                 (sums / 5).item(),
-                "you divide the sum of nats by the number of batches; divide by all tokens",
+                "you divide the sum of nats by the number of batches; divide "
+                "by all tokens",
             ),
         ],
         what="the mean",
@@ -320,7 +342,8 @@ def exercise_4(plan) -> str:
             ),
             (
                 16 * 3,
-                "four processes work at once, and each image brings five captions",
+                "four processes work at once, and each image brings five "
+                "captions",
             ),
             (
                 16 * 4 * 5,
@@ -328,7 +351,8 @@ def exercise_4(plan) -> str:
             ),
             (
                 16 * 5,
-                "processes and accumulated batches multiply: all of it goes into one step",
+                "processes and accumulated batches multiply: all of it goes "
+                "into one step",
             ),
             (
                 16 // 4 * 3 * 5,
@@ -344,16 +368,18 @@ def exercise_4(plan) -> str:
         [
             (
                 6000 // 192,
-                "48 images are left over at the end, and they make a smaller, last step",
+                "48 images are left over at the end, and they make a smaller, "
+                "last step",
             ),
             (
                 6000 / 192,
-                "there is no quarter of a step: what is left over makes a smaller one",
+                "there is no quarter of a step: what is left over makes a "
+                "smaller one",
             ),
             (
                 math.ceil(30000 / 192),
-                "an epoch has 30,000 captions, but a step's 192 are images, with all their "
-                "captions",
+                "an epoch has 30,000 captions, but a step's 192 are images, "
+                "with all their captions",
             ),
             (
                 math.ceil(6000 / 16),
@@ -380,7 +406,8 @@ def exercise_4(plan) -> str:
         [
             (
                 3,
-                "384 images make two steps of 192 and nothing is left over: round up, don't add 1",
+                "384 images make two steps of 192 and nothing is left over: "
+                "round up, don't add 1",
             )
         ],
         what="steps of an epoch of 384 images",
@@ -390,7 +417,8 @@ def exercise_4(plan) -> str:
 
 def exercise_5(epochs_to_pay) -> str:
     """From which epoch on a cache has been worth it."""
-    # Without: 24 an epoch. With: 24 once, then 13. 24 / 11: ahead in the third epoch.
+    # Without: 24 an epoch. With: 24 once, then 13. 24 / 11: ahead in the third
+    # epoch.
     costs = {
         "load": 4.0,
         "encode": 10.0,
@@ -413,7 +441,8 @@ def exercise_5(epochs_to_pay) -> str:
             ([2, 7], "filling the cache takes encoding, too"),
             (
                 [2, 9],
-                "filling the cache takes loading, too: an image has to be read once",
+                "filling the cache takes loading, too: an image has to be read "
+                "once",
             ),
             (
                 [24 / 11, 44 / 5],
@@ -422,15 +451,18 @@ def exercise_5(epochs_to_pay) -> str:
             ([2, 8], "rounded down, the cache is still behind"),
             (
                 [2, 3],
-                "decoding costs the same with a cache and without, so it saves nothing",
+                "decoding costs the same with a cache and without, so it saves "
+                "nothing",
             ),
             (
                 [2, 4],
-                "an epoch with the cache still loads a grid: that much is not saved",
+                "an epoch with the cache still loads a grid: that much is not "
+                "saved",
             ),
         ],
-        f"with {costs} the cache is ahead after 3 epochs, by 72 ms against 24 + 3 * 13, and you "
-        f"have {got[0]:g}; with writing at 30 and a grid at 9 after 9, and you have {got[1]:g}",
+        f"with {costs} the cache is ahead after 3 epochs, by 72 ms against 24 "
+        f"+ 3 * 13, and you have {got[0]:g}; with writing at 30 and a grid at "
+        f"9 after 9, and you have {got[1]:g}",
     )
     even = {
         "load": 4.0,
@@ -446,7 +478,8 @@ def exercise_5(epochs_to_pay) -> str:
         [
             (
                 2,
-                "when it costs 24 once and saves 12 an epoch it is level after two, ahead after 3",
+                "when it costs 24 once and saves 12 an epoch it is level after "
+                "two, ahead after 3",
             )
         ],
         what="the number of epochs",
@@ -457,7 +490,7 @@ def exercise_5(epochs_to_pay) -> str:
             != math.inf
         ):
             raise Wrong(
-                "where a grid takes as long to load as an image takes to load and encode, or "
-                "longer, the cache never pays: return math.inf"
+                "where a grid takes as long to load as an image takes to load "
+                "and encode, or longer, the cache never pays: return math.inf"
             )
     return "a run of one epoch needs no cache, one of twelve does."

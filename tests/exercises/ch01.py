@@ -33,14 +33,14 @@ def encode(tokens, word_map, max_len):
         ("one list", {", len(ids)": ""}, "the ids, the length should come back"),
     ],
     "01.2": [
-        ("the wrong axis", {".reshape(3, 1, 1)": ""}, "lined up from the last axis"),
+        ("the wrong axis", {".reshape(3, 1, 1)": ""}, "aligns shapes from the last axis"),
         ("not scaled", {"pixels / 255": "pixels"}, "still went from 0 to 255"),
         ("scaled twice", {"pixels / 255": "pixels / 255 / 255"}, "divided by 255 twice"),
         ("no bracket", {"(pixels / 255 - mean.reshape(3, 1, 1)) /":
                         "pixels / 255 - mean.reshape(3, 1, 1) /"}, "a bracket is missing"),
         ("no std", {" / std.reshape(3, 1, 1)": ""}, "divide by std"),
         ("variance", {"std.reshape(3, 1, 1)": "std.reshape(3, 1, 1) ** 2"}, "its root"),
-        ("floor division", {"pixels / 255": "pixels // 255"}, "leaves the decimals off"),
+        ("floor division", {"pixels / 255": "pixels // 255"}, "drops the decimals"),
         ("channels last", "def normalise(pixels):\n"
          "    return (pixels.transpose(1, 2, 0) / 255 - mean) / std", "went to the end"),
         ("uint8", "def normalise(pixels):\n    pixels = pixels.astype(np.uint8)\n"

@@ -5,7 +5,7 @@ MISTAKES = {
         ("strides forgotten", {"        apart *= stride\n": ""}, "reach twice as far"),
         ("its own stride first", {"width += (kernel - 1) * apart\n        apart *= stride":
                                   "apart *= stride\n        width += (kernel - 1) * apart"},
-         "counts for those behind it"),
+         "counts for those after it"),
         ("kernel, not kernel - 1", {"(kernel - 1)": "kernel"}, "not 4"),
         ("from nothing", {"width, apart = 1, 1": "width, apart = 0, 1"}, "not 2"),
         ("only its own stride", {"* apart": "* stride", "        apart *= stride\n": ""},
@@ -26,7 +26,7 @@ MISTAKES = {
     ],
     "02.3": [
         ("reshape", {"maps.flatten(2).transpose(1, 2)":
-                     "maps.reshape(len(maps), -1, maps.shape[1])"}, "counts the numbers off"),
+                     "maps.reshape(len(maps), -1, maps.shape[1])"}, "splits the numbers"),
         ("not transposed", {".transpose(1, 2)": ""}, "this is (B, D, P)"),
         ("still a grid", {"maps.flatten(2).transpose(1, 2)": "maps.permute(0, 2, 3, 1)"},
          "the grid is still a grid"),
@@ -57,7 +57,7 @@ MISTAKES = {
         ("the last pooling kept", {"[:-1]": ""}, "7×7"),
         ("the side", {"height * width": "height"}, "the grid's side"),
         ("two layers too many", {"[:-1]": "[:-10]"}, "28×28"),
-        ("swapped", {"P = height * width": "P, D = D, height * width"}, "P counts the places"),
+        ("swapped", {"P = height * width": "P, D = D, height * width"}, "P counts the cells"),
         ("the linear layers", {"P = height * width": "P = 196\nD = 4096"}, "linear layers"),
     ],
 }  # fmt: skip

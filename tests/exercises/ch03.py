@@ -3,7 +3,7 @@
 MISTAKES = {
     "03.1": [
         ("softmax over the batch", {"dim=1": "dim=0"}, "each column adds up to 1"),
-        ("the plain formula", {" - scores.amax(dim=1, keepdim=True)": ""}, "makes nan"),
+        ("the plain formula", {" - scores.amax(dim=1, keepdim=True)": ""}, "gives nan"),
         (
             "one maximum for the batch",
             {"scores.amax(dim=1, keepdim=True)": "scores.max()"},

@@ -43,7 +43,7 @@ MISTAKES = {
          "values are lost"),
         ("transposed", "from torch import nn\n\n\ndef tie(embedding, fc):\n"
          "    fc.weight = nn.Parameter(embedding.weight.T)\n    return fc",
-         "nothing needs turning"),
+         "nothing needs to be transposed"),
         ("a new layer", "from torch import nn\n\n\ndef tie(embedding, fc):\n"
          "    new = nn.Linear(3, 7)\n    new.weight = embedding.weight\n    return new",
          "another layer came back"),

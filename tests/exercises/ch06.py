@@ -6,11 +6,11 @@ MISTAKES = {
         ("one each", "def continue_beam(beam_scores, log_probs):\n"
          "    scores, words = (beam_scores[:, None] + log_probs).max(dim=1)\n"
          "    return scores, torch.arange(3), words", "they compete"),
-        ("three each", {"sums.flatten().topk(K)": "sums.topk(K)"}, "three for each beginning"),
+        ("three each", {"sums.flatten().topk(K)": "sums.topk(K)"}, "three for each prefix"),
         ("fractions", {"positions // V": "positions / V"}, "your beams have fractions"),
         ("changed places", {"positions // V, positions % V": "positions % V, positions // V"},
-         "have changed places"),
-        ("by K", {"// V, positions % V": "// K, positions % K"}, "take positions apart by K"),
+         "beams and words are swapped"),
+        ("by K", {"// V, positions % V": "// K, positions % K"}, "divide positions by K"),
         ("nothing added", {"beam_scores[:, None] + ": ""}, "scores of the last word alone"),
         ("a row for a column", {"[:, None]": ""}, "your code stops with RuntimeError"),
         ("the worst", {"topk(K)": "topk(K, largest=False)"}, "best continuation is word 2"),
@@ -36,7 +36,7 @@ MISTAKES = {
          "these are probabilities"),
     ],
     "06.3": [
-        ("the length of now", {"longest**a": "length**a"}, "divide by the length of now"),
+        ("the length of now", {"longest**a": "length**a"}, "divide by the current length"),
         ("raw", {" / longest**a": ""}, "you compare raw sums"),
         ("multiplied", {"log_prob /": "log_prob *"}, "you multiply by the length"),
         ("turned round", {"> best": "< best"}, "the wrong way round"),
@@ -53,7 +53,7 @@ MISTAKES = {
          "sort first"),
         ("not put back", {"result[kept] = probs[kept]": "result[: len(kept)] = probs[kept]"},
          "at the wrong words"),
-        ("not normalised", {" / result.sum()": ""}, "bring their sum back to 1"),
+        ("not normalised", {" / result.sum()": ""}, "rescale them to 1"),
         ("each word by itself", {"likelier < p": "ordered > 0.1 * p"}, "with each word's own"),
         ("a mask", "def nucleus(probs, p):\n    ordered, places = probs.sort(descending=True)\n"
          "    return torch.zeros(4).index_fill(0, places[ordered.cumsum(0) - ordered < p], 1.0)",
@@ -73,7 +73,7 @@ MISTAKES = {
         ("underflow", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
                        "log_probs.exp().mean(dim=0).log()"}, "never leaves the logarithms"),
         ("over the rows", {"dim=0": "dim=1"}, "you average over the N rows"),
-        ("divided", {" - math.log(len(log_probs))": " / len(log_probs)"}, "was expected"),
+        ("divided", {" - math.log(len(log_probs))": " / len(log_probs)"}, ", expected "),
     ],
 }  # fmt: skip
 

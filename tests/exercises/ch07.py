@@ -6,14 +6,14 @@ PERCENTILES = "np.percentile(differences, [2.5, 97.5])"
 MISTAKES = {
     "07.1": [
         ("a text", {CAPTION: '"grass dog green runs a"'}, "should be a list of words"),
-        ("four", {', "a"]': "]"}, "five words are wanted"),
+        ("four", {', "a"]': "]"}, "expected five words"),
         ("a word of one's own", {'"green"': '"puppy"'}, 'no person said "puppy"'),
         ("repeated", {'"green"': '"grass"'}, "the others are clipped"),
         ("a pair", {CAPTION: '["grass", "dog", "runs", "green", "a"]'}, '"dog runs" is a pair'),
-        ("numbers", {CAPTION: "[1, 2, 3, 4, 5]"}, "should hold words only"),
+        ("numbers", {CAPTION: "[1, 2, 3, 4, 5]"}, "should hold only words"),
     ],
     "07.2": [
-        ("upside down", {"1 - r / c": "1 - c / r"}, "stands on its head"),
+        ("upside down", {"1 - r / c": "1 - c / r"}, "is upside down"),
         ("ties to the longer", {"len(words)), length)": "len(words)), -length)"},
          "you took the longer"),
         ("no limit", {"min(1.0, math.exp(1 - r / c))": "math.exp(1 - r / c)"},
@@ -29,7 +29,7 @@ MISTAKES = {
          "    return sum(each) / len(each)", "the mean of three penalties. BLEU"),
         ("the average length", {"min(lengths, key=lambda length: (abs(length - len(words)), "
                                 "length))": "sum(lengths) / len(lengths)"}, "average length"),
-        ("a ratio", {"math.exp(1 - r / c)": "c / r"}, "was expected"),
+        ("a ratio", {"math.exp(1 - r / c)": "c / r"}, ", expected "),
     ],
     "07.3": [
         ("arithmetic", {"[:n].prod() ** (1 / n)": "[:n].mean()"}, "the arithmetic mean"),
@@ -43,7 +43,7 @@ MISTAKES = {
         ("no root", {" ** (1 / n)": ""}, "root is missing"),
         ("always the fourth root", {"(1 / n)": "(1 / 4)"}, "fourth root whatever n is"),
         ("one too few", {"[:n]": "[: n - 1]"}, "one column is missing"),
-        ("over the wrong axis", {"axis=0": "axis=1"}, "was expected"),
+        ("over the wrong axis", {"axis=0": "axis=1"}, ", expected "),
         ("an array", {".prod() ** (1 / n)": ""}, "should be one number"),
     ],
     "07.4": [
@@ -62,7 +62,7 @@ MISTAKES = {
         ("every use", {"{word for caption in captions for word in caption}":
                        "[word for caption in captions for word in caption]"},
          "you count every use"),
-        ("turned round", {"len(references) / n)": "n / len(references))"}, "signs are turned"),
+        ("turned round", {"len(references) / n)": "n / len(references))"}, "signs are reversed"),
         ("no logarithm", {"math.log(len(references) / n)": "len(references) / n"},
          "the logarithm is missing"),
         ("base 2", {"math.log(": "math.log2("}, "to base 2"),
@@ -72,9 +72,9 @@ MISTAKES = {
          "is missing from your dictionary"),
     ],
     "07.5": [
-        ("turned round", {"second - first": "first - second"}, "the sign is turned round"),
+        ("turned round", {"second - first": "first - second"}, "the sign is reversed"),
         ("no draws", {"(second - first)[draws].mean(axis=1)": "second - first"},
-         "where single images lie"),
+         "the range of single images"),
         ("not in pairs", {"(second - first)[draws].mean(axis=1)":
                           "second[draws].mean(axis=1) - first[draws[::-1]].mean(axis=1)"},
          "far too wide"),
@@ -84,7 +84,7 @@ MISTAKES = {
         ("90 %", {"[2.5, 97.5]": "[5, 95]"}, "you leave out 5"),
         ("quantiles", {"[2.5, 97.5]": "[0.025, 0.975]"}, "`np.percentile` counts from 0 to 100"),
         ("the wrong axis", {"axis=1": "axis=0"}, "is it of the mean over each draw's"),
-        ("high and low", {"return low, high": "return high, low"}, "have changed places"),
+        ("high and low", {"return low, high": "return high, low"}, "are swapped"),
     ],
 }  # fmt: skip
 

@@ -4,14 +4,14 @@ MISTAKES = {
     "08.1": [
         ("colours first", {"axis=-1": "axis=0"}, "came back with the colours first"),
         ("side by side", {"np.stack([pixels] * 3, axis=-1)": "np.concatenate([pixels] * 3, 1)"},
-         "stand beside each other"),
+         "along a new last axis"),
         ("one colour", {"np.stack([pixels] * 3, axis=-1)": "pixels[..., None]"},
          "copy it to all three"),
         ("reshaped", {"np.stack([pixels] * 3, axis=-1)":
                       "np.tile(pixels, 3).reshape(*pixels.shape, 3)"},
          "should become (100, 100, 100)"),
         ("alpha dropped", {"share * pixels[..., :3] + (1 - share) * 255": "1.0 * pixels[..., :3]"},
-         "the alpha channel is dropped"),
+         "dropping the alpha channel"),
         ("over black", {" + (1 - share) * 255": ""}, "the transparent parts became black"),
         ("the wrong way round", {"share * pixels[..., :3] + (1 - share) * 255":
                                  "(1 - share) * pixels[..., :3] + share * 255"},
@@ -19,7 +19,7 @@ MISTAKES = {
         ("overflow", {"share = pixels[..., 3:] / 255  # (height, width, 1)":
                       "a = pixels[..., 3:]",
                       "share * pixels[..., :3] + (1 - share) * 255":
-                      "(a * pixels[..., :3] // 255 + (255 - a)) * 1.0"}, "begin at 0 again"),
+                      "(a * pixels[..., :3] // 255 + (255 - a)) * 1.0"}, "wrap around"),
         ("floats", {".astype(np.uint8)": ""}, "stored pixels are uint8"),
         ("alpha kept", {"share = pixels[..., 3:] / 255  # (height, width, 1)": "return pixels"},
          "still has its alpha channel"),

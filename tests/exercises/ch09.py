@@ -19,7 +19,7 @@ MISTAKES = {
     ],
     "09.2": [
         ("x and y", {"x, y = (column + 0.5) * side, (row + 0.5)":
-                     "y, x = (column + 0.5) * side, (row + 0.5)"}, "have changed places"),
+                     "y, x = (column + 0.5) * side, (row + 0.5)"}, "rows and columns are swapped"),
         ("the corner", {"(column + 0.5)": "column", "(row + 0.5)": "row"},
          "upper left corner"),
         ("by rows", {"weights.shape[1]": "weights.shape[0]"}, "by the number of rows"),
@@ -47,15 +47,15 @@ MISTAKES = {
          "by another rule"),
         ("not weighted", {"alpha * np.log": "np.log"}, "counts by its cell's weight"),
         ("cells with weight", {"np.exp(-(alpha * np.log(alpha)).sum())": "alpha.size"},
-         "was expected"),
+         ", expected "),
     ],
     "09.4": [
         ("weight alone", {"inside.sum() / (inside.size / pixels.size)": "inside.sum()"},
          "the box's share of the picture"),
-        ("difference", {"inside.sum() / (": "inside.sum() - ("}, "how many times chance"),
+        ("difference", {"inside.sum() / (": "inside.sum() - ("}, "the ratio to chance"),
         ("upside down", {"inside.sum() / (inside.size / pixels.size)":
-                         "inside.size / pixels.size / inside.sum()"}, "stands on its head"),
-        ("x and y", {"[y0:y1, x0:x1]": "[x0:x1, y0:y1]"}, "x and y have changed places"),
+                         "inside.size / pixels.size / inside.sum()"}, "is upside down"),
+        ("x and y", {"[y0:y1, x0:x1]": "[x0:x1, y0:y1]"}, "x and y are swapped"),
         ("whole cells", "def lift(alpha, box, side):\n    x0, y0, x1, y1 = box\n"
          "    inside = alpha[y0 // side : -(-y1 // side), x0 // side : -(-x1 // side)]\n"
          "    area = (x1 - x0) * (y1 - y0) / (alpha.size * side**2)\n"
@@ -64,8 +64,8 @@ MISTAKES = {
          "    inside = alpha[y0 // side : -(-y1 // side), x0 // side : -(-x1 // side)]\n"
          "    return inside.mean() / alpha.mean()", "enlarge the box to whole cells"),
         ("area in pixels", {"(inside.size / pixels.size)": "inside.size"}, "the area in pixels"),
-        ("not shared out", {" / side**2": ""}, "share it out among them"),
-        ("means", {"inside.sum()": "inside.mean()"}, "was expected"),
+        ("not shared out", {" / side**2": ""}, "divide it among them"),
+        ("means", {"inside.sum()": "inside.mean()"}, ", expected "),
     ],
     "09.5": [
         ("not restored", "def occlusion(score, image, side):\n    whole = score(image)\n"
@@ -81,9 +81,9 @@ MISTAKES = {
         ("black", {"= 0.5": "= 0"}, "you paint in black"),
         ("no sign", {"whole - score(painted)": "abs(whole - score(painted))"}, "keep the sign"),
         ("the score itself", {"whole - score(painted)": "score(painted)"},
-         "not what was lost"),
+         "not the losses"),
         ("a crop", {"painted = image.copy()": "painted = image[: side, : side].copy()"},
-         "score wants the whole picture"),
+         "score expects the whole picture"),
         ("off the grid", {"r * side : (r + 1) * side, c * side : (c + 1) * side":
                           "r : r + side, c : c + side"}, "painting the square in row"),
     ],

@@ -17,8 +17,8 @@ MISTAKES = {
          "four steps were timed"),
         ("no warm-up", {"    step()\n    wait()\n    start": "    start"}, "3 times"),
         ("upside down", {"3 * batch_size / (clock() - start)":
-                         "(clock() - start) / (3 * batch_size)"}, "these are seconds an image"),
-        ("steps", {"3 * batch_size": "3"}, "these are steps a second"),
+                         "(clock() - start) / (3 * batch_size)"}, "these are seconds per image"),
+        ("steps", {"3 * batch_size": "3"}, "these are steps per second"),
         ("one step's images", {"3 * batch_size": "batch_size"}, "the images of one were counted"),
         ("seconds", {"3 * batch_size / (clock() - start)": "clock() - start"},
          "these are seconds, not"),
