@@ -134,23 +134,17 @@ def exercise_3(annotation_vectors) -> str:
     maps = torch.randn(2, 5, 3, 4)
     B, D, height, width = maps.shape
     known = {
-        (
-            B,
-            D,
-            height * width,
-        ): "this is (B, D, P), a map in each row; each row should be a vector: swap two axes",
-        (
-            B,
-            height,
-            width,
-            D,
-        ): "the channels are last, and the grid is still a grid: join its two "
-        "axes into P",
-        (
-            height * width,
-            B,
-            D,
-        ): "the images are now the second axis; they should stay the first",
+        (B, D, height * width): (
+            "this is (B, D, P), a map in each row; each row should be a "
+            "vector: swap two axes"
+        ),
+        (B, height, width, D): (
+            "the channels are last, and the grid is still a grid: join its two "
+            "axes into P"
+        ),
+        (height * width, B, D): (
+            "the images are now the second axis; they should stay the first"
+        ),
     }
     got = tensor(
         call(annotation_vectors, maps),

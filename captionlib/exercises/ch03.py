@@ -133,21 +133,18 @@ def exercise_3(contexts) -> str:
         )
 
     known = {
-        (
-            B,
-            k,
-            D,
-        ): "the states still have an axis of their own: join it with the images",
-        (
-            B * k,
-            P,
-            D,
-        ): "the vectors are weighted, but not yet added up over the grid cells",
+        (B, k, D): (
+            "the states still have an axis of their own: join it with the "
+            "images"
+        ),
+        (B * k, P, D): (
+            "the vectors are weighted, but not yet added up over the grid cells"
+        ),
         (B * k, P): "this adds up over the channels; the grid cells should go",
-        (
-            B,
-            D,
-        ): "one context for each image, where each of its three states should have its own",
+        (B, D): (
+            "one context for each image, where each of its three states should "
+            "have its own"
+        ),
     }
     got = tensor(
         call(contexts, alpha, encoder_out),
@@ -267,23 +264,19 @@ def exercise_5(look) -> str:
         [torch.arange(2.0 * n)[:, None].expand(-1, 4), cells], dim=2
     )
     known = {
-        (
-            2 * n,
-            1,
-            2,
-        ): "an axis of length 1 is left over, where the grid cells were",
-        (
-            2 * n,
-        ): "these seem to be numbers of grid cells; return their vectors",
-        (
-            2 * n,
-            1,
-        ): "these seem to be numbers of grid cells; return their vectors",
-        (
-            2 * n,
-            2 * n,
-            2,
-        ): "each image got the cells of all images: index rows and cells in pairs",
+        (2 * n, 1, 2): (
+            "an axis of length 1 is left over, where the grid cells were"
+        ),
+        (2 * n,): (
+            "these seem to be numbers of grid cells; return their vectors"
+        ),
+        (2 * n, 1): (
+            "these seem to be numbers of grid cells; return their vectors"
+        ),
+        (2 * n, 2 * n, 2): (
+            "each image got the cells of all images: index rows and cells in "
+            "pairs"
+        ),
     }
     got = tensor(
         call(look, alpha, encoder_out), (2 * n, 2), "the result", known=known

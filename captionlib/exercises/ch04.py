@@ -26,15 +26,14 @@ def exercise_1(teach) -> str:
     )
     before, after = captions[:, :-1], captions[:, 1:]
     known = {
-        (
-            2,
-            6,
-        ): "the inputs have as many columns as the captions, but the last word of a caption "
-        "is never an input",
-        (
-            2,
-            4,
-        ): "the inputs have lost <start> or one column too many: drop only the last one",
+        (2, 6): (
+            "the inputs have as many columns as the captions, but the last "
+            "word of a caption is never an input"
+        ),
+        (2, 4): (
+            "the inputs have lost <start> or one column too many: drop only "
+            "the last one"
+        ),
     }
     inputs = tensor(inputs, (2, 5), "the inputs", "int", known)
     compare(
@@ -50,10 +49,10 @@ def exercise_1(teach) -> str:
         what="the inputs",
     )
     known = {
-        (
-            2,
-            6,
-        ): "the targets have as many columns as the captions, but <start> is never a target",
+        (2, 6): (
+            "the targets have as many columns as the captions, but <start> is "
+            "never a target"
+        ),
         (2, 4): "the targets have lost a column too many: drop only <start>",
     }
     targets = tensor(targets, (2, 5), "the targets", "int", known)

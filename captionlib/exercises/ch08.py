@@ -32,21 +32,19 @@ def exercise_1(to_rgb) -> str:
 
     def rgb(picture, what):
         known = {
-            (
-                3,
-                2,
-                3,
-            ): f"{what} came back with the colours first; they are the last axis",
-            (
-                2,
-                9,
-            ): f"{what} came back as (2, 9): stack the copies along a new last axis",
+            (3, 2, 3): (
+                f"{what} came back with the colours first; they are the last "
+                "axis"
+            ),
+            (2, 9): (
+                f"{what} came back as (2, 9): stack the copies along a new "
+                "last axis"
+            ),
             (2, 3): f"{what} came back grey, (2, 3)",
-            (
-                2,
-                3,
-                1,
-            ): f"{what} came back with one colour, (2, 3, 1); copy it to all three",
+            (2, 3, 1): (
+                f"{what} came back with one colour, (2, 3, 1); copy it to all "
+                "three"
+            ),
             (2, 3, 4): f"{what} still has its alpha channel",
             (3, 2, 1): f"{what} came back as (3, 2, 1)",
         }
@@ -169,21 +167,18 @@ def exercise_3(pad_to_square) -> str:
     ):
         known = {
             picture.shape: f"the {name} picture came back as it was, {picture.shape}",
-            (
-                2,
-                2,
-                3,
-            ): f"the {name} picture was cut down to its shorter side: nothing may be lost",
-            (
-                7,
-                7,
-                3,
-            ): f"the {name} picture grew on both sides; its longer side stays as it is",
-            (
-                8,
-                8,
-                3,
-            ): f"the {name} picture grew on both sides; its longer side stays as it is",
+            (2, 2, 3): (
+                f"the {name} picture was cut down to its shorter side: nothing "
+                "may be lost"
+            ),
+            (7, 7, 3): (
+                f"the {name} picture grew on both sides; its longer side stays "
+                "as it is"
+            ),
+            (8, 8, 3): (
+                f"the {name} picture grew on both sides; its longer side stays "
+                "as it is"
+            ),
         }
         got = _stored(
             call(pad_to_square, picture),

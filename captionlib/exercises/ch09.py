@@ -29,18 +29,18 @@ def exercise_1(enlarge) -> str:
     """A map of cells as a map of pixels, still adding up to 1."""
     alpha = np.array([[0.5, 0.2, 0.1], [0.1, 0.06, 0.04]])
     known = {
-        (
-            6,
-            3,
-        ): "only the rows were repeated: a cell covers factor pixels both down and across",
-        (
-            2,
-            9,
-        ): "only the columns were repeated: a cell covers factor pixels both down and across",
-        (
-            18,
-            3,
-        ): "each cell became factor * factor rows: repeat rows by factor, columns by factor",
+        (6, 3): (
+            "only the rows were repeated: a cell covers factor pixels both "
+            "down and across"
+        ),
+        (2, 9): (
+            "only the columns were repeated: a cell covers factor pixels both "
+            "down and across"
+        ),
+        (18, 3): (
+            "each cell became factor * factor rows: repeat rows by factor, "
+            "columns by factor"
+        ),
     }
     got = _array(call(enlarge, alpha, 3), (6, 9), "the enlarged map", known)
     squares = np.kron(alpha, np.ones((3, 3)))
@@ -329,10 +329,10 @@ def exercise_5(occlusion) -> str:
         return float((matters * np.asarray(picture)).sum())
 
     known = {
-        (
-            3,
-            2,
-        ): "the map came out transposed: rows go down the picture, and there are two",
+        (3, 2): (
+            "the map came out transposed: rows go down the picture, and there "
+            "are two"
+        ),
         (4, 6): "you paint single pixels; a square has side * side of them",
         (3, 5): "the squares overlap: they start every `side` pixels",
     }
