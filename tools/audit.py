@@ -353,9 +353,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        records = read_karpathy(args.karpathy_json, args.images, args.split)[
-            : args.limit
-        ]
+        records = read_karpathy(args.karpathy_json, args.images, args.split)
+        records = records[: args.limit]
         model = CaptionModel.load(args.model)
         captions = split_captions(args.karpathy_json)
         freq = frequency(model, args.min_word_freq)

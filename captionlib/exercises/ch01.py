@@ -123,11 +123,9 @@ def exercise_2(normalise) -> str:
 
     def values(of):
         shape = tuple(of.shape)
+        turned = (*shape[1:], shape[0])
         swapped = {
-            shape[1:]
-            + shape[
-                :1
-            ]: "the channels went to the end; they should stay in front",
+            turned: "the channels went to the end; they should stay in front"
         }
         return (
             tensor(call(normalise, of), shape, "the image", known=swapped)

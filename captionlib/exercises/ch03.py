@@ -13,8 +13,8 @@ def exercise_1(softmax) -> str:
     alpha = tensor(call(softmax, small), (3, 4), "alpha")
     if torch.allclose(alpha.sum(dim=0), torch.ones(4)):
         raise Wrong(
-            "each column adds up to 1, so the images of the batch share one look; the weights of "
-            "one image, a row, should"
+            "each column adds up to 1, so the images of the batch share one "
+            "look; the weights of one image, a row, should"
         )
     if torch.allclose(alpha.sum(), torch.tensor(1.0)):
         raise Wrong(
@@ -45,13 +45,15 @@ def exercise_1(softmax) -> str:
     alpha = call(softmax, large)
     if alpha[0].isnan().any():
         raise Wrong(
-            "small scores are fine, but of [1000, 1001, 990, 0] it makes nan: exp(1000) is "
-            "infinite. Which number could you take away from all of them first?"
+            "small scores are fine, but [1000, 1001, 990, 0] gives nan: "
+            "exp(1000) is infinite. Which number could you subtract from all "
+            "of them first?"
         )
     if not torch.allclose(alpha.sum(dim=1), torch.ones(2), atol=1e-3):
         raise Wrong(
-            "one image has scores near 1000, another near -1000, and the second gets no weights: "
-            "exp(-2000) is 0. Take away each image's own maximum, not the batch's"
+            "one image has scores near 1000, another near -1000, and the "
+            "second gets no weights: exp(-2000) is 0. Subtract each image's "
+            "own maximum, not the batch's"
         )
     compare(
         alpha,
@@ -60,8 +62,9 @@ def exercise_1(softmax) -> str:
         tolerance=1e-3,
     )
     return (
-        "large scores and small ones, each image for itself. Adding the same number to all scores "
-        "changes nothing, which is why the bias of full_att can't matter either."
+        "large scores and small ones, each image for itself. Adding the same "
+        "number to all scores changes nothing, which is why the bias of "
+        "full_att can't matter either."
     )
 
 
@@ -74,8 +77,8 @@ def exercise_2(masked_softmax) -> str:
     alpha = call(masked_softmax, scores, real)
     if isinstance(alpha, torch.Tensor) and alpha.isnan().any():
         raise Wrong(
-            "some weights are nan: the row without padding has nothing left, so the mask is upside "
-            "down, or minus infinity was multiplied by 0"
+            "some weights are nan: the row without padding has nothing left, "
+            "so the mask is upside down, or minus infinity was multiplied by 0"
         )
     alpha = tensor(alpha, (3, 4), "alpha")
     loose, hole = scores.softmax(dim=1), scores.softmax(dim=1) * real
@@ -85,29 +88,33 @@ def exercise_2(masked_softmax) -> str:
         [
             (
                 loose,
-                "the padding still gets its weight: `real` has made no difference",
+                "the padding still gets its weight: `real` has made no "
+                "difference",
             ),
             (
                 hole,
-                "the padding gets no weight, but the rest no longer adds up to 1: mask the scores, "
-                "before the softmax",
+                "the padding gets no weight, but the rest no longer adds up to "
+                "1: mask the scores, before the softmax",
             ),
             (
                 (scores * real).softmax(dim=1),
-                "a score of 0 is not a weight of 0: exp(0) is 1. Which score has an exponential of "
-                "nothing?",
+                "a score of 0 is not a weight of 0: exp(0) is 1. Which score "
+                "has an exponential of nothing?",
             ),
             (
                 (scores * real).softmax(dim=1) * real,
-                "the padding's scores of 0 are in the sum, although their weights were taken out",
+                "the padding's scores of 0 are in the sum, although their "
+                "weights were taken out",
             ),
             (
                 scores.masked_fill(~real, -1e30).softmax(dim=0),
-                "the sum runs over the images; the grid cells of one image should add up to 1",
+                "the sum runs over the images; the grid cells of one image "
+                "should add up to 1",
             ),
             (
                 scores.masked_fill(~real, scores.min()).softmax(dim=1),
-                "the lowest score of all is still a score: padding gets a little weight",
+                "the lowest score of all is still a score: padding gets a "
+                "little weight",
             ),
         ],
         what="alpha",
@@ -118,10 +125,8 @@ def exercise_2(masked_softmax) -> str:
 def exercise_3(contexts) -> str:
     """Five states, one grid."""
     B, k, P, D = 2, 3, 4, 5
-    encoder_out, alpha = (
-        torch.randn(B, P, D),
-        torch.randn(B * k, P).softmax(dim=1),
-    )
+    encoder_out = torch.randn(B, P, D)
+    alpha = torch.randn(B * k, P).softmax(dim=1)
     image = torch.arange(B * k) // k
 
     def of(alpha, image):
@@ -159,19 +164,22 @@ def exercise_3(contexts) -> str:
         [
             (
                 of(alpha, torch.arange(B * k) % B),
-                "each row was given image r % B. The copies are in the order 0, 1, 0, 1, ..., and "
-                "the rows in the order 0, 0, 0, 1, 1, 1",
+                "each row was given image r % B. The copies are in the order "
+                "0, 1, 0, 1, ..., and the rows are in the order 0, 0, 0, 1, 1, "
+                "1",
             ),
             (
                 of(
                     alpha.view(k, B, P).transpose(0, 1).reshape(B * k, P), image
                 ),
-                "(n, B, P) was taken for (B, n, P): the three rows of an image stand together",
+                "(n, B, P) was taken for (B, n, P): the three rows of an image "
+                "are adjacent",
             ),
             (
                 right / P,
-                "each context is a quarter of what it should be: the weights add up to 1 already, "
-                "so take the sum over grid cells, not the mean",
+                "each context is a quarter of what it should be: the weights "
+                "add up to 1 already, so take the sum over grid cells, not the "
+                "mean",
             ),
             (
                 of(torch.full_like(alpha, 1 / P), image),
@@ -184,17 +192,15 @@ def exercise_3(contexts) -> str:
         ],
         otherwise="these are not the averages of image r // n under the weights of row r",
     )
-    return "each state over its own image, and the grid stands in memory once."
+    return "each state looks at its own image, and memory holds the grid once."
 
 
 def exercise_4(attend) -> str:
     """Scaled dot products."""
     B, P, A, D = 2, 3, 16, 4
-    query, keys, values = (
-        2 * torch.randn(B, A),
-        torch.randn(B, P, A),
-        torch.randn(B, P, D),
-    )
+    query = 2 * torch.randn(B, A)
+    keys = torch.randn(B, P, A)
+    values = torch.randn(B, P, D)
     result = call(attend, query, keys, values)
     context, alpha = parts(result, "context", "alpha")
     swapped = {(B, P): "alpha came first; the order is context, alpha"}
@@ -208,8 +214,8 @@ def exercise_4(attend) -> str:
             (products.softmax(dim=1), "the dot products are not scaled"),
             (
                 (products / A).softmax(dim=1),
-                "divided by A; its square root is enough, for a sum of A products grows like the "
-                "root of A",
+                "divided by A; its square root is enough, for a sum of A "
+                "products grows like the root of A",
             ),
             (
                 (products / P**0.5).softmax(dim=1),
@@ -238,7 +244,8 @@ def exercise_4(attend) -> str:
         [
             (
                 right / P,
-                "the context is the mean of weighted values; the weights add up to 1 already",
+                "the context is the mean of weighted values; the weights add "
+                "up to 1 already",
             ),
             (values.mean(1), "the context is the plain average of the values"),
         ],
@@ -284,7 +291,8 @@ def exercise_5(look) -> str:
     soft = (alpha[:, :, None] * encoder_out).sum(1)
     if torch.allclose(got, soft, rtol=1e-4, atol=1e-3):
         raise Wrong(
-            "this is the average, so soft attention; here one vector is to be drawn"
+            "this is the average, so soft attention; here one vector is to be "
+            "drawn"
         )
     if not torch.equal(got[:, 0], encoder_out[:, 0, 0]):
         raise Wrong("some rows come from another image")
@@ -308,8 +316,8 @@ def exercise_5(look) -> str:
     if (shares == 1).any(dim=1).all():
         if torch.equal(drawn, alpha.argmax(dim=1)):
             raise Wrong(
-                "it always looks at the cell with the largest weight; the others should have "
-                "their chance, too"
+                "it always looks at the cell with the largest weight; the "
+                "others should have their chance, too"
             )
         raise Wrong(
             "one draw served the whole batch: all images look at the same cell"
@@ -320,19 +328,20 @@ def exercise_5(look) -> str:
         )
     if near(alpha[[0, n]].softmax(dim=1)):
         raise Wrong(
-            "weights like [0.1, 0.2, 0.7, 0] are drawn as if they were scores, after another "
-            "softmax: they are probabilities already"
+            "weights like [0.1, 0.2, 0.7, 0] are drawn as if they were scores, "
+            "after another softmax: they are probabilities already"
         )
     if near(alpha[[0, 0]]) or near(alpha[[n, n]]):
         raise Wrong("every image is drawn with the weights of one and the same")
     if not near(alpha[[0, n]]):
         said = ", ".join(f"{share:.2f}" for share in shares[0].tolist())
         raise Wrong(
-            f"for weights of 0.1, 0.2, 0.7 and 0 the four cells were drawn with shares of {said}"
+            "for weights of 0.1, 0.2, 0.7 and 0 the four cells were drawn with "
+            f"shares of {said}"
         )
     again = call(look, alpha, encoder_out)
     if torch.equal(again, got):
         raise Wrong(
-            "a second look draws just the same: do not set the seed inside"
+            "a second call draws the same cells: do not set the seed inside"
         )
     return "one cell for each image, as often as its weight says."
