@@ -27,7 +27,6 @@ __all__ = [
     "read_out",
     "repeats",
     "settle",
-    "unfinished",
 ]
 
 
@@ -53,9 +52,8 @@ def extend(
 ) -> tuple[Beam, Tensor]:
     """Each image's `count` best continuations, best first.
 
-    Takes the next words' log_probs (B * k, V) and where the decoder
-    looked, alpha (B * k, P). Returns the longer prefixes (B, count) and
-    the row, of B * k, that each of them continues.
+    Takes the next words' log_probs (B * k, V) and the maps alpha (B * k, P).
+    Returns the longer prefixes and the row, of B * k, that each continues.
     """
     (B, k), V = beam.scores.shape, log_probs.shape[1]
     totals = beam.scores.unsqueeze(2) + log_probs.view(B, k, V)
@@ -68,10 +66,7 @@ def extend(
 
 
 def repeats(words: list[int], n: int) -> list[int]:
-    """The words that would complete a run of n words for the second time.
-
-    Source: Paulus et al. 2018 (arXiv:1705.04304), section 2.5.
-    """
+    """The words that would complete a run of n words for the second time."""
     start = len(words) - n + 1
     return [
         words[i + n - 1]
@@ -98,12 +93,22 @@ def forbid(
             log_probs[row, repeats(words, config.no_repeat)] = -math.inf
 
 
+def read_out(beam: Beam, image: int, place: int, end: int) -> Hypothesis:
+    """Take one caption out of a beam."""
+    words = beam.words[image, place, 1:].tolist()
+    finished = bool(words) and words[-1] == end
+    words = words[:-1] if finished else words
+    alphas = beam.alphas[image, place, : len(words)].float().cpu()
+    return Hypothesis(words, float(beam.scores[image, place]), alphas, finished)
+
+
 class Finished:
-    """The finished captions of one image, the best `wanted` of them."""
+    """The captions of one image, the best `wanted` of them."""
 
     def __init__(self, wanted: int):
-        self.wanted, self.count = wanted, 0
+        self.wanted, self.count = wanted, 0  # count: places they have taken
         self.best: list[tuple[float, Hypothesis]] = []
+        self.rest: list[Hypothesis] = []  # unfinished ones
 
     def add(self, score: float, caption: Hypothesis) -> None:
         self.count += 1
@@ -116,56 +121,41 @@ class Finished:
         full = len(self.best) == self.wanted
         return self.best[-1][0] if full else -math.inf
 
+    def fill(self, beam: Beam, image: int, end: int) -> None:
+        """Add the live prefixes, best first, in case too few finished."""
+        known = [caption.word_ids for _, caption in self.best]
+        for place in (beam.scores[image] > -math.inf).nonzero().tolist():
+            prefix = read_out(beam, image, *place, end)
+            if prefix.word_ids not in known:
+                self.rest.append(prefix)
 
-def read_out(beam: Beam, image: int, place: int, end: int) -> Hypothesis:
-    """Take one caption out of a beam."""
-    words = beam.words[image, place, 1:].tolist()
-    finished = bool(words) and words[-1] == end
-    words = words[:-1] if finished else words
-    return Hypothesis(
-        words,
-        float(beam.scores[image, place]),
-        beam.alphas[image, place, : len(words)].float().cpu(),
-        finished,
-    )
-
-
-def unfinished(beam: Beam, image: int, end: int, finished: Finished) -> list:
-    """For want of finished captions: the live prefixes, best first."""
-    said = [caption.word_ids for _, caption in finished.best]
-    live = (beam.scores[image] > -math.inf).nonzero().flatten().tolist()
-    left = [read_out(beam, image, place, end) for place in live]
-    return [caption for caption in left if caption.word_ids not in said]
+    def captions(self) -> list[Hypothesis]:
+        return ([best for _, best in self.best] + self.rest)[: self.wanted]
 
 
 def settle(
     longer: Beam, finished: list[Finished], config: SearchConfig, end: int
 ) -> Tensor:
-    """Put aside what has come to `<end>`. Which prefixes (B, K) go on?
-
-    A finished caption keeps its place in the beam, so fewer go on. A
-    prefix goes on if it can still beat its image's finished captions.
-    """
+    """Put aside what has come to `<end>`; say which prefixes (B, K) go on."""
     B, K, length = longer.words.shape
     length -= 1  # of captions, <end> counted and <start> not
     power, longest = config.length_normalisation, config.max_words + 1
-    device = longer.scores.device
-    taken = torch.tensor([[each.count] for each in finished], device=device)
-    place = torch.arange(K, device=device)
+    taken = longer.scores.new_tensor([[each.count] for each in finished])
+    place = torch.arange(K, device=taken.device)
     longer.scores[place >= config.beam_size - taken] = -math.inf
     ended = longer.words[:, :, -1] == end
     for b, k in (ended & (longer.scores > -math.inf)).nonzero().tolist():
         caption = read_out(longer, b, k, end)
         finished[b].add(caption.log_prob / length**power, caption)
     # At best, every word to come is certain and lowers no score.
-    bar = torch.tensor([[each.bar()] for each in finished], device=device)
+    bar = longer.scores.new_tensor([[each.bar()] for each in finished])
     live = ~ended & (longer.scores / longest**power > bar)
     return live & (length < longest)
 
 
 def first_beam(state: State, start: int) -> Beam:
     """`<start>` alone, one prefix for each image."""
-    B, P = state.values.shape[:2]
+    B, P, D = state.values.shape  # the images' grids
     device = state.values.device
     return Beam(
         torch.full((B, 1, 1), start, device=device),
@@ -178,16 +168,14 @@ def keep_live(
     longer: Beam, rows: Tensor, live: Tensor, state: State
 ) -> tuple[Beam, State]:
     """Drop images without live prefixes; live ones move to the front."""
-    images = live.any(dim=1).nonzero()  # (B', 1)
+    images = live.any(dim=1).nonzero().flatten()
     places = live.int().argsort(dim=1, descending=True, stable=True)
-    places = places[images, : int(live.sum(dim=1).max())].squeeze(1)
+    places = places[images, : int(live.sum(dim=1).max())]
     longer.scores[~live] = -math.inf
-    beam = Beam(*(tensor[images, places] for tensor in longer))
-    everyone = len(images) == len(live)  # spares copying the grids
-    state = state.select(
-        rows[images, places].flatten(), None if everyone else images.flatten()
-    )
-    return beam, state
+    kept = images.unsqueeze(1), places
+    beam = Beam(*(tensor[kept] for tensor in longer))
+    every = len(images) == len(live)  # spares copying the grids
+    return beam, state.select(rows[kept].flatten(), None if every else images)
 
 
 @torch.inference_mode()
@@ -198,55 +186,43 @@ def beam_search_all(
     config: SearchConfig = SearchConfig(),  # noqa: B008 (frozen)
     captions: int = 1,
 ) -> list[list[Hypothesis]]:
-    """Find likely captions for each image of a batch, all at once.
+    """Find likely captions for each image, best first, unfinished ones last.
 
     Args:
         decoder: in eval mode.
         encoder_out: (B, P, D) or (B, height, width, D) float.
         captions: how many for each image, at most the beam size.
 
-    Returns:
-        for each image its captions, best first. Those that never came to
-        `<end>` stand last.
-
     Raises:
         ValueError: if `captions` is out of range, the decoder is in
             training mode, or its scores are not numbers.
     """
-    if not 1 <= captions <= config.beam_size:
-        raise ValueError(
-            f"captions must be in 1 to {config.beam_size}, got {captions}"
-        )
+    k = config.beam_size
+    if not 1 <= captions <= k:
+        raise ValueError(f"captions must be in 1 to {k}, got {captions}")
     if decoder.training:
         raise ValueError("the decoder is in training mode; call eval() first")
-    if len(encoder_out) == 0:
-        return []
     state = decoder.begin(encoder_out)
     beam, end = first_beam(state, vocabulary.start), vocabulary.end
-    running = [Finished(captions) for _ in range(len(beam.words))]
-    left_over = {each: [] for each in running}  # in the images' order
+    found = running = [Finished(captions) for _ in beam.words]
     while running:
-        logits, alpha, state = decoder.step(
-            beam.words[:, :, -1].flatten(), state
-        )
+        last_words = beam.words[:, :, -1].flatten()
+        logits, alpha, state = decoder.step(last_words, state)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs = logits.log_softmax(dim=1, dtype=dtype)
         if log_probs.isnan().any():
             raise ValueError("no caption: the decoder's scores are NaN")
         forbid(log_probs, beam.words.flatten(0, 1), vocabulary, config)
-        longer, rows = extend(beam, log_probs, alpha, config.beam_size)
+        longer, rows = extend(beam, log_probs, alpha, k)
         live = settle(longer, running, config, end)
         goes_on = live.any(dim=1).tolist()
         for b, each in enumerate(running):
             if not goes_on[b]:
-                left_over[each] = unfinished(beam, b, end, each)
+                each.fill(beam, b, end)
         running = [each for b, each in enumerate(running) if goes_on[b]]
         if running:
             beam, state = keep_live(longer, rows, live, state)
-    return [
-        [*(caption for _, caption in each.best), *rest][:captions]
-        for each, rest in left_over.items()
-    ]
+    return [each.captions() for each in found]
 
 
 def beam_search(

@@ -12,7 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captionlib.beam_search import Beam, Finished, extend, forbid, settle
+from captionlib.beam_search import (
+    Beam,
+    Finished,
+    extend,
+    first_beam,
+    forbid,
+    settle,
+)
 from captionlib.book.views import View, controls, status, tag
 from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
@@ -121,11 +128,7 @@ def trace_search(
             "only a plain beam search can be traced, without groups or sampling"
         )
     state = decoder.begin(encoder_out.unsqueeze(0))
-    beam = Beam(
-        torch.full((1, 1, 1), vocabulary.start),
-        torch.zeros(1, 1),
-        torch.zeros(1, 1, 0, state.values.shape[1]),
-    )
+    beam = first_beam(state, vocabulary.start)
     finished, steps, parents = Finished(1), [], [-1]
     while True:
         logits, alpha, state = decoder.step(beam.words[0, :, -1], state)

@@ -16,7 +16,6 @@ from captionlib.beam_search import (
     extend,
     forbid,
     settle,
-    unfinished,
 )
 from captionlib.config import DecodingConfig
 from captionlib.data import Vocabulary
@@ -74,7 +73,6 @@ def diverse_beam_search(
     )
     wanted = math.ceil(captions / G)
     finished = [[Finished(wanted) for _ in range(G)] for _ in range(B)]
-    left_over: list[list[list]] = [[[] for _ in range(G)] for _ in range(B)]
     running = list(range(B))
     while running:
         last_words = [beam.words[:, :, -1] for beam in beams]
@@ -105,9 +103,9 @@ def diverse_beam_search(
             before &= torch.arange(k, device=device) < k - taken
             live = settle(longer, mine, of_group, end)
             penalty.scatter_add_(1, last, config.diversity * before.to(penalty))
-            for b, i in enumerate(running):
+            for b in range(len(running)):
                 if not live[b].any() and (beam.scores[b] > -math.inf).any():
-                    left_over[i][g] = unfinished(beam, b, end, mine[b])
+                    mine[b].fill(beam, b, end)
             longer.scores[~live] = -math.inf
             beams[g] = longer
             lives.append(live)
@@ -121,15 +119,10 @@ def diverse_beam_search(
             ]
             state = state.select(torch.cat(rows, 1)[go_on].flatten(), go_on)
     return [
-        _ranked(
-            [
-                [c for _, c in each.best] + rest
-                for each, rest in zip(of_image, left, strict=True)
-            ],
-            wanted,
-            config,
-        )[:captions]
-        for of_image, left in zip(finished, left_over, strict=True)
+        _ranked([each.captions() for each in of_image], wanted, config)[
+            :captions
+        ]
+        for of_image in finished
     ]
 
 
