@@ -506,7 +506,7 @@ def test_figure_in_the_wrong_place(world, images, tmp_path):
     status, _, err = call(
         "caption", images[0], *model, "--save-figure", tmp_path / "seen.docx"
     )
-    assert status == 2 and "let its name end in" in err
+    assert status == 2 and "use a name that ends in" in err
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
@@ -834,11 +834,11 @@ MISTAKES = [
         "is a folder",
     ),
     ("convert {text}", "--word-map"),
-    ("convert {gone} --word-map {word_map} --to {gone}", "is no file"),
-    ("convert {empty} --word-map {word_map} --to {gone}", "is no file"),
+    ("convert {gone} --word-map {word_map} --to {gone}", "is not a file"),
+    ("convert {empty} --word-map {word_map} --to {gone}", "is not a file"),
     (
         "convert {text} --word-map {word_map} --to {gone}",
-        "is no checkpoint, or damaged",
+        "is not a checkpoint, or is damaged",
     ),
     ("convert {text} --word-map {list} --to {gone}", "list.json"),
     ("convert {text} --word-map {word_map} --to {model}", "holds a training"),
