@@ -292,7 +292,7 @@ def test_file_in_the_format_of_its_ending(photograph, tmp_path, ending):
 
 @pytest.mark.parametrize("name", ["seen", "seen.txt", "seen."])
 def test_no_picture_file(photograph, tmp_path, name):
-    with pytest.raises(InputError, match="let its name end in .png"):
+    with pytest.raises(InputError, match="use a name that ends in .png"):
         show_attention(
             photograph, make_caption(random_alphas(1)), to=tmp_path / name
         )

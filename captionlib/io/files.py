@@ -234,7 +234,7 @@ def read_json(
         ) from None
     except PermissionError:
         raise InputError(
-            f"{path}: may not be read; change its permissions"
+            f"{path}: can't be read; change its permissions"
         ) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise InputError(
