@@ -227,7 +227,7 @@ with torch.inference_mode():
 # ended in `max()` of an empty list.)
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 @torch.inference_mode()
 def naive_search(decoder, encoder_out, vocabulary, beam_size=5, max_words=50):
     state = decoder.begin(encoder_out.unsqueeze(0))
@@ -254,6 +254,7 @@ def naive_search(decoder, encoder_out, vocabulary, beam_size=5, max_words=50):
     return score, words, alphas[: len(words)]
 
 
+# %% tags=["nbval-ignore-output"]
 score, words, alphas = naive_search(decoder, encoder_out[0], vocabulary)
 print(f"{' '.join(vocabulary.decode(words))} ({score:.2f} nats)")
 

@@ -1,6 +1,6 @@
 """Choose float32 or bfloat16 by timing training steps in both.
 
-GPUs, and processors with matrix units for bfloat16 (AMX), are faster in
+GPUs, and processors with units for bfloat16 (AMX, AVX-512 BF16), are faster in
 bfloat16 than in float32; other processors are slower. Only a measurement with
 the given model and batches tells. It leaves no trace: gradients are discarded,
 and random state and buffers are restored.
