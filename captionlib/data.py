@@ -32,6 +32,8 @@ from captionlib.io.prepared import (
     UNK,
     check_word_map,
     count_images,
+    find_base,
+    image_file,
 )
 
 __all__ = [
@@ -40,8 +42,6 @@ __all__ = [
     "Vocabulary",
     "choose_captions",
     "encode_captions",
-    "find_base",
-    "image_file",
     "load_references",
     "name_files",
     "prepare",
@@ -190,25 +190,6 @@ def prepare(
     return base
 
 
-def find_base(folder: str | Path) -> str:
-    """The `base` of the data set in a folder."""
-    names = sorted(path.name for path in Path(folder).glob("WORDMAP_*.json"))
-    if not names:
-        raise InputError(f"{folder}: holds no prepared data; prepare it first")
-    if len(names) > 1:
-        found = " and ".join(names)
-        raise InputError(f"{folder}: holds {found}; give each its own folder")
-    return names[0].removeprefix("WORDMAP_").removesuffix(".json")
-
-
-def image_file(folder: str | Path, split: str) -> Path:
-    """The HDF5 file of a split's images; `split` is TRAIN, VAL or TEST."""
-    path = Path(folder) / f"{split.upper()}_IMAGES_{find_base(folder)}.hdf5"
-    if not path.is_file():
-        raise InputError(f"{path}: missing; the splits are TRAIN, VAL and TEST")
-    return path
-
-
 def load_references(
     folder: str | Path, split: str
 ) -> tuple[list[str], list[list[list[str]]]]:
@@ -241,6 +222,7 @@ class ImageDataset(Dataset):
             raise IndexError(i)
         if self._process != os.getpid():
             self._images = None  # close what a fork has inherited
+            # Several may read at a time, so the file need not be locked.
             self._images = h5py.File(self.path, "r", locking=False)["images"]
             self._process = os.getpid()
         return torch.from_numpy(self._images[i])

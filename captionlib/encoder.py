@@ -92,7 +92,7 @@ class BorrowedNetwork(nn.Module):
         self.packaged = pretrained and backbones.is_packaged(backbone)
         self.backbone, self.trunk = backbone, without_head(model)
         for layer in self.trunk.modules():
-            if isinstance(layer, _BatchNorm):  # still, whatever mode is set
+            if isinstance(layer, _BatchNorm):  # even after trunk.train()
                 layer.track_running_stats = False
         self.encoder_dim = backbones.count_channels(self.features, backbone)
         self.requires_grad_(False).train()

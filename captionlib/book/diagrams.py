@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from captionlib.book.style import PALETTE, TINT
 
-__all__ = ["PALETTE", "TINT", "arrow", "box", "canvas"]
+__all__ = ["PALETTE", "TINT", "arrow", "box", "canvas", "slab"]
 
 
 def canvas(width: float = 9, height: float = 3) -> Axes:
@@ -53,6 +53,17 @@ def box(
             fontsize=8.5,
         )
     return x, y
+
+
+def slab(axes: Axes, x, y, width, height) -> None:
+    """Draw a block of numbers: a front face, and its depth as a slant."""
+    lean = 0.4 * height
+    x0, x1, y0, y1 = x, x + width, y - height / 2, y + height / 2
+    edge = {"facecolor": TINT["image"], "edgecolor": PALETTE["image"]}
+    top, right = [x0, x1, x1 + lean, x0 + lean], [x1, x1, x1 + lean, x1 + lean]
+    axes.fill(top, [y1, y1, y1 + lean, y1 + lean], **edge)
+    axes.fill(right, [y0, y1, y1 + lean, y0 + lean], **edge)
+    axes.fill([x0, x1, x1, x0], [y0, y0, y1, y1], **edge)
 
 
 def arrow(

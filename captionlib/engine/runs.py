@@ -25,7 +25,7 @@ from captionlib.config import (
     RunConfig,
 )
 from captionlib.config.settings import settings_of
-from captionlib.data import CaptionDataset, find_base, load_references
+from captionlib.data import CaptionDataset, load_references
 from captionlib.encoder import encode_once
 from captionlib.engine.batches import make_loader
 from captionlib.engine.features import ViewDataset
@@ -41,6 +41,7 @@ from captionlib.engine.scheduled_sampling import scheduled_sampling
 from captionlib.engine.validation import Validator, plain_search
 from captionlib.engine.views import open_views
 from captionlib.io.files import InputError, read_json, recover_folder
+from captionlib.io.prepared import find_base
 from captionlib.model import CaptionModel
 from captionlib.toy.scenes import write_scenes
 from captionlib.training import is_over

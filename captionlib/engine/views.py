@@ -13,10 +13,11 @@ import torch
 from torch.nn.functional import interpolate
 
 from captionlib.config import ViewConfig
-from captionlib.data import ImageDataset, image_file
+from captionlib.data import ImageDataset
 from captionlib.encoder import Encoder
 from captionlib.engine.features import Mirrored, cache_features
 from captionlib.io.files import atomic_file
+from captionlib.io.prepared import image_file
 
 __all__ = ["open_views", "view_pixels", "write_crops"]
 

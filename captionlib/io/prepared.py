@@ -1,4 +1,4 @@
-"""Check the files of a prepared data set before they are used.
+"""Find the files of a prepared data set, and check them before they are used.
 
 Chapter 01 writes these files and describes them.
 """
@@ -10,7 +10,16 @@ from pathlib import Path
 from captionlib.io.files import InputError
 from captionlib.io.images import IMAGE_SIZE
 
-__all__ = ["END", "PAD", "START", "UNK", "check_word_map", "count_images"]
+__all__ = [
+    "END",
+    "PAD",
+    "START",
+    "UNK",
+    "check_word_map",
+    "count_images",
+    "find_base",
+    "image_file",
+]
 
 PAD, UNK, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
@@ -55,3 +64,30 @@ def count_images(path: str | Path) -> tuple[int, int]:
             f"{path}: holds {dtype} {shape}; prepare the data again"
         )
     return shape[0], captions_per_image
+
+
+def find_base(folder: str | Path) -> str:
+    """The `base` in the file names of the data set in a folder.
+
+    Raises:
+        InputError: if the folder holds none, or several.
+    """
+    names = sorted(path.name for path in Path(folder).glob("WORDMAP_*.json"))
+    if not names:
+        raise InputError(f"{folder}: holds no prepared data; prepare it first")
+    if len(names) > 1:
+        found = " and ".join(names)
+        raise InputError(f"{folder}: holds {found}; give each its own folder")
+    return names[0].removeprefix("WORDMAP_").removesuffix(".json")
+
+
+def image_file(folder: str | Path, split: str) -> Path:
+    """The HDF5 file of a split's images; `split` is TRAIN, VAL or TEST.
+
+    Raises:
+        InputError: if it is missing.
+    """
+    path = Path(folder) / f"{split.upper()}_IMAGES_{find_base(folder)}.hdf5"
+    if not path.is_file():
+        raise InputError(f"{path}: missing; the splits are TRAIN, VAL and TEST")
+    return path
