@@ -251,7 +251,8 @@ plt.show()
 # ## Second input: captions
 #
 # A caption is both target and input: each word is the target of one step and
-# the input of the next. Two words are missing for that. The *first* word needs an input too, `<start>`.
+# the input of the next. Two words are missing for that. The *first* word needs
+# an input too, `<start>`.
 # And after the last the decoder must be able to stop, by saying `<end>`:
 #
 # ```

@@ -99,9 +99,9 @@ plt.show()
 #
 # The paper {cite}`xu2015` borrowed a VGG network {cite}`simonyan2015`, the
 # original tutorial {cite}`vinodababu2018` **ResNet-101** {cite}`he2016`, with 101
-# layers. Our `Encoder` uses it by default, but its weights are a download. **The chapters therefore run a smaller network, EfficientNet-Lite0**
-# {cite}`tan2019`, 19 MB, whose weights are installed with the book. It makes a
-# grid of 8×8 cells with 1,280 channels where the original has 14×14 with 2,048.
+# layers. Our `Encoder` uses it by default, but its weights are a download. **The
+# chapters therefore run a smaller network, EfficientNet-Lite0** {cite}`tan2019`,
+# 19 MB, whose weights are installed with the book. It makes a grid of 8×8 cells with 1,280 channels where the original has 14×14 with 2,048.
 #
 # Here it is, whole, as it came out of training. Show it six drawings.
 #
@@ -444,8 +444,8 @@ for name, model in [("ResNet-101", without_head(resnet)), ("Lite0", trunk)]:
 # There is a trap. Batch normalisation {cite}`ioffe2015` keeps a running mean and
 # variance of what passes through it, and updates them in every forward pass in
 # *training mode*. They are *buffers*, tensors that are stored with the weights but
-# not learned; no gradient is involved, and `requires_grad` has no say. The original calls `encoder.train()` in each epoch.
-# Watch.
+# not learned; no gradient is involved, and `requires_grad` has no say. The original
+# calls `encoder.train()` in each epoch. Watch.
 
 # %%
 drifting = backbones.classifier("tf_efficientnet_lite0").requires_grad_(False)
@@ -469,7 +469,7 @@ assert drift > 0.1
 # mode you set. That holds for freed stages too: their weights learn, but
 # fine-tuning's small batches would only give bad statistics.
 #
-# The class below is a network that is headless, frozen, and its statistics fixed.
+# The class below is such a network: headless and frozen, with fixed statistics.
 # `without_head` cuts, `requires_grad_(False)` freezes, and `train` sets the trunk
 # back to evaluation mode, in which batch normalisation uses what it has stored.
 # `track_running_stats = False` is a second lock: even after `trunk.train()`, called
