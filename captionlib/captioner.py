@@ -30,7 +30,7 @@ class Caption(NamedTuple):
     text: str  # the words, spaces between
     log_prob: float  # nats, summed over the words and <end>
     alphas: np.ndarray  # (len(words), height, width) float32, each sums to 1
-    finished: bool  # False: cut off at the longest length
+    finished: bool  # False: cut off at the maximum length
 
 
 @torch.inference_mode()  # nothing is kept for a gradient

@@ -147,7 +147,7 @@ def rouge_l_scores(
 def ngram_rarity(
     references: Sequence[Sequence[Words]],
 ) -> tuple[dict[tuple[str, ...], float], float]:
-    """Each n-gram's weight, and the weight of one that no image has."""
+    """Each n-gram's rarity, and the rarity of one that no image has."""
     images_with: Counter = Counter()
     for captions in references:
         images_with.update(set().union(*map(ngram_counts, captions)))
@@ -159,21 +159,20 @@ def ngram_rarity(
 class NgramVector(NamedTuple):
     """A caption as CIDEr-D sees it."""
 
-    weights: dict[tuple[str, ...], float]  # count times rarity
-    norms: list[float]  # of the weights of 1-grams to 4-grams
+    entries: dict[tuple[str, ...], float]  # count times rarity
+    norms: list[float]  # of the entries of 1-grams to 4-grams
     length: int  # in words
 
 
 def ngram_vector(words: Words, rarity: dict, rarest: float) -> NgramVector:
-    """Weigh the n-grams of a caption; arguments as from `ngram_rarity`."""
-    weights, squares = {}, [0.0] * 4
+    """The vectors of a caption; arguments as from `ngram_rarity`."""
+    entries, squares = {}, [0.0] * 4
     for ngram, count in ngram_counts(words).items():
-        weights[ngram] = weight = count * rarity.get(ngram, rarest)
-        squares[len(ngram) - 1] += weight * weight
+        entries[ngram] = entry = count * rarity.get(ngram, rarest)
+        squares[len(ngram) - 1] += entry * entry
     # pycocoevalcap counts pairs, so to it no words are as long as one.
-    return NgramVector(
-        weights, list(map(math.sqrt, squares)), max(1, len(words))
-    )
+    norms = [math.sqrt(square) for square in squares]
+    return NgramVector(entries, norms, max(1, len(words)))
 
 
 def cider_similarity(
@@ -181,9 +180,9 @@ def cider_similarity(
 ) -> float:
     """How alike two captions are: 0 to 10, the term under the mean."""
     products = [0.0] * 4
-    for ngram, weight in hypothesis.weights.items():
-        if other := reference.weights.get(ngram):
-            products[len(ngram) - 1] += min(weight, other) * other
+    for ngram, entry in hypothesis.entries.items():
+        if other := reference.entries.get(ngram):
+            products[len(ngram) - 1] += min(entry, other) * other
     norms = zip(products, hypothesis.norms, reference.norms, strict=True)
     cosine = sum(dot / (g * h) for dot, g, h in norms if g and h) / 4
     gap = hypothesis.length - reference.length
@@ -201,11 +200,11 @@ def cider_d_scores(
     Source: Vedantam et al. 2015 (arXiv:1411.5726), section 6.
     """
     check_captions(references, hypotheses)
-    weights = ngram_rarity(references)
+    rarity = ngram_rarity(references)
     scores = []
     for captions, hypothesis in zip(references, hypotheses, strict=True):
-        ours = ngram_vector(hypothesis, *weights)
-        theirs = [ngram_vector(caption, *weights) for caption in captions]
+        ours = ngram_vector(hypothesis, *rarity)
+        theirs = [ngram_vector(caption, *rarity) for caption in captions]
         similar = [cider_similarity(ours, other) for other in theirs]
         scores.append(sum(similar) / len(similar))
     return 100 * np.array(scores)

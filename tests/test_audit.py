@@ -159,7 +159,7 @@ def test_the_oracle_never_loses(seed):
 
 
 def test_counts(measured):
-    references, written, _ = corpus()
+    references, written, forced = corpus()
     flat = [w for five in references for words in five for w in words]
     counts = measured["counts"]
     assert counts["images"] == 30 and counts["references"] == 3
@@ -172,6 +172,10 @@ def test_counts(measured):
         words.count("<unk>") for words in written
     )
     assert counts["unfinished"] == 1
+    told = [words for rows in forced for words in rows]
+    assert counts["forced"] == len(told)
+    early = ["<end>" in words[: len(words) - 1] for words in told]
+    assert counts["forced_past_end"] == sum(early)
     assert 0 < counts["new_words_placed"] <= counts["reference_words"]
     assert json.dumps(measured, allow_nan=False)  # as it is stored
 

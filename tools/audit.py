@@ -290,6 +290,10 @@ def measure(
             ),
             "captions_with_unknown": sum("<unk>" in words for words in free),
             "unfinished": sum("<end>" not in words for words in written),
+            "forced": sum(map(len, forced)),
+            "forced_past_end": sum(
+                "<end>" in words[:-1] for rows in forced for words in rows
+            ),
             "vocabulary": len(known),
             "new_words": len(new),
             "new_reference_words": sum(
