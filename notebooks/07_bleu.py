@@ -770,7 +770,7 @@ for verdict, text in (
 #   the same.
 # - The bootstrap gives each figure a confidence interval. Two systems are compared in pairs, on the
 #   same images.
-# - Judge captions that the model wrote freely, and say by which protocol.
+# - Judge freely written captions, and say by which protocol.
 #
 # ## Questions
 #
