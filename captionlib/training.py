@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from captionlib.config import TrainConfig
@@ -26,6 +27,7 @@ __all__ = [
     "is_over",
     "load_checkpoint",
     "make_optimizer",
+    "predict",
     "rate_factor",
     "save_checkpoint",
     "seed_of",
@@ -56,13 +58,10 @@ def caption_loss(
     """Cross-entropy over real tokens plus doubly stochastic attention.
 
     Args:
-        output: of a teacher-forced pass.
-        alpha_c: weight of the penalty, a mean over captions and grid
-            cells as in the original tutorial. The paper sums it over
-            cells, beside a sum over words: about P / T times as strong.
+        alpha_c: weight of the penalty. Like the original tutorial's, it
+            is a mean over cells; the paper's is a sum.
         label_smoothing: share of each target spread over the vocabulary.
-        tokens, captions: divide by these counts instead of the batch's
-            own, where the batch is part of a larger one.
+        tokens, captions: counts to divide by, if not the batch's own.
 
     Source: Xu et al. 2015 (arXiv:1502.03044), equation 14.
     """
@@ -77,10 +76,8 @@ def caption_loss(
     return CaptionLoss(total, nll.detach(), penalty.detach())
 
 
-def make_optimizer(
-    model: CaptionModel, config: TrainConfig
-) -> torch.optim.Optimizer:
-    """Adam over the weights that may change, the encoder's at their own rate."""
+def make_optimizer(model: CaptionModel, config: TrainConfig) -> Optimizer:
+    """Adam over the weights that may change; the encoder has its own rate."""
     encoder = set(model.encoder.parameters())
     free = [weight for weight in model.parameters() if weight.requires_grad]
     parts = [
@@ -92,11 +89,10 @@ def make_optimizer(
         for weights, rate in parts
         if weights
     ]
-    decay = config.weight_decay
-    return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
+    return AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_rates(optimizer: Optimizer, factor: float) -> None:
     """Use this share of each group's full learning rate from now on."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["full_rate"]
@@ -114,9 +110,8 @@ def rate_factor(
     """The share of the full learning rates to use now.
 
     Args:
-        config: its `schedule` decides.
         history: one dict for each epoch so far, each with "bleu4".
-        progress: 0 at the first step of the training, 1 at the last.
+        progress: 0 at the first step of the training, 1 at its end.
 
     Source: one_cycle is Smith and Topin 2017 (arXiv:1708.07120), cosine.
     """
@@ -130,7 +125,7 @@ def rate_factor(
 
 
 def is_over(config: TrainConfig, history: list[dict]) -> bool:
-    """All epochs are done, or BLEU-4 has not risen for too many."""
+    """All epochs are done, or BLEU-4 hasn't risen for `patience` of them."""
     done = len(history) >= config.epochs
     return done or stale_epochs(history) >= config.patience
 
@@ -152,47 +147,50 @@ def epoch_loader(
 def update(
     model: CaptionModel,
     loss: Tensor,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     config: TrainConfig,
 ) -> None:
-    """One step down the gradient, which is clipped to a length."""
+    """Take a step along the gradient, clipped to `max_grad_norm`."""
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     optimizer.step()
 
 
+def predict(
+    model: CaptionModel, images: Tensor, captions: Tensor, lengths: Tensor
+) -> DecoderOutput:
+    """Teacher-force (B, ...), (B, n, T), (B, n) on the model's device."""
+    device = next(model.parameters()).device
+    captions = captions.flatten(0, -2).to(device)
+    return model(images.to(device), captions, lengths.flatten())
+
+
 def train_one_epoch(
     model: CaptionModel,
     loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     config: TrainConfig,
     history: list[dict],
-    device: torch.device | str = "cpu",
 ) -> float:
-    """Run over the training data once. Returns nats a token.
-
-    Args:
-        loader: of images (B, ...), captions (B, n, T), lengths (B, n).
-        history: of the epochs before this one.
+    """Train on every image once. Returns nats a token.
 
     Raises:
         FloatingPointError: if a loss is not finite, naming the step.
     """
     model.train()
     epoch, nats, tokens = len(history), 0.0, 0
-    for step, (images, captions, lengths) in enumerate(loader):
+    for step, batch in enumerate(loader):
         progress = (epoch + step / len(loader)) / config.epochs
         set_rates(optimizer, rate_factor(config, history, progress))
-        # What is dropped depends on the step's place in the training.
+        # What drops out depends on the step's place alone.
         torch.manual_seed(seed_of(config.seed, epoch, step))
-        captions = captions.flatten(0, -2).to(device)
-        output = model(images.to(device), captions, lengths.flatten())
+        output = predict(model, *batch)
         loss = caption_loss(output, config.alpha_c, config.label_smoothing)
         if not loss.total.isfinite():
             raise FloatingPointError(
                 f"epoch {epoch + 1}, step {step + 1}: the loss is "
-                f"{float(loss.total)}; try a lower learning rate"
+                f"{loss.total.item()}; try a lower learning rate"
             )
         update(model, loss.total, optimizer, config)
         count = len(output.targets.data)
@@ -201,40 +199,31 @@ def train_one_epoch(
 
 
 @torch.inference_mode()
-def validation_nats(
-    model: CaptionModel,
-    loader: DataLoader,
-    device: torch.device | str = "cpu",
-) -> float:
+def validation_nats(model: CaptionModel, loader: DataLoader) -> float:
     """Cross-entropy in nats a token on captions not trained on."""
     model.eval()
     nats, tokens = 0.0, 0
-    for images, captions, lengths in loader:
-        captions = captions.flatten(0, -2).to(device)
-        output = model(images.to(device), captions, lengths.flatten())
+    for batch in loader:
+        output = predict(model, *batch)
         count = len(output.targets.data)
-        nats += count * float(caption_loss(output).nats)
-        tokens += count
+        loss = caption_loss(output)
+        nats, tokens = nats + count * float(loss.nats), tokens + count
     return nats / tokens
 
 
 def save_checkpoint(
     path: Path,
     model: CaptionModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     history: list[dict],
 ) -> None:
-    """Write all it takes to go on after an epoch."""
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    torch.save(state, path)
+    """Write all it takes to resume after an epoch."""
+    state = {"model": model.state_dict(), "history": history}
+    torch.save(state | {"optimizer": optimizer.state_dict()}, path)
 
 
 def load_checkpoint(
-    path: Path, model: CaptionModel, optimizer: torch.optim.Optimizer
+    path: Path, model: CaptionModel, optimizer: Optimizer
 ) -> list[dict]:
     """Put model and optimizer back. Returns the history."""
     state = torch.load(path, weights_only=True)
@@ -249,33 +238,23 @@ def train(
     evaluate: Callable[[CaptionModel], dict[str, float]],
     config: TrainConfig,
     folder: str | Path,
-    device: torch.device | str = "cpu",
 ) -> list[dict]:
-    """Train `model`; keep the best one and the last one in `folder`.
+    """Train `model`, or resume. Returns "nats" and scores of each epoch.
 
     Args:
         dataset: its items are (image or grid, captions, lengths).
         evaluate: scores a model in eval mode on captions it wrote freely;
             must return "bleu4".
-        folder: written to: `best/`, a model, and `last.pt`, a checkpoint.
-            A checkpoint that is there already is resumed.
-
-    Returns:
-        the history: one dict for each epoch, with "nats" and the scores.
-
-    Raises:
-        FloatingPointError: if a loss is not finite.
+        folder: gets `best/`, a model, and `last.pt`, a checkpoint.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer, history = make_optimizer(model.to(device), config), []
+    optimizer, history = make_optimizer(model, config), []
     if (folder / "last.pt").exists():
         history = load_checkpoint(folder / "last.pt", model, optimizer)
     while not is_over(config, history):
         loader = epoch_loader(dataset, config, len(history))
-        nats = train_one_epoch(
-            model, loader, optimizer, config, history, device
-        )
+        nats = train_one_epoch(model, loader, optimizer, config, history)
         scores = evaluate(model.eval())
         history.append({"epoch": len(history) + 1, "nats": nats, **scores})
         if stale_epochs(history) == 0:  # better than ever before

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from test_training import SETTINGS, FewFeatures, make_model
 
 from captionlib.config import EngineConfig
 from captionlib.engine import precision
 from captionlib.engine.batches import make_loader
 from captionlib.engine.objectives import teacher_forcing
 from captionlib.engine.precision import StepTimes, time_steps
+from tests.small_training import SETTINGS, FewFeatures, make_model
 
 CONFIG = EngineConfig(
     batch_size=SETTINGS.batch_size, epochs=SETTINGS.epochs, bf16="auto"

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import SETTINGS, FewFeatures, make_model
 
 from captionlib.engine.batches import make_loader
 from captionlib.engine.loop import train
 from captionlib.engine.objectives import teacher_forcing
 from captionlib.engine.processes import ALONE, Processes
 from captionlib.io.files import read_json
+from tests.small_training import SETTINGS, FewFeatures, make_model
 
 HERE = Path(__file__).parent
 EIGHT = dataclasses.replace(

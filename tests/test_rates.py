@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from captionlib import cli, training
 from captionlib.engine import loop
 from captionlib.engine.batches import make_loader
-from tests.test_training import SETTINGS, FewFeatures, make_model
+from tests.small_training import SETTINGS, FewFeatures, make_model
 
 FULL = SETTINGS.learning_rate
 both = pytest.mark.parametrize("form", ["plain", "engine"])

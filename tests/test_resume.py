@@ -22,11 +22,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import SETTINGS, run
 
 from captionlib import cli
 from captionlib.io.files import InputError
 from captionlib.model import CaptionModel
+from tests.small_training import SETTINGS, run
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["captionlib.training", "matplotlib.figure"])

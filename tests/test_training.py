@@ -1,86 +1,58 @@
-"""Properties of the losses, the loop and its checkpoints."""
+"""Chapter 05's module: the loss, the rates, the plain loop and its checkpoint."""
 
 import dataclasses
-import json
 import math
-import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 
-from captionlib.config import EngineConfig, ModelConfig
-from captionlib.data import Vocabulary
-from captionlib.decoder import DecoderWithAttention
-from captionlib.engine.averaging import WeightAverage
-from captionlib.engine.batches import Batches, make_loader
-from captionlib.engine.loop import train
-from captionlib.engine.processes import Processes
-from captionlib.io.files import InputError
+from captionlib.config import ModelConfig, TrainConfig
+from captionlib.decoder import DecoderOutput, DecoderWithAttention
 from captionlib.model import CaptionModel
 from captionlib.training import (
     caption_loss,
+    epoch_loader,
+    is_over,
+    load_checkpoint,
     make_optimizer,
     rate_factor,
+    save_checkpoint,
+    seed_of,
+    set_rates,
     stale_epochs,
+    train,
+    train_one_epoch,
+    update,
+    validation_nats,
+)
+from tests.small_training import (
+    FewFeatures,
+    assert_same_weights,
+    make_model,
+    weights_of,
 )
 
-CONFIG = ModelConfig(
-    attention_dim=13, embed_dim=7, decoder_dim=11, feature_dropout=0.1
-)
-WORDS = [f"word{i}" for i in range(23)]
-SETTINGS = EngineConfig(
+SETTINGS = TrainConfig(
     epochs=4, batch_size=3, learning_rate=1e-2, schedule="one_cycle", seed=1
 )
 
 
-class FewFeatures(Dataset):
-    """Eight images' features, each with two captions: what FeatureDataset gives, in memory."""
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.vocabulary = Vocabulary.build([WORDS], min_word_freq=1)
-        self.features = torch.randn(8, 6, 1280, generator=generator).half()
-        self.captions = torch.randint(1, 20, (8, 2, 9), generator=generator)
-        self.lengths = torch.randint(3, 10, (8, 2), generator=generator)
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, i):
-        return self.features[i], self.captions[i], self.lengths[i]
-
-
-def make_model(seed=1):
-    torch.manual_seed(seed)
-    return CaptionModel(CONFIG, FewFeatures().vocabulary)
-
-
-def run(
-    folder, settings=SETTINGS, scores=lambda epoch: float(epoch), **options
-):
-    """Train a small model; `scores` gives epoch n's BLEU-4."""
-    model, done = make_model(), []
+def with_scores(*scores):
+    """An `evaluate` that gives these, one an epoch; an exception is raised."""
+    left = iter(scores)
 
     def evaluate(model):
         assert not model.training
-        done.append(1)
-        return {"bleu4": scores(len(done))}
+        score = next(left)
+        if isinstance(score, type):
+            raise score
+        return {"bleu4": score}
 
-    loader = make_loader(FewFeatures(), settings)
-    history = train(
-        model, loader, evaluate, settings, folder, progress=False, **options
-    )
-    return model, history
-
-
-def assert_same_weights(one, other):
-    for name, weight in one.state_dict().items():
-        assert torch.equal(weight, other.state_dict()[name]), name
+    return evaluate
 
 
 # The loss
@@ -117,6 +89,47 @@ def test_the_penalty_is_the_mean_square_of_what_is_missing_to_one(output):
     assert_close(loss.total.detach(), loss.nats + 2 * loss.penalty)
 
 
+def test_the_loss_by_hand():
+    """Two captions of two steps and one, three words, two grid cells."""
+    probabilities = torch.tensor(
+        [[[0.5, 0.25, 0.25], [0.8, 0.1, 0.1]], [[0.2, 0.4, 0.4], [9, 9, 9]]]
+    )
+    targets, steps = torch.tensor([[0, 1], [2, 0]]), torch.tensor([2, 1])
+    packed = [
+        pack_padded_sequence(part, steps, batch_first=True)
+        for part in (probabilities.log(), targets)
+    ]
+    alphas = torch.tensor([[[0.5, 0.5], [0.9, 0.1]], [[1.0, 0.0], [0.0, 0.0]]])
+    loss = caption_loss(DecoderOutput(*packed, alphas), alpha_c=2.0)
+    nats = -(math.log(0.5) + math.log(0.1) + math.log(0.4)) / 3
+    penalty = (0.4**2 + 0.4**2 + 0.0**2 + 1.0**2) / 4
+    assert loss.nats == pytest.approx(nats)
+    assert loss.penalty == pytest.approx(penalty)
+    assert loss.total == pytest.approx(nats + 2 * penalty)
+
+
+def test_counts_make_a_share_of_a_larger_batch(output):
+    """Half of a batch's sums over all of its counts: two such parts add up to its loss."""
+    part = caption_loss(output, 1.0, 0.1, tokens=30.0, captions=8.0)
+    whole = caption_loss(output, 1.0, 0.1)
+    tokens = len(output.targets.data)
+    assert_close(part.nats * 30, whole.nats * tokens)
+    assert_close(part.penalty * 8, whole.penalty * 4)
+    rest = whole.total - whole.penalty
+    assert_close(part.total - part.penalty, rest * tokens / 30)
+
+
+def test_padding_changes_nothing():
+    torch.manual_seed(0)
+    decoder = DecoderWithAttention(3, 5, 7, 11, encoder_dim=13, dropout=0.0)
+    captions, lengths = torch.randint(11, (4, 8)), torch.tensor([5, 6, 2, 3])
+    grid = torch.randn(4, 6, 13)
+    one = caption_loss(decoder(grid, captions, lengths))
+    padded = torch.cat([captions, torch.randint(11, (4, 3))], dim=1)
+    other = caption_loss(decoder(grid, padded, lengths))
+    assert_close(one, other)
+
+
 def test_looking_everywhere_once_costs_nothing(output):
     even = output._replace(alphas=torch.full((4, 7, 6), 1 / 7))
     assert_close(
@@ -142,7 +155,7 @@ def test_one_cycle_climbs_to_the_full_rate_and_sinks_to_nothing():
 
 
 def test_plateau_cuts_after_every_eight_stale_epochs():
-    config = EngineConfig(schedule="plateau", decay=0.8, decay_after=8)
+    config = TrainConfig(schedule="plateau", decay=0.8, decay_after=8)
     history = [
         {"bleu4": score}
         for score in [1.0, 2.0] + [1.5] * 16 + [3.0] + [2.0] * 7
@@ -163,175 +176,83 @@ def test_stale_epochs_counts_from_the_first_best():
     assert stale_epochs([{"bleu4": 2.0}, {"bleu4": 2.0}, {"bleu4": 1.0}]) == 2
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"epochs": 0},
-        {"schedule": "cosine"},
-        {"learning_rate": 0.0},
-        {"label_smoothing": 1.0},
-        {"learning_rate": math.nan},
-        {"weight_decay": -0.1},
-        {"averaging": 1.0},
-    ],
-)
-def test_settings_are_checked(setting):
-    with pytest.raises(ValueError, match=next(iter(setting))):
-        EngineConfig(**setting)
+def test_patience_ends_a_training_and_so_do_its_epochs():
+    config = TrainConfig(epochs=5, patience=2)
+    scores = [{"bleu4": score} for score in (1.0, 2.0, 1.5, 2.0, 3.0)]
+    assert [is_over(config, scores[:n]) for n in range(6)] == [
+        False, False, False, False, True, True,
+    ]  # fmt: skip
 
 
-# The loop
+def test_set_rates_changes_what_the_optimizer_uses():
+    model = make_model()
+    model.fine_tune_encoder()
+    config = dataclasses.replace(SETTINGS, encoder_learning_rate=1e-3)
+    optimizer = make_optimizer(model, config)
+    full = [group["lr"] for group in optimizer.param_groups]
+    assert full == [1e-2, 1e-3]
+    decoder, encoder = (group["params"] for group in optimizer.param_groups)
+    assert {*map(id, decoder)} >= {*map(id, model.decoder.parameters())}
+    assert {*map(id, encoder)} <= {*map(id, model.encoder.parameters())}
+    for factor in (0.5, 0.25, 1.0):  # of the full rates, not of the last ones
+        set_rates(optimizer, factor)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == [factor * 1e-2, factor * 1e-3]
 
 
-def test_training_learns_and_writes_everything_down(tmp_path):
-    model, history = run(tmp_path, dataclasses.replace(SETTINGS, epochs=10))
-    assert history[-1]["nats"] < 0.97 * history[0]["nats"]
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == history
-    assert_same_weights(
-        CaptionModel.load(tmp_path), model
-    )  # the last epoch was the best
-    metrics = CaptionModel.load(tmp_path / "best").metrics["training"]
-    assert metrics["seed"] == 1 and metrics["epoch"] == 10
-
-
-def test_report_55_90_97_the_same_seed_gives_the_same_weights(tmp_path):
-    one, _ = run(tmp_path / "one")
-    two, _ = run(tmp_path / "two")
-    other, _ = run(tmp_path / "other", dataclasses.replace(SETTINGS, seed=2))
-    assert_same_weights(one, two)
-    assert not torch.equal(one.decoder.fc.weight, other.decoder.fc.weight)
-    stored = json.loads(
-        (tmp_path / "one" / "last" / "training.json").read_text()
-    )
-    assert stored["config"] == dataclasses.asdict(SETTINGS)
-    versions = json.loads(
-        (tmp_path / "one" / "best" / "config.json").read_text()
-    )["versions"]
-    assert torch.__version__.startswith(versions["torch"])
-
-
-@pytest.mark.parametrize("averaging", [0.0, 0.9])
-def test_report_49_61_144_resume_is_exact_and_keeps_the_best(
-    tmp_path, averaging
-):
-    settings = dataclasses.replace(
-        SETTINGS, averaging=averaging, weight_decay=0.1
-    )
-    scores = [5.0, 9.0, 3.0, 4.0]
-    unbroken, expected = run(
-        tmp_path / "unbroken", settings, lambda epoch: scores[epoch - 1]
+def test_a_rate_of_nothing_moves_nothing():
+    model = make_model()
+    optimizer, before = make_optimizer(model, SETTINGS), weights_of(model)
+    for weight in model.decoder.parameters():
+        weight.grad = torch.ones_like(weight)
+    set_rates(optimizer, 0.0)
+    optimizer.step()
+    assert all(
+        torch.equal(weight, before[name])
+        for name, weight in model.state_dict().items()
     )
 
-    def power_cut(epoch):
-        if epoch == 3:
-            raise KeyboardInterrupt
-        return scores[epoch - 1]
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", settings, power_cut)
-    best_before = CaptionModel.load(tmp_path / "cut" / "best").state_dict()
-    resumed, history = run(
-        tmp_path / "cut", settings, lambda epoch: scores[epoch + 1], resume=True
-    )
-    assert_same_weights(resumed, unbroken)
-    if averaging:
-        ends = [
-            load_file(tmp_path / name / "last/average.safetensors")
-            for name in ("unbroken", "cut")
-        ]
-        assert ends[0]["updates"] == 12 and ends[0].keys() == ends[1].keys()
-        assert all(
-            torch.equal(ends[0][name], ends[1][name]) for name in ends[0]
-        )
-    untimed = [
-        {key: value for key, value in row.items() if "seconds" not in key}
-        for row in history
+# One step and one epoch
+
+
+def test_seeds_depend_on_every_part_of_a_place():
+    places = [(0,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 1, 0), (10,)]
+    assert len({seed_of(*place) for place in places}) == len(places)
+    assert seed_of(3, 5) == seed_of(3, 5)
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own():
+    epochs = [
+        [batch.tolist() for batch in epoch_loader(range(8), SETTINGS, epoch)]
+        for epoch in (0, 0, 1)
     ]
-    for row, want in zip(untimed, expected, strict=True):
-        assert row == {key: want[key] for key in row}
-    best = CaptionModel.load(tmp_path / "cut" / "best")
-    assert (
-        best.metrics["training"]["epoch"] == 2
-    )  # not overwritten by a worse one
-    for name, weight in best.state_dict().items():
-        assert torch.equal(weight, best_before[name])
+    assert [len(batch) for batch in epochs[0]] == [3, 3, 2]
+    assert sorted(sum(epochs[0], [])) == list(range(8))
+    assert epochs[0] == epochs[1] != epochs[2]
+    other = dataclasses.replace(SETTINGS, seed=2)
+    assert [b.tolist() for b in epoch_loader(range(8), other, 0)] != epochs[0]
 
 
-def test_what_is_judged_and_kept_is_the_average(tmp_path):
-    judged = []
-
-    def evaluate(model):
-        judged.append(
-            {
-                name: weight.clone()
-                for name, weight in model.state_dict().items()
-            }
-        )
-        return {"bleu4": 1.0}  # the first epoch stays the best
-
-    settings = dataclasses.replace(SETTINGS, averaging=0.9)
+def test_gradients_are_clipped_together_and_begin_at_nothing():
     model = make_model()
-    start = {
-        name: weight.clone() for name, weight in model.state_dict().items()
-    }
-    train(
-        model,
-        make_loader(FewFeatures(), settings),
-        evaluate,
-        settings,
-        tmp_path,
-        progress=False,
+    config = dataclasses.replace(SETTINGS, max_grad_norm=1e-3)
+    optimizer = make_optimizer(model, config)
+    loss = sum(weight.sum() for weight in model.decoder.parameters())
+    for _ in range(2):
+        update(model, loss, optimizer, config)
+        loss = sum(weight.sum() for weight in model.decoder.parameters())
+        norms = [weight.grad.norm() for weight in model.decoder.parameters()]
+        assert torch.stack(norms).norm() == pytest.approx(1e-3, rel=1e-3)
+    count = sum(weight.numel() for weight in model.decoder.parameters())
+    update(
+        model, loss, optimizer, dataclasses.replace(config, max_grad_norm=1e9)
     )
-    best = CaptionModel.load(tmp_path / "best").state_dict()
-    last = CaptionModel.load(tmp_path / "last").state_dict()
-    for name in best:
-        assert torch.equal(best[name], judged[0][name])
-        assert torch.equal(
-            last[name], model.state_dict()[name]
-        )  # training goes on without it
-    assert not torch.equal(
-        judged[-1]["decoder.fc.weight"], last["decoder.fc.weight"]
-    )
-
-    plain = make_model()  # the same weights are trained, averaged or not
-    settings = dataclasses.replace(SETTINGS)
-    train(
-        plain,
-        make_loader(FewFeatures(), settings),
-        evaluate,
-        settings,
-        tmp_path / "plain",
-    )
-    assert_same_weights(plain, model)
-    assert not torch.equal(
-        start["decoder.fc.weight"], best["decoder.fc.weight"]
-    )
+    gradients = [weight.grad for weight in model.decoder.parameters()]
+    assert all((gradient == 1).all() for gradient in gradients) and count
 
 
-def test_the_average_is_that_of_torch():
-    model = make_model()
-    average = WeightAverage(model, 0.8)
-    reference = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
-    reference.update_parameters(model)  # torch's first update copies
-    average.updates = 1000  # past the beginning, where ours forgets faster
-    for _ in range(5):
-        with torch.no_grad():
-            for weight in model.decoder.parameters():
-                weight.add_(torch.randn_like(weight))
-        average.update()
-        reference.update_parameters(model)
-    with average:
-        for ours, theirs in zip(
-            model.decoder.parameters(),
-            reference.module.decoder.parameters(),
-            strict=True,
-        ):
-            assert_close(ours, theirs)
-
-
-def test_weight_decay_shrinks_what_has_no_gradient(tmp_path):
+def test_weight_decay_shrinks_what_has_no_gradient():
     settings = dataclasses.replace(SETTINGS, weight_decay=0.5)
     model = make_model()
     optimizer = make_optimizer(model, settings)
@@ -344,239 +265,137 @@ def test_weight_decay_shrinks_what_has_no_gradient(tmp_path):
         assert_close(weight, factor * before[name])
 
 
-def test_resume_after_the_end_changes_nothing(tmp_path):
-    _, expected = run(tmp_path)
-    before = (tmp_path / "last" / "model.safetensors").read_bytes()
-    _, history = run(tmp_path, resume=True)
-    assert history == expected
-    assert (tmp_path / "last" / "model.safetensors").read_bytes() == before
-
-
-def test_resume_with_nothing_there_starts_from_the_beginning(tmp_path):
-    _, history = run(tmp_path / "new", resume=True)
-    assert len(history) == 4
-
-
-def test_a_second_training_does_not_overwrite_the_first(tmp_path):
-    run(tmp_path)
-    with pytest.raises(InputError, match="holds a training run already"):
-        run(tmp_path)
-
-
-def test_resume_with_other_settings_says_which(tmp_path):
-    run(tmp_path)
-    with pytest.raises(InputError, match="learning_rate=0.01, not 0.1"):
-        run(
-            tmp_path,
-            dataclasses.replace(SETTINGS, learning_rate=0.1),
-            resume=True,
-        )
-
-
-def test_early_stopping_waits_for_patience(tmp_path):
-    settings = dataclasses.replace(
-        SETTINGS, epochs=30, patience=3, schedule="plateau"
+def test_one_batch_can_be_overfitted():
+    dataset = FewFeatures()
+    dataset.captions[:, 1] = dataset.captions[:, 0]
+    dataset.lengths[:, 1] = dataset.lengths[:, 0]
+    torch.manual_seed(0)
+    shape = ModelConfig(
+        attention_dim=8, embed_dim=16, decoder_dim=64, dropout=0.0
     )
-    _, history = run(
-        tmp_path,
-        settings,
-        scores=lambda epoch: [1.0, 2.0, 3.0, 2.5][min(epoch, 4) - 1],
-    )
-    assert len(history) == 6
+    model = CaptionModel(shape, dataset.vocabulary)
+    config = TrainConfig(epochs=60, batch_size=8, learning_rate=2e-2)
+    optimizer, history = make_optimizer(model, config), []
+    loader = epoch_loader(dataset, config, 0)
+    assert len(loader) == 1
+    for epoch in range(60):
+        nats = train_one_epoch(model, loader, optimizer, config, history)
+        history.append({"bleu4": float(epoch), "nats": nats})
+    assert history[0]["nats"] > 3 and history[-1]["nats"] < 0.05
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_spoils_nothing(tmp_path):
-    class Spoiled(FewFeatures):
-        def __init__(self):
-            super().__init__()
-            self.features[:] = math.inf
-
+def test_an_epochs_nats_are_a_mean_over_its_words():
+    """At a rate of next to nothing they are those of all images in one batch."""
     model = make_model()
-    before = {
-        name: weight.clone() for name, weight in model.state_dict().items()
-    }
-    with pytest.raises(FloatingPointError, match="epoch 1, step 1"):
-        train(
-            model,
-            make_loader(Spoiled(), SETTINGS),
-            dict,
-            SETTINGS,
-            tmp_path,
-            progress=False,
-        )
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    config = dataclasses.replace(SETTINGS, learning_rate=1e-12)
+    dataset = FewFeatures()
+    loader = epoch_loader(dataset, config, 0)
+    nats = train_one_epoch(
+        model, loader, make_optimizer(model, config), config, []
+    )
+    captions, lengths = dataset.captions, dataset.lengths
+    output = model(dataset.features, captions.flatten(0, 1), lengths.flatten())
+    expected = F.cross_entropy(output.logits.data, output.targets.data)
+    assert nats == pytest.approx(expected.item(), rel=1e-5)
+    for batch_size in (1, 3, 8):
+        found = validation_nats(model, DataLoader(dataset, batch_size))
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_validation_drops_nothing_out_and_learns_nothing():
+    model = make_model().train()
+    before, loader = weights_of(model), DataLoader(FewFeatures(), 3)
+    assert validation_nats(model, loader) == validation_nats(model, loader)
+    assert not model.training
     assert all(
         torch.equal(weight, before[name])
         for name, weight in model.state_dict().items()
     )
 
 
-def test_gradients_are_clipped_together(tmp_path):
-    settings = dataclasses.replace(SETTINGS, max_grad_norm=1e-9, epochs=1)
-    model, _ = run(tmp_path, settings)
-    norms = [weight.grad.norm() for weight in model.decoder.parameters()]
-    assert torch.stack(norms).norm() <= 1.001e-9
+def test_a_loss_that_is_not_finite_names_its_step_and_spoils_nothing():
+    model, dataset = make_model(), FewFeatures()
+    loader = epoch_loader(dataset, SETTINGS, 2)
+    last = [*loader.sampler][-1]  # of the third batch
+    dataset.features[last] = math.inf
+    optimizer, history = make_optimizer(model, SETTINGS), [{"bleu4": 1.0}] * 2
+    with pytest.raises(
+        FloatingPointError, match="epoch 3, step 3: the loss is"
+    ):
+        train_one_epoch(model, loader, optimizer, SETTINGS, history)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+# A whole training
+
+
+def test_early_stopping_waits_for_patience_and_the_best_is_kept(tmp_path):
+    config = dataclasses.replace(
+        SETTINGS, epochs=30, patience=3, schedule="plateau"
+    )
+    seen = []
+    scored = with_scores(1.0, 2.0, 3.0, 2.5, 3.0, 2.9)
+
+    def evaluate(model):
+        seen.append(weights_of(model))
+        return scored(model)
+
+    model = make_model()
+    history = train(model, FewFeatures(), evaluate, config, tmp_path)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert all(row["nats"] > 0 for row in history)
+    best = CaptionModel.load(tmp_path / "best").state_dict()
+    for name, weight in best.items():
+        assert torch.equal(weight, seen[2][name]), name
+    assert not torch.equal(
+        seen[2]["decoder.fc.weight"], model.decoder.fc.weight
+    )
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
+def test_resumed_after_an_epoch_it_ends_as_if_it_had_never_stopped(
+    tmp_path, schedule
+):
+    config = dataclasses.replace(SETTINGS, schedule=schedule, decay_after=1)
+    scores = [2.0, 1.0, 3.0, 1.0]
+    whole = make_model()
+    expected = train(
+        whole, FewFeatures(), with_scores(*scores), config, tmp_path / "whole"
+    )
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate = with_scores(*scores[:2], KeyboardInterrupt)
+        train(make_model(), FewFeatures(), evaluate, config, folder)
+    resumed = make_model(seed=5)  # whatever was in memory
+    evaluate = with_scores(*scores[2:])
+    history = train(resumed, FewFeatures(), evaluate, config, folder)
+    assert history == expected
+    assert_same_weights(resumed, whole)
+    assert_same_weights(
+        CaptionModel.load(folder / "best"),
+        CaptionModel.load(tmp_path / "whole" / "best"),
+    )
+
+
+def test_a_checkpoint_brings_back_weights_moments_and_history(tmp_path):
+    model = make_model()
+    optimizer = make_optimizer(model, SETTINGS)
+    loader = epoch_loader(FewFeatures(), SETTINGS, 0)
+    train_one_epoch(model, loader, optimizer, SETTINGS, [])
+    save_checkpoint(tmp_path / "x.pt", model, optimizer, [{"bleu4": 1.5}])
+    other = make_model(seed=2)
+    fresh = make_optimizer(other, SETTINGS)
+    assert load_checkpoint(tmp_path / "x.pt", other, fresh) == [{"bleu4": 1.5}]
+    assert_same_weights(other, model)
+    assert_close(fresh.state_dict(), optimizer.state_dict(), rtol=0, atol=0)
 
 
 def test_only_the_weights_that_may_move_do(tmp_path):
-    before = make_model()
-    model, _ = run(tmp_path, dataclasses.replace(SETTINGS, epochs=1))
+    before, model = make_model(), make_model()
+    config = dataclasses.replace(SETTINGS, epochs=1)
+    train(model, FewFeatures(), with_scores(1.0), config, tmp_path)
     assert_same_weights(model.encoder, before.encoder)
     assert not torch.equal(model.decoder.fc.weight, before.decoder.fc.weight)
-
-
-def test_second_stage_trains_the_encoder_at_its_own_rate(tmp_path):
-    class FewImages(FewFeatures):
-        def __init__(self):
-            super().__init__()
-            generator = torch.Generator().manual_seed(3)
-            self.features = torch.randint(
-                256, (8, 3, 64, 64), dtype=torch.uint8, generator=generator
-            )
-
-        def __len__(self):
-            return 4
-
-    settings = dataclasses.replace(
-        SETTINGS,
-        epochs=1,
-        batch_size=2,
-        fine_tune_encoder=True,
-        encoder_learning_rate=1e-3,
-    )
-    model = make_model()
-    before = {
-        name: tensor.clone()
-        for name, tensor in model.encoder.state_dict().items()
-    }
-    train(
-        model,
-        make_loader(FewImages(), settings),
-        lambda model: {"bleu4": 1.0},
-        settings,
-        tmp_path,
-        progress=False,
-    )
-    changed = {
-        name
-        for name, tensor in model.encoder.state_dict().items()
-        if not torch.equal(tensor, before[name])
-    }
-    free = {
-        name
-        for name, weight in model.encoder.named_parameters()
-        if weight.requires_grad
-    }
-    assert changed and changed <= free  # so no running statistics
-    assert_same_weights(CaptionModel.load(tmp_path).encoder, model.encoder)
-
-
-def test_bfloat16_trains_too(tmp_path):
-    settings = dataclasses.replace(SETTINGS, epochs=10, bf16=True)
-    model, history = run(tmp_path, settings)
-    assert history[-1]["nats"] < history[0]["nats"]
-    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-
-
-class TwoViews(FewFeatures):
-    """The same images twice, as `FeatureDataset` has those of a mirror."""
-
-    views = ("plain", "mirrored")
-
-    def __len__(self):
-        return 16
-
-    def __getitem__(self, i):
-        view, image = divmod(i, 8)
-        return (-self.features if view else self.features)[
-            image
-        ], *super().__getitem__(image)[1:]
-
-
-def test_workers_change_nothing(tmp_path):
-    settings = dataclasses.replace(SETTINGS, epochs=2)
-    models = [make_model(), make_model()]
-    for model, workers in zip(models, (0, 2), strict=True):
-        loader = make_loader(TwoViews(), settings, num_workers=workers)
-        assert len(loader) == 3
-        to = tmp_path / str(workers)
-        train(
-            model,
-            loader,
-            lambda model: {"bleu4": 1.0},
-            settings,
-            to,
-            progress=False,
-        )
-    assert_same_weights(*models)
-
-
-def test_compiled_layers_compute_the_same(tmp_path):
-    if shutil.which("g++") is None:
-        pytest.skip(
-            "torch.compile needs a C++ compiler, and there is no g++ here"
-        )
-    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=8)  # one step
-    plain, expected = run(tmp_path / "plain", settings)
-    compiled, history = run(
-        tmp_path / "compiled", dataclasses.replace(settings, compile=True)
-    )
-    assert history[0]["nats"] == pytest.approx(expected[0]["nats"], rel=1e-5)
-    assert plain.state_dict().keys() == compiled.state_dict().keys()
-    # Gradients and not weights: Adam's first step has one length, however small the gradient is.
-    one, other = (
-        torch.cat(
-            [weight.grad.flatten() for weight in model.decoder.parameters()]
-        )
-        for model in (plain, compiled)
-    )
-    assert (one - other).norm() < 1e-4 * one.norm()
-    assert compiled.decoder.attention._compiled_call_impl is not None
-
-
-# Batches
-
-
-def test_batches_show_each_image_once_and_are_as_equal_as_can_be():
-    batches = Batches(11, 4)
-    assert len(batches) == 3 and sorted(map(len, batches)) == [3, 4, 4]
-    assert sorted(sum(batches, [])) == list(range(11))
-    assert list(batches) == list(batches)
-    first = list(batches)
-    batches.begin(seed=1)
-    assert list(batches) != first
-
-
-def test_batches_can_be_begun_in_the_middle():
-    batches = Batches(11, 4, views=3)
-    whole = list(batches)
-    batches.begin(seed=0, skip=2)
-    assert list(batches) == whole[2:] and len(batches) == 3
-    batches.begin(seed=0, skip=3)
-    assert list(batches) == []
-
-
-def test_batches_draw_each_images_view():
-    batches, seen = Batches(5, 2, views=3), set()
-    for seed in range(60):
-        batches.begin(seed)
-        items = sum(batches, [])
-        assert sorted(item % 5 for item in items) == list(range(5))
-        seen.update(items)
-    assert seen == set(range(15))
-
-
-def test_processes_share_each_batch():
-    pair = [Processes() for _ in range(2)]
-    for number, process in enumerate(pair):
-        process.number, process.count = number, 2
-    whole = list(Batches(11, 4))
-    halves = [list(Batches(11, 4, processes=process)) for process in pair]
-    for batch, one, other in zip(whole, *halves, strict=True):
-        assert (
-            sorted(one + other) == sorted(batch)
-            and 0 <= len(one) - len(other) <= 1
-        )
-    with pytest.raises(
-        InputError, match="batches of 1 images can't be shared by 2 processes"
-    ):
-        Batches(11, 1, processes=pair[0])

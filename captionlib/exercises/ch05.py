@@ -23,7 +23,7 @@ def exercise_1(padded_loss) -> str:
     targets[~real] = 0
     logits[~real] *= 3  # nobody looks at what comes out there
 
-    def surprise(logits):
+    def nll(logits):
         return -logits.log_softmax(2).gather(2, targets[:, :, None])[
             :, :, 0
         ]  # (B, T)
@@ -34,7 +34,7 @@ def exercise_1(padded_loss) -> str:
             f"one number should come back, and this is {describe(got)}: take the mean"
         )
     got = number(got, "the loss")
-    each = surprise(logits)
+    each = nll(logits)
     right = each[real].mean().item()
     axis = logits.log_softmax(1).gather(2, targets[:, :, None])[:, :, 0]
     longer = torch.arange(T) < lengths[:, None] + 1
@@ -65,10 +65,10 @@ def exercise_1(padded_loss) -> str:
                 "divided by the number of captions, not of tokens",
             ),
             (
-                surprise(logits.softmax(2))[real].mean().item(),
+                nll(logits.softmax(2))[real].mean().item(),
                 "there is a softmax too many: cross_entropy takes raw logits and has one inside",
             ),
-            (-right, "the sign: surprise is minus the log-probability"),
+            (-right, "the sign: the loss is minus the log-probability"),
             (
                 -axis[real].mean().item(),
                 "the softmax runs over the steps; it belongs over words",
@@ -90,7 +90,7 @@ def exercise_1(padded_loss) -> str:
                 "these are bits; nats want the natural logarithm",
             ),
         ],
-        otherwise="this is not the mean surprise over the real steps",
+        otherwise="this is not the mean of -log p over the real steps",
         tolerance=1e-4,
     )
     return "each real token counts once, and padding not at all, as with packed sequences."
@@ -114,15 +114,15 @@ def exercise_2(penalty) -> str:
         [
             (
                 (1 - alphas.sum(2)).square().mean().item(),
-                "this adds up over the pixels, where the sum is 1 anyway; add up over the steps",
+                "this adds up over the cells, where the sum is 1 anyway; add up over the steps",
             ),
             (
                 right.sum().item(),
-                "that is a sum over captions and pixels; the mean is asked for",
+                "that is a sum over captions and grid cells; the mean is asked for",
             ),
             (
                 right.sum(1).mean().item(),
-                "summed over the pixels, as in the paper; take the mean",
+                "summed over the grid cells, as in the paper; take the mean",
             ),
             (
                 (1 - looked).mean().item(),
@@ -151,12 +151,12 @@ def exercise_2(penalty) -> str:
             ),
             (
                 looked.square().mean().item(),
-                "this pulls each pixel's sum to 0, not to 1",
+                "this pulls each cell's sum to 0, not to 1",
             ),
         ],
-        otherwise="this is not the mean squared distance of each pixel's total attention from 1",
+        otherwise="this is not the mean squared distance of each cell's total attention from 1",
     )
-    return "a pixel that was looked at once in all costs nothing."
+    return "a cell that was looked at once in all costs nothing."
 
 
 def exercise_3(clip) -> str:

@@ -1,12 +1,12 @@
 """What readers get wrong in chapter 05, and what they should be told."""
 
-MASK = "surprise[real.flatten()].mean()"
+MASK = "nll[real.flatten()].mean()"
 MISTAKES = {
     "05.1": [
-        ("padding counted", {"surprise[real.flatten()]": "surprise"}, "the padding is in the mean"),
-        ("divided by all places", {MASK: "(surprise * real.flatten()).mean()"},
+        ("padding counted", {"nll[real.flatten()]": "nll"}, "the padding is in the mean"),
+        ("divided by all places", {MASK: "(nll * real.flatten()).mean()"},
          "divided by all places"),
-        ("a mean of means", {MASK: "((surprise.view_as(targets) * real).sum(1) / decode_lengths)"
+        ("a mean of means", {MASK: "((nll.view_as(targets) * real).sum(1) / decode_lengths)"
                                    ".mean()"}, "a mean of means"),
         ("the sum", {".mean()": ".sum()"}, "that is the sum"),
         ("one step too many", {" < decode": " <= decode"}, "one step too many"),
@@ -16,9 +16,9 @@ MISTAKES = {
          "a softmax too many"),
         ("softmax over the steps", "def padded_loss(logits, targets, decode_lengths):\n"
          "    log_probs = logits.log_softmax(dim=1)\n"
-         "    surprise = -log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)\n"
+         "    nll = -log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)\n"
          "    real = torch.arange(targets.shape[1]) < decode_lengths.unsqueeze(1)\n"
-         "    return surprise[real].mean()", "over the steps"),
+         "    return nll[real].mean()", "over the steps"),
         ("classes last", {"logits.flatten(0, 1), targets.flatten()": "logits, targets"},
          "your code stops with"),
         ("per caption", {".mean()": ".sum() / len(targets)"}, "number of captions"),
@@ -26,7 +26,7 @@ MISTAKES = {
         ("no reduction", {".mean()": ""}, "one number should come back"),
     ],
     "05.2": [
-        ("over the pixels", {"dim=1": "dim=2"}, "where the sum is 1 anyway"),
+        ("over the cells", {"dim=1": "dim=2"}, "where the sum is 1 anyway"),
         ("the sum", {".mean()": ".sum()"}, "the mean is asked for"),
         ("the paper's", {".mean()": ".sum(dim=1).mean()"}, "as in the paper"),
         ("no square", {".square()": ""}, "cancel out"),
