@@ -546,6 +546,23 @@ def test_report_49_61_144_a_finished_training_is_neither_lost_nor_repeated(
     assert len((world / "model" / "log.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_training_of_version_0_1_cannot_be_resumed_and_says_so(
+    world, tmp_path
+):
+    folder = tmp_path / "old"
+    shutil.copytree(world / "model", folder)
+    path = folder / "last" / "training.json"
+    place = json.loads(path.read_text())
+    del place["format"]  # 0.1 wrote none
+    path.write_text(json.dumps(place))
+    status, _, err = call(
+        "train", "--data", world / "prepared", "--to", folder, "--resume"
+    )
+    assert status == 2 and len(err.splitlines()) == 1
+    assert "is a training of version 0.1" in err
+    assert "train into another folder" in err
+
+
 def test_second_stage_starts_from_the_first(world, tmp_path):
     words = [
         "train",

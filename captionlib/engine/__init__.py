@@ -1,19 +1,25 @@
 """The training engine: recipes, exact resumption, processes, objectives.
 
-`train_recipe` and `evaluate_split` load on first use, so that recipes can be
-read without torch.
+Names load on first use, so that recipes can be read without torch.
 """
 
-__all__ = ["evaluate_split", "train_recipe"]
+from importlib import import_module
+
+HOMES = {
+    "Processes": "processes",
+    "SelfCritical": "self_critical",
+    "WeightAverage": "averaging",
+    "evaluate_split": "evaluation",
+    "make_loader": "batches",
+    "teacher_forcing": "objectives",
+    "train": "loop",
+    "train_one_epoch": "loop",
+    "train_recipe": "runs",
+}
+__all__ = sorted(HOMES)
 
 
 def __getattr__(name: str):
-    if name == "train_recipe":
-        from captionlib.engine.runs import train_recipe
-
-        return train_recipe
-    if name == "evaluate_split":
-        from captionlib.engine.evaluation import evaluate_split
-
-        return evaluate_split
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -14,7 +14,15 @@ from captionlib.engine.averaging import WeightAverage
 from captionlib.io.files import InputError, atomic_folder, read_json, write_json
 from captionlib.model import CaptionModel
 
-__all__ = ["EpochSoFar", "Training", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "EpochSoFar",
+    "Training",
+    "load_checkpoint",
+    "read_place",
+    "save_checkpoint",
+]
+
+FORMAT = 2  # of training.json; version 0.1 wrote none, and other batches
 
 
 @dataclass
@@ -52,6 +60,7 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         for name, value in state.items()
     }
     place = {
+        "format": FORMAT,
         "config": asdict(training.config),
         "history": training.history,
         "so_far": asdict(training.so_far),
@@ -66,14 +75,32 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         write_json(temporary / "training.json", place)
 
 
+def read_place(folder: Path) -> dict:
+    """Settings, history and position of the checkpoint in `folder`.
+
+    Raises:
+        InputError: if it is damaged, or another version's: batches and random numbers of
+            version 0.1 were others, so going on would not be exact.
+    """
+    place = read_json(folder / "training.json")
+    found = place.get("format") if isinstance(place, dict) else None
+    if found != FORMAT:
+        version = "version 0.1" if found is None else "a newer version"
+        raise InputError(
+            f"{folder}: is a training of {version} of captionlib, which this one can't resume; "
+            "train into another folder"
+        )
+    return place
+
+
 def load_checkpoint(folder: Path, training: Training) -> None:
     """Restore `training` from a checkpoint.
 
     Raises:
-        InputError: if it is damaged, or belongs to other settings.
+        InputError: if it is damaged, another version's, or belongs to other settings.
     """
     model, optimizer = training.model, training.optimizer
-    stored = read_json(folder / "training.json")
+    stored = read_place(folder)
     for name, value in asdict(training.config).items():
         if stored["config"].get(name) != value:
             raise InputError(

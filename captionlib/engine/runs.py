@@ -28,6 +28,7 @@ from captionlib.config.settings import settings_of
 from captionlib.data import CaptionDataset, load_references
 from captionlib.encoder import encode_once
 from captionlib.engine.batches import make_loader
+from captionlib.engine.checkpoints import read_place
 from captionlib.engine.features import ViewDataset
 from captionlib.engine.fine_tuning import HalfEncoded, first_stages
 from captionlib.engine.loop import train
@@ -197,7 +198,7 @@ def _stored_run(folder: Path, resume: bool) -> dict:
             "another folder"
         )
     model = read_json(last / "config.json")
-    training = read_json(last / "training.json")
+    training = read_place(last)
     try:
         stored = {
             "model": model["model"],
@@ -223,7 +224,7 @@ def _is_finished(folder: Path) -> bool:
     """Whether the training in `folder` has nothing left to do."""
     if not _stored_run(folder, resume=True):
         return False
-    training = read_json(folder / "last" / "training.json")
+    training = read_place(folder / "last")
     return is_over(EngineConfig(**training["config"]), training["history"])
 
 
