@@ -832,7 +832,7 @@ workplace.cleanup()
 #   captions are kept in memory. Caption $i$ belongs to image
 #   $\lfloor i/n \rfloor$.
 #
-# ## Check yourself
+# ## Questions
 #
 # <details><summary>A caption has nine words and <code>max_len</code> is 50. How long is its row of ids, and which length is stored?</summary>
 #

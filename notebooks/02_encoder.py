@@ -868,7 +868,7 @@ on_disk.shape, on_disk.grid
 #   Train the decoder first, then take short steps.
 # - A frozen encoder's grids are computed once and reused.
 #
-# ## Check yourself
+# ## Questions
 #
 # <details><summary>Why can't the decoder work from what <code>avgpool</code> makes?</summary>
 #

@@ -522,7 +522,7 @@ print("mean cosine between a cell's two vectors: above 0.97")
 # - bfloat16 is for hardware that has it: let `"auto"` find out.
 # - Several GPUs take the same step together, each with its share of the batch.
 #
-# ## Check yourself
+# ## Questions
 #
 # <details><summary>Why can stage two not use the cache?</summary>
 #
