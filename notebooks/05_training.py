@@ -758,10 +758,12 @@ from captionlib.captioner import Captioner
 from captionlib.visualize import show_attention
 
 photo = pictures / names[0]
-show_attention(photo, Captioner(best).caption(photo, beam_size=1))
+caption = Captioner(best).caption(photo, beam_size=1)
+show_attention(photo, caption)
 plt.show()
 
 # %% tags=["remove-cell"]
+assert len(caption.words) == len(caption.alphas) > 2
 work.cleanup()
 
 # %% [markdown]
