@@ -26,6 +26,7 @@ from captionlib.beam_search import beam_search
 from captionlib.config import SearchConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
+from captionlib.model.attention import BlockwiseAttention
 
 IMAGES = 32
 
@@ -85,6 +86,7 @@ def make_case(sizes: str) -> tuple[DecoderWithAttention, Tensor, Vocabulary]:
         # Each step adds tanh(0.1)
         cell.bias_hh.view(4, H)[:, 0] = torch.tensor([9, 9, 0.1, 9])
         fc.weight[vocabulary.end, 0] = 50
+    decoder.attention = BlockwiseAttention(decoder.attention)
     return decoder, encoder_out, vocabulary
 
 

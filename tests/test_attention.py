@@ -6,6 +6,7 @@ from original import Attention as OriginalAttention
 from torch.testing import assert_close
 
 from captionlib.attention import Attention
+from captionlib.model import attention as blockwise
 
 B, P, D, H, A = 3, 7, 11, 5, 13  # distinct primes: a mixed-up axis can't pass
 
@@ -128,3 +129,28 @@ def test_a_bfloat16_layer_weighs_in_float32(layer, grid):
 def test_states_must_come_in_equal_numbers_an_image(layer, grid, rows):
     with pytest.raises(ValueError, match=f"multiple of 3 states, got {rows}"):
         look(layer, hidden(rows), grid)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("images", [1, 2])
+def test_blocks_give_what_the_plain_form_gives(
+    layer, grid, monkeypatch, n, images
+):
+    monkeypatch.setattr(blockwise, "BLOCK", images * n * P * A)
+    blocks, states = blockwise.BlockwiseAttention(layer), hidden(n * B)
+    seen = []
+    layer.full_att.register_forward_hook(
+        lambda _, inputs, scores: seen.append(len(inputs[0]))
+    )
+    with torch.inference_mode():
+        found = look(blocks, states, grid)
+    assert max(seen) == images and sum(seen) == B
+    for got, wanted in zip(found, look(layer, states, grid), strict=True):
+        assert_close(got, wanted)
+    look(blocks, states, grid)[0].sum().backward()  # trains as the plain one
+    assert layer.decoder_att.weight.grad.abs().sum() > 0
+
+
+def test_blocks_refuse_what_the_plain_form_refuses(layer, grid):
+    with torch.inference_mode(), pytest.raises(ValueError, match="multiple"):
+        look(blockwise.BlockwiseAttention(layer), hidden(B + 1), grid)

@@ -25,6 +25,7 @@ from captionlib.io.files import (
     write_json,
 )
 from captionlib.io.versions import versions
+from captionlib.model.attention import BlockwiseAttention
 
 __all__ = ["CaptionModel"]
 
@@ -73,6 +74,7 @@ class CaptionModel(nn.Module):
             encoder_dim=shorter or dim,
             dropout=config.dropout,
         )
+        self.decoder.attention = BlockwiseAttention(self.decoder.attention)
         self.search: dict = {}
         self.metrics: dict = {}
 
