@@ -5,7 +5,7 @@ import sys
 import pytest
 from trees import coco_tree, entry, flickr_tree, paint, write_json_file
 
-from captionlib.io.files import InputError
+from captionlib.io.files import BadItem, InputError
 from captionlib.io.karpathy import read_karpathy
 
 
@@ -241,23 +241,106 @@ def test_the_folder_itself_may_be_a_link_and_links_may_stay_inside(
     assert len(read_karpathy(karpathy_json, tmp_path / "linked")) == 2
 
 
-@pytest.mark.parametrize(
-    "tokens",
-    [[], [""], ["a", " "], ["a", 7], [None], "a dog", ["\ud800"], [[]]],
-)
-def test_a_caption_without_words_is_skipped_and_the_others_stay(
-    tmp_path, images, tokens
-):
+def assert_caption_1_is_refused_or_skipped(tmp_path, images, tokens, reason):
     karpathy_json = write(
         tmp_path, entry("a.jpg", "train", [["a", "dog"], tokens, ["a", "cat"]])
     )
-    with pytest.raises(
-        InputError, match="image 'a.jpg': caption 1 has no tokens; "
-    ):
+    with pytest.raises(BadItem) as caught:
         read_karpathy(karpathy_json, images)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{karpathy_json}: image 'a.jpg': caption 1 {reason}"
+    )
+    assert "; " in message and message.isprintable()
     skipped = []
     (record,) = read_karpathy(karpathy_json, images, skipped=skipped)
-    assert record.captions == [("a", "dog"), ("a", "cat")] and len(skipped) == 1
+    assert record.captions == [("a", "dog"), ("a", "cat")]
+    assert skipped == [message]
+
+
+@pytest.mark.parametrize(
+    "tokens, reason",
+    [
+        ([], "has no tokens"),
+        ("a dog", "has no tokens"),
+        ([""], "has the token '', which is not a word"),
+        (["a", 7], "has the token 7, which is not a word"),
+        ([None], "has the token None, which is not a word"),
+        ([[]], "has the token [], which is not a word"),
+        ([{"a": 1}], "has the token {'a': 1}, which is not a word"),
+        (["\ud800"], r"has the token '\ud800', which can't be written"),
+    ],
+)
+def test_a_caption_without_words_is_skipped_and_the_others_stay(
+    tmp_path, images, tokens, reason
+):
+    assert_caption_1_is_refused_or_skipped(tmp_path, images, tokens, reason)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["runs\n", "\tdog", "a dog", " ", "a\xa0dog", "a\u2009dog", "a\u3000dog"]
+    + ["\x85", "a\u2028dog", "dog\r\n"],
+)
+def test_report_coco_caption_25_white_space_in_a_token_is_named(
+    tmp_path, images, token
+):
+    reason = f"has the token {token!r}, which holds white space"
+    tokens = ["a", token, "runs"]
+    assert_caption_1_is_refused_or_skipped(tmp_path, images, tokens, reason)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["a\u200bdog", "\ufeffdog", "dog\x00", "\x1b[31m", "\u200fdog", "do\xadg"],
+)
+def test_report_coco_caption_25_invisible_characters_are_named(
+    tmp_path, images, token
+):
+    reason = f"has the token {token!r}, which holds an invisible character"
+    assert_caption_1_is_refused_or_skipped(tmp_path, images, [token], reason)
+
+
+@pytest.mark.parametrize(
+    "token", ["<start>", "<end>", "<pad>", "<unk>", "<UNK>", "<End>"]
+)
+def test_report_keras_io_1346_special_tokens_in_captions_are_refused(
+    tmp_path, images, token
+):
+    reason = f"has the token {token!r}, which captionlib adds itself"
+    tokens = ["a", "dog", token]
+    assert_caption_1_is_refused_or_skipped(tmp_path, images, tokens, reason)
+
+
+def test_report_underthesea_161_one_word_in_two_normal_forms(tmp_path, images):
+    """Training captions and references alike."""
+    composed, decomposed = "caf\xe9", "cafe\u0301"
+    assert composed != decomposed
+    karpathy_json = write(
+        tmp_path,
+        entry("a.jpg", "train", [["a", composed], ["a", decomposed]]),
+        entry("b.jpg", "val", [[decomposed]]),
+    )
+    training, validation = read_karpathy(karpathy_json, images)
+    assert training.captions == [("a", composed)] * 2
+    assert training.captions[0][1] is training.captions[1][1]
+    assert validation.captions == [(composed,)]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "\u0645\u06cc\u200c\u0631\u0648\u062f",
+        "\u0915\u094d\u200d\u0937",
+        "don't",
+        "t-shirt",
+    ]
+    + ["\U0001f469\u200d\U0001f680", "<", "<s>", "$100", "\u72ac"],
+)
+def test_words_of_every_script_are_words(tmp_path, images, word):
+    karpathy_json = write(tmp_path, entry("a.jpg", "train", [[word]]))
+    (record,) = read_karpathy(karpathy_json, images)
+    assert record.captions == [(word,)]
 
 
 def test_a_sentence_without_tokens(tmp_path, images):

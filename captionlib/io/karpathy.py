@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionlib.io.files import BadItem, InputError, read_json
+from captionlib.io.words import read_words
 
 __all__ = ["SPLITS", "Record", "listed_images", "read_karpathy"]
 
 # `restval` is the rest of COCO's validation images, used for training.
 SPLITS = {"train": "TRAIN", "restval": "TRAIN", "val": "VAL", "test": "TEST"}
+NO_TOKENS = "has no tokens; give it words or leave it out"
 CURE = "give Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json"
 
 
@@ -156,17 +158,9 @@ class _Tokens:
         if not isinstance(tokens, list):
             return value
         try:
-            return tuple(
-                self.known.get(token) or self._check(token) for token in tokens
-            )
-        except (TypeError, ValueError):
-            return value  # `_Reader` will reject it, and say where it is
-
-    def _check(self, token: str) -> str:
-        if not isinstance(token, str) or not token.strip():
-            raise ValueError(token)
-        token.encode("utf-8")  # a lone surrogate can't be written
-        return self.known.setdefault(token, token)
+            return read_words(tokens, self.known)
+        except ValueError as error:
+            return error  # `_Reader` says where it is
 
 
 class _Reader:
@@ -249,21 +243,18 @@ class _Reader:
     def _captions(
         self, entry: dict, problems: list[str]
     ) -> list[tuple[str, ...]]:
-        bad = [
-            n
-            for n, s in enumerate(entry["sentences"])
-            if not (isinstance(s, tuple) and s)
-        ]
-        errors = [
-            f"{self._place(entry)}: caption {n} has no tokens; give it words "
-            "or leave it out"
-            for n in bad
-        ]
-        if len(bad) == len(entry["sentences"]):
+        good, errors = [], []
+        for n, words in enumerate(entry["sentences"]):
+            if isinstance(words, tuple):
+                good.append(words)
+            else:
+                wrong = words if isinstance(words, ValueError) else NO_TOKENS
+                errors.append(f"{self._place(entry)}: caption {n} {wrong}")
+        if not good:
             nothing = f"{self._place(entry)} has no captions; give it one or leave it out"
             raise InputError(errors[0] if errors else nothing)
         problems.extend(errors)
-        return [s for n, s in enumerate(entry["sentences"]) if n not in bad]
+        return good
 
     def _place(self, entry: dict) -> str:
         return f"{self.json_path}: image {entry['filename']!r}"
