@@ -6,7 +6,7 @@ READY = .venv/ready
 JOBS ?= 2
 
 .PHONY: help book sphinx pdf zip test site-test lab-test colab-test canary mutants kills lab \
-    export notebooks toy check bench
+    export notebooks toy wasm check bench
 
 help:
 	@echo "make book       the book, in _build/html/index.html"
@@ -24,6 +24,7 @@ help:
 	@echo "make export     captionlib/ from the chapters"
 	@echo "make notebooks  execute the chapters and store their outputs"
 	@echo "make toy        retrain the packaged toy captioner"
+	@echo "make wasm       the page's engine from its C source, by clang"
 	@echo "make check      is everything in sync?"
 	@echo "make bench      the benchmarks; with STORE=1 for the book"
 
@@ -85,6 +86,13 @@ notebooks: export
 
 toy: $(READY)
 	$(RUN) -m tools.toy
+
+# Needs clang and lld: apt-get install clang lld
+ENGINE = captionlib/page/engine
+wasm: $(ENGINE).wasm
+$(ENGINE).wasm: $(ENGINE).c
+	clang --target=wasm32 -O3 -msimd128 -ffreestanding -nostdlib -Wall -Wextra \
+	    -Wl,--no-entry -Wl,--export=__heap_base -o $@ $<
 
 check: $(READY)
 	$(RUN) -m tools.check

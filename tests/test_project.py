@@ -60,7 +60,7 @@ def tracked() -> list[Path]:
 
 
 def text_files() -> list[Path]:
-    binary = {".png", ".woff", ".jpg", ".webp", ".safetensors"}
+    binary = {".png", ".woff", ".jpg", ".webp", ".safetensors", ".wasm"}
     return [
         p
         for p in tracked()
