@@ -94,30 +94,12 @@ class Processes:
             return partial(compute, model)
         return self._accelerator.prepare(_Computation(compute, model))
 
-    def mean(self, total: Tensor, count: int) -> Tensor:
-        """This process's term of a mean over the items of all processes.
-
-        A mean of means would give the words of a short share more weight than
-        those of a long one. So each process divides its sum by the average
-        count over the processes. The average of these terms is the overall
-        mean, and the same holds for their gradients.
-
-        Args:
-            total: scalar, the sum over this process's items.
-            count: the number of this process's items, which may be 0.
-        """
-        if self.count == 1:
-            return total / count
-        everybodys = self._accelerator.reduce(
-            torch.tensor(float(count), device=total.device)
-        )
-        return total * self.count / everybodys
-
     def even_counts(self, *counts: int) -> list[float]:
         """The average of each count over all processes.
 
-        Sums over this process's items, divided by these, average to the overall
-        means.
+        A mean of means would give the words of a short share more weight than
+        those of a long one. Sums over this process's items, divided by these
+        counts, average to the overall means, and so do their gradients.
         """
         if self.count == 1:
             return [float(count) for count in counts]

@@ -156,10 +156,8 @@ class SelfCritical:
         reward = torch.tensor(
             scores.sum(), dtype=torch.float32, device=images.device
         )
-        mean = processes.mean
-        loss = SelfCriticalLoss(
-            *mean(gained, len(taken)), mean(reward, len(scores))
-        )
+        tokens, captions = processes.even_counts(len(taken), len(scores))
+        loss = SelfCriticalLoss(*gained / tokens, reward / captions)
         return loss, len(taken)
 
     @torch.no_grad()

@@ -1,0 +1,1 @@
+"""Experiments whose results the book prints: `python -m tools.experiments`."""
