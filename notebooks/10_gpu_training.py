@@ -17,7 +17,7 @@
 # # GPU training
 #
 # The toy world trains during a coffee break; COCO's photographs take days. *Where
-# does the time go, and which part of it need you not spend at all?*
+# does the time go, and how much of it can be saved?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/10_gpu_training.ipynb)
@@ -69,10 +69,11 @@ plt.show()
 # - **You will learn** what each part of a training step costs, how to avoid the
 #   largest part, and how to train on real photographs and GPUs.
 # - **You will build** nothing new: this chapter uses the package.
-# - **You need** the chapters before, or at least [05](05_training.ipynb).
+# - **You need** the earlier chapters, or at least [05](05_training.ipynb). A GPU is not
+#   needed: this page was run on a processor.
 # - **It takes** {chapter-time}`10_gpu_training` to run as it stands.
 #
-# ## A training in three lines
+# ## Training in three lines
 #
 # On photographs, training is a download and one call:
 #
@@ -89,9 +90,10 @@ plt.show()
 # gives reasons for its numbers; [the command line](../book/command_line.md) lists
 # those in the package.
 #
-# As executed here, `RUN = "small"` draws a toy world of 160 scenes. For photographs
-# write `"flickr8k"`, `"flickr30k"`, `"coco"` or `"shipped"`, choose a GPU if you can
-# (in Colab: *Runtime → Change runtime type*), and run all cells.
+# As executed here, `RUN = "small"` draws a toy world of 160 scenes. For photographs,
+# name a recipe instead: `"flickr8k"`, `"flickr30k"`, `"coco"`, or `"shipped"`, which
+# made the captioner in the package. Choose a GPU if you can (in Colab: *Runtime →
+# Change runtime type*), and run all cells.
 
 # %%
 import os
@@ -129,15 +131,16 @@ SMALL = Recipe(
 )
 
 # %% [markdown]
-# Stage one trains the decoder on a frozen encoder. Stage two starts from its best
-# captioner and fine-tunes the encoder too, at a tenth of the decoder's rate: large
-# steps would soon spoil a good encoder ([chapter 02](02_encoder.ipynb)).
+# Stage one trains the decoder on a frozen encoder. Stage two starts from the best
+# captioner of stage one and fine-tunes the encoder too, at a tenth of the decoder's
+# rate: large steps would soon spoil a good encoder ([chapter 02](02_encoder.ipynb)).
+# What `bf16` means comes [further down](#bfloat16-where-it-pays).
 #
 # ## When Colab hangs up
 #
 # A free GPU can be taken from you at any moment, so let us lose it on purpose.
-# `train_recipe` hands each line that it prints to `say`; ours pulls the plug when
-# stage one is over.
+# `train_recipe` hands each line that it would print to the function `say`; ours pulls
+# the plug when stage one is over.
 
 # %%
 if RUN == "small":
@@ -163,10 +166,10 @@ except ConnectionError:
     print("-- disconnected --")
 
 # %% [markdown]
-# Read the lines: a decision (more on it below), what is encoded once, and each
-# epoch's scores. To go on, make the same call again. With `resume=True` it starts
-# from the last checkpoint, written after each epoch and every 15 minutes within
-# one. The final weights are those of an unbroken training, to the last bit;
+# The lines name the prepared data, the number format chosen, what is encoded once, and
+# each epoch's validation scores. To continue, make the same call again. With `resume=True` it starts from the last checkpoint,
+# written after each epoch and every 15 minutes within one. The final weights are those
+# of a run that was never interrupted, to the last bit;
 # [Training for keeps](../book/training_for_keeps.md) tells how.
 
 # %% tags=["nbval-ignore-output"]
@@ -185,8 +188,11 @@ print("in its folder:", *sorted(p.name for p in trained.best.iterdir()))
 assert Captioner.from_pretrained(trained.best).model.vocabulary
 
 # %% [markdown]
-# In Colab, put `to` on your Drive: the machine's own disk goes with the machine. The
-# stored grids can stay behind, since they are quickly made again:
+# `captioner/best` is the best of the *last* stage. After one epoch on 128 drawings it
+# scores lower than `captioner/stage1/best`, so compare the two before you use one.
+#
+# In Colab, put `to` on your Drive: the machine's own disk is lost with the machine. The
+# stored grids can stay on it, since they are quickly made again:
 #
 # ```python
 # from google.colab import drive
@@ -201,10 +207,11 @@ assert Captioner.from_pretrained(trained.best).model.vocabulary
 #
 # A hundred and sixty drawings don't make a captioner, but they can be timed. What a
 # step costs depends on sizes, not on what the pictures show, so take the model of
-# the recipe `flickr8k`, with about as many words as that data set has.
+# the recipe `flickr8k`, with about as many words as that data set has. Its encoder,
+# EfficientNet-Lite2, sees an image at 288 pixels and makes a grid of 9×9 cells.
 #
 # > **Predict.** A step reads a batch of images from the disk, encodes it, and
-# > learns from its captions: forwards, backwards, update. Which of the three takes
+# > learns from its captions: forward, backward, update. Which of the three takes
 # > longest on a laptop?
 
 # %% tags=["nbval-ignore-output"]
@@ -222,7 +229,7 @@ units = sorted({"amx_bf16", "avx512_bf16"} & set(flags)) or "none seen"
 print(device, "and", torch.get_num_threads(), "processor threads")
 print("the processor's bfloat16 units:", units)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from captionlib.config import EngineConfig, ModelConfig
 from captionlib.data import ImageDataset, Vocabulary, image_file
 from captionlib.encoder import FeatureDataset
@@ -243,8 +250,8 @@ stored = cache_features(model.encoder, pixels, "grids.hdf5", device=device)
 cached = FeatureDataset(data, "VAL", stored)
 
 # %% [markdown]
-# One thing is easily got wrong: a GPU *accepts* work and returns at once, so wait
-# until it is done before you read the clock.
+# Timing a GPU has a trap: it *accepts* work and returns at once, so wait until the work
+# is done before you read the clock.
 
 # %%
 import statistics
@@ -363,16 +370,15 @@ assert total["no cache"] < total["fine-tune"]
 # encode it once, keep the grid on disk, and let every epoch read it. `train_recipe`
 # does so whenever the encoder is frozen, and an epoch takes less than half the time.
 #
-# This page was run on a processor with AVX-512's bfloat16 instructions; no GPU was
-# at hand. Run on a GPU, the table is the GPU's. Encoding and learning shrink there,
-# and loading doesn't. Where it takes longer than the rest, divide the two: that
-# many processes have to load ahead, `workers=4` for example.
+# These are the times of one thread of a processor. On a GPU, encoding and learning
+# shrink, and loading doesn't. If loading takes longer than the rest, divide its time by
+# the rest's: that is how many processes should load ahead (`workers=4`, say).
 #
 # ## What it takes
 #
-# Multiply by the number of images, and you have an epoch. Disk space is arithmetic:
-# a prepared image takes 3 bytes a pixel, a grid 2 bytes a number, and each view
-# (such as the mirror image) needs its own grid.
+# Multiply the time by the number of images, and you have an epoch. Disk space is
+# arithmetic, too: a prepared image takes 3 bytes a pixel, a grid 2 bytes a number, and
+# each view (such as the mirror image) needs its own grid.
 
 # %% tags=["nbval-ignore-output"]
 import math
@@ -396,9 +402,9 @@ for name, known_set in known.items():
     print(f"{name:11}", *sizes, " ", *hours)
 
 # %% [markdown]
-# Main memory doesn't grow with the data, since batches are read one by one. In a
-# GPU's memory each weight that learns takes 16 bytes (itself, its gradient, Adam's
-# two averages), each frozen one 4:
+# Main memory doesn't grow with the data, since batches are read one by one. On a GPU,
+# each weight that learns takes 16 bytes of memory (itself, its gradient, Adam's two
+# averages), and each frozen one 4:
 
 # %% tags=["nbval-ignore-output"]
 for stage, network in [("stage one", model), ("stage two", tuned)]:
@@ -417,9 +423,9 @@ for stage, network in [("stage one", model), ("stage two", tuned)]:
 assert free > sum(w.numel() for w in model.decoder.parameters())
 
 # %% [markdown]
-# On top comes what the layers keep until the gradient comes back; with a large batch
-# it outweighs the weights. If memory runs out, halve `batch_size`, or do exercise
-# 10.2.
+# On top of that come the activations, which the layers keep for the backward pass; with
+# a large batch they outweigh the weights. If memory runs out, halve `batch_size`, or do
+# exercise 10.2.
 #
 # ## bfloat16, where it pays
 #
@@ -434,12 +440,14 @@ assert free > sum(w.numel() for w in model.decoder.parameters())
 #
 # *bfloat16* keeps float32's range with a third of its digits. Hardware made for it
 # multiplies several times as fast: GPUs, and processors with AMX or AVX-512's
-# bfloat16 instructions. Others are *slower* with it. **Autocast** uses it for matrix
-# products and keeps sums, softmax, loss and weights in float32.
+# bfloat16 instructions, like the one that ran this page. Others are *slower* with it.
+# **Autocast** uses it for matrix products and keeps sums, softmax, loss and weights in
+# float32.
 #
 # Rather than trust a list of processors, measure. That is what `"bf16": "auto"` in a
-# recipe does: before the first step it times both, says so (as the training above
-# did), and keeps the faster, also when resumed. Here for the model of `flickr8k`:
+# recipe does: before the first step it times both formats, prints the result (as the
+# training above did), and keeps the faster, even when the run is resumed. For the
+# model of `flickr8k`:
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.engine.objectives import teacher_forcing
@@ -451,7 +459,7 @@ batch = grids, captions, lengths
 print(time_steps(model, [batch], teacher_forcing, config))
 
 # %% [markdown]
-# The grids barely notice. Each vector keeps its direction:
+# The grids barely change. Each vector keeps its direction:
 
 # %%
 alike = torch.cosine_similarity(encode(), encode(bf16=True).float(), dim=2)
@@ -459,10 +467,9 @@ assert alike.mean() > 0.97
 print("mean cosine between a cell's two vectors: above 0.97")
 
 # %% [markdown]
-# `compile=True` has PyTorch fuse neighbouring operations, so that what lies between
-# them is not written to memory and read back. It takes up to a minute to begin,
-# needs a C++ compiler, and is meant for GPUs; on a processor it made the decoder
-# slower.
+# `compile=True` has PyTorch fuse neighbouring operations, so that intermediate results
+# are not written to memory and read back. It takes up to a minute to start, needs a
+# C++ compiler, and is meant for GPUs; on a processor it made the decoder slower.
 #
 # ## More than one GPU
 #
@@ -483,14 +490,14 @@ print("mean cosine between a cell's two vectors: above 0.97")
 #
 # Each GPU gets a process with the whole model and a share of every batch. After the
 # backward pass the processes average their gradients, so they all take the same
-# step. [Several processes, several machines](../book/machines.md) has a form to try
-# without a GPU, and the one for notebooks.
+# step. [Several processes, several machines](../book/machines.md) shows how to try this
+# without a GPU, and how to do it from a notebook.
 #
 # ## What changes for COCO
 #
-# `RUN = "coco"`, and room on the disk. The data set is nineteen times as large as
-# Flickr8k and harder to memorise, so its recipe has no mirror images, less dropout
-# on the grid, and a second stage that trains the encoder. It has not been run to the
+# Set `RUN = "coco"`, and make room on the disk. The data set is nineteen times as large
+# as Flickr8k and harder to memorise, so its recipe has no mirror images, less dropout
+# on the grid, and a second stage that trains the encoder. We have not run it to the
 # end.
 #
 # `coco-original` holds the original tutorial's settings {cite}`vinodababu2018`. Its
@@ -507,27 +514,27 @@ print("mean cosine between a cell's two vectors: above 0.97")
 # | BLEU-4, teacher-forced | 23.25 | 24.29 |
 #
 # Free-running, the final model reached 29.98, 32.95 and 33.17 at beams 1, 3 and 5.
-# Ours differs in two things: an image brings all its captions (16 and 6 images make
-# 80 and 30), so it is encoded once an epoch and not five times; and the gradient is
-# clipped as a whole, not each number by itself. The grids of 14×14×2048 are not
-# kept, since they would take 95 GB.
+# Our recipe differs in two ways: an image comes with all its captions (16 and 6 images
+# make 80 and 30), so it is encoded once an epoch and not five times; and the gradient
+# is clipped as a whole, not each number by itself. The grids of 14×14×2048 are not
+# stored, since they would take 95 GB.
 #
 # ## Summary
 #
 # - `train_recipe` goes from photographs to a captioner in one call; given again
-#   with `resume=True`, it goes on where it stopped.
-# - On a processor, encoding is most of a step and loading next to nothing. Measure
+#   with `resume=True`, it continues where it stopped.
+# - On a processor, encoding takes most of a step and loading next to nothing. Measure
 #   yours before you pay for a faster machine.
-# - A frozen encoder needs to run once an image. Training it costs the most.
-# - bfloat16 is for hardware that has it: let `"auto"` find out.
+# - A frozen encoder has to run only once for each image. Training it costs the most.
+# - bfloat16 pays on hardware that supports it: let `"auto"` find out.
 # - Several GPUs take the same step together, each with its share of the batch.
 #
 # ## Questions
 #
 # <details><summary>Why can stage two not use the cache?</summary>
 #
-# The encoder changes with every step, so a grid that was stored a step ago is
-# already wrong.
+# The encoder changes with every step, so a grid that was stored a step ago is already
+# out of date.
 #
 # </details>
 #
@@ -592,8 +599,8 @@ check("10.1", images_per_second)
 #     return 3 * batch_size / (clock() - start)
 # ```
 #
-# Waiting after each of the three steps would also be right, and a little slower: the device would
-# stand idle while the next step is handed over.
+# Waiting after each of the three steps would also be right, but a little slower: the device would
+# be idle while the next step is handed over.
 #
 # </details>
 #
@@ -784,8 +791,8 @@ check("10.5", epochs_to_pay)
 #     return math.floor(first_pass / saved) + 1 if saved > 0 else math.inf
 # ```
 #
-# Decoding costs the same either way and drops out. With figures of your own from `cost`, the answer
-# is often two: filling the cache is an epoch's encoding, and the second epoch does without.
+# Decoding costs the same either way and drops out. With your own figures from `cost`, the answer
+# is often two: filling the cache costs as much as one epoch's encoding, and the second epoch saves it.
 #
 # </details>
 #
@@ -793,8 +800,8 @@ check("10.5", epochs_to_pay)
 #
 # - Give `make_loader` two workers where loading is timed. Does it get faster? From
 #   what size of batch does it pay to start the processes at all?
-# - Double `batch_size` until memory runs out. From which size on do the images per
-#   second stop growing?
+# - Double `batch_size` until memory runs out. At which size do the images per second
+#   stop growing?
 # - Give stage two the encoder's rate 4e-3. What happens to BLEU-4, and why?
 # - The last table says how long an epoch of COCO takes on your machine. Measure a
-#   hundred steps, and see how far off it is.
+#   hundred steps, and see how far off the table is.

@@ -151,9 +151,16 @@ def hashes(notebook) -> list[str]:
     ]
 
 
+def is_progress_bar(output) -> bool:
+    """Is it a bar of tqdm's, which as text stands still at 0 %?"""
+    text = output.get("data", {}).get("text/plain", "")
+    return re.search(r"\[\d\d:\d\d.*/s\]$", text) is not None
+
+
 def tidy(cell) -> None:
     """Drop what differs between runs or needs a live kernel."""
     cell.metadata.pop("execution", None)
+    cell.outputs = [o for o in cell.outputs if not is_progress_bar(o)]
     for output in cell.outputs:
         data = output.get("data", {})
         if len(data) > 1:
