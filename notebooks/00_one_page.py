@@ -43,9 +43,9 @@ show_attention(photograph, caption)
 print(caption.text)
 
 # %% [markdown]
-# One call, and a sentence that is nearly right: the jumper is black. Bright is
-# where the captioner looked for a word. The yellow line holds half of the word's
-# attention, and ×4.1 means that the brightest place got 4.1 times an even share.
+# One call, and a sentence that is nearly right: the jumper is black. The bright
+# part is where the captioner looked for a word. The yellow line holds half of the
+# word's attention, and ×4.1 means that the brightest place got 4.1 times an even share.
 # (The maps of words such as *a* are not drawn.)
 #
 # For *man* it looked at the man, for *ocean* at the sea. For *blue* it looked at
@@ -183,7 +183,7 @@ print(tuple(train_grids.shape), tuple(val_grids.shape))
 # $a_p$. That gives each cell a score $e_p$. A softmax, which exponentiates the
 # scores and divides by their sum, turns them into weights $\alpha_p$ that sum
 # to 1. The result is the *context* $z$, the weighted average of the *values*,
-# which are the cells themselves. In the code each formula stands above its line.
+# which are the cells themselves. In the code each formula is above its line.
 # `W`, `U` and `v` are layers to be learned; ReLU sets negative numbers to 0.
 #
 # A batch holds B pictures and N = 5·B captions. The five captions of a picture
@@ -338,7 +338,7 @@ print(f"the first batch: {history[0]:.2f} nats; ln {V} is {math.log(V):.2f}")
 # with *a dog*, *there is a dog* or *on the grass there is* cannot be seen in the
 # picture.
 #
-# Chapter [05](05_training.ipynb) adds what a real training needs: validation,
+# Chapter [05](05_training.ipynb) adds what real training needs: validation,
 # stopping in time, a model on disk.
 #
 # ## Writing
@@ -372,7 +372,7 @@ written = write(val_grids)
 # %% [markdown]
 # How good are they? Two numbers. First: of the objects in 200 scenes it has
 # never seen, how many does it name? Second: **BLEU-4**, from 0 to 100. What share
-# of a caption's words stands in one of the five reference captions, and of its
+# of a caption's words appears in one of the five reference captions, and of its
 # runs of two, three and four words? BLEU-4 is the geometric mean of these four
 # shares over all captions, less if they are too short. NLTK computes it. For
 # comparison, the toy world's author, a program that knows every fact, writes one
@@ -423,7 +423,7 @@ assert history[0] > 4 and share > 0.6 and bleu4 > 0.4
 # ## Where did it look?
 #
 # The decoder has left a map for every word. Enlarged to the size of the
-# picture, the map serves as a light: bright is where it looked. Each map is
+# picture, the map serves as a light, bright where it looked. Each map is
 # scaled to its own maximum, so compare places in a map, not one map with another.
 
 # %%
@@ -560,7 +560,7 @@ for caption, maps in written:  # each word's map adds up to 1
 #
 # <details><summary>Why is every picture encoded only once?</summary>
 #
-# The encoder is frozen, so its grid of a picture never changes.
+# The encoder is frozen, so its grid for a picture never changes.
 #
 # </details>
 #
@@ -603,14 +603,14 @@ check("00.1", to_words)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Two things to do: cut the list where `<end>` stands, and skip what is no word.
+# Two things to do: cut the list at `<end>`, and skip what is not a word.
 # A caption that was cut off has no `<end>`.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# `ids.index(2)` gives the place of the first 2, and fails where there is none:
+# `ids.index(2)` gives the place of the first 2, and raises an error if there is no 2:
 # ask `if 2 in ids` first.
 #
 # </details>
@@ -624,7 +624,7 @@ check("00.1", to_words)
 #     return [vocabulary[i] for i in ids if i > 2]
 # ```
 #
-# Cutting comes first: a decoder that is not stopped goes on after `<end>`, and
+# Cutting comes first: a decoder that is not stopped keeps writing after `<end>`, and
 # what it says there means nothing.
 #
 # </details>
@@ -647,8 +647,8 @@ check("00.2", look)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# The two formulas stand in the class `Attention` above, for a whole batch. Here
-# is one caption and no batch.
+# The two formulas are in the class `Attention` above, for a whole batch. Here
+# there is one caption and no batch.
 #
 # </details>
 #
@@ -773,4 +773,4 @@ check("00.4", mirror)
 # - Train on 300 scenes, then on 750. What grows faster with the data, BLEU-4 or
 #   the share of objects named?
 # - Let dogs stand only on grass in the training scenes. What do you expect it
-#   to say of a dog on a beach?
+#   to say about a dog on a beach?

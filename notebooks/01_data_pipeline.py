@@ -204,7 +204,7 @@ print("black ", ((black / 255 / 255 - mean) / std).round(2))
 #
 # ### One reader for training and inference
 #
-# `naive_read` is right for the toy world. Photographs come in more kinds.
+# `naive_read` is right for the toy world. Photographs come in more forms.
 # Here is our scene as three files you will meet in the wild:
 
 # %%
@@ -645,7 +645,7 @@ print(*references[0][0])
 #
 # ### Open HDF5 late
 #
-# Here is a trap into which four readers of the original fell. If the dataset
+# Here is a trap that four readers of the original fell into. If the dataset
 # opens its HDF5 file when it is made, it can't be sent to worker processes,
 # because on its way it is *pickled*, turned into bytes:
 
@@ -787,7 +787,7 @@ plt.show()
 # 02](02_encoder.ipynb) an image comes once, with all its five captions, as in
 # chapter 00: N = 5·B.
 #
-# To *generate* captions one wants each image once, not once for each of its
+# To *generate* captions you want each image once, not once for each of its
 # captions: the original's test loader returned every image five times.
 # `dataset.images` gives each once.
 
@@ -840,7 +840,7 @@ workplace.cleanup()
 #
 # </details>
 #
-# <details><summary>Your captioner says the same of every photograph, and nothing fails. What do you look at first?</summary>
+# <details><summary>Your captioner says the same about every photograph, and nothing fails. What do you look at first?</summary>
 #
 # The range of the pixels that reach the encoder's first layer. Divided by 255
 # twice, all images look black to it.
@@ -869,7 +869,7 @@ workplace.cleanup()
 # ### 01.1 A caption becomes numbers
 #
 # Encode a caption: `<start>`, its words, `<end>`, and `<pad>` up to `max_len + 2` ids. A word that the
-# map lacks becomes `<unk>`, and of a caption with more than `max_len` words the first `max_len` stay.
+# map lacks becomes `<unk>`, and a caption of more than `max_len` words keeps its first `max_len`.
 # Give its length too, without the padding.
 
 # %% tags=["exercise"]
@@ -885,7 +885,7 @@ check("01.1", encode)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Cut first. If you add `<start>` and `<end>` and cut then, a long caption loses its `<end>`, and a model
+# Cut first. If you add `<start>` and `<end>` and then cut, a long caption loses its `<end>`, and a model
 # never learns to stop.
 #
 # </details>
@@ -960,7 +960,7 @@ check("01.2", normalise)
 #
 # Build the word map of a data set in Karpathy's format. A word is kept that occurs at least
 # `min_word_freq` times in the captions of `train` and `restval`. Give `<pad>` the id 0, and every kept
-# word, `<unk>`, `<start>` and `<end>` an id of its own, without a gap, in any order.
+# word, `<unk>`, `<start>` and `<end>` an id of its own, without gaps, in any order.
 
 # %% tags=["exercise"]
 from collections import Counter
@@ -984,7 +984,7 @@ check("01.3", build)
 #
 # <details><summary>Hint 2</summary>
 #
-# Put the words to keep into one list behind `<pad>`, the three other special ones too, and number it
+# Put `<pad>`, the words to keep and the three other special tokens into one list, and number it
 # with `enumerate`: that leaves no gap and starts at 0.
 #
 # </details>
@@ -1009,9 +1009,8 @@ check("01.3", build)
 #
 # ### 01.4 Whose caption is it?
 #
-# With $n$ captions for each image, all captions stand in one list, those of image 0 first. Which image
-# does caption $i$ belong to, and which captions belong to image $j$? This is all the index that the
-# files have.
+# With $n$ captions for each image, all captions are in one list, those of image 0 first. Which image
+# does caption $i$ belong to, and which captions belong to image $j$? The files have no other index.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -1037,8 +1036,8 @@ check("01.4", image_of, captions_of)
 #
 # <details><summary>Hint 2</summary>
 #
-# Dividing by `//` leaves the remainder off. The captions of image j come after the `j * n` captions
-# of the images before it: there `range` begins, and it ends n later.
+# Dividing by `//` drops the remainder. The captions of image j come after the `j * n` captions
+# of the images before it. That is where `range` begins, and it ends n later.
 #
 # </details>
 #
@@ -1081,8 +1080,8 @@ check("01.5", as_int64, as_int16)
 #
 # <details><summary>Hint 2</summary>
 #
-# There are `5 * 113_287` rows, and `<start>` and `<end>` need columns, too. A byte has 8 bits. Only
-# the bytes of a number tell the two sums apart; divide each by `1e6` at the end.
+# There are `5 * 113_287` rows, and `<start>` and `<end>` need columns, too. A byte has 8 bits. The
+# two sums differ only in the bytes of a number; divide each by `1e6` at the end.
 #
 # </details>
 #

@@ -144,9 +144,9 @@ plt.show()
 assert found[1:5] == ["king penguin", "balloon", "umbrella", "mountain tent"]
 
 # %% [markdown]
-# Five of six. (These are picked: with most of our objects it fares as with the
-# train. A boiler and a chimney: why not a power drill? It gets the name wrong,
-# but a grid made before naming can still tell objects apart, as you will see.)
+# Five of six. (We picked these. Most of our objects get a wrong name, as the train
+# does: a boiler and a chimney, so why not a power drill? But a grid made before
+# naming can still tell objects apart, as you will see.)
 #
 # But look at what it *can't* say. No *two*, no *left of*, no *on the beach*: it
 # has one name for the whole picture, and the name is useless to us. What we want
@@ -175,7 +175,7 @@ for name, child in resnet.named_children():
 # gets richer. After stage 4 the image is 8×8 cells of 2,048 learned numbers.
 #
 # Two layers then make a classifier of it. `avgpool` averages the 64 cells into
-# one, and with that nobody knows any more what was left of what. `fc` turns
+# one, and after that nobody can tell what was left of what. `fc` turns
 # 2,048 numbers into scores for ImageNet's classes. A caption needs places, and
 # other words, so **both go**. Nearly every classifier ends like this. In timm,
 # whose conventions our EfficientNet-Lite follows, the part we keep is called
@@ -382,7 +382,7 @@ def scale_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 # %% [markdown]
 # ## The grid is 8×8, not 14×14
 #
-# The original's grid is 14×14, yet stage 4 makes 8×8. In between stands an
+# The original's grid is 14×14, yet stage 4 makes 8×8. In between is an
 # `AdaptiveAvgPool2d(14)`: each of the 14×14 cells averages those of the 8×8 grid
 # that it overlaps. See what that does along one side, to cells numbered 0 to 7:
 
@@ -403,7 +403,7 @@ nn.AdaptiveAvgPool1d(14)(torch.arange(8.0)[None])[0]
 #
 # ## Which weights may change?
 #
-# A borrowed network can stay as it is or learn along. PyTorch decides this tensor
+# A borrowed network can stay as it is or learn, too. PyTorch decides this tensor
 # by tensor, by `requires_grad`. Three rules are all there is to it.
 
 # %%
@@ -426,7 +426,7 @@ print(layer(plain).requires_grad, layer(learned).requires_grad)
 # That is one reason to free the end of the network and not its beginning. The
 # other is what you saw above: early edges and curves serve any picture.
 # **Fine-tuning frees stages 2 to 4** of a ResNet. Other networks number their
-# stages otherwise, so `later_parameters` goes by the grid: stages stay frozen down
+# stages differently, so `later_parameters` goes by the grid: stages stay frozen down
 # to a quarter of the image's width; later ones are freed.
 
 # %%
@@ -465,7 +465,7 @@ assert drift > 0.1
 
 # %% [markdown]
 # A decoder that learns from this encoder chases a moving target, and stored grids
-# are soon wrong. So ours keeps the borrowed network in evaluation mode, whatever
+# are soon out of date. So ours keeps the borrowed network in evaluation mode, whatever
 # mode you set. That holds for freed stages too: their weights learn, but
 # fine-tuning's small batches would only give bad statistics.
 #
@@ -652,15 +652,15 @@ assert shares[1e-5] < 0.3 < 0.5 < shares[1e-4] < shares[1e-3]
 # %% [markdown]
 # Adam divides each gradient by its own size, so its first steps are as long as the
 # rate allows, however little the fresh layer has to say. At Adam's default, three of
-# them move the grids further than their own length. At 1e-4, with which the original
-# fine-tunes and which is our `TrainConfig`'s default, they still move by most of it.
+# them move the grids further than their own length. At 1e-4, the original's rate for
+# fine-tuning and our `TrainConfig`'s default, they still move by most of it.
 #
 # That is a worst case: the layer on top is random, and all three steps pull the
 # same way. And it measures how far grids move, not whether captions become worse.
 # With a decoder trained first, 1e-4 took the original's BLEU-4 from 23.25 to 24.29
 # in three epochs (COCO, validation, teacher-forced, so not to be compared with other
 # figures here). So **train the decoder first, on a frozen encoder; then fine-tune at
-# 1e-4**, and let captions of validation images judge. If they become worse, try a
+# 1e-4**, and judge by the captions of validation images. If they become worse, try a
 # tenth. [Chapter 10](10_gpu_training.ipynb) trains in these two stages.
 #
 # ## Encode each image once
@@ -822,7 +822,7 @@ assert ratio > 5
 # %% [markdown]
 # Counting gives $5 \cdot 20 = 100$: that many encodings of each image, against one.
 # Timings as short as these scatter around it. And this is for the encoding alone;
-# the decoder's share of a training stays the same.
+# the decoder's share of the training time stays the same.
 #
 # Real data sets don't fit into memory. On disk, COCO's 123,287 images at two bytes a
 # number take this many gigabytes as stretched grids of ResNet-101, as its own grids,
@@ -836,7 +836,8 @@ sizes = 14 * 14 * 2048, 8 * 8 * 2048, 8 * 8 * 1280
 # Stretching triples the file and, as you saw, adds nothing to it. `cache_features`
 # writes such files: the same grids, a batch at a time, in an HDF5 file that appears
 # whole or not at all. A *fingerprint* of the backbone, its weights and the images
-# decides whether a file can be used again, and an encoder in fine-tuning is refused.
+# decides whether a file can be used again, and an encoder that is being fine-tuned is
+# refused.
 
 # %%
 from captionlib.engine.features import cache_features
@@ -850,9 +851,9 @@ on_disk.shape, on_disk.grid
 # ## Departures
 #
 # From the **original tutorial**: ours starts frozen (there, `fine_tune` is on until
-# you turn it off); batch-norm statistics never move; the native grid is on offer;
-# the encoder normalises, not the dataset; other backbones come by name. The weights
-# are torchvision's first ones for ResNet-101, as there. From the **paper**: a ResNet
+# you turn it off); batch-norm statistics never move; the native grid is available;
+# the encoder normalises, not the dataset; other backbones are chosen by name. The
+# weights are torchvision's first ones for ResNet-101, as in the tutorial. From the **paper**: a ResNet
 # in place of VGG; its last grid, where the paper takes a finer and less abstract one,
 # from before the last pooling (section 4.3); and fine-tuning, which the paper does
 # not do.
@@ -884,7 +885,7 @@ on_disk.shape, on_disk.grid
 #
 # </details>
 #
-# <details><summary>Only stage 1 is set free, all later ones are frozen. What does that save?</summary>
+# <details><summary>Only stage 1 is unfrozen, and all later ones stay frozen. What does that save?</summary>
 #
 # Less than one might think. The gradient has to pass through stages 4, 3 and 2 to
 # reach stage 1, so they are recorded too; only the gradients of their own weights
@@ -901,7 +902,7 @@ on_disk.shape, on_disk.grid
 #
 # A cell of the last map is computed from a window of the image, its **receptive field**. Given the
 # layers as pairs (kernel, stride), the one next to the image first, how many pixels wide is that window?
-# One layer of kernel 3 sees 3 pixels. Behind it, a second one of kernel 3 sees 5 if the first has
+# One layer of kernel 3 sees 3 pixels. A second one after it, also of kernel 3, sees 5 if the first has
 # stride 1, and more if the first skips pixels.
 
 # %% tags=["exercise"]
@@ -1004,8 +1005,8 @@ check("02.3", annotation_vectors)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `view` and `reshape` only regroup the numbers in the order in which they lie, and never change that
-# order. Two axes have to change places here, and only `transpose` or `permute` can do that.
+# `view` and `reshape` only regroup the numbers in the order in which they are stored, and never change
+# that order. Two axes have to change places here, and only `transpose` or `permute` can do that.
 #
 # </details>
 #
@@ -1046,7 +1047,7 @@ check("02.4", freeze)
 # <details><summary>Hint 1</summary>
 #
 # Two switches have nothing to do with each other: one for gradients, which every parameter has, and one
-# for the mode, which decides whether batch normalisation goes on measuring.
+# for the mode, which decides whether batch normalisation keeps measuring.
 #
 # </details>
 #
@@ -1100,7 +1101,7 @@ check("02.5", P, D)
 #
 # <details><summary>Hint 2</summary>
 #
-# Go on inside the `with`, where nothing is computed but shapes: `features(image).shape` can be
+# Continue inside the `with`, where nothing is computed but shapes: `features(image).shape` can be
 # unpacked into `_, D, height, width`. P counts the places of that map.
 #
 # </details>

@@ -77,7 +77,7 @@ plt.show()
 #
 # Take a 2×2 grid. Each cell has two features, which we may read as "how much dog"
 # and "how much beach". The decoder has just written *a* and is looking for an
-# animal; the vector `query` says so. How well each cell matches it is a dot product,
+# animal, which the vector `query` expresses. How well each cell matches it is a dot product,
 # $e_p = a_p \cdot q$:
 
 # %%
@@ -157,11 +157,11 @@ plt.show()
 # A dot product is one way to compare the two; Transformers use it (exercise 03.4).
 # The captioner uses the older **additive** attention, invented for translation
 # {cite}`bahdanau2015`: add key and query, apply a ReLU, and let a third linear layer
-# make one score of the result:
+# turn the result into one score:
 #
 # $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t)$$
 #
-# The ReLU makes thresholds of the query's numbers. On the pencil's grid, the query
+# The ReLU turns the query's numbers into thresholds. On the grid above, the query
 # $(-1, -9)$ takes 1 from each cell's dog feature, so only what exceeds 1 is left, and
 # 9 from its beach feature, which leaves none. The query $(-9, -1)$ asks for beach:
 
@@ -225,8 +225,8 @@ context = (alpha.view(B, P, 1) * values).sum(dim=1)
 context.shape  # B, D
 
 # %% [markdown]
-# An image's five captions are trained together, so let there now be $n$ states an
-# image. They stand below each other, image after image: row $r$ looks at image
+# An image's five captions are trained together, so now each image gets $n$ states.
+# They are stacked in rows, image after image: row $r$ looks at image
 # $r // n$. The grid is not copied. Keys and queries get the shapes (B, 1, P, A) and
 # (B, n, 1, A). Both axes of size 1 stretch, so every state meets every cell of its
 # image, (B, n, P, A):
@@ -755,7 +755,7 @@ check("03.3", contexts)
 # ```
 #
 # A weighted sum over grid cells *is* a matrix product, for all states of an image
-# at once. It works because the n rows of an image stand next to each other; in any
+# at once. It works because the n rows of an image are next to each other; in any
 # other order, `view` would mix the images up.
 #
 # </details>

@@ -544,8 +544,8 @@ class NaiveDecoder(exported.DecoderWithAttention):
 # 3. **Share the grid.** The draft copies and projects a grid for each of its $n$
 #    captions. Attention takes $n$ states an image, but they must stay together. So
 #    *images* are sorted, by their longest caption, and each takes all its captions
-#    along. The price: a caption that has ended goes on, over padding, until its image's
-#    longest has ended. Packing drops what was computed there.
+#    along. The price: a caption that has ended keeps running, over padding, until its
+#    image's longest has ended. Packing drops what was computed there.
 #
 # The sorting is all in two lines. Here they are for 2 images with 2 captions each:
 
@@ -561,7 +561,7 @@ print("rows", rows, " rows // n", rows // n)
 # `view(B, n)` puts each image's captions in a row, and `amax` finds its longest. `sort`
 # also says where each came from: image 1 goes first, then image 0. The second line
 # numbers the captions in the same table and takes its rows in that order, so `rows` says
-# which caption stands where. Divided by $n$, it gives each caption's image.
+# which caption is where. Divided by $n$, it gives each caption's image.
 #
 # `begin` makes one state an image, and we need $n$. `select(rows // n, images)` does it:
 # image 1's first state twice, then image 0's twice, and the grids in the same order,
@@ -739,11 +739,11 @@ assert not fresh.embedding.weight.requires_grad
 # %% [markdown]
 # ## Departures
 #
-# From the **paper**, apart from the gate, the original tutorial departs in two ways, and
-# we follow it so that its trained weights fit. One
-# linear layer makes $h_0$, and one $c_0$, instead of a small network each. And it leaves
-# out the *deep output layer*, which scores words from the last word, the state and the
-# context together (the paper's equation 7). [From the paper to the code](../book/paper.md) goes through them.
+# Apart from the gate, the original tutorial departs from the **paper** in two ways, and
+# we follow it so that its trained weights fit. A single linear layer makes $h_0$, and
+# another $c_0$, where the paper has small networks. And it leaves out the *deep output
+# layer*, which scores words from the last word, the state and the context together (the
+# paper's equation 7). [From the paper to the code](../book/paper.md) goes through them.
 #
 # From the **original tutorial**: the three changes, and results come back in the
 # caller's order.

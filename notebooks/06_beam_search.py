@@ -138,15 +138,15 @@ greedy(NEXT)
 #
 # ### A beam
 #
-# **Beam search** {cite}`lowerre1976` stands between greedy and exhaustive search.
+# **Beam search** {cite}`lowerre1976` lies between greedy and exhaustive search.
 # It keeps the $k$ best prefixes, called the *beam*, and puts off the decision:
 #
 # 1. Continue each of the $k$ prefixes with every word.
 # 2. Of all these continuations, keep the $k$ with the highest probability *as a
 #    whole*. A prefix may have several among them, or none, and then it drops out.
 # 3. A continuation that ends in `<end>` is finished. Put it aside. It keeps its
-#    place, so one prefix fewer goes on. (Give the place away, and ever worse
-#    prefixes move up to fill it.)
+#    place, so the beam has one live prefix fewer. (If you gave the place away, ever
+#    worse prefixes would move up to fill it.)
 # 4. Stop when no live prefix can beat the best finished caption.
 #
 # Follow it in {numref}`fig-beam-tree`. After the second step *dogs sleep* is
@@ -157,7 +157,7 @@ greedy(NEXT)
 #
 # Beam search is older than neural networks that write. *Harpy*, a speech
 # recogniser of 1976, used it to follow only the most promising ways in which a
-# sentence might go on.
+# sentence might continue.
 #
 # </aside>
 #
@@ -200,7 +200,7 @@ assert math.isclose(math.exp(score), 0.324)
 #
 # ## One image, in plain lists
 #
-# Now put a decoder in the table's place. Its state remembers the image and all
+# Now put a decoder in the place of the table. Its state remembers the image and all
 # the words so far. Load the toy captioner that comes with the package, and scenes
 # it has not seen.
 
@@ -425,7 +425,7 @@ repeats(words, 3), repeats(words, 2), repeats(words[:2], 2)
 # Each image has a `Finished`: how many places of its beam are taken, and its best
 # captions. It may have to make do with too few, when the length is used up or
 # every word is forbidden. Then `fill` adds the live prefixes of the beam *before*
-# the last step, for after it they are too long or have no score. It leaves out a
+# the last step, because after it they are too long or have no score. It leaves out a
 # prefix that has just finished: that would be the same caption twice.
 
 
@@ -496,7 +496,7 @@ def settle(
 # %% [markdown]
 # Two images, a beam of two, words 1 to 4 and `<end>` = 0. In both images the
 # likelier continuation has just finished. With $a = 1$ and at most 7 words, which
-# of the other two prefixes may go on?
+# of the other two prefixes stays alive?
 
 # %%
 longer = Beam(
@@ -512,7 +512,7 @@ print(live.tolist())
 # %% [markdown]
 # The first image's caption has −0.2 / 2 = −0.1. Its other prefix can reach
 # −4 / 8 = −0.5 at best, with seven words and `<end>`, so it is out. The second
-# image's can reach −1.6 / 8 = −0.2, which beats −1 / 2 = −0.5, and goes on.
+# image's can reach −1.6 / 8 = −0.2, which beats −1 / 2 = −0.5, and stays.
 #
 # ### The search
 #
@@ -551,7 +551,7 @@ def keep_live(
 
 # %% [markdown]
 # In the example there are four rows of memory and two grids, here just their
-# numbers. One prefix goes on: in the second image, the second place.
+# numbers. One prefix is still alive: in the second image, the second place.
 
 # %%
 four, two = torch.arange(4.0).view(4, 1), torch.arange(2.0).view(2, 1, 1)
@@ -565,7 +565,7 @@ assert state.hidden.item() == 3 and state.values.item() == 1
 
 
 # %% [markdown]
-# Now the loop: one step, the best continuations, who has finished, who goes on.
+# Now the loop: one step, the best continuations, which have finished, which stay.
 
 
 # %%
@@ -717,9 +717,9 @@ assert abs(traced - by_width[3][most[0]].log_prob) < 1e-3
 # ### Length, repeats, and captions that never end
 #
 # The exponent $a$ trades length against certainty. A minimum length is blunter: a
-# model that has said all it knows fills up with what it has said before, unless
-# that is forbidden. And if `<end>` is taken away from the model, as it would be
-# from a badly trained one, the search stops at `max_words` and says so.
+# model that has said all it knows repeats what it has said before, unless that is
+# forbidden. And if the model never says `<end>`, as may happen with a badly trained
+# one, the search stops at `max_words` and marks the caption as unfinished:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -795,7 +795,7 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 #
 # The original tutorial's search {cite}`vinodababu2018` takes one image at a time
 # and is written out twice. It keeps the same prefixes, one fewer for each that has
-# finished, but goes on until all $k$ have finished, which with raw sums never
+# finished, but continues until all $k$ have finished, which with raw sums never
 # changes the winner. It copies the grid $k$ times, projects it again at every
 # step, and divides positions with `/`, which newer versions of PyTorch answer with
 # fractions.
@@ -839,10 +839,10 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 #
 # </details>
 #
-# <details><summary>Could one use beam search in training?</summary>
+# <details><summary>Could you use beam search in training?</summary>
 #
 # Not with our loss, which only ever looks at one word after a true prefix. With a
-# loss over whole sequences one can, and it has been done {cite}`wiseman2016`. The
+# loss over whole sequences you can, and it has been done {cite}`wiseman2016`. The
 # [questions page](../book/faq.md) says more.
 #
 # </details>
@@ -857,8 +857,8 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 #
 # K prefixes are in the beam. `beam_scores` holds their log-probabilities, and row $i$ of
 # `log_probs` says how likely each word of the vocabulary is after prefix $i$. Find the K best
-# continuations of them all, best first: what each has together, which prefix it continues, and
-# which word it adds.
+# continuations overall, best first: the total log-probability of each, which prefix it continues,
+# and which word it adds.
 
 # %% tags=["exercise"]
 import torch
@@ -929,9 +929,9 @@ check("06.2", advance)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# First all candidates, in one list: for each live caption and each `word, p` of
-# `table[words[-1]].items()` a new pair. What does a product of probabilities become among
-# logarithms?
+# First make all candidates, in one list: for each live caption and each `word, p` of
+# `table[words[-1]].items()` a new pair. What does a product of probabilities become when you
+# take logarithms?
 #
 # </details>
 #
@@ -957,8 +957,8 @@ check("06.2", advance)
 #     return live, finished + ended
 # ```
 #
-# The cut comes before the sorting out: a caption that ends has to earn its place among all
-# candidates, like any other.
+# The cut comes before the split into live and finished: a caption that ends has to earn its place
+# among all candidates, like any other.
 #
 # </details>
 #
@@ -1083,7 +1083,7 @@ check("06.5", ensemble)
 # <details><summary>Hint 2</summary>
 #
 # `x.logsumexp(dim)` is log(sum(exp(x))), computed without ever leaving the logarithms. A mean is a
-# sum divided by M; what is that division among logarithms?
+# sum divided by M; what does that division become when you take logarithms?
 #
 # </details>
 #

@@ -146,9 +146,9 @@ for words in (["the"] * 7, ["a", "dog"]):
     print(f"{caption_bleu(references, words, N=1):.3f}", " ".join(words))
 
 # %% [markdown]
-# Neither gets far. The first meets **clipping**, the `counts & most`: an n-gram is credited at most
+# Neither scores well. The first runs into **clipping**, the `counts & most`: an n-gram is credited at most
 # its highest count in any one reference. The third person said *the* twice, so two of
-# seven count. The second meets the brevity penalty, $e^{1 - 7/2}$.
+# seven count. The second pays the brevity penalty, $e^{1 - 7/2}$.
 #
 # Now you. Type a caption of your own, and watch it being scored. Can you write one that people
 # would like, and BLEU-4 would not?
@@ -691,9 +691,8 @@ assert (
 # model has just said *cat*, is told that it said *little*, and says *cat* again. It can't follow a
 # plan of its own, and its runs of three and four words are torn apart. The original's best model
 # had a BLEU-4 of 24.29 by its validation on COCO, and 29.98 when it wrote freely, without a beam
-# {cite}`vinodababu2018`. So
-# teacher-forced BLEU must not choose the model to keep;
-# in this book every score, in training too, is of freely written captions.
+# {cite}`vinodababu2018`. So teacher-forced BLEU must not choose the model to keep; in this book
+# every score, in training too, is of freely written captions.
 #
 # (By BLEU-4 the model comes close to the generator, which knows the truth, and by ROUGE-L it is ahead:
 # common phrasing matches more references. CIDEr-D, which asks for what is specific to the image, puts
@@ -849,9 +848,9 @@ check("07.1", caption)
 #
 # ### 07.2 One penalty for a corpus
 #
-# The brevity penalty, too, is one for all: $c$ is the length of all hypotheses together, and $r$
-# the sum of the reference lengths, of each image the one closest to its hypothesis, of two equally
-# close the shorter. Compute $\min(1, e^{1 - r/c})$.
+# There is also a single brevity penalty for the corpus: $c$ is the length of all hypotheses together,
+# and $r$ the sum of the reference lengths. Each image adds the length closest to its hypothesis's, or
+# the shorter of two that are equally close. Compute $\min(1, e^{1 - r/c})$.
 
 # %% tags=["exercise"]
 import math
@@ -868,8 +867,8 @@ check("07.2", brevity_penalty)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# For one image: `min(lengths, key=...)`. Two tuples are compared by their first entries, and only
-# where these are equal by the second. Which two entries let the shorter one win a tie?
+# For one image: `min(lengths, key=...)`. Two tuples are compared by their first entries, and by the
+# second only if these are equal. Which two entries let the shorter one win a tie?
 #
 # </details>
 #
@@ -891,7 +890,7 @@ check("07.2", brevity_penalty)
 #     return min(1.0, math.exp(1 - r / c))
 # ```
 #
-# A corpus that is too short by a tenth is punished alike, whether every caption is a little short
+# A corpus that is too short by a tenth is punished equally whether every caption is a little short
 # or a few are very short.
 #
 # </details>
@@ -965,8 +964,8 @@ check("07.4", rarity)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# An image counts once for a word, no matter how many people used it, or how often. What type of
-# Python's forgets repetitions?
+# An image counts once for a word, no matter how many people used it, or how often. Which of Python's
+# types forgets repetitions?
 #
 # </details>
 #
@@ -988,7 +987,7 @@ check("07.4", rarity)
 # ```
 #
 # A word that every image has weighs $\log 1 = 0$. That is also why CIDEr-D of a single image can't
-# be anything but 0, and why it depends on the company in which an image is scored.
+# be anything but 0, and why the score of an image depends on which others are scored with it.
 #
 # </details>
 #
@@ -1037,7 +1036,7 @@ check("07.5", paired_interval)
 # ```
 #
 # An image that is hard for both pulls down both means, and their difference never sees it. If the
-# interval doesn't contain 0, other images would hardly have turned the order round.
+# interval doesn't contain 0, other images would hardly have reversed the order.
 #
 # </details>
 #

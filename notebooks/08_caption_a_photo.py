@@ -54,7 +54,7 @@ figure = show_attention(photograph, caption)
 # Flickr8k, and [its page](../book/captioner.md) says how and how well. What do
 # the three lines do?
 
-# %% mystnb={"figure": {"caption": "From a file to a caption. Chapter numbers stand on the arrows: 01 built `read_image`, 02 the encoder, 03 to 06 the rest.", "name": "fig-caption-a-photo"}, "image": {"alt": "Boxes and arrows: a picture in any format goes into read_image, which gives 3 by 256 by 256 numbers; the encoder turns them into a grid; beam search turns the grid into words; a Caption holds the words, their log-probability, the attention maps and whether the sentence was finished."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "From a file to a caption. The numbers on the arrows are chapters: 01 built `read_image`, 02 the encoder, 03 to 06 the rest.", "name": "fig-caption-a-photo"}, "image": {"alt": "Boxes and arrows: a picture in any format goes into read_image, which gives 3 by 256 by 256 numbers; the encoder turns them into a grid; beam search turns the grid into words; a Caption holds the words, their log-probability, the attention maps and whether the sentence was finished."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.book.diagrams import arrow, box, canvas
@@ -129,7 +129,7 @@ def caption_naively(path):
 
 caption_naively(paths[0])
 
-# %% mystnb={"figure": {"caption": "A scene from the test split, and what the toy captioner says of it.", "name": "fig-first-caption"}, "image": {"alt": "A drawn scene: a dog, a turtle and a palm tree in a desert. Above it stands the caption that the lines before it found."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A scene from the test split, and what the toy captioner says about it.", "name": "fig-first-caption"}, "image": {"alt": "A drawn scene: a dog, a turtle and a palm tree in a desert. Above it stands the caption that the lines before it found."}} tags=["hide-input"]
 import textwrap
 
 figure, axes = plt.subplots(figsize=(2.6, 2.9), layout="constrained")
@@ -174,8 +174,8 @@ assert len(set(sentences["twice"])) <= 3
 # %% [markdown]
 # <aside class="margin sidebar">
 #
-# Captioners recite more than one might think. Of the captions that *Show and
-# Tell* ranked first, four in five stood word for word among those that it had
+# Captioners recite more than you might think. Of the captions that *Show and
+# Tell* ranked first, four in five were word for word among those that it had
 # been trained on {cite}`vinyals2015`. Among its fifteen best for a picture,
 # about half were new.
 #
@@ -198,12 +198,11 @@ except TypeError as error:
 # ## What a caption holds
 #
 # - the **words**, without `<start>` and `<end>`, and the **text**, joined by
-#   spaces. The data has only small letters and no full stop, and so have the
+#   spaces. The data are in lower case without full stops, and so are the
 #   captions;
 # - **log_prob**, the sum of $\log p(w_t \mid w_{<t}, \text{image})$ over the
-#   words *and* `<end>`, in nats. It compares captions of one image. It is no
-#   measure of truth, and a long sentence usually has a lower one than a short
-#   one;
+#   words *and* `<end>`, in nats. It compares captions of one image. It does not
+#   measure truth, and a long sentence usually has a lower one than a short one;
 # - the **alphas**, one map per word, for the [next
 #   chapter](09_seeing_attention.ipynb);
 # - whether it is **finished**: False where the search reached its maximum
@@ -227,7 +226,7 @@ class Caption(NamedTuple):
 
 
 # %% [markdown]
-# The few lines from above, for a batch, and with `Caption`s as their answer.
+# Here are the few lines from above, for a batch and returning `Caption`s.
 # `write_captions` is `beam_search`, unless the settings ask for one of the
 # [other ways to write](06_beam_search.ipynb):
 
@@ -277,7 +276,7 @@ assert naive == [c.text for c in caption_pixels(model, batch, search)]
 # %% [markdown]
 # ## Many photographs
 #
-# Captioning one photograph after the other works. What it wastes is in the
+# Captioning one photograph after another works, but it wastes time in the
 # decoder: each step multiplies large matrices by a handful of rows, and most of
 # that time goes into fetching the matrices, not into the rows.
 
@@ -309,7 +308,7 @@ print(f"search, ms an image: alone {alone:.1f}, together {together:.1f}")
 # their number, and readers of the original tutorial ran out of it. So
 # `Captioner` takes batches of a given size, and reads them just before they are
 # needed. The search settings travel with the model, chosen where it was
-# validated; `beam_size` changes that one and leaves the others alone.
+# validated; `beam_size` overrides that one and leaves the others alone.
 #
 # Three names are new. `DecodingConfig` is `SearchConfig` with the settings of the
 # other ways to write. `naming(folder)` and `usable(part)` are for files that
@@ -509,8 +508,8 @@ assert 2 <= len(inventive) <= len(more) // 2
 #
 # ## From the command line
 #
-# Each chapter's work has a subcommand. The whole road, from nothing to a
-# picture of where the model looked, is five commands:
+# Each chapter's work has a subcommand. The whole way from nothing to a
+# picture of where the model looked takes five commands:
 #
 # ```sh
 # captionlib scenes --to toy
@@ -552,15 +551,15 @@ assert status == 2 and len(out.getvalue().splitlines()) == 2
 #
 # From the **original tutorial**:
 #
-# - `caption.py` takes the word map as a file of its own; here it lies in the
-#   model's folder with the search settings, where they can't be mixed up.
+# - `caption.py` takes the word map as a separate file; here it is in the model's
+#   folder with the search settings, so that files can't be mixed up.
 # - Its checkpoint is a pickled Python object, which can run code when it is
 #   loaded, and newer versions of torch refuse it. Ours is numbers (safetensors)
 #   and JSON.
 # - `caption_image_beam_search` applies the decoder's layers one by one, a
 #   second copy of the decoder, and `eval.py` holds a third; here all call one
 #   `step`.
-# - It captions one image at a time, and it fails if no beam finishes.
+# - It captions one image at a time, and it fails if no caption finishes.
 #
 # ## Summary
 #
@@ -570,8 +569,8 @@ assert status == 2 and len(out.getvalue().splitlines()) == 2
 #   picture gets the same caption, and nothing warns you.
 # - A caption is its words, their log-probability, their maps, and whether it
 #   was finished.
-# - The model always answers. Whether the answer is worth anything you must
-#   judge.
+# - The model always answers. Whether the answer is worth anything is for you
+#   to judge.
 #
 # ## Questions
 #
@@ -584,8 +583,8 @@ assert status == 2 and len(out.getvalue().splitlines()) == 2
 #
 # <details><summary>Why may you not compare <code>log_prob</code> of two photographs?</summary>
 #
-# It is a sum over words: longer captions have lower ones, and so have
-# photographs of which much can be said. It ranks captions of one image.
+# It is a sum over words: longer captions have lower sums, and so do photographs
+# about which much can be said. It ranks captions of one image.
 #
 # </details>
 #
@@ -649,8 +648,8 @@ check("08.1", to_rgb)
 #     return mixed.round().astype(np.uint8)
 # ```
 #
-# Under a transparent pixel any colour may lie, often black. Who just drops the alpha channel shows
-# the model a picture that no person has seen.
+# A transparent pixel may have any colour underneath, often black. If you just drop the alpha channel,
+# you show the model a picture that no person has seen.
 #
 # </details>
 #
@@ -748,10 +747,10 @@ check("08.3", pad_to_square)
 #
 # </details>
 #
-# ### 08.4 Among how many words does it waver?
+# ### 08.4 Among how many words does it hesitate?
 #
 # The **perplexity** of some captions is $e$ to the power of their mean nats: all log-probabilities
-# added up, divided by the number of choices that the model made, with the sign turned round. A
+# added up, divided by the number of choices that the model made, with the sign reversed. A
 # captioner that throws a fair die for each word has a perplexity of 6. Remember what `log_prob` is
 # a sum of, and when.
 
@@ -843,7 +842,7 @@ check("08.5", invented_share)
 # ```
 #
 # For photographs this figure is known as CHAIR {cite}`rohrbach2018`. What is in a picture is taken
-# from COCO's annotations and from what people said of it, with a list of synonyms.
+# from COCO's annotations and from what people said about it, with a list of synonyms.
 #
 # </details>
 #
@@ -853,4 +852,4 @@ check("08.5", invented_share)
 #   Which words?
 # - Caption each scene and its mirror image. *Left of* should become *right of*: how often does it?
 # - Caption a wide photograph, squeezed as `read_image` does it and padded as in 08.3. Would you
-#   expect better captions from this model? From one that was trained so?
+#   expect better captions from this model? From one that was trained that way?

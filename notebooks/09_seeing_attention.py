@@ -46,8 +46,8 @@ caption = captioner.caption(canyon)
 figure = show_attention(canyon, caption)
 
 # %% [markdown]
-# Bright is where it looked. The yellow line surrounds the smallest region that
-# holds half of the word's weight, and "×6.8" means that the cell with the
+# It looked where the picture is bright. The yellow line surrounds the smallest
+# region that holds half of the word's weight, and "×6.8" means that the cell with the
 # largest weight had 6.8 times an even share. At *mountain* the captioner looks
 # past the man, to both sides. That is convincing; by the end of the chapter you
 # will know how much of it to believe.
@@ -203,9 +203,9 @@ grid[1, 0].set_ylabel("common scale")
 plt.show()
 
 # %% [markdown]
-# So all words of a caption share one scale, and above each map stands its
+# So all words of a caption share one scale, and the number above each map is its
 # largest weight in multiples of an even share $1/P$. "×1.0" would be a decoder
-# that looks everywhere alike.
+# that looks everywhere equally.
 #
 # ## Three ways to draw a map
 #
@@ -265,7 +265,7 @@ largest_first = np.sort(weights)[::-1]
 print(largest_first, largest_first.cumsum().round(2))
 
 # %% [markdown]
-# Two of the five are enough. As code, with the light beside it:
+# Two of the five are enough. Here it is as a function, together with the light:
 
 # %%
 #| export
@@ -466,7 +466,7 @@ assert plt.get_fignums() == before  # pyplot was not involved
 # $$m = \sum_{p \in b} \alpha_p$$
 #
 # The **baseline** is the box's share of the picture: a map that looks
-# everywhere alike has exactly that much weight inside. And remember your
+# everywhere equally has exactly that much weight inside. And remember your
 # prediction: is it the word's own map that falls on the object, or an earlier
 # one?
 
@@ -538,7 +538,7 @@ plt.show()
 # word *before* has more: by the time the captioner says *dog* it has mostly
 # finished looking. A likely reason: to choose between *a*, *an* and *two* it must
 # find what comes next, and its memory carries that one word further. Two words
-# earlier the look has hardly begun: 0.15, against 0.12 for an even map. So a
+# earlier it has hardly begun to look: 0.15, against 0.12 for an even map. So a
 # figure with one panel per content word shows the gaze a little late;
 # `every=True` shows the article's map as well. Even the best row is far from 1:
 # most of the weight lies outside the box.
@@ -551,7 +551,7 @@ plt.show()
 #
 # ### A cell is not its square
 #
-# We light 32 × 32 pixels for a cell because that is where the cell lies. The
+# We light 32 × 32 pixels for a cell because that is where the cell is. But the
 # encoder's cells have seen much more. Take one cell and ask how its features
 # would change with each pixel, by the gradient of the sum of their squares:
 
@@ -725,7 +725,7 @@ assert other["its own"] < other["no map"] + 0.15
 #
 # </details>
 #
-# <details><summary>With even maps a word comes out unchanged. What follows for the map that was drawn?</summary>
+# <details><summary>With even maps a word comes out unchanged. What does that say about the map that was drawn?</summary>
 #
 # For this word it didn't matter: another map would have done as well.
 #
@@ -782,7 +782,7 @@ check("09.1", enlarge)
 # ### 09.2 The pointing game
 #
 # A word points at its object if the cell with its largest weight lies there: more exactly, the
-# *centre* of that cell, in pixels. Say so for each of some maps and boxes. Cells are squares of
+# *centre* of that cell, in pixels. Return True or False for each map and its box. Cells are squares of
 # `side` pixels; a box is (x0, y0, x1, y1), and x1 and y1 are just outside.
 
 # %% tags=["exercise"]
@@ -823,7 +823,7 @@ check("09.2", hits)
 #     return found
 # ```
 #
-# The game is strict with the maximum and blind to all else: a map that has nine tenths of its
+# The game is strict about the maximum and blind to everything else: a map that has nine tenths of its
 # weight in the box can still lose.
 #
 # </details>
@@ -868,7 +868,7 @@ check("09.3", cells_looked_at)
 #     return np.exp(-(alpha * np.log(alpha)).sum())
 # ```
 #
-# Softmax never gives an exact 0 on paper, but in floats it does, as soon as a score is some hundred
+# Softmax never gives an exact 0 on paper, but in floats it does, as soon as a score is a hundred or so
 # below the largest.
 #
 # </details>
@@ -895,7 +895,7 @@ check("09.4", lift)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Cut cells look after themselves if you count in pixels: enlarge the map, as in 09.1, and add up
+# Cut cells take care of themselves if you count in pixels: enlarge the map, as in 09.1, and add up
 # what is in the box.
 #
 # </details>
@@ -951,7 +951,7 @@ check("09.5", occlusion)
 #
 # <details><summary>Hint 2</summary>
 #
-# `image.copy()` in the inner loop: else the squares that you have painted stay grey. The score of
+# Call `image.copy()` in the inner loop: otherwise the squares that you have painted stay grey. The score of
 # the whole picture is needed only once.
 #
 # </details>
@@ -970,15 +970,15 @@ check("09.5", occlusion)
 #     return losses
 # ```
 #
-# Below 0 lie the squares that spoke against the word. Unlike an attention map, this one costs a run
-# of the model for every square, and answers the question of what the word depends on.
+# Squares below 0 spoke against the word. Unlike an attention map, this one costs a run of the model
+# for every square, but it answers the question of what the word depends on.
 #
 # </details>
 #
 # ### Without a checker, for a longer afternoon
 #
 # - Score each kind of object on its own. Which are looked at best? Is it size, or is it the
-#   encoder, which knows some of them from ImageNet and others not?
+#   encoder, which knows only some of them from ImageNet?
 # - Naming words come after *a*, *two* or an adjective. Is the map before the name on the object in
 #   all three cases?
 # - Run `occlusion` on a scene of the toy world, with the log-probability of a naming word as its
