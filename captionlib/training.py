@@ -131,7 +131,7 @@ def is_over(config: TrainConfig, history: list[dict]) -> bool:
 
 
 def seed_of(*place: int) -> int:
-    """A seed for a place in a training, unrelated to its neighbours'."""
+    """A seed for a place in a training run, unlike its neighbours'."""
     return Random(repr(place)).getrandbits(32)
 
 
@@ -145,10 +145,7 @@ def epoch_loader(
 
 
 def update(
-    model: CaptionModel,
-    loss: Tensor,
-    optimizer: Optimizer,
-    config: TrainConfig,
+    model: CaptionModel, loss: Tensor, optimizer: Optimizer, config: TrainConfig
 ) -> None:
     """Take a step along the gradient, clipped to `max_grad_norm`."""
     optimizer.zero_grad()
@@ -160,7 +157,8 @@ def update(
 def predict(
     model: CaptionModel, images: Tensor, captions: Tensor, lengths: Tensor
 ) -> DecoderOutput:
-    """Teacher-force (B, ...), (B, n, T), (B, n) on the model's device."""
+    """Run the model, teacher-forced, on its device: images or grids (B, ...),
+    captions (B, n, T), lengths (B, n)."""
     device = next(model.parameters()).device
     captions = captions.flatten(0, -2).to(device)
     return model(images.to(device), captions, lengths.flatten())
@@ -212,10 +210,7 @@ def validation_nats(model: CaptionModel, loader: DataLoader) -> float:
 
 
 def save_checkpoint(
-    path: Path,
-    model: CaptionModel,
-    optimizer: Optimizer,
-    history: list[dict],
+    path: Path, model: CaptionModel, optimizer: Optimizer, history: list[dict]
 ) -> None:
     """Write all it takes to resume after an epoch."""
     state = {"model": model.state_dict(), "history": history}

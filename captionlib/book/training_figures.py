@@ -45,7 +45,7 @@ def schedules_figure(schedules: dict[str, list[float]]) -> None:
     """The share of the full rate over the epochs, one line a schedule."""
     _, axes = plt.subplots(figsize=(4.8, 2.3), layout="constrained")
     for name, shares in schedules.items():
-        steps = "steps" if name == "plateau" else "default"
+        steps = "steps-post" if name == "plateau" else "default"
         axes.plot(shares, label=name, drawstyle=steps)
     axes.set(xlabel="epoch", ylabel="share of the full rate")
     axes.legend()

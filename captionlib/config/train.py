@@ -35,7 +35,7 @@ class TrainConfig(Settings):
     )
     decay_after: int = setting(
         8,
-        "plateau: epochs without a better BLEU-4 before the rates are cut",
+        "plateau: epochs without a better BLEU-4 before each cut",
         at_least=1,
     )
     patience: int = setting(
