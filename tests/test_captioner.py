@@ -1,5 +1,10 @@
 """The captioner: one reader, bounded batches, and an answer for every image."""
 
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -298,3 +303,88 @@ def test_a_folder_that_holds_no_captioner_is_named(tmp_path):
     with pytest.raises(InputError, match="damaged") as error:
         Captioner.from_pretrained(damaged)
     assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------- several threads
+
+
+@pytest.fixture(scope="module")
+def mixed(scenes, tmp_path_factory):
+    """Images in several formats, and damaged ones, of which Pillow warns."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for number, path in enumerate(scenes[:4]):
+        suffix = ("png", "tiff", "webp", "gif")[number]
+        Image.open(path).convert("RGB").save(folder / f"{number}.{suffix}")
+    for path in list(folder.glob("[01].*")):
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        (folder / f"half{path.suffix}").write_bytes(half)
+    (folder / "text.jpg").write_text("not an image\n")
+    exif = b"Exif\0\0II*\0\xff\xff\xff\xff"
+    Image.open(scenes[0]).convert("RGB").save(folder / "exif.jpg", exif=exif)
+    return sorted(folder.iterdir())
+
+
+def answer(captioner, path):
+    try:
+        return captioner.caption(path)
+    except InputError as error:
+        return str(error)
+
+
+def test_threads_leave_warnings_and_torch_alone(captioner, mixed):
+    alone = [answer(captioner, path) for path in mixed]
+    assert sum(isinstance(a, str) for a in alone) == 3
+    state, done = torch.get_rng_state(), threading.Event()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        filters, before = warnings.filters, list(warnings.filters)
+        watched = []
+
+        def watch():
+            while not done.is_set():
+                watched.append(warnings.filters is filters == before)
+
+        def work(number):
+            warnings.warn(f"of thread {number}", stacklevel=2)
+            assert (
+                torch.is_grad_enabled()
+                and not torch.is_inference_mode_enabled()
+            )
+            turned = mixed[number:] + mixed[:number]
+            found = {path: answer(captioner, path) for path in turned}
+            warnings.warn(f"of thread {number}", stacklevel=2)
+            return [found[path] for path in mixed]
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(work, range(8)))
+        finally:
+            done.set()
+            watcher.join()
+        assert watched and all(watched)
+        assert warnings.filters is filters and filters == before
+    own = [w for w in caught if str(w.message).startswith("of thread")]
+    assert len(own) == 16
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_default_dtype() == torch.float32
+    for found in answers:
+        for one, other in zip(found, alone, strict=True):
+            if isinstance(other, str):
+                assert one == other
+            else:
+                assert_same(one, other)
+
+
+def test_threads_that_read_tiffs_lose_nobodys_words(tmp_path, capfd):
+    noise = Image.effect_noise((2_000, 1_000), 50)
+    noise.save(tmp_path / "a.tiff", compression="tiff_deflate")
+    thread = threading.Thread(target=read_image, args=[tmp_path / "a.tiff"])
+    thread.start()
+    written = 0
+    while thread.is_alive():
+        os.write(2, b"a line\n")
+        written += 1
+    thread.join()
+    assert capfd.readouterr().err == "a line\n" * written

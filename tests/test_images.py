@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, features
 from trees import paint
 
 from captionlib.io.files import InputError
@@ -287,6 +287,13 @@ def test_a_bad_file_is_one_line_that_names_it(picture, tmp_path, recwarn):
     assert not recwarn.list
 
 
+def test_a_picture_is_read_up_to_the_limit_that_errors_state(tmp_path):
+    # Above the limit where Pillow warns, below the one where it stops.
+    Image.new("1", (10_000, 9_000), 1).save(tmp_path / "large.png")
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert open_rgb(tmp_path / "large.png").size == (10_000, 9_000)
+
+
 @pytest.mark.skipif(
     not hasattr(os, "mkfifo"), reason="no pipes in this file system"
 )
@@ -388,3 +395,172 @@ def test_decoding_processes_end_with_a_killed_parent(tmp_path):
             "a decoding process outlived its parent"
         )
         time.sleep(0.05)
+
+
+def ftyp(*brands):
+    """The first box of an MP4-like file."""
+    body = brands[0] + bytes(4) + b"".join(brands)
+    return struct.pack(">I", 8 + len(body)) + b"ftyp" + body + bytes(99)
+
+
+STRANGERS = {
+    "heic.jpg": (ftyp(b"heic", b"mif1"), "HEIF.*save it as JPEG"),
+    "heif.jpg": (ftyp(b"mif1", b"heic"), "HEIF.*save it as JPEG"),
+    "clip.jpg": (ftyp(b"isom", b"mp41"), "a video.*ffmpeg"),
+    "phone.jpeg": (ftyp(b"qt  "), "a video.*ffmpeg"),
+    "clip.webp": (b"\x1aE\xdf\xa3" + bytes(99), "a video.*ffmpeg"),
+    "old.png": (b"\0\0\1\xb3" + bytes(range(99)), "a video.*ffmpeg"),
+    "riff.png": (b"RIFF\x80\0\0\0AVI LIST" + bytes(99), "a video.*ffmpeg"),
+    "raw.jpg": (ftyp(b"crx ", b"isom"), "raw file.*save it as JPEG"),
+    "page.png": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "a PDF.*save its page as PNG"),
+    "drawing.png": (
+        b'<?xml version="1.0"?>\n<!-- made -->\n<svg width="9"/>',
+        "an SVG drawing.*save it as PNG",
+    ),
+    "wmf.png": (b"\xd7\xcd\xc6\x9a" + bytes(90), "WMF|damaged"),
+    "error.jpg": (b"<!DOCTYPE html><p>404", "a web page.*own address"),
+    "lfs.jpg": (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        "git lfs pull",
+    ),
+    "note.jpg": ("eine Zeile: süß\n".encode(), "but text"),
+    "utf16.jpg": ("a line\n".encode("utf-16"), "but text"),
+    "empty.jpg": (b"", "an empty file"),
+    "zipped.jpg": (b"PK\3\4" + bytes(99), "an archive.*unpack"),
+    "array.png": (b"\x93NUMPY\1\0", "a NumPy array"),
+    "noise.jpg": (bytes(range(200, 99, -1)) + bytes(9), "that Pillow can read"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_report_sigal_436_other_files_say_how_to_convert_them(name, tmp_path):
+    data, complaint = STRANGERS[name]
+    (tmp_path / name).write_bytes(data)
+    for source in (tmp_path / name, io.BytesIO(data)):
+        with pytest.raises(InputError, match=complaint) as caught:
+            read_image(source)
+        assert "; " in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow before 11.3")
+def test_report_sigal_436_avif_is_read(picture, tmp_path):
+    picture.save(tmp_path / "a.jpg", "AVIF", quality=95)
+    assert close(open_rgb(tmp_path / "a.jpg"), picture, 60)
+    half = (tmp_path / "a.jpg").read_bytes()[:99]
+    with pytest.raises(InputError, match="is damaged"):
+        read_image(io.BytesIO(half))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.org/dog.jpg",
+        "HTTP://example.org",
+        "s3://bucket/dog.jpg",
+        "file:///home/dog.jpg",
+        "data:image/png;base64," + "iVBORw0KGgo" * 99,
+    ],
+)
+def test_report_captionbot_5_an_address_is_not_a_file(address):
+    with pytest.raises(InputError, match="is an address.*; fetch it") as caught:
+        read_image(address)
+    assert len(str(caught.value)) < 300
+
+
+def gamma_profile(space, gamma, primaries=None):
+    """An ICC profile of version 2: sRGB's primaries, unless others are given."""
+
+    def s15(*values):
+        return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    curve = b"curv" + bytes(4) + struct.pack(">IHxx", 1, round(gamma * 256))
+    white = b"XYZ " + bytes(4) + s15(0.9642, 1.0, 0.8249)
+    tags = {b"wtpt": white}
+    if space == b"GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        columns = primaries or (
+            (0.4361, 0.2225, 0.0139),
+            (0.3851, 0.7169, 0.0971),
+            (0.1431, 0.0606, 0.7139),
+        )
+        for letter, column in zip(b"rgb", columns, strict=True):
+            tags[bytes([letter]) + b"TRC"] = curve
+            tags[bytes([letter]) + b"XYZ"] = b"XYZ " + bytes(4) + s15(*column)
+    table, data, start = b"", b"", 132 + 12 * len(tags)
+    for name, value in tags.items():
+        table += name + struct.pack(">II", start + len(data), len(value))
+        data += value
+    head = bytes(4) + struct.pack(">I", 0x02400000) + b"mntr" + space + b"XYZ "
+    head += bytes(12) + b"acsp" + bytes(28) + s15(0.9642, 1.0, 0.8249)
+    head = head.ljust(124, b"\0")
+    body = head + struct.pack(">I", len(tags)) + table + data
+    return struct.pack(">I", 4 + len(body)) + body
+
+
+WIDE = ((0.7977, 0.288, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001, 0.8249))
+PROPHOTO = gamma_profile(b"RGB ", 1.8, WIDE)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "webp"])
+def test_report_pillow_2907_a_profile_becomes_srgb(picture, tmp_path, suffix):
+    own = ImageCms.ImageCmsProfile(io.BytesIO(PROPHOTO))
+    srgb = ImageCms.createProfile("sRGB")
+    # The same colours in ProPhoto's numbers, as a camera would store them.
+    muted = Image.eval(picture, lambda v: 64 + v // 2)
+    stored = ImageCms.profileToProfile(muted, srgb, own)
+    lossless = {"lossless": True} if suffix == "webp" else {"quality": 95}
+    path = tmp_path / f"a.{suffix}"
+    stored.save(path, icc_profile=PROPHOTO, **lossless)
+    assert not close(stored, muted, 15)
+    assert close(open_rgb(path), muted, 60 if suffix == "jpg" else 4)
+    mean = np.asarray(open_rgb(path)).mean((0, 1)) - np.asarray(muted).mean(
+        (0, 1)
+    )
+    assert np.abs(mean).max() < 1
+    # Once only: what was read is sRGB, and so is each road's result.
+    once = open_rgb(path)
+    assert close(open_rgb(once), once, 0)
+    assert (read_image(Image.open(path)) == read_image(path)).all()
+
+
+def test_report_pillow_2907_an_srgb_profile_changes_no_bit(picture, tmp_path):
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (made, b"broken" * 40, made[:200], PROPHOTO[:150]):
+        picture.save(tmp_path / "a.png", icc_profile=profile)
+        assert close(open_rgb(tmp_path / "a.png"), picture, 0)
+    picture.save(tmp_path / "a.png", icc_profile=gamma_profile(b"GRAY", 1.0))
+    assert close(open_rgb(tmp_path / "a.png"), picture, 0)  # of other colours
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "P", "RGBA"])
+def test_report_pillow_2907_profiles_in_other_modes(picture, tmp_path, mode):
+    grey = mode in ("L", "LA", "I;16")
+    profile = gamma_profile(b"GRAY" if grey else b"RGB ", 1.0)
+    if mode == "I;16":
+        light = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+        image = Image.fromarray(light)
+    else:
+        image = picture.convert(mode)
+    image.save(tmp_path / "a.png", icc_profile=profile)
+    light = np.asarray(open_rgb(image)) / 255  # linear light, read as if sRGB
+    curve = np.where(
+        light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
+    )
+    assert close(open_rgb(tmp_path / "a.png"), np.rint(255 * curve), 2)
+
+
+def test_report_pillow_2907_transparency_stays_over_white(tmp_path):
+    image = Image.new("RGBA", (40, 40), (90, 120, 60, 0))
+    image.paste((90, 120, 60, 255), (0, 0, 20, 40))
+    image.save(tmp_path / "a.png", icc_profile=gamma_profile(b"RGB ", 1.0))
+    rgb = np.asarray(open_rgb(tmp_path / "a.png"))
+    assert (rgb[:, 20:] == 255).all() and rgb[0, 0, 0] > 150
+
+
+def test_a_turned_picture_is_not_turned_again(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    once = open_rgb(tmp_path / "a.jpg")
+    assert open_rgb(once).size == once.size == (200, 320)

@@ -785,6 +785,16 @@ CLEAR += (
     "can't be opened",
     "can't be read",
 )
+CLEAR += (
+    "is a HEIF",
+    "is an AVIF image",
+    "is a JPEG XL image",
+    "is a camera's raw file",
+    "is an SVG drawing",
+    "is a WMF drawing",
+    "is an HDF5 file",
+    "holds weather data",
+)
 
 
 def test_each_of_a_thousand_odd_inputs_ends_in_a_caption_or_one_clear_line(

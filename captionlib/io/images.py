@@ -6,9 +6,11 @@ that decode images start quickly.
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,7 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
+from captionlib.io.colour import to_srgb
 from captionlib.io.files import BadItem, InputError
+from captionlib.io.formats import no_image
 
 __all__ = [
     "IMAGE_SIZE",
@@ -45,6 +49,19 @@ BAND = 2**20  # pixels converted at a time, to bound memory
 # Pillow logs some kinds of damage. Without a handler, Python would print these
 # messages on stderr beside our own line.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+Convert = Callable[[Image.Image], Image.Image]
+
+# What Pillow recognises but can't decode, or only with another program.
+NOT_PIXELS = {
+    "EPS": "is an EPS drawing; save it as PNG first",
+    "WMF": "is a WMF drawing; save it as PNG first",
+    "MPEG": no_image(io.BytesIO(b"\0\0\1\xb3")),
+    "GRIB": "holds weather data; save a picture of it as PNG first",
+    "BUFR": "holds weather data; save a picture of it as PNG first",
+    "HDF5": "is an HDF5 file; save an image in it as PNG first",
+}
+ADDRESS = r"(?i)[a-z][a-z0-9+.-]+:/|data:"  # C:\ has one letter
 
 # EXIF orientation to the transposition that sets the picture upright.
 UPRIGHT = {
@@ -95,6 +112,11 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
             if path.is_dir():
                 raise InputError(f"{path}: is a folder; name an image in it")
             if not path.exists():
+                if re.match(ADDRESS, str(source)):
+                    raise InputError(
+                        f"{str(source)[:200]}: is an address, and a file is "
+                        "needed; fetch it first, for instance with curl -LO"
+                    )
                 raise InputError(
                     f"{path}: no such file; check its name and folder"
                 )
@@ -114,23 +136,18 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
 
 def _decode(source, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the errors below say enough
-            # Pillow measures an embedded image only while decoding it.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if isinstance(source, Image.Image):
-                return _to_rgb(source, name)
-            with Image.open(source) as image:
-                return _to_rgb(image, name)
+        with _registering:  # two threads that do it at once miss formats
+            Image.init()
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, name)
+        with Image.open(source) as image:
+            return _to_rgb(image, name)
     except InputError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise _too_large(name) from None
     except Image.UnidentifiedImageError:
-        raise InputError(
-            f"{name}: is not an image that Pillow can read; replace it or "
-            "leave it out"
-        ) from None
+        raise InputError(f"{name}: {no_image(source)}") from None
     except PermissionError:
         raise InputError(
             f"{name}: can't be read; change its permissions"
@@ -154,20 +171,29 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise _too_large(name)
     if 0 in image.size:
         raise InputError(f"{name}: has no pixels; replace it or leave it out")
-    if image.format == "EPS":  # Pillow would start Ghostscript
-        raise InputError(f"{name}: is an EPS drawing; save it as PNG first")
+    if complaint := NOT_PIXELS.get(image.format):
+        raise InputError(f"{name}: {complaint}")
     with _hushed() if image.format == "TIFF" else nullcontext():
         image.load()
     turn = UPRIGHT.get(_orientation(image))
-    if image.mode != "RGB" or image.has_transparency_data:
-        image = _in_bands(image)
-    return image if turn is None else image.transpose(turn)
+    own = to_srgb(image)
+    if own or image.mode != "RGB" or image.has_transparency_data:
+        image = _in_bands(image, own or (lambda part: part.convert("RGB")))
+    if turn is None:
+        return image
+    image = image.transpose(turn)
+    image.info = {}  # or whoever reads the result would turn it again
+    return image
 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Silence libtiff, which writes to stderr directly, past Python's
-    logging."""
+    logging, unless another thread may want to write there."""
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    if not all(thread.daemon for thread in others):  # tqdm's is a daemon
+        yield
+        return
     with _hushing:
         try:
             kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -184,14 +210,15 @@ def _hushed() -> Iterator[None]:
 
 
 _hushing = threading.Lock()  # the whole process shares stderr
+_registering = threading.Lock()
 
 
-def _in_bands(image: Image.Image) -> Image.Image:
+def _in_bands(image: Image.Image, to_rgb: Convert) -> Image.Image:
     """Convert to RGB one band of rows at a time, to save memory.
 
     Pixels are converted independently, so the result is the same.
     """
-    convert = _converter(image)
+    convert = _converter(image, to_rgb)
     page, rows = Image.new("RGB", image.size), max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
@@ -199,27 +226,29 @@ def _in_bands(image: Image.Image) -> Image.Image:
     return page
 
 
-def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+def _converter(image: Image.Image, to_rgb: Convert) -> Convert:
     """The function that turns part of this image into RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         top = _deepest(image)
-        return lambda part: Image.fromarray(_to_grey(np.asarray(part), top))
+        return lambda part: to_rgb(
+            Image.fromarray(_to_grey(np.asarray(part), top))
+        )
     if image.has_transparency_data:
-        return _over_white
+        return lambda part: _over_white(part, to_rgb)
     if image.mode == "LAB":
         lab = ImageCms.createProfile("LAB")
         srgb = ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         return lambda part: ImageCms.applyTransform(part, transform)
-    return lambda part: part.convert("RGB")
+    return to_rgb
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def _over_white(image: Image.Image, to_rgb: Convert) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")  # undo premultiplied alpha
     image = image.convert("RGBA")
     page = Image.new("RGB", image.size, "white")
-    page.paste(image, mask=image.getchannel("A"))
+    page.paste(to_rgb(image.convert("RGB")), mask=image.getchannel("A"))
     return page
 
 
@@ -418,6 +447,7 @@ def _begin(memory, size: int) -> None:
     parent."""
     global _pixels
     _pixels = _as_images(memory, size)
+    warnings.simplefilter("ignore")  # the errors say enough
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
