@@ -99,7 +99,7 @@ def test_no_such_split(tmp_path):
     "text, complaint",
     [
         ("not JSON", "is not JSON"),
-        ("", "is not JSON"),
+        ("", "is empty"),
         ("[]", "holds a list"),
         ("7", "holds a int"),
         ("{}", 'no "dataset" str'),
@@ -221,13 +221,36 @@ def test_one_bad_image_is_one_line_or_is_skipped(tmp_path, images, case):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-@pytest.mark.parametrize("name", ["link.jpg", "folder/secret.jpg"])
-def test_a_link_out_of_the_folder_is_refused(tmp_path, images, name):
-    secret = paint(tmp_path / "elsewhere" / "secret.jpg", 9)
-    os.symlink(secret, images / "link.jpg")
-    os.symlink(secret.parent, images / "folder")
-    karpathy_json = write(tmp_path, GOOD, entry(name, "train", [["x"]]))
-    with pytest.raises(InputError, match="is a link out of the image folder"):
+def test_report_datasets_6853_links_are_followed_and_names_stay_inside(
+    tmp_path, images
+):
+    """Every image may be a link to a store, as Hugging Face and DVC keep them;
+    no name in a JSON from somewhere else leads out."""
+    store = paint(tmp_path / "store" / "2f6a81.jpg", 9)
+    for image in images.iterdir():
+        image.unlink()
+        os.symlink(store, image)
+    os.symlink(store.parent, images / "folder")
+    names = ["a.jpg", "b.jpg", "folder/2f6a81.jpg"]
+    out = ["../store/2f6a81.jpg", str(store), "folder/../../store/2f6a81.jpg"]
+    out += ["..\\store\\2f6a81.jpg", "C:\\store\\2f6a81.jpg", "c:2f6a81.jpg"]
+    out += ["\\\\server\\2f6a81.jpg", "folder\\..\\..\\store\\2f6a81.jpg"]
+    karpathy_json = write(
+        tmp_path, *(entry(name, "train", [["x"]]) for name in names + out)
+    )
+    skipped = []
+    records = read_karpathy(karpathy_json, images, skipped=skipped)
+    assert [record.filename for record in records] == names
+    assert all(r.path.read_bytes() == store.read_bytes() for r in records)
+    assert len(skipped) == len(out)
+    assert all("lies outside the image folder; " in line for line in skipped)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_file_that_is_gone(tmp_path, images):
+    os.symlink(tmp_path / "gone", images / "link.jpg")
+    karpathy_json = write(tmp_path, GOOD, entry("link.jpg", "val", [["x"]]))
+    with pytest.raises(BadItem, match="link.jpg: is a link to a file that is"):
         read_karpathy(karpathy_json, images)
 
 

@@ -1,6 +1,6 @@
 """Settings: frozen, torch-free dataclasses, the single home of all defaults."""
 
-from captionlib.config.data import DataConfig, ReadingConfig
+from captionlib.config.data import DataConfig, ReadingConfig, SplitConfig
 from captionlib.config.model import ModelConfig
 from captionlib.config.recipe import Recipe, ViewConfig
 from captionlib.config.run import CaptionConfig, RunConfig
@@ -21,6 +21,7 @@ __all__ = [
     "ScenesConfig",
     "SearchConfig",
     "Settings",
+    "SplitConfig",
     "TrainConfig",
     "ViewConfig",
     "setting",

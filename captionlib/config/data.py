@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from captionlib.config.settings import Settings, setting
 
-__all__ = ["DataConfig", "ReadingConfig"]
+__all__ = ["DataConfig", "ReadingConfig", "SplitConfig"]
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,30 @@ class ReadingConfig(Settings):
     workers: int | None = setting(
         None, "processes that read images", at_least=1, unset="one per core"
     )
+
+
+@dataclass(frozen=True)
+class SplitConfig(Settings):
+    """How images are shared out, where their file names no splits."""
+
+    val_share: float = setting(
+        0.1,
+        "share of images for validation, if the captions name no splits",
+        at_least=0,
+        below=1,
+    )
+    test_share: float = setting(
+        0.1,
+        "share of images for the test, if the captions name no splits",
+        at_least=0,
+        below=1,
+    )
+    split_seed: int = setting(0, "seed for drawing these images")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                "val_share and test_share must leave images for training, got "
+                f"{self.val_share} and {self.test_share}"
+            )
