@@ -30,6 +30,7 @@ from captionlib.config import (
     ReadingConfig,
     RunConfig,
     ScenesConfig,
+    SplitConfig,
     ViewConfig,
 )
 from captionlib.config.settings import range_in_words, settings_of
@@ -598,9 +599,9 @@ def test_second_stage_starts_from_the_first(world, tmp_path):
 
 SETTINGS = {
     "scenes": [ScenesConfig],
-    "prepare": [DataConfig, ReadingConfig],
+    "prepare": [DataConfig, ReadingConfig, SplitConfig],
     "train": [RunConfig, ModelConfig, EngineConfig, ViewConfig, DecodingConfig],
-    "evaluate": [CaptionConfig],
+    "evaluate": [CaptionConfig, SplitConfig],
     "caption": [CaptionConfig],
 }
 

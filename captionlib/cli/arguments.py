@@ -20,6 +20,7 @@ from captionlib.config import (
     ReadingConfig,
     RunConfig,
     ScenesConfig,
+    SplitConfig,
     ViewConfig,
 )
 from captionlib.config.settings import (
@@ -32,7 +33,7 @@ from captionlib.config.settings import (
 from captionlib.engine.recipes import RECIPES
 from captionlib.io.files import ASSETS, InputError, read_json
 
-__all__ = ["SPLITS", "given", "make_parser"]
+__all__ = ["SPLITS", "given", "make_parser", "shares_of"]
 
 SPLITS = ("train", "val", "test")
 
@@ -70,6 +71,14 @@ def given(args: argparse.Namespace, *kinds: type[Settings]) -> dict:
     """The given settings of these classes; the others keep their defaults."""
     names = {name for kind in kinds for name in settings_of(kind)}
     return {name: value for name, value in vars(args).items() if name in names}
+
+
+def shares_of(args: argparse.Namespace) -> SplitConfig:
+    """How images without splits are shared out."""
+    try:
+        return SplitConfig(**given(args, SplitConfig))
+    except ValueError as error:  # each is in range, but not together
+        raise InputError(f"{error}; give smaller shares") from None
 
 
 # -------------------------------------------------------- options from settings
@@ -229,23 +238,26 @@ def _add_download(commands) -> None:
 
 
 def _add_data_set(parser) -> None:
-    _path(
-        parser,
+    parser.add_argument(
+        "--captions",
         "--karpathy-json",
-        "Karpathy's JSON of splits and captions",
-        "F",
+        dest="karpathy_json",
+        metavar="F",
+        help="the captions: Karpathy's JSON or COCO's; a CSV or TSV file with "
+        "the columns file, caption and perhaps split; or Flickr8k's token file",
         required=True,
     )
     _path(parser, "--images", "folder of the images", required=True)
+    _add_settings(parser, SplitConfig)
 
 
 def _add_prepare(commands) -> None:
-    about = (
-        "convert images and Karpathy's JSON to the files that training reads"
-    )
+    about = "convert images and their captions to the files that training reads"
     example = (
-        "captionlib prepare --karpathy-json toy/dataset_scenes.json --images "
-        "toy/images --to prepared"
+        "captionlib prepare --captions toy/dataset_scenes.json --images "
+        "toy/images --to prepared\n"
+        "  captionlib prepare --captions captions.csv --images photos --to "
+        "prepared"
     )
     parser = _command(commands, "prepare", about, example)
     _add_data_set(parser)
@@ -279,7 +291,7 @@ def _add_train(commands) -> None:
 def _add_evaluate(commands) -> None:
     about = "caption every image of a split, and score the captions"
     example = (
-        "captionlib evaluate --karpathy-json toy/dataset_scenes.json --images "
+        "captionlib evaluate --captions toy/dataset_scenes.json --images "
         "toy/images --split test --model model"
     )
     parser = _command(commands, "evaluate", about, example)

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from captionlib.cli.arguments import given, make_parser
+from captionlib.cli.arguments import given, make_parser, shares_of
 from captionlib.cli.caption import run_caption
 from captionlib.cli.evaluate import run_evaluate
 from captionlib.cli.terminal import say, shows_progress
@@ -124,9 +124,12 @@ def _prepare(args) -> int:
         args.images,
         args.to,
         DataConfig(**given(args, DataConfig)),
+        shares=shares_of(args),
         **given(args, ReadingConfig),
         progress=shows_progress(),
     )
+    for line in done.notes:
+        say(line)
     for line in done.skipped:
         say(f"skipped {line}")
     print(Path(args.to) / done.base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from captionlib.cli.arguments import given
+from captionlib.cli.arguments import given, shares_of
 from captionlib.cli.terminal import shows_progress
 from captionlib.config import CaptionConfig
 from captionlib.io.files import InputError, write_json
@@ -25,6 +25,7 @@ def run_evaluate(args) -> int:
         args.images,
         args.split,
         meteor=args.meteor,
+        shares=shares_of(args),
         progress=shows_progress(),
         **given(args, CaptionConfig),
     )

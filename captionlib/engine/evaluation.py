@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captionlib import metrics
-from captionlib.config import CaptionConfig
+from captionlib.config import CaptionConfig, SplitConfig
 from captionlib.engine.captioning import load_captioner
 from captionlib.engine.progress import batches
-from captionlib.io.karpathy import read_karpathy
+from captionlib.io.sources.reading import read_data_set
 from captionlib.io.versions import versions
 from captionlib.scoring import bootstrap
 from captionlib.scoring import meteor as meteor_program
@@ -40,15 +40,17 @@ def evaluate_split(
     split: str,
     *,
     meteor: bool = False,
+    shares: SplitConfig | None = None,
     progress: bool = True,
     **settings,
 ) -> Evaluation:
     """Caption the images of a split and score the captions.
 
     Args:
-        karpathy_json, images: the data set.
+        karpathy_json, images: the data set, as `read_data_set` takes it.
         split: train, val or test.
         meteor: also compute METEOR, which needs Java.
+        shares: how images are shared out, if their captions name no splits.
         progress: show a bar on a terminal.
         settings: of `CaptionConfig`, such as model="model" or beam_size=3.
 
@@ -58,7 +60,7 @@ def evaluate_split(
     config = CaptionConfig(**settings)
     if meteor:  # fail now, not after an hour of captioning
         meteor_program.meteor_command()
-    records = read_karpathy(karpathy_json, images, split)
+    records = read_data_set(karpathy_json, images, split, shares=shares)
     captioner = load_captioner(config)
     hypotheses = []
     for batch in batches(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from captionlib.config import DataConfig
+from captionlib.config import DataConfig, SplitConfig
 from captionlib.data import (
     Vocabulary,
     encode_captions,
@@ -40,7 +40,8 @@ from captionlib.io.images import (
     try_images,
     usable_cores,
 )
-from captionlib.io.karpathy import Record, read_karpathy
+from captionlib.io.sources.reading import read_data_set
+from captionlib.io.sources.records import Record
 
 __all__ = [
     "BATCH",
@@ -63,6 +64,8 @@ class Prepared(NamedTuple):
     base: str
     # A line for each skipped image or caption, with the reason.
     skipped: list[str]
+    # Lines about the data set that a user should see.
+    notes: list[str]
 
 
 def prepare(
@@ -71,20 +74,21 @@ def prepare(
     to: str | Path,
     config: DataConfig | None = None,
     *,
+    shares: SplitConfig | None = None,
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> Prepared:
-    """Convert a data set in Karpathy's format to the files that training reads.
+    """Convert a data set to the files that training reads.
 
     All files appear at the end, or none does. Equal input gives equal bytes.
 
     Args:
-        karpathy_json: captions and splits of Flickr8k, Flickr30k, COCO or any
-            data set in that format.
+        karpathy_json: captions in any format that `read_data_set` knows.
         images: the folder that its file names start from.
         to: the folder to write to; its other files are left alone.
         config: captions per image, rare words, longest caption, seed.
+        shares: how images are shared out, if their captions name no splits.
         skip_bad: skip bad images and captions instead of stopping at the first.
         workers: processes that decode images; None for one per core.
         progress: show a bar on stderr, if that is a terminal.
@@ -93,10 +97,12 @@ def prepare(
         InputError: if an input is bad or the disk too small; nothing is written
             then.
     """
-    config, to, skipped = config or DataConfig(), Path(to), []
+    config, to, skipped, notes = config or DataConfig(), Path(to), [], []
     # Where bad items are noted; None means that they are raised.
     bad = skipped if skip_bad else None
-    records = read_karpathy(karpathy_json, images, skipped=bad)
+    records = read_data_set(
+        karpathy_json, images, shares=shares, skipped=bad, notes=notes
+    )
     base = name_files(records[0].dataset, config)
     splits = {
         name: [r for r in records if r.split == name]
@@ -146,7 +152,7 @@ def prepare(
         references = {s: references_of(splits[s]) for s in ("VAL", "TEST")}
         write_json(folder / f"REFERENCES_{base}.json", references)
         vocabulary.save(folder / f"WORDMAP_{base}.json")
-    return Prepared(base, skipped)
+    return Prepared(base, skipped, notes)
 
 
 def decode_in_order(

@@ -23,6 +23,7 @@ __all__ = [
     "collect",
     "image_name",
     "share_out",
+    "shortened",
     "wanted_splits",
 ]
 
@@ -100,6 +101,11 @@ def image_name(place: str, name: str, folder: str = "") -> str:
     return Path(folder, name).as_posix()
 
 
+def shortened(name: str) -> str:
+    """A name for a message: as it is in the file, but not by the page."""
+    return repr(name if len(name) <= 100 else name[:100] + "…")
+
+
 class ImageFolder:
     """Finds images by the names that a file of captions gives them."""
 
@@ -128,7 +134,7 @@ class ImageFolder:
         """
         for spelt in dict.fromkeys((name, name.replace("\\", "/"))):
             if self.has(spelt):
-                return spelt
+                return Path(spelt).as_posix()
             if not spelt.isascii():
                 other = self._in_other_form(spelt)
                 if other is not None:
@@ -141,6 +147,11 @@ class ImageFolder:
     def missing(self, name: str, source: Path) -> str:
         """Why `name` is no image, and the cure."""
         path = self.root / name
+        if len(name) > 300:
+            return (
+                f"{source}: lists the image {shortened(name)}, a name of "
+                f"{len(name)} letters; mend it or leave it out"
+            )
         if os.path.islink(path) and not os.path.exists(path):
             return (
                 f"{path}: is a link to a file that is gone; fetch that file or "

@@ -19,6 +19,7 @@ from captionlib.io.sources.records import (
     Entry,
     ImageFolder,
     image_name,
+    shortened,
 )
 from captionlib.io.sources.sentences import split_caption
 from captionlib.io.sources.text import lines_of
@@ -125,7 +126,7 @@ class _Rows:
         if not spelt:
             raise InputError(f"{place}: names no file; name one")
         if spelt not in self.names:
-            name = image_name(f"{place}: {_short(spelt)}", spelt)
+            name = image_name(f"{place}: {shortened(spelt)}", spelt)
             self.names[spelt] = self.folder.spelling(name)
         name, split = self.names[spelt], None
         if columns.split is not None and cells[columns.split].strip():
@@ -139,17 +140,13 @@ class _Rows:
         return entry
 
 
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 100 else name[:100] + "…")
-
-
 def split_named(place: str, name: str) -> str:
     """TRAIN, VAL or TEST for any usual name of a split."""
     plain = name.strip().lower()
     plain = OTHER_SPLITS.get(plain, plain)
     if plain not in SPLITS:
         raise InputError(
-            f"{place}: has the unknown split {_short(name)}; use "
+            f"{place}: has the unknown split {shortened(name)}; use "
             f"{', '.join(SPLITS)}"
         )
     return SPLITS[plain]

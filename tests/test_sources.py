@@ -1,0 +1,213 @@
+"""Files of captions in every format, odd ones above all."""
+
+import os
+import random
+
+import pytest
+from odd_data_sets import odd_data_sets
+from trees import paint
+
+from captionlib.config import DataConfig, SplitConfig
+from captionlib.data import CaptionDataset, load_references
+from captionlib.engine.preparation import prepare_data
+from captionlib.io.files import BadItem, InputError
+from captionlib.io.sources.reading import read_data_set
+from captionlib.io.sources.sentences import split_caption
+
+ODD = {odd.name: odd for odd in odd_data_sets()}
+
+
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    """Flushing files to the disk takes half of the time of these tests."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def prepared_captions(folder) -> dict:
+    """All captions in prepared data, as words."""
+    found = {}
+    for split in ("VAL", "TEST"):
+        names, references = load_references(folder, split)
+        found |= dict(zip(names, references, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_data_set_is_read_as_meant_or_refused_in_one_line(
+    tmp_path, name
+):
+    odd = ODD[name]
+    captions, images = odd.write(tmp_path)
+    to = tmp_path / "prepared"
+    config = DataConfig(captions_per_image=2, min_word_freq=1)
+    if isinstance(odd.meant, str):
+        with pytest.raises(InputError) as caught:
+            prepare_data(captions, images, to, config, workers=1)
+        line = str(caught.value)
+        assert odd.meant in line and str(tmp_path) in line
+        assert "; " in line and line.isprintable() and len(line) < 1000
+        assert not list(to.glob("*"))
+        return
+    prepare_data(captions, images, to, config, workers=1)
+    records = read_data_set(captions, images)
+    found = {r.filename: [list(words) for words in r.captions] for r in records}
+    assert found == odd.meant and list(found) == list(odd.meant)
+    splits = {record.filename: record.split for record in records}
+    assert odd.splits.items() <= splits.items()
+    # And what was prepared is what was read.
+    assert prepared_captions(to) == {
+        name: captions
+        for name, captions in odd.meant.items()
+        if splits[name] != "TRAIN"
+    }
+    training = CaptionDataset(to, "TRAIN")
+    decode = training.vocabulary.decode
+    for n, name in enumerate(name for name in found if splits[name] == "TRAIN"):
+        for caption in training.captions[2 * n : 2 * n + 2]:
+            assert decode(caption) in odd.meant[name]
+
+
+def test_there_are_enough_odd_data_sets():
+    refused = sum(isinstance(odd.meant, str) for odd in ODD.values())
+    assert refused >= 60 and len(ODD) - refused >= 60
+
+
+# ------------------------------------------------------------------------ words
+
+
+@pytest.mark.parametrize(
+    "raw, words",
+    [
+        ("A boy wearing a red t-shirt .", "a boy wearing a red t shirt"),
+        ("A vendor sells children 's toys", "a vendor sells children s toys"),
+        ('It reads , " Mambo " ( # 7 ) ; go !', "it reads mambo 7 go"),
+        ("A dog's bone,and/or a ball.", "a dog s bone and or a ball"),
+        ("L\u2019homme \u2014 l'\u00e9cole\u2026", "l homme l \u00e9cole"),
+        ("snake_case \xabso\xbb", "snake case so"),
+    ],
+)
+def test_a_caption_becomes_words_as_karpathys_flickr8k_has_them(raw, words):
+    assert split_caption(raw) == tuple(words.split())
+
+
+def test_words_are_kept_in_memory_once():
+    known = {}
+    first, second = split_caption("A dog", known), split_caption("Dog", known)
+    assert first[1] is second[0]
+
+
+# ----------------------------------------------------------------------- splits
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Sixty images, of which only names matter here."""
+    folder = tmp_path_factory.mktemp("photos")
+    for n in range(60):
+        paint(folder / f"{n}.png", n, (8, 8))
+    return folder
+
+
+def write_table(path, names, captions=3):
+    rows = [
+        f"{name},A dog number {n}" for name in names for n in range(captions)
+    ]
+    random.Random(0).shuffle(rows)
+    path.write_text("\n".join(["file,caption", *rows]))
+    return path
+
+
+def splits_of(*args, **options):
+    records = read_data_set(*args, **options)
+    return {record.filename: record.split for record in records}
+
+
+def test_images_are_drawn_for_splits_and_the_draw_is_said(tmp_path, photos):
+    names = [path.name for path in photos.iterdir()]
+    table, notes = write_table(tmp_path / "own.csv", names), []
+    splits = splits_of(table, photos, notes=notes)
+    counts = [list(splits.values()).count(s) for s in ("TRAIN", "VAL", "TEST")]
+    assert counts == [48, 6, 6]
+    assert notes == [
+        f"{table}: has no splits; drawn by --split-seed 0: 48 images for "
+        "train, 6 for val, 6 for test"
+    ]
+    # The same images, whatever the order of rows; others by another seed.
+    again = write_table(tmp_path / "again.csv", sorted(names))
+    assert splits_of(again, photos) == splits
+    assert splits_of(table, photos, shares=SplitConfig(split_seed=1)) != splits
+    # A split that is read alone holds the same images.
+    assert splits_of(table, photos, "val") == {
+        name: split for name, split in splits.items() if split == "VAL"
+    }
+
+
+def test_more_images_hardly_change_the_draw(tmp_path, photos):
+    names = sorted(path.name for path in photos.iterdir())
+    before = splits_of(write_table(tmp_path / "own.csv", names[:55]), photos)
+    after = splits_of(write_table(tmp_path / "own.csv", names), photos)
+    assert sum(before[name] != after[name] for name in before) <= 5
+
+
+@pytest.mark.parametrize("images", range(1, 13))
+@pytest.mark.parametrize(
+    "val, test", [(0.1, 0.1), (0, 0), (0.2, 0), (0, 0.2), (0.6, 0.3), (0.9, 0)]
+)
+def test_three_images_or_more_give_each_split_one(
+    tmp_path, photos, images, val, test
+):
+    table = write_table(
+        tmp_path / "own.csv", [f"{n}.png" for n in range(images)], 1
+    )
+    shares = SplitConfig(val_share=val, test_share=test)
+    found = list(splits_of(table, photos, shares=shares).values())
+    assert len(found) == images and "TRAIN" in found
+    if images >= 3:
+        assert ("VAL" in found, "TEST" in found) == (val > 0, test > 0)
+
+
+def test_shares_leave_images_to_train_on():
+    with pytest.raises(ValueError, match="must leave images for training"):
+        SplitConfig(val_share=0.5, test_share=0.5)
+
+
+# ------------------------------------------------------------------- one by one
+
+
+def test_bad_rows_are_skipped_and_the_others_stay(tmp_path, photos):
+    table = tmp_path / "own.csv"
+    table.write_text(
+        "file,caption,split\n0.png,A dog,train\n0.png,...,train\n,A cat,val\n"
+        "gone.png,A cat,val\n1.png,A cat,val\n1.png,A cat, running,val\n"
+        "2.png,,test\n3.png,A bird,none\n"
+    )
+    with pytest.raises(BadItem, match=r"line 4: names no .* \(6 problems in"):
+        read_data_set(table, photos)
+    skipped = []
+    records = read_data_set(table, photos, skipped=skipped)
+    assert [(r.filename, r.split, r.captions) for r in records] == [
+        ("0.png", "TRAIN", [("a", "dog")]),
+        ("1.png", "VAL", [("a", "cat")]),
+    ]
+    assert len(skipped) == 6
+    assert [line for line in skipped if "gone.png: no such image" in line]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_report_datasets_6853_tables_follow_links_and_no_name_climbs_out(
+    tmp_path,
+):
+    secret = paint(tmp_path / "store" / "2f6a81.png", 0)
+    images = tmp_path / "images"
+    images.mkdir()
+    os.symlink(secret, images / "a.png")
+    os.symlink(secret.parent, images / "deep")
+    table = tmp_path / "own.csv"
+    out = "../store/2f6a81.png", "deep/../../store/2f6a81.png", str(secret)
+    names = ["a.png", "deep/2f6a81.png", *out, r"deep\..\..\x.png"]
+    table.write_text("file,caption\n" + "".join(f"{n},A dog\n" for n in names))
+    skipped = []
+    records = read_data_set(table, images, skipped=skipped)
+    assert [record.filename for record in records] == names[:2]
+    assert len(skipped) == 4
+    assert all("outside the image folder" in line for line in skipped)
