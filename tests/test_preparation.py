@@ -105,12 +105,12 @@ def test_nothing_to_train_on(tmp_path):
 
 def test_a_script_may_prepare_in_its_arguments_order(flickr, tmp_path):
     """config is optional, and a fresh default for each call."""
-    base, _ = prepare(*flickr, tmp_path / "data", progress=False)
+    base = prepare(*flickr, tmp_path / "data", progress=False).base
     assert base == "flickr8k_5_cap_per_img_5_min_word_freq"
 
 
 def test_an_image_without_a_short_caption_is_named(tmp_path):
-    _, skipped = prepare(
+    _, skipped, *_ = prepare(
         *long_and_short_tree(tmp_path),
         tmp_path / "data",
         SMALL,
@@ -196,7 +196,7 @@ def test_report_7_48_160_166_183_a_killed_run_leaves_nothing_half_made(
     ] == []
     with pytest.raises(InputError, match="holds no prepared data"):
         find_base(to)
-    base, _ = prepare(*tree, to, SMALL, workers=1, progress=False)
+    base = prepare(*tree, to, SMALL, workers=1, progress=False).base
     assert all(
         path.name.endswith((f"{base}.json", f"{base}.hdf5"))
         for path in to.iterdir()
@@ -265,7 +265,7 @@ def test_several_processes_give_what_one_gives(tmp_path, monkeypatch):
     found = {}
     for workers in (1, 3):
         to = tmp_path / f"by {workers}"
-        _, skipped = prepare(
+        _, skipped, *_ = prepare(
             *tree, to, SMALL, skip_bad=True, workers=workers, progress=False
         )
         found[workers] = contents(to), skipped
@@ -420,7 +420,7 @@ def test_bad_input_is_one_line_or_is_skipped(flickr, tmp_path, kind):
     message = str(caught.value)
     assert complaint in message and "\n" not in message and "; " in message
     assert str(flickr[0]) in message or str(flickr[1]) in message
-    _, skipped = prepare(
+    _, skipped, *_ = prepare(
         *flickr, tmp_path / "data", SMALL, skip_bad=True, progress=False
     )
     assert len(skipped) == 1 and skipped[0] == message
@@ -470,7 +470,9 @@ def test_real_photographs(tmp_path):
     small = tmp_path / "dataset_flickr8k.json"
     small.write_text(json.dumps(listed))
     images = root / "Flicker8k_Dataset"
-    base, skipped = prepare(small, images, tmp_path / "data", progress=False)
+    base, skipped, *_ = prepare(
+        small, images, tmp_path / "data", progress=False
+    )
     assert base == "flickr8k_5_cap_per_img_5_min_word_freq" and skipped == []
     dataset = CaptionDataset(tmp_path / "data", "train")
     assert (
