@@ -579,7 +579,7 @@ def validation_nats(model: CaptionModel, loader: DataLoader) -> float:
 # %% [markdown]
 # ### A checkpoint
 #
-# To go on after an epoch as if nothing had happened, the weights are not enough.
+# To continue after an epoch as if nothing had happened, the weights are not enough.
 # Adam remembers two moments for each weight, and the history decides the next rate:
 
 
@@ -649,9 +649,9 @@ def train(
 # %% [markdown]
 # ## The toy world, learned
 #
-# How good could a captioner get? In the toy world we can ask the author of the
-# captions, the scenes' generator. A *fresh* sentence of its own, scored against the
-# five it wrote before, shows what "as good as a person" means in this world.
+# How good could a captioner get? In the toy world we can ask the captions' author,
+# the generator. A *fresh* sentence of its own, scored against the five it wrote before,
+# shows what "as good as a person" means in this world.
 
 # %%
 from captionlib.toy.scenes import describe, scene_with_captions
@@ -696,17 +696,16 @@ plt.show()
 
 # %% [markdown]
 # The answer is (c): the validation loss would keep the first of the two epochs printed
-# above, and BLEU-4 keeps one near the end. Both are right about what they measure. The
-# loss looks at the whole distribution, and a model that has seen its training captions
-# too often grows too sure of them: a word that it ruled out and the reference contains
-# costs many nats. Greedy writing takes only the likeliest word, which overconfidence
+# above, and BLEU-4 keeps one near the end. The loss looks at the whole distribution,
+# and a model that has seen its training captions too often grows too sure of them: a
+# word that it ruled out and the reference contains costs many nats. Greedy writing takes only the likeliest word, which overconfidence
 # doesn't change. Captions are what we want, so BLEU decides. Don't trust it to a point,
 # though: in mid-training it drops by several points between two epochs, and
 # [chapter 07](07_bleu.ipynb) finds its other faults.
 #
 # It also matters *which* words BLEU judges. The original tutorial decided when to stop
 # by words that were each guessed after the true ones, as its README points out. Here
-# are both scores for the best epoch, the second also by the BLEU of this book:
+# are both for the best epoch, the second also by this book's own BLEU:
 
 # %% tags=["nbval-ignore-output"]
 from torch.nn.utils.rnn import pad_packed_sequence
@@ -777,8 +776,8 @@ work.cleanup()
 # forward and back.
 #
 # On COCO, three epochs of this raised the original's teacher-forced BLEU-4 from 23.25
-# to 24.29. [Chapter 10](10_gpu_training.ipynb#what-changes-for-coco) has its settings
-# for both stages, and trains in two stages itself.
+# to 24.29. [Chapter 10](10_gpu_training.ipynb#what-changes-for-coco) has its settings,
+# and trains in two stages.
 #
 # ## Training for keeps
 #

@@ -69,7 +69,7 @@ plt.show()
 # - **You will learn** what each part of a training step costs, how to avoid the
 #   largest part, and how to train on real photographs and GPUs.
 # - **You will build** nothing new: this chapter uses the package.
-# - **You need** the earlier chapters, or at least [05](05_training.ipynb). A GPU is not
+# - **You need** the earlier chapters, or at least [05](05_training.ipynb). No GPU is
 #   needed: this page was run on a processor.
 # - **It takes** {chapter-time}`10_gpu_training` to run as it stands.
 #

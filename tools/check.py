@@ -330,7 +330,7 @@ def compared(root: Path) -> str:
     cells = [cell for chapter in chapters for cell in code_cells(chapter)]
     ignored = sum("nbval-ignore-output" in tags(cell) for cell in cells)
     return (
-        f"Code cells: {len(cells)}; `make test` executes them anew and "
+        f"Code cells: {len(cells)}; `make test` executes them again and "
         f"compares all text, but for {ignored} that time or train or depend on "
         "the processor."
     )

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 MENDS = [
-    # The book's title, above the contents, stands in no landmark.
+    # The book's title, above the contents, is outside every landmark.
     (
         re.compile(r'<div class="(sidebar-primary-items__start)'),
         r'<div role="region" aria-label="Contents" class="\1',

@@ -2,7 +2,7 @@
 
 Same code, same bytes: no date goes in, ids are salted with the figure's own name, and letters are
 stored as outlines so that every browser shows the same picture. On a dark page the same file shows
-in other colours: each is a variable, which a style sheet inside the file sets anew there. The first
+in other colours: each is a variable, which a style sheet inside the file redefines there. The first
 picture of the book is the packaged toy captioner's own work: draw it again after `make toy`.
 """
 
@@ -756,7 +756,7 @@ FIGURES = {
 
 
 def with_themes(svg: str) -> str:
-    """A drawn picture whose colours are variables, which a dark page sets anew."""
+    """A drawn picture whose colours are variables, which a dark page redefines."""
     for name, colour in DRAWN.items():
         kinds = (
             "fill" if name == "ground" else "fill|stroke"

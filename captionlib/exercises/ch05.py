@@ -324,7 +324,7 @@ def exercise_4(cuts) -> str:
         [
             (
                 1,
-                "in 5, 4, 4, 6, 4, 4 the 6 begins the count anew; there are never three in a row",
+                "in 5, 4, 4, 6, 4, 4 the 6 begins the count again; there are never three in a row",
             )
         ],
         what="the number of cuts after 5, 4, 4, 6, 4, 4 with decay_after=3",
@@ -370,11 +370,11 @@ def exercise_5(next_input) -> str:
         raise Wrong(f"with p = 0.2 it takes {low:.0%} of the model's own words")
     if torch.equal(share(0.2)[1], first):
         raise Wrong(
-            "the same captions get their own word each time: draw anew at every step"
+            "the same captions get their own word each time: draw again at every step"
         )
     for p in (0.0, 1.0):
         if not close(share(p)[0], p):
             raise Wrong(
                 f"with p = {p:.0f} it should be {'always' if p else 'never'} its own word"
             )
-    return "a coin for each caption, thrown anew at each step."
+    return "a coin for each caption, tossed again at each step."

@@ -279,7 +279,7 @@ def exercise_4(rarity) -> str:
             ),
             (
                 weights(4, captions_with),
-                'you count captions in place of images: "dog" stands in two captions, but of '
+                'you count captions in place of images: "dog" is in two captions, but of '
                 "one image",
             ),
             (

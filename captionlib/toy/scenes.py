@@ -153,7 +153,7 @@ class Scene:
 def random_scene(rng: Random) -> Scene:
     """Make up a setting and one to three things, none of them hidden.
 
-    Whatever stands, stands in one row. At most one kind of thing flies, above
+    Objects that stand are in one row. At most one kind of thing flies, above
     everything that stands.
     """
     setting, look = rng.choice(list(SETTINGS)), rng.getrandbits(32)

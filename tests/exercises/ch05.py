@@ -78,7 +78,7 @@ MISTAKES = {
         ("a mean of ids", {"torch.where(own, own_words, true_words)":
                            "(p * own_words + (1 - p) * true_words).long()"}, "neither its true"),
         ("normal numbers", {"torch.rand(": "torch.randn("}, "with p = 0.2 it takes"),
-        ("seeded", {"    own =": "    torch.manual_seed(0)\n    own ="}, "draw anew"),
+        ("seeded", {"    own =": "    torch.manual_seed(0)\n    own ="}, "draw again"),
     ],
 }  # fmt: skip
 
