@@ -1,7 +1,9 @@
 """Files of captions in every format, odd ones above all."""
 
+import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 from odd_data_sets import odd_data_sets
@@ -11,6 +13,7 @@ from captionlib.config import DataConfig, SplitConfig
 from captionlib.data import CaptionDataset, load_references
 from captionlib.engine.preparation import prepare_data
 from captionlib.io.files import BadItem, InputError
+from captionlib.io.karpathy import read_karpathy
 from captionlib.io.sources.reading import read_data_set
 from captionlib.io.sources.sentences import split_caption
 
@@ -88,6 +91,30 @@ def test_there_are_enough_odd_data_sets():
 )
 def test_a_caption_becomes_words_as_karpathys_flickr8k_has_them(raw, words):
     assert split_caption(raw) == tuple(words.split())
+
+
+@pytest.mark.skipif(
+    "FLICKR8K_DIR" not in os.environ,
+    reason="FLICKR8K_DIR is not set: no real captions here",
+)
+def test_flickr8k_as_a_table_gives_karpathys_words(tmp_path):
+    """In all but one caption of a thousand."""
+    root = Path(os.environ["FLICKR8K_DIR"])
+    source, images = root / "dataset_flickr8k.json", root / "Flicker8k_Dataset"
+    table = tmp_path / "captions.tsv"
+    lines = ["file\tsplit\tcaption"] + [
+        f"{image['filename']}\t{image['split']}\t{sentence['raw']}"
+        for image in json.loads(source.read_text())["images"]
+        for sentence in image["sentences"]
+    ]
+    table.write_text("\n".join(lines))
+    ours, theirs = read_data_set(table, images), read_karpathy(source, images)
+    agreed = captions = 0
+    for own, record in zip(ours, theirs, strict=True):
+        assert (own.split, own.filename) == (record.split, record.filename)
+        agreed += len(set(own.captions) & set(record.captions))
+        captions += len(set(record.captions))
+    assert agreed > 0.999 * captions
 
 
 def test_words_are_kept_in_memory_once():

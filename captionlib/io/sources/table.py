@@ -161,39 +161,35 @@ def _header(path: Path, text: str) -> tuple[int, _Columns]:
     known: list[str] = []
     for separator in SEPARATORS:
         cells = [_unquoted(cell.strip()) for cell in line.split(separator)]
-        keys = [re.sub(r"[\W\d_]", "", cell).casefold() for cell in cells]
-        found = {
-            role: next((name for name in names if name in keys), None)
-            for role, names in COLUMNS.items()
-        }
-        places = {
-            role: [i for i, key in enumerate(keys) if key == name]
-            for role, name in found.items()
-        }
-        if found["file"] and found["caption"]:
-            for role in ("file", "split"):
-                if len(places[role]) > 1:
+        files, captions, splits = _roles(cells)
+        if files and captions:
+            for several in (files, splits):
+                if len(several) > 1:
                     raise InputError(
-                        f"{path}: has several columns called {found[role]!r}; "
-                        "keep one"
+                        f"{path}: has several columns called "
+                        f"{cells[several[0]]!r}; keep one"
                     )
-            split = places["split"][0] if places["split"] else None
+            split = splits[0] if splits else None
             return number, _Columns(
-                separator,
-                len(cells),
-                places["file"][0],
-                places["caption"],
-                split,
+                separator, len(cells), files[0], captions, split
             )
-        known += [
-            cells[i] for role in ("file", "caption") for i in places[role]
-        ]
+        known += [cells[i] for i in files + captions]
     if not known:
         raise InputError(f"{path}: has no column names; {HEADER}")
     raise InputError(
         f"{path}: has the column {known[0]!r}, but of file and caption only "
         f"one; {HEADER}"
     )
+
+
+def _roles(cells: list[str]) -> list[list[int]]:
+    """The columns of files, captions and splits, by their names."""
+    keys = [re.sub(r"[\W\d_]", "", cell).casefold() for cell in cells]
+    found = []
+    for names in COLUMNS.values():
+        name = next((name for name in names if name in keys), None)
+        found.append([i for i, key in enumerate(keys) if key == name])
+    return found
 
 
 def _unquoted(cell: str) -> str:
