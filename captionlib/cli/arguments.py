@@ -22,6 +22,7 @@ from captionlib.config import (
     ScenesConfig,
     SplitConfig,
     ViewConfig,
+    WordsConfig,
 )
 from captionlib.config.settings import (
     Settings,
@@ -263,6 +264,7 @@ def _add_prepare(commands) -> None:
     _add_data_set(parser)
     _path(parser, "--to", "folder to write", required=True)
     _add_settings(parser, DataConfig)
+    _add_settings(parser, WordsConfig)
     _add_settings(parser, ReadingConfig)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from captionlib.cli.arguments import given, make_parser, shares_of
 from captionlib.cli.caption import run_caption
 from captionlib.cli.evaluate import run_evaluate
-from captionlib.cli.terminal import say, shows_progress
+from captionlib.cli.terminal import print_line, say, shows_progress
 from captionlib.config import (
     DataConfig,
     DecodingConfig,
@@ -30,6 +30,7 @@ from captionlib.config import (
     RunConfig,
     ScenesConfig,
     ViewConfig,
+    WordsConfig,
 )
 from captionlib.io.files import InputError
 
@@ -125,13 +126,15 @@ def _prepare(args) -> int:
         args.to,
         DataConfig(**given(args, DataConfig)),
         shares=shares_of(args),
-        **given(args, ReadingConfig),
+        **given(args, ReadingConfig, WordsConfig),
         progress=shows_progress(),
     )
     for line in done.notes:
         say(line)
     for line in done.skipped:
         say(f"skipped {line}")
+    for line in done.words.lines:
+        print_line(line)
     print(Path(args.to) / done.base)
     return 0
 

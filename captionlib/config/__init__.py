@@ -1,6 +1,11 @@
 """Settings: frozen, torch-free dataclasses, the single home of all defaults."""
 
-from captionlib.config.data import DataConfig, ReadingConfig, SplitConfig
+from captionlib.config.data import (
+    DataConfig,
+    ReadingConfig,
+    SplitConfig,
+    WordsConfig,
+)
 from captionlib.config.model import ModelConfig
 from captionlib.config.recipe import Recipe, ViewConfig
 from captionlib.config.run import CaptionConfig, RunConfig
@@ -24,5 +29,6 @@ __all__ = [
     "SplitConfig",
     "TrainConfig",
     "ViewConfig",
+    "WordsConfig",
     "setting",
 ]

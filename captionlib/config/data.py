@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from captionlib.config.settings import Settings, setting
 
-__all__ = ["DataConfig", "ReadingConfig", "SplitConfig"]
+__all__ = ["DataConfig", "ReadingConfig", "SplitConfig", "WordsConfig"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,22 @@ class SplitConfig(Settings):
                 "val_share and test_share must leave images for training, got "
                 f"{self.val_share} and {self.test_share}"
             )
+
+
+@dataclass(frozen=True)
+class WordsConfig(Settings):
+    """The captioner that the data will fine-tune, if any."""
+
+    words_of: str | None = setting(
+        None,
+        "give words the ids that they have in this captioner, to fine-tune it "
+        "with train --start-from",
+        unset="number them anew",
+        metavar="MODEL",
+    )
+    new_words: str = setting(
+        "add",
+        "with --words-of, what becomes of frequent words that the captioner "
+        "lacks: they are added, or become <unk>",
+        choices=("add", "unk"),
+    )

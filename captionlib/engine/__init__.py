@@ -11,6 +11,7 @@ HOMES = {
     "WeightAverage": "averaging",
     "evaluate_split": "evaluation",
     "make_loader": "batches",
+    "prepare_data": "preparation",
     "teacher_forcing": "objectives",
     "train": "loop",
     "train_one_epoch": "loop",

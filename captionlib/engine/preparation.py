@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from captionlib.config import DataConfig, SplitConfig
+from captionlib.config import DataConfig, SplitConfig, WordsConfig
 from captionlib.data import (
     Vocabulary,
     encode_captions,
@@ -25,6 +25,8 @@ from captionlib.data import (
     references_of,
     usable_captions,
 )
+from captionlib.engine.words import Words, choose_words, vocabulary_of
+from captionlib.io.errors import naming
 from captionlib.io.files import (
     BadItem,
     InputError,
@@ -66,6 +68,7 @@ class Prepared(NamedTuple):
     skipped: list[str]
     # Lines about the data set that a user should see.
     notes: list[str]
+    words: Words
 
 
 def prepare(
@@ -75,6 +78,8 @@ def prepare(
     config: DataConfig | None = None,
     *,
     shares: SplitConfig | None = None,
+    words_of: str | Path | None = None,
+    new_words: str = "add",
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -89,15 +94,18 @@ def prepare(
         to: the folder to write to; its other files are left alone.
         config: captions per image, rare words, longest caption, seed.
         shares: how images are shared out, if their captions name no splits.
+        words_of, new_words: for fine-tuning; see `WordsConfig`.
         skip_bad: skip bad images and captions instead of stopping at the first.
         workers: processes that decode images; None for one per core.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        InputError: if an input is bad or the disk too small; nothing is written
-            then.
+        InputError: if an input is bad, no word would be kept or the disk is too
+            small; nothing is written then.
     """
     config, to, skipped, notes = config or DataConfig(), Path(to), [], []
+    source = WordsConfig(words_of, new_words)
+    known = vocabulary_of(source)
     # Where bad items are noted; None means that they are raised.
     bad = skipped if skip_bad else None
     records = read_data_set(
@@ -119,6 +127,9 @@ def prepare(
         for r in too_long
     ]
 
+    with naming(karpathy_json):
+        counted = splits["TRAIN"] + too_long
+        choose_words(splits, counted, config, source, known)
     require_free_space(to, _room(len(records), config))
     decoder = decode_in_order(
         [r.path for found in splits.values() for r in found],
@@ -143,16 +154,15 @@ def prepare(
                 "splits"
             )
         counted = splits["TRAIN"] + too_long
-        vocabulary = Vocabulary.build(
-            (tokens for r in counted for tokens in r.captions),
-            config.min_word_freq,
-        )
+        with naming(karpathy_json):
+            words = choose_words(splits, counted, config, source, known)
+        vocabulary = words.vocabulary
         for split, kept in splits.items():
             _write_captions(folder, split, base, kept, vocabulary, config)
         references = {s: references_of(splits[s]) for s in ("VAL", "TEST")}
         write_json(folder / f"REFERENCES_{base}.json", references)
         vocabulary.save(folder / f"WORDMAP_{base}.json")
-    return Prepared(base, skipped, notes)
+    return Prepared(base, skipped, notes, words)
 
 
 def decode_in_order(

@@ -41,7 +41,13 @@ from captionlib.engine.recipes import find_recipe, keep_recipe
 from captionlib.engine.scheduled_sampling import scheduled_sampling
 from captionlib.engine.validation import Validator, plain_search
 from captionlib.engine.views import open_views
-from captionlib.io.files import InputError, read_json, recover_folder
+from captionlib.io.errors import usable
+from captionlib.io.files import (
+    InputError,
+    package_folder,
+    read_json,
+    recover_folder,
+)
 from captionlib.io.prepared import find_base
 from captionlib.model import CaptionModel
 from captionlib.toy.scenes import write_scenes
@@ -143,7 +149,7 @@ class _Stage:
 
     folder: Path
     begun: bool
-    start_from: Path | None  # a captioner's folder
+    start_from: str | Path | None  # a captioner's folder or name
     model: dict  # the given settings of its shape
     shape: ModelConfig
     config: EngineConfig
@@ -165,16 +171,27 @@ def _plan(recipe: Recipe, to: Path, run: RunConfig) -> list[_Stage]:
         stage = _Stage(
             folder,
             bool(stored),
-            None if start_from is None else Path(start_from),
+            start_from,
             model,
             _configure(ModelConfig, stored.get("model", {}) | model),
             _configure(EngineConfig, stored.get("train", {}) | settings),
             _configure(
-                DecodingConfig, stored.get("search", {}) | recipe.search
+                DecodingConfig,
+                stored.get("search", _search_of(run)) | recipe.search,
             ),
         )
         stages.append(stage)
     return stages
+
+
+def _search_of(run: RunConfig) -> dict:
+    """The search settings of the captioner to start from, which stay with it."""
+    if run.start_from is None:
+        return {}
+    path = package_folder(run.start_from) / "config.json"
+    search = read_json(path).get("search", {})
+    with usable(f"{path}: the search settings"):
+        return asdict(DecodingConfig(**search))
 
 
 def _configure(kind: type, settings: dict):
@@ -254,7 +271,8 @@ def _find_data(
         keep_recipe(recipe, to)
     if there:
         return Path(run.data or to / "data")
-    return _prepare(recipe, to, None if drawn else source, **options)
+    source = None if drawn else source
+    return _prepare(recipe, to, source, run.start_from, **options)
 
 
 def _data_wanted(recipe: Recipe) -> str:
@@ -272,7 +290,13 @@ def _data_wanted(recipe: Recipe) -> str:
 
 
 def _prepare(
-    recipe: Recipe, to: Path, source: tuple | None, *, progress: bool, say
+    recipe: Recipe,
+    to: Path,
+    source: tuple | None,
+    words_of: str | None,
+    *,
+    progress: bool,
+    say,
 ) -> Path:
     """Prepare a Karpathy JSON and its images; without a source, draw them
     first."""
@@ -283,7 +307,11 @@ def _prepare(
         source = json_path, json_path.parent / "images"
     settings = {k: v for k, v in recipe.data.items() if k != "dataset"}
     config = _configure(DataConfig, settings)
-    done = prepare_data(*source, to / "data", config, progress=progress)
+    done = prepare_data(
+        *source, to / "data", config, words_of=words_of, progress=progress
+    )
+    for line in [*done.notes, *done.words.lines]:
+        say(line)
     say(str(to / "data" / done.base))
     return to / "data"
 
@@ -388,11 +416,14 @@ class _Session:
                     "leave these options out"
                 )
             model = kind.load(stage.start_from)
-            if model.vocabulary.word_map != vocabulary.word_map:
+            try:
+                model.add_words(vocabulary)
+            except InputError:
                 raise InputError(
-                    f"{stage.start_from}: has another vocabulary than "
-                    f"{self.data}; use the data of its training"
-                )
+                    f"{self.data}: gives words other ids than "
+                    f"{stage.start_from}; prepare it with --words-of "
+                    f"{stage.start_from}"
+                ) from None
         else:
             model = kind(stage.shape, vocabulary)
         if last_stages:

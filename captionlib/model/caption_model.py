@@ -5,6 +5,7 @@ The folder holds weights in safetensors and the rest in JSON, never a pickle.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -105,6 +106,41 @@ class CaptionModel(nn.Module):
     ) -> DecoderOutput:
         """Teacher-forced logits; arguments as for `encode` and the decoder."""
         return self.decoder(self.encode(images), captions, caption_lengths)
+
+    @torch.no_grad()
+    def add_words(self, vocabulary: Vocabulary) -> None:
+        """Take a longer vocabulary, whose first words are the model's own.
+
+        The rows of known words keep their bits. A new word starts as the mean
+        of the known ones: a vector that the LSTM can read, and a logit that is
+        a rare word's. Its bias is lowered so that all new words together are
+        about as likely as one of those, and searches go on finding what they
+        found. New words are still learned: where one is the target, the
+        gradient of its logit is p - 1, however small p is.
+
+        Raises:
+            InputError: if a word of the model has another id.
+        """
+        V, decoder = len(self.vocabulary), self.decoder
+        if vocabulary.words[:V] != self.vocabulary.words:
+            raise InputError("a vocabulary has other ids for the model's words")
+        self.vocabulary, new = vocabulary, len(vocabulary) - V
+        if not new:
+            return
+        words, fc = decoder.embedding, decoder.fc
+        device = fc.weight.device
+        decoder.embedding = nn.Embedding(
+            V + new, words.embedding_dim, device=device
+        )
+        decoder.fc = nn.Linear(fc.in_features, V + new, device=device)
+        for grown, given in (
+            (decoder.embedding.weight, words.weight),
+            (decoder.fc.weight, fc.weight),
+            (decoder.fc.bias, fc.bias),
+        ):
+            grown[:V], grown[V:] = given, given.mean(dim=0)
+            grown.requires_grad_(given.requires_grad)
+        decoder.fc.bias[V:] -= math.log(new)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the model to `folder`, whole or not at all.
