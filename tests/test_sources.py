@@ -238,3 +238,51 @@ def test_report_datasets_6853_tables_follow_links_and_no_name_climbs_out(
     assert [record.filename for record in records] == names[:2]
     assert len(skipped) == 4
     assert all("outside the image folder" in line for line in skipped)
+
+
+PIECES = [
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b"\t",
+    b"#0",
+    b"\0",
+    b"\xff",
+    b"{",
+    b"[",
+    b"null",
+]
+PIECES += [
+    b"..",
+    b"/",
+    b"\\",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"1e999",
+    b"NaN",
+    b"://",
+]
+PIECES += [b"\\ud800", b"C:", b"<start>", "\u0301犬".encode()]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_damage_at_random_is_never_more_than_one_line(tmp_path, seed):
+    rng = random.Random(seed)
+    damaged = [odd for odd in ODD.values() if not isinstance(odd.meant, str)]
+    for number in range(20):
+        odd = rng.choice(damaged)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        captions, images = odd.write(folder)
+        name = rng.choice(list(odd.files))
+        content = bytearray(odd.files[name])
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(content) + 1)
+            content[at : at + rng.randrange(4)] = rng.choice(PIECES)
+        (folder / name).write_bytes(content)
+        try:
+            assert read_data_set(captions, images)
+        except InputError as error:
+            line = str(error)
+            assert line.isprintable() and "; " in line and len(line) < 1500

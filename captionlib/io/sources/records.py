@@ -111,6 +111,7 @@ class ImageFolder:
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
+        self._there: set[str] = set()
         self._listings: dict[Path, dict[str, str]] = {}
 
     def check(self) -> None:
@@ -142,7 +143,9 @@ class ImageFolder:
         return name
 
     def has(self, name: str) -> bool:
-        return os.path.isfile(self.root / name)
+        if name not in self._there and os.path.isfile(self.root / name):
+            self._there.add(name)
+        return name in self._there
 
     def missing(self, name: str, source: Path) -> str:
         """Why `name` is no image, and the cure."""
