@@ -324,6 +324,7 @@ from matplotlib.figure import Figure
 from captionlib.book.style import INK, PALETTE
 from captionlib.captioner import Caption
 from captionlib.io.figures import save_figure
+from captionlib.io.fonts import borrow_letters
 from captionlib.io.images import open_rgb
 
 FUNCTION_WORDS = frozenset(
@@ -387,6 +388,7 @@ def show_attention(
         peak = f"×{alphas[i].max() * alphas[i].size:.1f}"
         _label(axes, "left", words[i], "word")
         _label(axes, "right", peak, "attention")
+    borrow_letters(panels[0].figure)  # of other scripts, from other fonts
     if to is not None:
         save_figure(panels[0].figure, to)
     return panels[0].figure
