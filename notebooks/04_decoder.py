@@ -57,8 +57,10 @@ plt.show()
 # words so far (the **prefix**). Take a word, add it to the prefix, ask again. The
 # probability of a whole caption is the product of its words' probabilities:
 #
-# $$p(y_1, \dots, y_T \mid \text{picture}) =
-# \prod_{t=1}^T p(y_t \mid y_1, \dots, y_{t-1}, \text{picture})$$
+# $$\begin{aligned}
+# & p(y_1, \dots, y_T \mid \text{picture}) \\
+# & \quad = \prod_{t=1}^T p(y_t \mid y_1, \dots, y_{t-1}, \text{picture})
+# \end{aligned}$$
 #
 # Two special words mark the ends: $y_0$ is `<start>`, and the caption is over when the
 # model says `<end>`. The prefix can have any length, but a linear layer wants a vector

@@ -99,8 +99,10 @@ plt.show()
 # hypothesis that is too short. With $c$ the length of the hypothesis, and $r$ the length of the
 # reference closest to it (the shorter one, in case of a tie):
 #
-# $$\text{BLEU-}N = \text{BP} \cdot \Bigl(\prod_{n=1}^{N} p_n\Bigr)^{1/N},
-# \qquad \text{BP} = \min\bigl(1,\; e^{\,1 - r/c}\bigr)$$
+# $$\begin{aligned}
+# \text{BLEU-}N &= \text{BP} \cdot \Bigl(\prod_{n=1}^{N} p_n\Bigr)^{1/N} \\
+# \text{BP} &= \min\bigl(1,\; e^{\,1 - r/c}\bigr)
+# \end{aligned}$$
 #
 # Take the four precisions from the figure and do it with a pencil: $c = r = 7$, so BP is 1, and
 # BLEU-4 is $(\tfrac77 \cdot \tfrac56 \cdot \tfrac35 \cdot \tfrac14)^{1/4} = (\tfrac18)^{1/4}$.
@@ -401,9 +403,12 @@ def ngram_rarity(
 # entry of $g_n$ is clipped to that of $h_n$ ($\min$, entry by entry), and a difference between the
 # lengths $c$ and $r$ is punished by a Gaussian of width $\sigma = 6$ words:
 #
-# $$\text{CIDEr-D} = 10 \cdot \operatorname*{mean}_{\text{references}}\;
-# e^{-(c - r)^2 / 2\sigma^2} \cdot \frac14 \sum_{n=1}^{4}
-# \frac{\min(g_n, h_n) \cdot h_n}{\lVert g_n \rVert\, \lVert h_n \rVert}$$
+# $$\begin{aligned}
+# & \text{CIDEr-D} = 10 \cdot \operatorname*{mean}_{\text{references}}\;
+# e^{-(c - r)^2 / 2\sigma^2} \\
+# & \quad \cdot \frac14 \sum_{n=1}^{4}
+# \frac{\min(g_n, h_n) \cdot h_n}{\lVert g_n \rVert\, \lVert h_n \rVert}
+# \end{aligned}$$
 #
 # By hand, for $n = 1$: let *a* have a rarity of 0, *dog* of 1 and *runs* of 2. The reference *a dog
 # runs* is $h_1 = (0, 1, 2)$. *A dog* is $g_1 = (0, 1, 0)$, and the fraction is $1 / (1 \cdot \sqrt5) =
