@@ -1,14 +1,17 @@
 """Files of captions in every format, odd ones above all."""
 
+import csv
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
 from odd_data_sets import odd_data_sets
-from trees import paint
+from trees import contents, entry, paint, write_json_file
 
+from captionlib import cli
 from captionlib.config import DataConfig, SplitConfig
 from captionlib.data import CaptionDataset, load_references
 from captionlib.engine.preparation import prepare_data
@@ -73,6 +76,117 @@ def test_an_odd_data_set_is_read_as_meant_or_refused_in_one_line(
 def test_there_are_enough_odd_data_sets():
     refused = sum(isinstance(odd.meant, str) for odd in ODD.values())
     assert refused >= 60 and len(ODD) - refused >= 60
+
+
+# ---------------------------------------------------------------- four formats
+
+
+SAID = {
+    "a.png": ("TRAIN", ["A dog, running.", "A dog's run"]),
+    "b.png": ("TRAIN", ["A dog runs.", "The RED dog"]),
+    "c.png": ("VAL", ["A red cat.", "A cat"]),
+    "d.png": ("TEST", ["A cat runs", "cats"]),
+}
+
+
+def as_karpathys(path: Path, test: str = "test") -> Path:
+    entries = [
+        entry(
+            name,
+            split.lower().replace("test", test),
+            [list(split_caption(each)) for each in captions],
+        )
+        for name, (split, captions) in SAID.items()
+    ]
+    return write_json_file(path / "own.json", "own", entries)
+
+
+def as_table(path: Path) -> Path:
+    with open(path / "own.csv", "w", newline="", encoding="utf-8-sig") as file:
+        rows = csv.writer(file, delimiter=";")
+        rows.writerow(["Image", "Caption", "Split"])
+        for name, (split, captions) in SAID.items():
+            rows.writerows([name, each, split.lower()] for each in captions)
+    return path / "own.csv"
+
+
+def as_tokens(path: Path) -> Path:
+    for kind, wanted in (("train", "TRAIN"), ("dev", "VAL"), ("test", "TEST")):
+        names = [name for name, (split, _) in SAID.items() if split == wanted]
+        listed = path / f"Flickr_8k.{kind}Images.txt"
+        listed.write_text("\n".join(names))
+    lines = [
+        f"{name}#{n}\t{caption}\n"
+        for name, (_, captions) in SAID.items()
+        for n, caption in enumerate(captions)
+    ]
+    (path / "own.token.txt").write_text("".join(lines))
+    return path / "own.token.txt"
+
+
+def as_cocos(path: Path) -> Path:
+    """COCO's two files have no test; the images are validation's then."""
+    for part, splits in (("train", ("TRAIN",)), ("val", ("VAL", "TEST"))):
+        images, annotations = [], []
+        for name, (split, captions) in SAID.items():
+            if split in splits:
+                images.append({"id": len(images), "file_name": name})
+                annotations += [
+                    {"image_id": images[-1]["id"], "caption": each}
+                    for each in captions
+                ]
+        both = {"images": images, "annotations": annotations}
+        (path / f"own_{part}.json").write_text(json.dumps(both))
+    return path / "own_train.json"
+
+
+@pytest.mark.parametrize("write", [as_table, as_tokens, as_cocos])
+def test_report_yunjey_66_other_formats_give_the_files_of_karpathys(
+    tmp_path, write
+):
+    for n, name in enumerate(SAID):
+        paint(tmp_path / "images" / name, n)
+    found = []
+    config = DataConfig(captions_per_image=2, min_word_freq=1)
+    test = "val" if write is as_cocos else "test"
+    for captions in (as_karpathys(tmp_path, test), write(tmp_path)):
+        to = tmp_path / f"from {captions.name}"
+        done = prepare_data(captions, tmp_path / "images", to, config)
+        files = contents(to).items()
+        found.append(
+            {
+                name.split(done.base)[0]: content
+                for name, content in files
+                if re.match("TRAIN|VAL|TEST|WORDMAP|REFERENCES", name)
+            }
+        )
+    assert found[0] == found[1] and len(found[0]) == 11
+
+
+def test_report_yunjey_66_from_a_table_to_scores(tmp_path, capsys):
+    """With the commands alone, and images drawn for the splits."""
+    images = tmp_path / "photos"
+    for n in range(12):
+        paint(images / f"{n}.png", n)
+    table = write_table(tmp_path / "own.csv", [f"{n}.png" for n in range(12)])
+    data = "--captions", table, "--images", images, "--split-seed", 2
+    small = "--attention-dim 8 --embed-dim 8 --decoder-dim 8 --max-words 5"
+    train = "train", *data, "--to", tmp_path / "model", "--epochs", 1
+    prepare = "prepare", *data, "--to", tmp_path / "data"
+    evaluate = "evaluate", *data, "--split", "test", "--json"
+    for command in (
+        prepare,
+        (*train, *small.split()),
+        (*evaluate, "--model", tmp_path / "model"),
+    ):
+        assert cli.main([str(word) for word in command]) == 0
+        out, err = capsys.readouterr()
+        drawn = "own.csv: has no splits; drawn by --split-seed 2: 10 images "
+        assert command[0] == "evaluate" or drawn in out + err
+    assert json.loads(out)["images"] == 1
+    shares = "--val-share", "0.6", "--test-share", "0.5"
+    assert cli.main([str(word) for word in (*evaluate, *shares)]) == 2
+    assert "must leave images for training" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------ words

@@ -113,7 +113,9 @@ def _add_settings(parser, kind: type[Settings]) -> None:
             shown = each.metadata.get("metavar") or types[0].__name__.upper()
             shown = "|".join(each.metadata.get("choices", ())) or shown
             options |= {"type": _type(kind, name), "metavar": shown}
-            parser.add_argument(flag, **options)
+            also = each.metadata.get("also")
+            flags = [f"--{also}", flag] if also else [flag]
+            parser.add_argument(*flags, **options)
 
 
 def _help(each) -> str:

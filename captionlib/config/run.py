@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captionlib.config.data import SplitConfig
 from captionlib.config.settings import Settings, setting
 
 __all__ = ["CaptionConfig", "RunConfig"]
@@ -12,7 +13,7 @@ DEVICE = {"unset": "cuda if available, else cpu", "metavar": "D"}
 
 
 @dataclass(frozen=True)
-class RunConfig(Settings):
+class RunConfig(SplitConfig):
     """Files and machine of a training run: what a recipe does not hold."""
 
     data: str | None = setting(
@@ -23,9 +24,10 @@ class RunConfig(Settings):
     )
     karpathy_json: str | None = setting(
         None,
-        "Karpathy's JSON, for data not yet prepared",
+        "the captions, as prepare takes them, for data not yet prepared",
         unset="none",
         metavar="F",
+        also="captions",
     )
     images: str | None = setting(
         None,

@@ -28,6 +28,7 @@ def setting(
     choices: tuple[str, ...] | None = None,
     unset: str | None = None,
     metavar: str | None = None,
+    also: str | None = None,
 ):
     """A dataclass field with a help text and the range of its value.
 
@@ -40,6 +41,7 @@ def setting(
             False are allowed, too.
         unset: what None means, for the help.
         metavar: the placeholder for the value in the help, such as DIR.
+        also: another name of the option.
     """
     bounds = {
         "at_least": at_least,
@@ -49,6 +51,7 @@ def setting(
         "choices": choices,
         "unset": unset,
         "metavar": metavar,
+        "also": also,
     }
     about_it = {"about": about} | {
         name: bound for name, bound in bounds.items() if bound is not None

@@ -89,7 +89,8 @@ def train_recipe(
         to: folder to write: data, stages, `best` and `last`.
         progress: show bars on a terminal.
         say: called with each progress message.
-        settings: those of `RunConfig`, such as data="prepared" or resume=True;
+        settings: those of `RunConfig`, such as data="prepared" or resume=True
+            (`captions` is another name of `karpathy_json`);
             and those of `ModelConfig`, `EngineConfig`, `ViewConfig` and
             `DecodingConfig`, such as epochs=3, which override the recipe's in
             every stage.
@@ -100,6 +101,8 @@ def train_recipe(
         TypeError: if a setting has an unknown name.
         FloatingPointError: if a loss is not finite.
     """
+    if "captions" in settings:  # as on the command line
+        settings["karpathy_json"] = settings.pop("captions")
     around = {
         name: settings.pop(name)
         for name in settings_of(RunConfig)
@@ -272,7 +275,7 @@ def _find_data(
     if there:
         return Path(run.data or to / "data")
     source = None if drawn else source
-    return _prepare(recipe, to, source, run.start_from, **options)
+    return _prepare(recipe, to, source, run, **options)
 
 
 def _data_wanted(recipe: Recipe) -> str:
@@ -293,13 +296,12 @@ def _prepare(
     recipe: Recipe,
     to: Path,
     source: tuple | None,
-    words_of: str | None,
+    run: RunConfig,
     *,
     progress: bool,
     say,
 ) -> Path:
-    """Prepare a Karpathy JSON and its images; without a source, draw them
-    first."""
+    """Prepare captions and their images; without a source, draw them first."""
     if source is None:
         json_path = write_scenes(
             to / "scenes", **recipe.scenes, progress=progress
@@ -308,7 +310,12 @@ def _prepare(
     settings = {k: v for k, v in recipe.data.items() if k != "dataset"}
     config = _configure(DataConfig, settings)
     done = prepare_data(
-        *source, to / "data", config, words_of=words_of, progress=progress
+        *source,
+        to / "data",
+        config,
+        shares=run,
+        words_of=run.start_from,
+        progress=progress,
     )
     for line in [*done.notes, *done.words.lines]:
         say(line)

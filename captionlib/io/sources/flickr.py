@@ -71,7 +71,9 @@ def read_token_file(
         return [*errors, *found.values()], None
     chosen, lacking = _on_lists(found, lists)
     left_out = len(found) - len(chosen)
-    note = f"{path}: images on no list of a split are left out, {left_out} in all"
+    note = (
+        f"{path}: images on no list of a split are left out, {left_out} in all"
+    )
     return [*errors, *lacking, *chosen], note if left_out else None
 
 
