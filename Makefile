@@ -5,7 +5,7 @@ RUN = .venv/bin/python
 READY = .venv/ready
 JOBS ?= 2
 
-.PHONY: help book sphinx pdf zip test site-test lab-test colab-test canary mutants kills lab \
+.PHONY: help book sphinx pdf zip test site-test lab-test colab-test canary mutants kills twice lab \
     export notebooks toy wasm check bench
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make zip        the chapters' notebooks, _build/html/notebooks.zip"
 	@echo "make test       the tests and every chapter"
 	@echo "make kills      a training killed twenty times, and resumed to the same weights"
+	@echo "make twice      every cell of every chapter twice, and again from the top"
 	@echo "make site-test  the built site, and a chapter in JupyterLab, in headless Chromium"
 	@echo "make lab-test   every chapter in JupyterLab, in headless Chromium"
 	@echo "make colab-test every chapter alone, set up from a repository's address"
@@ -58,6 +59,10 @@ test: $(READY)
 kills: export OMP_NUM_THREADS = 1
 kills: $(READY)
 	$(RUN) -m pytest -q -s -m kills tests/test_resume.py
+
+twice: export OMP_NUM_THREADS = 1
+twice: $(READY)
+	$(RUN) -m tools.twice
 
 site-test: book
 	$(RUN) -m pytest -q -n $(JOBS) -m site tests/test_site*.py tests/test_lab.py

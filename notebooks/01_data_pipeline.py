@@ -211,7 +211,7 @@ print("black ", ((black / 255 / 255 - mean) / std).round(2))
 from captionlib.io.images import read_image
 
 odd = folder / "odd"
-odd.mkdir()
+odd.mkdir(exist_ok=True)
 scene = Image.open(pictures / entry["filename"])
 
 grey = np.asarray(scene.convert("L")).astype(np.uint16)

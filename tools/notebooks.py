@@ -167,8 +167,11 @@ def tidy(cell) -> None:
             data.pop(WIDGET, None)
 
 
-def execute(notebook, folder: Path) -> float:
-    """Run a notebook in `folder`, in place; return the seconds it took."""
+def execute(notebook, folder: Path, *, go_on: bool = False) -> float:
+    """Run a notebook in `folder`, in place; return the seconds it took.
+
+    An error stops it, unless it is to `go_on`.
+    """
     from nbclient import NotebookClient
     from traitlets.config import Config
 
@@ -177,6 +180,7 @@ def execute(notebook, folder: Path) -> float:
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
+        allow_errors=go_on,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         kernel_name="python3",
         config=Config({"KernelManager": kernels.transport()}),
