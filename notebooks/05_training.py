@@ -698,7 +698,7 @@ plt.show()
 # The answer is (c): the validation loss would keep the first of the two epochs printed
 # above, and BLEU-4 keeps one near the end. The loss looks at the whole distribution,
 # and a model that has seen its training captions too often grows too sure of them: a
-# word that it ruled out and the reference contains costs many nats. Greedy writing takes only the likeliest word, which overconfidence
+# reference's word that it has ruled out costs many nats. Greedy writing takes only the likeliest word, which overconfidence
 # doesn't change. Captions are what we want, so BLEU decides. Don't trust it to a point,
 # though: in mid-training it drops by several points between two epochs, and
 # [chapter 07](07_bleu.ipynb) finds its other faults.
