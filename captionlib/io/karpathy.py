@@ -31,7 +31,10 @@ __all__ = [
 ]
 
 NO_TOKENS = "has no tokens; give it words or leave it out"
-CURE = "give Karpathy's dataset_flickr8k.json, dataset_flickr30k.json or dataset_coco.json"
+CURE = (
+    "give Karpathy's JSON, such as dataset_flickr8k.json, COCO's captions or a "
+    "CSV file of files and captions"
+)
 
 
 def read_karpathy(
