@@ -136,7 +136,8 @@ def open_rgb(source, name: str | None = None) -> Image.Image:
 
 def _decode(source, name: str) -> Image.Image:
     try:
-        with _registering:  # two threads that do it at once miss formats
+        with _registering:  # two threads that do it at once can miss one
+            Image.preinit()  # the common formats first
             Image.init()
         if isinstance(source, Image.Image):
             return _to_rgb(source, name)
