@@ -379,7 +379,9 @@ def _refused_tables() -> dict[str, tuple]:
         "text after a quotation": table(
             'file,caption\na.png,"A dog" runs\n', "line 2: its quotation"
         ),
-        "a huge cell": table(CSV + f"d.png,{long}\n", "line 6: "),
+        "a huge cell": table(
+            CSV + f"d.png,{long}\n", "line 6: holds field larger than"
+        ),
         "a huge name": table(
             CSV + f"{long[:70_000]},A dog\n", "a name of 70000"
         ),
@@ -405,14 +407,19 @@ def _refused_tables() -> dict[str, tuple]:
         ),
         "no such image": table(CSV + "z.png,A dog\n", "no such image"),
         "a name in other case": table(
-            "file,caption\nA.PNG,A dog\nb.png,A cat\n", "there is 'a.png'"
+            "file,caption\nA.PNG,A dog\nb.png,A cat\n",
+            "name 'a.png', which is there",
         ),
         "a name without its ending": table(CSV + "a,A dog\n", "no such image"),
         "none of the images": table(
             "file,caption\nx.png,A dog\ny.png,A cat\n", "holds none of the 2"
         ),
         "no images at all": table(CSV, "is empty", images=()),
-        "a damaged image": table(CSV + "own.csv,A table\n", "no such image"),
+        "a damaged image": (
+            {"own.csv": f"{CSV}e.png,A\n".encode(), "images/e.png": b"\x89PNG"},
+            "e.png: ",
+            {},
+        ),
         "report sigal 436: a web address": table(
             CSV + "https://example.org/dog.jpg,A dog\n", "is a web address"
         ),
@@ -421,11 +428,8 @@ def _refused_tables() -> dict[str, tuple]:
             "web address",
         ),
         "an image within the table": table(
-            CSV
-            + "data:image/png;base64\\,iVBORw0KGgo=,A dog\n".replace(
-                "\\,", "_"
-            ),
-            "is a web address",
+            CSV + '"data:image/png;base64,iVBORw0KGgo=",A dog\n',
+            "holds an image where a file is wanted",
         ),
         "a name that climbs out": table(
             CSV + "../own.csv,A dog\n", "outside the image folder"

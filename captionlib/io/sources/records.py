@@ -85,9 +85,10 @@ def image_name(place: str, name: str, folder: str = "") -> str:
     """
     for part in (folder, name):
         if re.match(r"[a-z][a-z0-9+.-]+://|data:", part, re.IGNORECASE):
+            said = "is a web address" if "://" in part else "holds an image"
             raise InputError(
-                f"{place} is a web address; fetch the image into the image "
-                "folder and give its file name"
+                f"{place} {said} where a file is wanted; save the image into "
+                "the image folder and give its file name"
             )
         if (
             re.match(r"[/\\]|[A-Za-z]:", part)
@@ -165,7 +166,11 @@ class ImageFolder:
             for other in self._listing(path.parent).values()
             if other.casefold() == path.name.casefold() and other != path.name
         ]
-        cure = f"there is {near[0]!r}" if near else "fetch it or leave it out"
+        cure = (
+            f"name {near[0]!r}, which is there"
+            if near
+            else "fetch it or leave it out"
+        )
         return f"{path}: no such image, though {source} lists it; {cure}"
 
     def _in_other_form(self, name: str) -> str | None:

@@ -30,8 +30,9 @@ __all__ = ["read_table", "split_named"]
 # table has is taken.
 COLUMNS = {
     "file": (
-        "file filename image imagefile imagename imagefilename img filepath "
-        "imagepath path photo photograph picture url imageurl"
+        "file filename fname image images imagefile imagename imagefilename img "
+        "filepath imagepath imagefilepath path photo photograph picture url "
+        "imageurl"
     ).split(),
     "caption": (
         "caption captions text sentence sentences comment description rawcaption"
@@ -222,7 +223,12 @@ def _cells(
                 raise csv.Error
             yield number, cells
             number = reader.line_num + 1
-    except csv.Error:
+    except csv.Error as error:
+        if "limit" in str(error):  # of a cell, 131,072 characters
+            raise InputError(
+                f"{path}: line {number}: holds {error}, as after a quotation "
+                "mark that is never closed; mend the row"
+            ) from None
         raise InputError(
             f"{path}: line {number}: its quotation marks don't match; close "
             "each, and double those within quotation marks"

@@ -56,7 +56,7 @@ def read_text(path: str | Path) -> str:
             raise InputError(f"{path}: {said}")
     text = _decode(path, raw)
     if not text.strip():
-        raise InputError(f"{path}: is empty; name the file of captions")
+        raise InputError(f"{path}: is empty; check that it is the right file")
     return text
 
 
