@@ -81,6 +81,7 @@ def test_it_writes_what_the_plain_form_writes(
     )
     assert done.base == base
     plain, engine = contents(tmp_path / "plain"), contents(tmp_path / "engine")
+    del engine[f"IDENTITY_{base}.json"]
     assert plain.keys() == engine.keys() and len(plain) == 11
     for name in plain:
         if name.endswith(".json"):
@@ -100,7 +101,7 @@ def test_nothing_to_train_on(tmp_path):
     tree = flickr_tree(tmp_path, train=0)
     with pytest.raises(InputError, match="leaves no image to train on"):
         prepare(*tree, tmp_path / "data", SMALL, workers=1, progress=False)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_script_may_prepare_in_its_arguments_order(flickr, tmp_path):

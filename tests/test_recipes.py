@@ -309,7 +309,7 @@ def test_a_recipe_goes_on_where_it_stopped(tiny, tmp_path):
     assert "--recipe tiny" in refused(
         "train", "--recipe", "toy", "--to", model, "--resume"
     )
-    assert "batch_size" in refused(*again, "--batch-size", 2)
+    assert "batch_size" in refused(*again, "--batch-size", 8)
     assert call(*again)[0] == 0  # the mistake was not kept
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from captionlib.config import EngineConfig
 from captionlib.engine.averaging import WeightAverage
 from captionlib.io.files import InputError, atomic_folder, read_json, write_json
+from captionlib.io.identity import difference
 from captionlib.model import CaptionModel
 
 __all__ = [
     "EpochSoFar",
     "Training",
+    "changed_settings",
     "load_checkpoint",
     "read_place",
+    "require_same_data",
     "save_checkpoint",
+    "undamaged",
 ]
 
 FORMAT = 2  # of training.json; version 0.1 wrote none, and other batches
@@ -46,6 +53,8 @@ class Training:
     optimizer: torch.optim.Optimizer
     config: EngineConfig
     average: WeightAverage | None = None
+    # The identity of its data, with what they were made of; {} if unknown.
+    data: dict = field(default_factory=dict)
     # One dict per finished epoch.
     history: list[dict] = field(default_factory=list)
     # The unfinished epoch.
@@ -62,6 +71,7 @@ def save_checkpoint(folder: Path, training: Training) -> None:
     place = {
         "format": FORMAT,
         "config": asdict(training.config),
+        "data": training.data,
         "history": training.history,
         "so_far": asdict(training.so_far),
     }
@@ -75,6 +85,28 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         write_json(temporary / "training.json", place)
 
 
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file of a checkpoint leads to into one line."""
+    try:
+        yield
+    except (
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ):
+        folder = path.parent
+        raise InputError(
+            f"{path}: is damaged or missing; put a copy of {folder} back, or "
+            f"train into another folder, with --start-from {folder.parent} to "
+            "begin with its best model"
+        ) from None
+
+
 def read_place(folder: Path) -> dict:
     """Settings, history and position of the checkpoint in `folder`.
 
@@ -82,32 +114,90 @@ def read_place(folder: Path) -> dict:
         InputError: if it is damaged, or another version's: batches and random numbers of
             version 0.1 were others, so going on would not be exact.
     """
-    place = read_json(folder / "training.json")
-    found = place.get("format") if isinstance(place, dict) else None
+    with undamaged(folder / "training.json"):
+        place = dict(read_json(folder / "training.json"))
+    found = place.get("format")
     if found != FORMAT:
         version = "version 0.1" if found is None else "a newer version"
         raise InputError(
             f"{folder}: is a training of {version} of captionlib, which this one can't resume; "
             "train into another folder"
         )
+    with undamaged(folder / "training.json"):
+        dict(place["config"]), dict(place.setdefault("data", {}))
+        EpochSoFar(**place["so_far"])
+        [epoch["bleu4"] + epoch["epoch"] for epoch in place["history"]]
     return place
 
 
-def load_checkpoint(folder: Path, training: Training) -> None:
-    """Restore `training` from a checkpoint.
+def require_same_data(folder: Path, stored: dict, found: dict) -> None:
+    """Refuse to resume the training in `folder` with other data.
+
+    Args:
+        stored: `Training.data` of the checkpoint.
+        found: the same of the data at hand.
 
     Raises:
-        InputError: if it is damaged, another version's, or belongs to other settings.
+        InputError: says what differs.
+    """
+    if not stored or not found:  # not known, as where a test makes its own
+        return
+    if others := difference(stored["contents"], found["contents"]):
+        # Settings explain a difference, and alone they make none.
+        settings = difference(stored["made_of"], found["made_of"])
+        others += f" ({settings})" if settings else ""
+        raise InputError(
+            f"{folder}: was begun with other data ({others}); resume with the "
+            "data it was begun with, or train into another folder"
+        )
+
+
+def changed_settings(folder: Path, stored: dict, config: EngineConfig) -> dict:
+    """The settings that a resumed training changes, with their old values.
+
+    It may have more epochs or patience, or smaller batches.
+
+    Raises:
+        InputError: if another setting differs.
+    """
+    now, changed = asdict(config), {}
+    for name, value in now.items():
+        before = stored.get(name)
+        if before == value:
+            continue
+        with undamaged(folder / "training.json"):
+            allowed = (
+                name in ("epochs", "patience") and value > before
+                or name == "batch_size" and value < before
+            )  # fmt: skip
+        if not allowed:
+            only = {"epochs": "more", "patience": "more", "batch_size": "fewer"}
+            how = f"{only[name]}, or " if name in only else ""
+            raise InputError(
+                f"{folder}: was trained with {name}={before}, not {value}; "
+                f"resume with {how}the same or train into another folder"
+            )
+        changed[name] = before
+    return changed
+
+
+def load_checkpoint(folder: Path, training: Training) -> dict:
+    """Restore `training` from a checkpoint.
+
+    With smaller batches, an unfinished epoch begins again, with the weights and
+    moments it had reached.
+
+    Returns:
+        the settings that change, with their old values.
+
+    Raises:
+        InputError: if it is damaged, another version's, or belongs to other
+            data or settings.
     """
     model, optimizer = training.model, training.optimizer
     stored = read_place(folder)
-    for name, value in asdict(training.config).items():
-        if stored["config"].get(name) != value:
-            raise InputError(
-                f"{folder}: was trained with "
-                f"{name}={stored['config'].get(name)}, not {value}; resume "
-                "with the same settings or train into another folder"
-            )
+    require_same_data(folder, stored["data"], training.data)
+    changed = changed_settings(folder, stored["config"], training.config)
     saved = CaptionModel.load(folder)
     if (
         saved.config != model.config
@@ -119,13 +209,33 @@ def load_checkpoint(folder: Path, training: Training) -> None:
         )
     model.load_state_dict(saved.state_dict())
     model.metrics = saved.metrics
+    with undamaged(folder / "optimizer.safetensors"):
+        _load_moments(optimizer, load_file(folder / "optimizer.safetensors"))
+    if training.average is not None:
+        with undamaged(folder / "average.safetensors"):
+            state = load_file(folder / "average.safetensors")
+            training.average.load_state(state)
+    training.history = stored["history"]
+    if "batch_size" not in changed:
+        training.so_far = EpochSoFar(**stored["so_far"])
+    return changed
+
+
+def _load_moments(
+    optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]
+) -> None:
+    """Restore Adam's moments, one set for each weight.
+
+    Raises:
+        ValueError: if they don't fit the weights.
+    """
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "optimizer.safetensors").items():
+    for key, value in moments.items():
         index, name = key.split(".")
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
+    weights = [weight for g in optimizer.param_groups for weight in g["params"]]
+    for index, own in state.items():
+        if own["exp_avg"].shape != weights[index].shape:
+            raise ValueError("moments of other weights")
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if training.average is not None:
-        training.average.load_state(load_file(folder / "average.safetensors"))
-    training.history = stored["history"]
-    training.so_far = EpochSoFar(**stored["so_far"])

@@ -1,8 +1,8 @@
 """A cache of grids on disk: `encode_once` for data sets of any size.
 
 Chapter 02 keeps the grids of sixteen images in memory. Here they are written to
-a file, one batch at a time. The file stores the fingerprint of its origin and
-is reused while that matches.
+a file, one batch at a time. The file stores the identity of its origin and is
+reused while that matches.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from tqdm.auto import tqdm
 
 from captionlib.data import ImageDataset
 from captionlib.encoder import Encoder, FeatureDataset, encode_once
-from captionlib.io.features import Features, fingerprint, new_features
+from captionlib.io.claims import require_writable
+from captionlib.io.features import Features, new_features
 from captionlib.io.files import InputError
+from captionlib.io.identity import of_features
 
-__all__ = ["Mirrored", "ViewDataset", "cache_features"]
+__all__ = ["ELSEWHERE", "Mirrored", "ViewDataset", "cache_features"]
+
+ELSEWHERE = "keep the encoded images elsewhere, with --features DIR"
 
 
 def cache_features(
@@ -37,8 +41,8 @@ def cache_features(
 ) -> Features:
     """Encode every image once, and cache the annotation vectors as float16.
 
-    The file appears whole or not at all. An existing file is reused if its
-    fingerprint matches, and replaced otherwise. Memory holds one batch.
+    The file appears whole or not at all. An existing file is reused if it was
+    made of the same, and replaced otherwise. Memory holds one batch.
 
     Args:
         encoder: a frozen encoder, which is moved to `device`.
@@ -71,9 +75,10 @@ def cache_features(
         raise InputError(
             f"{image_file}: holds no images, so there is nothing to encode"
         )
-    expected = fingerprint(encoder, image_file, bf16=bf16, mirrored=mirrored)
+    expected = of_features(encoder, image_file, bf16=bf16, mirrored=mirrored)
     if to.exists() and Features(to).fingerprint == expected:
         return Features(to)
+    require_writable(to.parent, ELSEWHERE)
     encoder.to(device)
     seen = Mirrored(images) if mirrored else images
     (first,) = encode_once(encoder, seen[0][None])

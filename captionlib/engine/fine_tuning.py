@@ -56,7 +56,15 @@ def first_stages(encoder: Encoder, last: int) -> Encoder:
 
     Weights are shared. Its output is (B, height, width, C), the input of the
     stages left out.
+
+    Raises:
+        InputError: if it has no more stages than `last`.
     """
+    if last >= (known := len(stages(encoder))):
+        raise InputError(
+            f"--last-stages {last}: {encoder.backbone} has {known} stages; "
+            "name fewer"
+        )
     first = copy(encoder)
     first._modules = dict(encoder._modules)
     first.trunk = nn.Sequential(*stages(encoder)[:-last])

@@ -150,6 +150,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = False,
+    data: dict | None = None,
     objective: Callable[..., tuple[NamedTuple, int]] = teacher_forcing,
     processes: Processes = ALONE,
     checkpoint_minutes: float = 15.0,
@@ -166,7 +167,10 @@ def train(
         evaluate: scores a model in eval mode on captions it generates; must
             return "bleu4", ×100.
         resume: continue from `folder/last`, exactly as if training had never
-            stopped; start from the beginning if nothing was written yet.
+            stopped; start from the beginning if nothing was written yet. Epochs
+            and patience may have grown and batches shrunk in between.
+        data: the identity of the data, stored with the checkpoint, which is
+            resumed with no other.
         objective: the loss to minimise, called like `teacher_forcing`.
         processes: the processes that train together; each calls `train`, and
             the main one writes the files.
@@ -177,9 +181,9 @@ def train(
         the history: one dict per epoch.
 
     Raises:
-        InputError: if `folder` holds a training run and `resume` is off or the
-            settings differ; or if the disk is full, in which case the previous
-            checkpoint is kept.
+        InputError: if `folder` holds a training run and `resume` is off, or its
+            data or settings differ, or it is damaged; or if the disk is full, in
+            which case the previous checkpoint is kept.
         FloatingPointError: if a loss is not finite.
     """
     folder = Path(folder)
@@ -199,7 +203,9 @@ def train(
     average = (
         WeightAverage(model, config.averaging) if config.averaging else None
     )
-    training = Training(model, make_optimizer(model, config), config, average)
+    training = Training(
+        model, make_optimizer(model, config), config, average, data or {}
+    )
     if last.exists():
         load_checkpoint(last, training)
     history, loss_of = training.history, processes.prepare(objective, model)

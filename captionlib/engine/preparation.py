@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from captionlib.data import (
     usable_captions,
 )
 from captionlib.engine.words import Words, choose_words, vocabulary_of
+from captionlib.io.claims import claim
 from captionlib.io.errors import naming
 from captionlib.io.files import (
     BadItem,
@@ -36,6 +38,7 @@ from captionlib.io.files import (
     write_json,
     write_json_rows,
 )
+from captionlib.io.identity import of_source, of_words, write_identity
 from captionlib.io.images import (
     IMAGE_SIZE,
     decoding_pool,
@@ -47,9 +50,12 @@ from captionlib.io.sources.records import Record
 
 __all__ = [
     "BATCH",
+    "IN_USE",
+    "LACKS",
     "MOST",
     "Prepared",
     "decode_in_order",
+    "made_of",
     "prepare",
     "prepare_data",
 ]
@@ -57,6 +63,15 @@ __all__ = [
 BATCH = 16  # images per request to a process, since each request costs time
 MOST = 2  # batches for each process, being decoded or waiting to be written
 ONE = (3, IMAGE_SIZE, IMAGE_SIZE)
+LACKS = {
+    "TRAIN": "leaves no image to train on; check its splits",
+    "VAL": "has no images of the split val, which the choice of the best epoch "
+    "needs; give some of them that split",
+}
+IN_USE = (
+    "{}: is being prepared or read by another process; wait for it or name "
+    "another folder"
+)
 
 
 class Prepared(NamedTuple):
@@ -82,6 +97,7 @@ def prepare(
     new_words: str = "add",
     skip_bad: bool = False,
     workers: int | None = None,
+    needs: Sequence[str] = ("TRAIN",),
     progress: bool = True,
 ) -> Prepared:
     """Convert a data set to the files that training reads.
@@ -97,11 +113,13 @@ def prepare(
         words_of, new_words: for fine-tuning; see `WordsConfig`.
         skip_bad: skip bad images and captions instead of stopping at the first.
         workers: processes that decode images; None for one per core.
+        needs: splits that must have images.
         progress: show a bar on stderr, if that is a terminal.
 
     Raises:
-        InputError: if an input is bad, no word would be kept or the disk is too
-            small; nothing is written then.
+        InputError: if an input is bad, no word would be kept, the disk is too
+            small, or a training or another preparation uses the folder; nothing
+            is written then.
     """
     config, to, skipped, notes = config or DataConfig(), Path(to), [], []
     source = WordsConfig(words_of, new_words)
@@ -127,6 +145,9 @@ def prepare(
         for r in too_long
     ]
 
+    for name in needs:
+        if not splits[name]:
+            raise InputError(f"{karpathy_json}: {LACKS[name]}")
     with naming(karpathy_json):
         counted = splits["TRAIN"] + too_long
         choose_words(splits, counted, config, source, known)
@@ -136,6 +157,7 @@ def prepare(
         workers or usable_cores(),
     )
     with (
+        claim(to, "data", IN_USE.format(to)),
         atomic_group(to, seal=f"WORDMAP_{base}.json") as folder,
         closing(decoder) as decoded,
     ):
@@ -149,10 +171,7 @@ def prepare(
                 progress=progress,
             )
         if not splits["TRAIN"]:
-            raise InputError(
-                f"{karpathy_json}: leaves no image to train on; check its "
-                "splits"
-            )
+            raise InputError(f"{karpathy_json}: {LACKS['TRAIN']}")
         counted = splits["TRAIN"] + too_long
         with naming(karpathy_json):
             words = choose_words(splits, counted, config, source, known)
@@ -162,7 +181,22 @@ def prepare(
         references = {s: references_of(splits[s]) for s in ("VAL", "TEST")}
         write_json(folder / f"REFERENCES_{base}.json", references)
         vocabulary.save(folder / f"WORDMAP_{base}.json")
+        write_identity(folder, base, made_of(records, config, source, known))
     return Prepared(base, skipped, notes, words)
+
+
+def made_of(
+    records: list[Record],
+    config: DataConfig,
+    source: WordsConfig,
+    known: Vocabulary | None,
+) -> dict:
+    """The identity of what data are prepared from, with the settings."""
+    made = of_source(records) | asdict(config)
+    if known is not None:
+        words = {"words of the captioner": of_words(known.word_map)}
+        made |= words | {"new_words": source.new_words}
+    return made
 
 
 def decode_in_order(

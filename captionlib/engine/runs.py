@@ -8,6 +8,7 @@ folder is `to`; the folders of earlier stages are inside it, `stage1` and so on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,24 +24,32 @@ from captionlib.config import (
     ModelConfig,
     Recipe,
     RunConfig,
+    WordsConfig,
 )
 from captionlib.config.settings import settings_of
-from captionlib.data import CaptionDataset, load_references
+from captionlib.data import CaptionDataset, Vocabulary, load_references
 from captionlib.encoder import encode_once
 from captionlib.engine.batches import make_loader
-from captionlib.engine.checkpoints import read_place
+from captionlib.engine.checkpoints import (
+    changed_settings,
+    read_place,
+    require_same_data,
+    undamaged,
+)
 from captionlib.engine.features import ViewDataset
 from captionlib.engine.fine_tuning import HalfEncoded, first_stages
 from captionlib.engine.loop import train
 from captionlib.engine.objectives import teacher_forcing
 from captionlib.engine.precision import time_steps
-from captionlib.engine.preparation import prepare_data
+from captionlib.engine.preparation import IN_USE, LACKS, made_of, prepare_data
 from captionlib.engine.processes import Processes
 from captionlib.engine.progress import find_device
 from captionlib.engine.recipes import find_recipe, keep_recipe
 from captionlib.engine.scheduled_sampling import scheduled_sampling
 from captionlib.engine.validation import Validator, plain_search
 from captionlib.engine.views import open_views
+from captionlib.engine.words import vocabulary_of
+from captionlib.io.claims import claim, temporary_folder
 from captionlib.io.errors import usable
 from captionlib.io.files import (
     InputError,
@@ -48,12 +57,25 @@ from captionlib.io.files import (
     read_json,
     recover_folder,
 )
+from captionlib.io.identity import (
+    difference,
+    of_data,
+    short,
+    source_of,
+)
+from captionlib.io.images import IMAGE_SIZE
 from captionlib.io.prepared import find_base
+from captionlib.io.sources.reading import read_data_set
 from captionlib.model import CaptionModel
 from captionlib.toy.scenes import write_scenes
-from captionlib.training import is_over
+from captionlib.training import is_over, rate_factor
 
 __all__ = ["Trained", "train_recipe"]
+
+TAKEN = (
+    "{}: is being trained into by another process; wait for it or train into "
+    "another folder"
+)
 
 
 class Trained(NamedTuple):
@@ -110,23 +132,42 @@ def train_recipe(
     }
     run, to = _configure(RunConfig, around), Path(to)
     processes = Processes.join(run.device)
-    with processes.main_first():  # the others find the prepared data
-        recipe = find_recipe(recipe, to, resume=run.resume)
-        if run.start_from is not None:  # its shape is given
-            recipe = replace(recipe, model={})
-        recipe = recipe.overridden(settings)
-        stages = _plan(recipe, to, run)
-        data = _find_data(recipe, to, run, stages, progress=progress, say=say)
+    device = processes.device or find_device(run.device)
     if not processes.is_main:
         say = _say_nothing
-    device = processes.device or find_device(run.device)
-    session = _Session(recipe, data, run, processes, device, progress, say)
-    history = []
-    for stage in stages:
-        if stage is stages[-1] or not _is_finished(stage.folder):
-            history = session.train(stage)
-            say(_summary(stage, history))
-        session.finish(stage)
+    with ExitStack() as held:
+        if processes.is_main:
+            held.enter_context(temporary_folder(to))
+            held.enter_context(claim(to, "training", TAKEN.format(to)))
+        with processes.main_first():  # the others find the prepared data
+            recipe = find_recipe(recipe, to, resume=run.resume)
+            if run.start_from is not None:  # its shape is given
+                recipe = replace(recipe, model={})
+            recipe = recipe.overridden(settings)
+            stages = _plan(recipe, to, run, settings)
+            if processes.is_main:
+                data = _find_data(
+                    recipe, to, run, stages, progress=progress, say=say
+                )
+            else:
+                data = Path(run.data or to / "data")
+            held.enter_context(
+                claim(data, "data", IN_USE.format(data), shared=True)
+            )
+        identity = processes.agree(_identity(data) if processes.is_main else {})
+        for stage in stages:
+            require_same_data(stage.folder, stage.data, identity)
+            for line in _changes(stage):
+                say(line)
+        session = _Session(
+            recipe, data, identity, run, processes, device, progress, say
+        )
+        history = []
+        for stage in stages:
+            if stage is stages[-1] or not _is_finished(stage.folder):
+                history = session.train(stage)
+                say(_summary(stage, history))
+            session.finish(stage)
     folders = [stage.folder for stage in stages]
     return Trained(to / "best", history, folders)
 
@@ -157,31 +198,53 @@ class _Stage:
     shape: ModelConfig
     config: EngineConfig
     search: DecodingConfig
+    data: dict  # the identity of its data, if it has begun
+    changed: dict  # settings that a resumed training changes, with old values
 
 
-def _plan(recipe: Recipe, to: Path, run: RunConfig) -> list[_Stage]:
+def _plan(
+    recipe: Recipe, to: Path, run: RunConfig, given: dict
+) -> list[_Stage]:
     """The stages, all checked now, so that a later one does not fail after
-    hours."""
+    hours.
+
+    A stage that has begun keeps its settings, but for those `given` now.
+    """
     stages: list[_Stage] = []
     for number, settings in enumerate(recipe.stages, start=1):
         folder = to / f"stage{number}" if number < len(recipe.stages) else to
         stored = _stored_run(folder, run.resume)
-        if stored and settings.get("bf16") == "auto":  # already measured
-            settings = {k: v for k, v in settings.items() if k != "bf16"}
+        if stored:
+            own = settings_of(EngineConfig)
+            settings = {k: v for k, v in given.items() if k in own}
+            if settings.get("bf16") == "auto":  # already measured
+                del settings["bf16"]
         start_from, model = run.start_from, recipe.model
         if stages:
             start_from, model = stages[-1].folder, {}
+        config = _configure(EngineConfig, stored.get("train", {}) | settings)
+        shape = _configure(ModelConfig, stored.get("model", {}) | model)
+        changed = {}
+        if stored:
+            changed = changed_settings(folder, stored["train"], config)
+            if shape != _configure(ModelConfig, stored["model"]):
+                raise InputError(
+                    f"{folder}: holds a model of another shape; resume without "
+                    "changing it"
+                )
         stage = _Stage(
             folder,
             bool(stored),
             start_from,
             model,
-            _configure(ModelConfig, stored.get("model", {}) | model),
-            _configure(EngineConfig, stored.get("train", {}) | settings),
+            shape,
+            config,
             _configure(
                 DecodingConfig,
                 stored.get("search", _search_of(run)) | recipe.search,
             ),
+            stored.get("data", {}),
+            changed,
         )
         stages.append(stage)
     return stages
@@ -217,27 +280,48 @@ def _stored_run(folder: Path, resume: bool) -> dict:
             f"{folder}: holds a training run already; --resume it or name "
             "another folder"
         )
-    model = read_json(last / "config.json")
     training = read_place(last)
-    try:
+    with undamaged(last / "config.json"):
+        model = read_json(last / "config.json")
         stored = {
-            "model": model["model"],
-            "search": model["search"],
+            "model": dict(model["model"]),
+            "search": dict(model["search"]),
             "train": training["config"],
+            "data": training["data"],
         }
-        known = stored["train"].keys() == settings_of(EngineConfig).keys()
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{last}: is not a captionlib training run; train into another "
-            "folder"
-        ) from None
-    if not known:
+    if stored["train"].keys() != settings_of(EngineConfig).keys():
         raise InputError(
             f"{folder}: was begun with another version of captionlib and can't "
             "be resumed; train into another folder, with --start-from "
             f"{folder} to begin with its best model"
         )
     return stored
+
+
+def _changes(stage: _Stage) -> list[str]:
+    """What a resumed training changes, and what follows from that, in lines."""
+    lines = []
+    for name, before in stage.changed.items():
+        now = getattr(stage.config, name)
+        lines.append(f"{stage.folder}: goes on with {name}={now}, not {before}")
+    if "batch_size" in stage.changed:
+        lines[-1] += (
+            "; an unfinished epoch begins again, with Adam's state as it is, "
+            "and the weights will not be those of an uninterrupted run"
+        )
+    if "epochs" in stage.changed and stage.config.schedule == "one_cycle":
+        history = read_place(stage.folder / "last")["history"]
+        rates = [
+            stage.config.learning_rate
+            * rate_factor(stage.config, history, min(1, len(history) / epochs))
+            for epochs in (stage.changed["epochs"], stage.config.epochs)
+        ]
+        lines.append(
+            f"{stage.folder}: one_cycle is stretched over all "
+            f"{stage.config.epochs} epochs, so the learning rate goes from "
+            f"{rates[0]:.2g} to {rates[1]:.2g} at this point"
+        )
+    return lines
 
 
 def _is_finished(folder: Path) -> bool:
@@ -251,31 +335,117 @@ def _is_finished(folder: Path) -> bool:
 # --------------------------------------------------------------------- the data
 
 
+def _identity(data: Path) -> dict:
+    """What a checkpoint stores about its data, and is compared by."""
+    return {"contents": of_data(data), "made_of": source_of(data) or {}}
+
+
 def _find_data(
     recipe: Recipe, to: Path, run: RunConfig, stages: list[_Stage], **options
 ) -> Path:
     """The folder of prepared data: named, prepared earlier, or prepared now.
 
-    The recipe is stored in `to` first, so that a killed run can resume.
+    All that can be checked before is checked first. Then the recipe is stored
+    in `to`, so that a killed run can resume.
     """
-    source = run.karpathy_json, run.images
-    if run.data is not None:
-        if any(source):
-            raise InputError(
-                f"{run.data}: is already prepared; leave out --karpathy-json "
-                "and --images"
-            )
-        find_base(run.data)  # is it?
-    there = run.data is not None or any((to / "data").glob("WORDMAP_*.json"))
+    source, named = (run.karpathy_json, run.images), run.data is not None
+    if named and any(source):
+        raise InputError(
+            f"{run.data}: is already prepared; leave out --karpathy-json and "
+            "--images"
+        )
+    data = Path(run.data) if named else to / "data"
+    there = named or any(data.glob("WORDMAP_*.json"))
     drawn = bool(recipe.scenes) and not any(source)
-    if not there and not drawn and None in source:
+    begun = any(stage.begun for stage in stages)
+    if None in source and not drawn and (any(source) or not there):
         raise InputError(_data_wanted(recipe))
-    if not any(stage.begun for stage in stages):
+    ready = there and (named or None in source and (begun or not drawn))
+    if ready:
+        _require_validation(data)
+    if not begun:
+        _check_model(recipe, stages[0])
+    if not begun or any(stage.changed for stage in stages):
         keep_recipe(recipe, to)
-    if there:
-        return Path(run.data or to / "data")
-    source = None if drawn else source
-    return _prepare(recipe, to, source, run, **options)
+    if ready:
+        return data
+    if drawn:
+        source = _draw(recipe, to, options["progress"])
+    return _prepare(recipe, to, source, run, begun, **options)
+
+
+def _prepare(
+    recipe: Recipe,
+    to: Path,
+    source: tuple,
+    run: RunConfig,
+    begun: bool,
+    *,
+    progress: bool,
+    say,
+) -> Path:
+    """Prepare captions and their images, unless that was done earlier."""
+    data = to / "data"
+    settings = {k: v for k, v in recipe.data.items() if k != "dataset"}
+    config = _configure(DataConfig, settings)
+    if any(data.glob("WORDMAP_*.json")):
+        others = _made_of_others(data, source, config, run)
+        if not others:
+            return data
+        if begun:
+            raise InputError(
+                f"{to}: was begun with other data ({others}); leave out "
+                "--karpathy-json and --images to resume, or train into another "
+                "folder"
+            )
+        say(f"{data}: was made of other data ({others}); preparing it anew")
+        _discard(data)
+    done = prepare_data(
+        *source,
+        data,
+        config,
+        shares=run,
+        words_of=run.start_from,
+        needs=("TRAIN", "VAL"),
+        progress=progress,
+    )
+    for line in [*done.notes, *done.words.lines]:
+        say(line)
+    say(str(data / done.base))
+    return data
+
+
+def _require_validation(data: Path) -> None:
+    _, references = load_references(data, "VAL")
+    if not references:
+        raise InputError(f"{data}: {LACKS['VAL']}")
+
+
+def _made_of_others(
+    data: Path, source: tuple, config: DataConfig, run: RunConfig
+) -> str:
+    """How the source of prepared data differs from `source`; "" if it
+    doesn't."""
+    try:
+        stored = source_of(data)
+    except InputError as error:  # such as two data sets in one folder
+        return str(error)
+    if stored is None:
+        return "its source isn't known"
+    words = WordsConfig(run.start_from)
+    records = read_data_set(*source, shares=run, skipped=[])
+    wanted = made_of(records, config, words, vocabulary_of(words))
+    return difference({name: stored.get(name) for name in wanted}, wanted)
+
+
+def _discard(data: Path) -> None:
+    """Remove prepared data from the folder of a training that hasn't begun."""
+    with claim(data, "data", IN_USE.format(data)):
+        for seal in list(data.glob("WORDMAP_*.json")):
+            base = seal.stem.removeprefix("WORDMAP_")
+            seal.unlink()
+            for path in list(data.glob(f"*_{base}.*")):
+                path.unlink()
 
 
 def _data_wanted(recipe: Recipe) -> str:
@@ -292,35 +462,45 @@ def _data_wanted(recipe: Recipe) -> str:
     )
 
 
-def _prepare(
-    recipe: Recipe,
-    to: Path,
-    source: tuple | None,
-    run: RunConfig,
-    *,
-    progress: bool,
-    say,
-) -> Path:
-    """Prepare captions and their images; without a source, draw them first."""
-    if source is None:
-        json_path = write_scenes(
-            to / "scenes", **recipe.scenes, progress=progress
+def _draw(recipe: Recipe, to: Path, progress: bool) -> tuple[Path, Path]:
+    """Draw the recipe's scenes: a Karpathy JSON and its images."""
+    path = write_scenes(to / "scenes", **recipe.scenes, progress=progress)
+    return path, path.parent / "images"
+
+
+def _check_model(recipe: Recipe, stage: _Stage) -> None:
+    """Raise an `InputError` if the first stage's model can't be made or takes no
+    images, before hours of preparing them."""
+    kind = HalfEncoded if recipe.last_stages else CaptionModel
+    if stage.start_from is not None:
+        _require_no_shape(stage)
+        model = kind.load(stage.start_from)
+    else:
+        words = {"<pad>": 0, "<unk>": 1, "<start>": 2, "<end>": 3}
+        model = kind(stage.shape, Vocabulary(words))
+    if recipe.last_stages:
+        model.last = recipe.last_stages
+        first_stages(model.encoder, recipe.last_stages)
+    model.fine_tune_encoder(stage.config.fine_tune_encoder)
+    try:
+        with torch.inference_mode():
+            model.encode(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE).byte())
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"--backbone {model.config.backbone}: takes no images of "
+            f"{model.config.image_size or IMAGE_SIZE} pixels ({reason}); give "
+            "another --image-size or --backbone"
+        ) from None
+
+
+def _require_no_shape(stage: _Stage) -> None:
+    if stage.model:
+        names = ", ".join("--" + name.replace("_", "-") for name in stage.model)
+        raise InputError(
+            f"{names}: the model of --start-from fixes its shape; leave these "
+            "options out"
         )
-        source = json_path, json_path.parent / "images"
-    settings = {k: v for k, v in recipe.data.items() if k != "dataset"}
-    config = _configure(DataConfig, settings)
-    done = prepare_data(
-        *source,
-        to / "data",
-        config,
-        shares=run,
-        words_of=run.start_from,
-        progress=progress,
-    )
-    for line in [*done.notes, *done.words.lines]:
-        say(line)
-    say(str(to / "data" / done.base))
-    return to / "data"
 
 
 # ----------------------------------------------------------------- the training
@@ -332,6 +512,7 @@ class _Session:
 
     recipe: Recipe
     data: Path
+    identity: dict  # of the data
     run: RunConfig
     processes: Processes
     device: torch.device
@@ -341,11 +522,6 @@ class _Session:
     def train(self, stage: _Stage) -> list[dict]:
         """Train or resume one stage; return its history."""
         _, references = load_references(self.data, "VAL")
-        if not references:
-            raise InputError(
-                f"{self.data}: has no validation images, which the choice of "
-                "the best epoch needs"
-            )
         stage.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(stage.config.seed)
         model = self._model(stage)
@@ -367,6 +543,7 @@ class _Session:
             plain_search(stage.search, beam_size),
             {
                 "data": find_base(self.data),
+                "data_digest": short(self.identity["contents"]),
                 "split": "VAL",
                 "beam_size": beam_size,
             },
@@ -387,6 +564,7 @@ class _Session:
             config,
             stage.folder,
             resume=self.run.resume,
+            data=self.identity,
             objective=objective,
             processes=self.processes,
             checkpoint_minutes=self.run.checkpoint_minutes,
@@ -408,20 +586,9 @@ class _Session:
         vocabulary = CaptionDataset(self.data, "TRAIN").vocabulary
         if stage.begun:
             model = kind.load(stage.folder / "last")
-            if stage.shape != model.config:
-                raise InputError(
-                    f"{stage.folder}: holds a model of another shape; resume "
-                    "without changing it"
-                )
+            _require_same_words(model, vocabulary, stage.folder, self.data)
         elif stage.start_from is not None:
-            if stage.model:
-                names = ", ".join(
-                    "--" + name.replace("_", "-") for name in stage.model
-                )
-                raise InputError(
-                    f"{names}: the model of --start-from fixes its shape; "
-                    "leave these options out"
-                )
+            _require_no_shape(stage)
             model = kind.load(stage.start_from)
             try:
                 model.add_words(vocabulary)
@@ -489,6 +656,16 @@ def _grids(encoder, images: torch.Tensor) -> torch.Tensor:
     """Encode images (B, 3, height, width) as in a cache: (B, P, D) float16."""
     (grids,) = encode_once(encoder, images, batch_size=len(images))
     return grids.flatten(1, 2).clone()  # not an inference tensor, for autograd
+
+
+def _require_same_words(
+    model: CaptionModel, vocabulary: Vocabulary, folder: Path, data: Path
+) -> None:
+    if model.vocabulary.word_map != vocabulary.word_map:
+        raise InputError(
+            f"{folder}: has another vocabulary than {data}; use the data of its "
+            "training"
+        )
 
 
 def _keep_end(folder: Path, seed: int) -> None:

@@ -1,10 +1,9 @@
-"""The feature cache: annotation vectors on disk, with a fingerprint of their
+"""The feature cache: annotation vectors on disk, with the identity of their
 origin.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -14,11 +13,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from torch import nn
 
 from captionlib.io.files import InputError, atomic_file, require_free_space
 
-__all__ = ["Features", "fingerprint", "new_features"]
+__all__ = ["Features", "new_features"]
 
 
 class Features:
@@ -27,7 +25,7 @@ class Features:
 
     Only the header is read at first. Each process opens the file for itself, so
     a `Features` can be passed to the workers of a `DataLoader`, forked or
-    spawned.
+    spawned. A process that finds another cache in its place stops.
 
     Args:
         path: the HDF5 file.
@@ -36,7 +34,8 @@ class Features:
         shape: (I, P, D) images, grid cells, channels.
         grid: (height, width) of the grid; P = height * width.
         nbytes: the size of all vectors, at two bytes per number.
-        fingerprint: what the vectors were computed from; see `fingerprint`.
+        fingerprint: the identity of what the vectors were computed from; see
+            `captionlib.io.identity.of_features`.
 
     Raises:
         InputError: if the file is missing or is not a feature cache.
@@ -48,7 +47,7 @@ class Features:
             with h5py.File(self.path, "r", locking=False) as file:
                 self.shape = file["features"].shape
                 self.grid = tuple(int(side) for side in file.attrs["grid"])
-                self.fingerprint = json.loads(file.attrs["fingerprint"])
+                self.fingerprint = _fingerprint(file)
         except FileNotFoundError:
             raise InputError(
                 f"{self.path}: no such file; write it with cache_features"
@@ -70,6 +69,10 @@ class Features:
         # Not opened yet, or opened by the process this one was forked from.
         if self._process != os.getpid():
             self._file = h5py.File(self.path, "r", locking=False)
+            if _fingerprint(self._file) != self.fingerprint:
+                raise InputError(
+                    f"{self.path}: was replaced while it was in use; run again"
+                )
             self._process = os.getpid()
         return self._file["features"][i]
 
@@ -77,38 +80,8 @@ class Features:
         return self.__dict__ | {"_file": None, "_process": None}
 
 
-def fingerprint(
-    encoder: nn.Module,
-    image_file: str | Path,
-    *,
-    bf16: bool = False,
-    mirrored: bool = False,
-) -> dict:
-    """All that determines the vectors: network, weights, sizes, precision,
-    images.
-
-    Contents are hashed, not time stamps: a copied file is recognised, and a
-    changed one is noticed.
-    """
-    weights = hashlib.sha256(
-        repr((encoder.mean.tolist(), encoder.std.tolist())).encode()
-    )
-    for name, tensor in encoder.state_dict().items():
-        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        weights.update(tensor.detach().cpu().contiguous().numpy())
-    images = hashlib.sha256()
-    with open(image_file, "rb") as file:
-        while block := file.read(2**22):
-            images.update(block)
-    return {
-        "backbone": encoder.backbone,
-        "grid_size": encoder.grid_size,
-        "image_size": encoder.image_size,
-        "bf16": bf16,
-        "mirrored": mirrored,
-        "weights": weights.hexdigest(),
-        "images": images.hexdigest(),
-    }
+def _fingerprint(file: h5py.File) -> dict:
+    return json.loads(file.attrs["fingerprint"])
 
 
 @contextmanager
@@ -122,7 +95,7 @@ def new_features(
     Args:
         path: the HDF5 file.
         shape: (I, height, width, D).
-        expected: the fingerprint to store.
+        expected: the identity to store.
 
     Raises:
         InputError: if the disk lacks room, before anything is written.

@@ -87,23 +87,45 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield fresh
         _flush_all([file for file in fresh.rglob("*") if file.is_file()])
-        if path.exists():
-            os.rename(path, old)
-        os.rename(fresh, path)
+        _swap(fresh, path, old)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _swap(fresh: Path, path: Path, old: Path) -> None:
+    """Rename `path` to `old` and `fresh` to `path`.
+
+    A reader that comes in between takes the writer for dead, and puts `old`
+    back: then once more.
+    """
+    while True:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(path, old)
+        try:
+            return os.rename(fresh, path)
+        except OSError:
+            if not path.exists():
+                raise
+
+
 def recover_folder(path: str | Path) -> None:
-    """Clean up after a killed `atomic_folder`: leave one good `path`."""
+    """Clean up after a killed `atomic_folder`: leave one good `path`.
+
+    If its writer is alive after all, nothing is lost.
+    """
     path = Path(path)
     old = path.with_name(f".{path.name}.old")
     if old.exists():
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
-            os.rename(old, path)
+            try:
+                os.rename(old, path)
+            except OSError:
+                if not path.exists():  # else its writer came first
+                    raise
 
 
 @contextmanager

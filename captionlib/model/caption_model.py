@@ -193,9 +193,25 @@ class CaptionModel(nn.Module):
             InputError: if the folder holds no model, or one that can't be read.
         """
         folder = package_folder(folder)
-        stored = read_json(folder / "config.json")
+        while True:
+            before = _written(folder)
+            try:
+                model = cls._read(folder)
+            except InputError:
+                if _written(folder) == before:
+                    raise
+            else:
+                if _written(folder) == before:
+                    return model.eval()
+            # A training has replaced it meanwhile: not half of each.
+
+    @classmethod
+    def _read(cls, folder: Path) -> CaptionModel:
+        file = folder / "config.json"
+        stored = read_json(file)
         try:
             config = ModelConfig(**stored["model"])
+            search, metrics = stored["search"], stored["metrics"]
             own = stored["encoder_weights"] == "saved"
             encoder = None
             if own:
@@ -205,19 +221,22 @@ class CaptionModel(nn.Module):
                     image_size=config.image_size,
                     pretrained=False,
                 )
-            model = cls(
-                config, Vocabulary.load(folder / "vocabulary.json"), encoder
-            )
-            weights = load_file(folder / "model.safetensors")
+            file = folder / "vocabulary.json"
+            model = cls(config, Vocabulary.load(file), encoder)
+            file = folder / "model.safetensors"
+            weights = load_file(file)
             missing, unexpected = model.load_state_dict(weights, strict=False)
             if unexpected or any(
                 own or not name.startswith("encoder.") for name in missing
             ):
                 raise KeyError("weights and configuration disagree")
-            model.search, model.metrics = stored["search"], stored["metrics"]
+            model.search, model.metrics = search, metrics
+        except InputError:
+            raise
         except (
             KeyError,
             TypeError,
+            ValueError,
             RuntimeError,
             OSError,
             SafetensorError,
@@ -228,6 +247,16 @@ class CaptionModel(nn.Module):
                 else type(error).__name__
             )
             raise InputError(
-                f"{folder}: can't be read as a captioner ({reason})"
+                f"{file}: is damaged, so {folder} can't be read as a captioner "
+                f"({reason}); put a copy back or train again"
             ) from error
-        return model.eval()
+        return model
+
+
+def _written(folder: Path) -> tuple | None:
+    """What changes if a folder is replaced; None while it is gone."""
+    try:
+        about = folder.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_mtime_ns
