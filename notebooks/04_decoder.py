@@ -100,8 +100,8 @@ W = torch.tensor(
         [0.0, 0.0, 5.0],  # o: show it
     ]
 )
-x, h, c = 1.0, 0.0, 0.0
-i, f, g, o = W @ torch.tensor([x, h, 1.0])
+x, h_0, c_0 = 1.0, 0.0, 0.0
+i, f, g, o = W @ torch.tensor([x, h_0, 1.0])
 i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
 print(f"i {i:.2f}  f {f:.2f}  g {g:.2f}  o {o:.2f}")
 
@@ -111,7 +111,7 @@ print(f"i {i:.2f}  f {f:.2f}  g {g:.2f}  o {o:.2f}")
 # $$c_t = f_t \odot c_{t-1} + i_t \odot g_t$$
 
 # %%
-c = f * c + i * g
+c = f * c_0 + i * g
 
 # %% [markdown]
 # The hidden state is the cell, squashed, as far as the output gate shows it:
