@@ -315,6 +315,17 @@ def test_shares_leave_images_to_train_on():
 # ------------------------------------------------------------------- one by one
 
 
+def test_rows_that_repeat_another_are_left_out_and_counted(tmp_path, photos):
+    table, notes = tmp_path / "own.csv", []
+    rows = "0.png,A dog,train\n0.png,Dog,train\n1.png,A dog,val\n"
+    table.write_text("file,caption,split\n" + rows + rows)
+    records = read_data_set(table, photos, notes=notes)
+    assert [len(record.captions) for record in records] == [2, 1]
+    assert notes == [
+        f"{table}: rows that repeat another are left out, 3 in all"
+    ]
+
+
 def test_bad_rows_are_skipped_and_the_others_stay(tmp_path, photos):
     table = tmp_path / "own.csv"
     table.write_text(

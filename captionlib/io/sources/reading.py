@@ -72,11 +72,10 @@ def _read(
         if not is_coco(data):
             return read_entries(path, data, folder)
         return _name(path), _read_coco(path, data, folder, notes)
-    if is_token_file(text):
-        entries, said = read_token_file(path, text, folder)
-        notes += [said] if said else []
-        return _name(path), entries
-    return _name(path), read_table(path, text, folder)
+    read = read_token_file if is_token_file(text) else read_table
+    entries, said = read(path, text, folder)
+    notes += [said] if said else []
+    return _name(path), entries
 
 
 def _name(path: Path) -> str:

@@ -64,9 +64,9 @@ class _Columns(NamedTuple):
 
 def read_table(
     path: Path, text: str, folder: ImageFolder
-) -> list[Entry | InputError]:
+) -> tuple[list[Entry | InputError], str | None]:
     """The images of a table, in the order of their first rows, after what is
-    wrong with rows that belong to none.
+    wrong with rows that belong to none; and a line about repeated rows.
 
     Raises:
         InputError: if it has no header or a quotation mark is unbalanced.
@@ -80,7 +80,11 @@ def read_table(
         raise InputError(
             f"{path}: has column names and no rows; add one for each caption"
         )
-    return [*rows.errors, *rows.entries.values()]
+    note = (
+        f"{path}: rows that repeat another are left out, {rows.repeated} in all"
+    )
+    entries = [*rows.errors, *rows.entries.values()]
+    return entries, note if rows.repeated else None
 
 
 class _Rows:
@@ -93,6 +97,7 @@ class _Rows:
         self.names: dict[str, str] = {}  # as spelled here: as in the folder
         self.words: dict[str, str] = {}
         self.said: set[tuple[str, str]] = set()
+        self.repeated = 0
 
     def add(self, place: str, cells: list[str], columns: _Columns) -> None:
         try:
@@ -102,13 +107,14 @@ class _Rows:
             return
         texts = [cells[i].strip() for i in columns.captions if i < len(cells)]
         for text in filter(None, texts):
-            # A row that is there twice says nothing new.
-            if (entry.name, text) not in self.said:
-                self.said.add((entry.name, text))
-                try:
-                    entry.captions.append(split_caption(text, self.words))
-                except ValueError as error:
-                    entry.faults.append(f"{place}: the caption {error}")
+            if (entry.name, text) in self.said:  # a copy, not a second opinion
+                self.repeated += 1
+                continue
+            self.said.add((entry.name, text))
+            try:
+                entry.captions.append(split_caption(text, self.words))
+            except ValueError as error:
+                entry.faults.append(f"{place}: the caption {error}")
         if not any(texts):
             entry.faults.append(
                 f"{place}: has no caption; give it one or leave it out"
