@@ -175,6 +175,8 @@ def test_only_the_first_new_words_are_shown(tmp_path, small):
 def test_words_of_nothing_known_are_refused(tmp_path, small):
     with pytest.raises(InputError, match=r"is one of .*try --new-words add"):
         prepare(tmp_path, [["tulip"]], words_of=str(small), new_words="unk")
+    with pytest.raises(InputError, match="goes with --words-of"):
+        prepare(tmp_path, [OLD], new_words="unk")
     with pytest.raises(InputError, match="^nowhere: holds no captioner"):
         prepare(tmp_path, [OLD], words_of="nowhere")
 

@@ -33,9 +33,14 @@ def vocabulary_of(source: WordsConfig) -> Vocabulary | None:
     """The words of the captioner to be fine-tuned, if there is one.
 
     Raises:
-        InputError: if it can't be found.
+        InputError: if it can't be found, or new words are to be left out of
+            none.
     """
     if source.words_of is None:
+        if source.new_words == "unk":
+            raise InputError(
+                "--new-words unk: goes with --words-of; name a captioner there"
+            )
         return None
     return Vocabulary.load(package_folder(source.words_of) / "vocabulary.json")
 
