@@ -260,21 +260,20 @@ def test_evaluate_captions_each_image_once_against_untouched_references(
     world, evaluate_words, monkeypatch
 ):
     from captionlib import metrics
-    from captionlib.captioner import Captioner
+    from captionlib.engine import captioning
 
     captioned, scored = [], []
-    caption_batch, score = Captioner.caption_batch, metrics.score
+    open_rgb, score = captioning.open_rgb, metrics.score
 
-    def record_images(self, images, *rest):
-        images = list(images)
-        captioned.extend(images)
-        return caption_batch(self, images, *rest)
+    def record_image(path):
+        captioned.append(path)
+        return open_rgb(path)
 
     def record_references(references, hypotheses):
         scored.append((references, hypotheses))
         return score(references, hypotheses)
 
-    monkeypatch.setattr(Captioner, "caption_batch", record_images)
+    monkeypatch.setattr(captioning, "open_rgb", record_image)
     monkeypatch.setattr(metrics, "score", record_references)
     assert call(*evaluate_words, "--batch-size", "2")[0] == 0
     entries = read_json(world / "toy" / "dataset_scenes.json")["images"]

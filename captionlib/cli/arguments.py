@@ -20,6 +20,7 @@ from captionlib.config import (
     ReadingConfig,
     RunConfig,
     ScenesConfig,
+    SkippingConfig,
     SplitConfig,
     ViewConfig,
     WordsConfig,
@@ -188,7 +189,16 @@ def _path(
     *,
     required: bool = False,
 ) -> None:
-    parser.add_argument(flag, help=about, metavar=metavar, required=required)
+    parser.add_argument(
+        flag, help=about, metavar=metavar, required=required, type=_named
+    )
+
+
+def _named(text: str) -> str:
+    """A path that is not empty, as that of an unset variable is."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or folder, got ''")
+    return text
 
 
 def _switch(parser, flag: str, about: str) -> None:
@@ -304,6 +314,7 @@ def _add_evaluate(commands) -> None:
         "--split", help="train, val or test", required=True, choices=SPLITS
     )
     _add_settings(parser, CaptionConfig)
+    _add_settings(parser, SkippingConfig)
     _switch(parser, "--json", "print JSON")
     _switch(
         parser,

@@ -19,23 +19,25 @@ def run_caption(args) -> int:
     from captionlib.engine.captioning import caption_files, load_captioner
 
     figures = _figure_paths(args.save_figure, args.images)
+    if figures:
+        _check_figures(figures, args.images)
     config = CaptionConfig(**given(args, CaptionConfig))
     found = caption_files(
         load_captioner(config),
         args.images,
-        beam_size=config.beam_size,
         batch_size=config.batch_size,
         figures=figures,
         progress=shows_progress(),
     )
-    status = 0
+    bad, of = 0, len(args.images)
     for number, caption in found:
         if isinstance(caption, InputError):
-            say(str(caption))
-            status = 2
+            bad += 1
+            count = f" ({bad} of {of} images left out)" if of > 1 else ""
+            say(f"{caption}{count}")
         else:
             _print_caption(args, args.images[number], caption)
-    return status
+    return 2 if bad else 0
 
 
 def _print_caption(args, path: str, caption) -> None:
@@ -54,6 +56,20 @@ def _print_caption(args, path: str, caption) -> None:
             caption.text if len(args.images) == 1 else f"{path}: {caption.text}"
         )
     print_line(line)
+
+
+def _check_figures(figures: Sequence[Path], images: Sequence[str]) -> None:
+    """Check where the figures go, before the work for them."""
+    from captionlib.io.figures import check_figure_path
+
+    originals = {Path(image).resolve() for image in images}
+    for figure in figures:
+        check_figure_path(figure)
+        if figure.resolve() in originals:
+            raise InputError(
+                f"{figure}: is a photograph to caption; draw the figure "
+                "somewhere else"
+            )
 
 
 def _figure_paths(to: str | None, images: Sequence[str]) -> list[Path]:

@@ -2,7 +2,8 @@
 and convert.
 
 The exit status is 0 on success; 2 for bad input or usage, with one line on
-stderr that names the file and the cure; 1 for any other error, also with one
+stderr that names the file and the cure, also where the rest was done without
+it; 1 for any other error, also with one
 line (`CAPTIONLIB_DEBUG=1` adds the traceback); 130 after Ctrl-C. Each command
 is a thin layer over a Python function, imported when the command runs, so that
 `--help` answers at once.
@@ -10,6 +11,7 @@ is a thin layer over a Python function, imported when the command runs, so that
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -20,7 +22,12 @@ from pathlib import Path
 from captionlib.cli.arguments import given, make_parser, shares_of
 from captionlib.cli.caption import run_caption
 from captionlib.cli.evaluate import run_evaluate
-from captionlib.cli.terminal import print_line, say, shows_progress
+from captionlib.cli.terminal import (
+    print_line,
+    say,
+    say_skipped,
+    shows_progress,
+)
 from captionlib.config import (
     DataConfig,
     DecodingConfig,
@@ -44,6 +51,7 @@ _USERS_TO_MEND = (
     NotADirectoryError,
     IsADirectoryError,
 )
+_ALSO_THEIRS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            if isinstance(error, _USERS_TO_MEND) and error.filename is not None:
+            if _is_users_to_mend(error):
                 say(
                     f"{error.filename}: {error.strerror}; check the path and "
                     "its permissions"
@@ -85,6 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = type(error).__name__
             say(f"{name}: {about}{hint}" if about else name + hint)
             return 1
+
+
+def _is_users_to_mend(error: Exception) -> bool:
+    if not isinstance(error, OSError) or error.filename is None:
+        return False
+    return isinstance(error, _USERS_TO_MEND) or error.errno in _ALSO_THEIRS
 
 
 def _scenes(args) -> int:
@@ -131,12 +145,11 @@ def _prepare(args) -> int:
     )
     for line in done.notes:
         say(line)
-    for line in done.skipped:
-        say(f"skipped {line}")
+    status = say_skipped(done.skipped)
     for line in done.words.lines:
         print_line(line)
     print(Path(args.to) / done.base)
-    return 0
+    return status
 
 
 def _train(args) -> int:

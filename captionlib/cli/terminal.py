@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from unicodedata import category
 
-__all__ = ["print_line", "say", "shows_progress"]
+__all__ = ["print_line", "say", "say_skipped", "shows_progress"]
 
 
 def say(message: str) -> None:
@@ -16,6 +17,17 @@ def say(message: str) -> None:
             line.encode(errors="backslashreplace").decode(errors="replace"),
             file=sys.stderr,
         )
+
+
+def say_skipped(skipped: Sequence[str]) -> int:
+    """Name and count what was left out; return the exit status, 2 if anything
+    was."""
+    for line in skipped:
+        say(f"skipped {line}")
+    if not skipped:
+        return 0
+    say(f"left out {len(skipped)} images or captions, named above")
+    return 2
 
 
 def print_line(text: str) -> None:

@@ -3,6 +3,7 @@
 from captionlib.config.data import (
     DataConfig,
     ReadingConfig,
+    SkippingConfig,
     SplitConfig,
     WordsConfig,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "ScenesConfig",
     "SearchConfig",
     "Settings",
+    "SkippingConfig",
     "SplitConfig",
     "TrainConfig",
     "ViewConfig",

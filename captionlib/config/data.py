@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captionlib.config.settings import Settings, setting
+from captionlib.config.settings import SEED, Settings, setting
 
-__all__ = ["DataConfig", "ReadingConfig", "SplitConfig", "WordsConfig"]
+__all__ = [
+    "DataConfig",
+    "ReadingConfig",
+    "SkippingConfig",
+    "SplitConfig",
+    "WordsConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -20,18 +26,25 @@ class DataConfig(Settings):
     min_word_freq: int = setting(5, "rarer words become <unk>", at_least=1)
     max_len: int = setting(50, "longest training caption, in words", at_least=1)
     seed: int = setting(
-        0, "seed for drawing captions where an image has too many"
+        0, "seed for drawing captions where an image has too many", **SEED
     )
 
 
 @dataclass(frozen=True)
-class ReadingConfig(Settings):
+class SkippingConfig(Settings):
+    """What becomes of bad images and captions."""
+
+    skip_bad: bool = setting(
+        False,
+        "skip bad images and captions, list them, and exit with status 2",
+    )
+
+
+@dataclass(frozen=True)
+class ReadingConfig(SkippingConfig):
     """How images are read while preparing; these settings don't change the
     output."""
 
-    skip_bad: bool = setting(
-        False, "skip bad images and captions, and list them"
-    )
     workers: int | None = setting(
         None, "processes that read images", at_least=1, unset="one per core"
     )
@@ -53,7 +66,7 @@ class SplitConfig(Settings):
         at_least=0,
         below=1,
     )
-    split_seed: int = setting(0, "seed for drawing these images")
+    split_seed: int = setting(0, "seed for drawing these images", **SEED)
 
     def __post_init__(self):
         super().__post_init__()

@@ -8,6 +8,8 @@ from captionlib.config.settings import Settings, setting
 
 __all__ = ["ModelConfig"]
 
+SIZE = {"at_least": 1, "at_most": 16_384}
+
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
@@ -22,25 +24,27 @@ class ModelConfig(Settings):
         None,
         "resize the encoder's grid to this many cells per side",
         at_least=1,
+        at_most=256,
         unset="the encoder's own",
     )
     image_size: int | None = setting(
         None,
         "first resize images to this many pixels per side",
         at_least=32,
+        at_most=2048,
         unset="256, as stored",
     )
     feature_dim: int | None = setting(
         None,
         "project annotation vectors to this length by a learned layer",
-        at_least=1,
+        **SIZE,
         unset="the encoder's length",
     )
     attention_dim: int = setting(
-        512, "size of queries and keys in the attention", at_least=1
+        512, "size of queries and keys in the attention", **SIZE
     )
-    embed_dim: int = setting(512, "size of a word vector", at_least=1)
-    decoder_dim: int = setting(512, "size of the LSTM state", at_least=1)
+    embed_dim: int = setting(512, "size of a word vector", **SIZE)
+    decoder_dim: int = setting(512, "size of the LSTM state", **SIZE)
     dropout: float = setting(
         0.5,
         "dropout on the hidden state before the vocabulary layer",

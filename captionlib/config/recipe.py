@@ -34,6 +34,7 @@ class ViewConfig(Settings):
         1,
         "beam size when choosing the best epoch; 1 is greedy search",
         at_least=1,
+        at_most=10_000,
     )
 
 

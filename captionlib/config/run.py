@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from captionlib.config.data import SplitConfig
-from captionlib.config.settings import Settings, setting
+from captionlib.config.search import SearchConfig
+from captionlib.config.settings import Settings, borrowed, setting
 
 __all__ = ["CaptionConfig", "RunConfig"]
 
@@ -51,7 +52,10 @@ class RunConfig(SplitConfig):
         metavar="DIR",
     )
     workers: int = setting(
-        0, "processes that load images when the encoder is trained", at_least=0
+        0,
+        "processes that load images when the encoder is trained",
+        at_least=0,
+        at_most=256,
     )
     checkpoint_minutes: float = setting(
         15.0,
@@ -71,11 +75,16 @@ class CaptionConfig(Settings):
         unset="the shipped one",
         metavar="DIR",
     )
-    beam_size: int | None = setting(
-        None,
-        "hypotheses kept",
-        at_least=1,
-        unset="the model's own",
+    beam_size: int | None = borrowed(
+        SearchConfig, "beam_size", "the model's own"
     )
-    batch_size: int = setting(32, "images captioned at once", at_least=1)
+    length_normalisation: float | None = borrowed(
+        SearchConfig, "length_normalisation", "the model's own"
+    )
+    min_words: int | None = borrowed(
+        SearchConfig, "min_words", "the model's own, or 1 if that is 0"
+    )
+    batch_size: int = setting(
+        32, "images captioned at once", at_least=1, at_most=65_536
+    )
     device: str | None = setting(None, "cpu, cuda, mps", **DEVICE)

@@ -14,15 +14,22 @@ class SearchConfig(Settings):
     """Settings of beam search, as chapter 06 builds it."""
 
     beam_size: int = setting(
-        5, "hypotheses kept per image; 1 is greedy search", at_least=1
+        5,
+        "hypotheses kept per image; 1 is greedy search",
+        at_least=1,
+        at_most=10_000,
     )
     max_words: int = setting(
-        50, "maximum length of a caption, in words", at_least=1
+        50,
+        "maximum length of a caption, in words",
+        at_least=1,
+        at_most=1000,
     )
     length_normalisation: float = setting(
         0.0,
         "rank by log-probability / length ** this; 0: by the sum",
         at_least=0,
+        at_most=10,
     )
     min_words: int = setting(
         0, "minimum length of a caption, in words", at_least=0
@@ -56,6 +63,7 @@ class DecodingConfig(SearchConfig):
         "diverse beam search: penalty on a word, in nats, for each earlier "
         "group that just chose it",
         at_least=0,
+        at_most=1000,
     )
     sample: bool = setting(
         False, "sample words instead of searching; needs beam size 1"
@@ -64,7 +72,10 @@ class DecodingConfig(SearchConfig):
         1.0, "sampling: above 1 more varied, below 1 less", above=0
     )
     top_k: int = setting(
-        0, "sampling: only among this many likeliest words; 0: all", at_least=0
+        0,
+        "sampling: only among this many likeliest words; 0: all",
+        at_least=0,
+        at_most=1_000_000,
     )
     top_p: float = setting(
         1.0,

@@ -8,13 +8,17 @@ from types import NoneType
 from typing import get_args, get_type_hints
 
 __all__ = [
+    "SEED",
     "Settings",
+    "borrowed",
     "check_setting",
     "range_in_words",
     "setting",
     "settings_of",
     "value_types",
 ]
+
+SEED = {"at_least": 0, "at_most": 2**63 - 1}  # what torch takes as a seed
 
 
 def setting(
@@ -59,6 +63,12 @@ def setting(
     return field(default=default, metadata=about_it)
 
 
+def borrowed(kind: type[Settings], name: str, unset: str):
+    """A setting of another class, in which None means what `unset` says."""
+    about_it = {**settings_of(kind)[name].metadata, "unset": unset}
+    return field(default=None, metadata=about_it)
+
+
 @dataclass(frozen=True)
 class Settings:
     """A group of settings, checked on construction.
@@ -68,7 +78,7 @@ class Settings:
     """
 
     def __post_init__(self):
-        for each in fields(self):
+        for each in settings_of(type(self)).values():
             value = getattr(self, each.name)
             if value is None and each.default in (None, MISSING):
                 continue
@@ -138,10 +148,14 @@ def _out_of_range(value, bounds) -> str | None:
         if isinstance(value, bool):
             value = "on" if value else "off"
         return None if value in bounds["choices"] else words
+    if isinstance(value, str) and not value.strip():
+        return "a string that is not empty"
     given = [name for name in _TESTS if name in bounds]
     if not given:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return words
+    if isinstance(value, float) and not math.isfinite(value):
+        return words
     inside = all(_TESTS[name][1](value, bounds[name]) for name in given)
-    return None if inside and math.isfinite(value) else words
+    return None if inside else words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captionlib.config.settings import Settings, setting
+from captionlib.config.settings import SEED, Settings, setting
 
 __all__ = ["EngineConfig", "TrainConfig"]
 
@@ -14,16 +14,22 @@ class TrainConfig(Settings):
     """Settings of training as chapter 05 builds it."""
 
     epochs: int = setting(
-        120, "maximum number; early stopping usually ends sooner", at_least=1
+        120,
+        "maximum number; early stopping usually ends sooner",
+        at_least=1,
+        at_most=1_000_000,
     )
     batch_size: int = setting(
-        32, "images per batch, each with all its captions", at_least=1
+        32,
+        "images per batch, each with all its captions",
+        at_least=1,
+        at_most=65_536,
     )
     learning_rate: float = setting(
-        4e-4, "learning rate of the decoder", above=0
+        4e-4, "learning rate of the decoder", above=0, at_most=1
     )
     encoder_learning_rate: float = setting(
-        1e-4, "learning rate of a fine-tuned encoder", above=0
+        1e-4, "learning rate of a fine-tuned encoder", above=0, at_most=1
     )
     schedule: str = setting(
         "plateau",
@@ -31,7 +37,7 @@ class TrainConfig(Settings):
         choices=("plateau", "one_cycle"),
     )
     decay: float = setting(
-        0.8, "plateau: factor on the learning rates", above=0
+        0.8, "plateau: factor on the learning rates", above=0, at_most=1
     )
     decay_after: int = setting(
         8,
@@ -41,7 +47,12 @@ class TrainConfig(Settings):
     patience: int = setting(
         20, "epochs without a better BLEU-4 before training ends", at_least=1
     )
-    alpha_c: float = setting(1.0, "weight of the doubly stochastic penalty")
+    alpha_c: float = setting(
+        1.0,
+        "weight of the doubly stochastic penalty",
+        at_least=0,
+        at_most=1000,
+    )
     label_smoothing: float = setting(
         0.0,
         "probability of each target spread over the vocabulary",
@@ -54,7 +65,9 @@ class TrainConfig(Settings):
     max_grad_norm: float = setting(
         5.0, "clip the norm of the whole gradient to this value", above=0
     )
-    seed: int = setting(0, "seed of initial weights, data order and dropout")
+    seed: int = setting(
+        0, "seed of initial weights, data order and dropout", **SEED
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from captionlib.captioner import Caption, Captioner
-from captionlib.config import CaptionConfig
+from captionlib.config import CaptionConfig, SearchConfig
+from captionlib.config.settings import settings_of
 from captionlib.engine.progress import batches, find_device
 from captionlib.io.files import InputError
 from captionlib.io.images import open_rgb, to_pixels
@@ -21,26 +22,40 @@ FIGURE_SIDE = 480
 def load_captioner(config: CaptionConfig) -> Captioner:
     """Load the captioner that `config` names, on its device.
 
+    It writes at least one word, unless `config` says otherwise.
+
     Raises:
-        InputError: if there is none, or its search settings don't fit the beam.
+        InputError: if there is none, the device can't be used, or the model's
+            search settings don't fit those in `config`.
     """
+    device = find_device(config.device)
     captioner = Captioner.from_pretrained(config.model)
-    if config.beam_size is not None:
-        try:
-            replace(captioner.search, beam_size=config.beam_size)
-        except ValueError as error:
-            raise InputError(
-                f"--beam-size {config.beam_size}: not with this model; {error}"
-            ) from None
-    captioner.model.to(find_device(config.device))
+    captioner.search = _search(captioner.search, config)
+    captioner.model.to(device)
     return captioner
+
+
+def _search(stored: SearchConfig, config: CaptionConfig) -> SearchConfig:
+    """The model's own settings, changed as `config` says."""
+    names = settings_of(type(stored)).keys() & settings_of(CaptionConfig).keys()
+    values = {name: getattr(config, name) for name in sorted(names)}
+    chosen = {n: value for n, value in values.items() if value is not None}
+    try:
+        return replace(
+            stored, **{"min_words": max(1, stored.min_words)} | chosen
+        )
+    except ValueError as error:
+        options = ", ".join(
+            f"--{name.replace('_', '-')} {value}"
+            for name, value in chosen.items()
+        )
+        raise InputError(f"{options}: not with this model; {error}") from None
 
 
 def caption_files(
     captioner: Captioner,
     paths: Sequence[str | Path],
     *,
-    beam_size: int | None = None,
     batch_size: int = 32,
     figures: Sequence[Path] = (),
     progress: bool = True,
@@ -49,7 +64,6 @@ def caption_files(
 
     Args:
         paths: image files.
-        beam_size: hypotheses kept; None leaves the model's setting.
         batch_size: images captioned at once.
         figures: where to draw each caption's attention; none by default.
         progress: show a bar on a terminal.
@@ -73,7 +87,7 @@ def caption_files(
             if figures:
                 picture.thumbnail((FIGURE_SIDE, FIGURE_SIDE))
                 pictures.append(picture)
-        captions = captioner.caption_batch(pixels, beam_size, batch_size)
+        captions = captioner.caption_batch(pixels, None, batch_size)
         for place, (number, caption) in enumerate(
             zip(good, captions, strict=True)
         ):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from captionlib import metrics
+from captionlib.captioner import Captioner
 from captionlib.config import CaptionConfig, SplitConfig
-from captionlib.engine.captioning import load_captioner
-from captionlib.engine.progress import batches
+from captionlib.engine.captioning import caption_files, load_captioner
+from captionlib.io.files import BadItem, InputError, write_json
 from captionlib.io.sources.reading import read_data_set
+from captionlib.io.sources.records import Record
 from captionlib.io.versions import versions
 from captionlib.scoring import bootstrap
 from captionlib.scoring import meteor as meteor_program
 
 __all__ = ["Evaluation", "evaluate_split"]
+
+SECONDS = 5  # between two writings of the captions so far
 
 
 class Evaluation(NamedTuple):
@@ -26,6 +31,10 @@ class Evaluation(NamedTuple):
     captions: dict[str, list[str]]  # words, by file name
     # Data, settings and versions, to store with the scores.
     about: dict
+    # A line for each bad image or caption that was left out, with the reason.
+    skipped: list[str]
+    # What one should know before quoting the scores.
+    remarks: list[str]
 
     def report(self) -> dict:
         """The scores with their origin, as written by `evaluate
@@ -41,6 +50,8 @@ def evaluate_split(
     *,
     meteor: bool = False,
     shares: SplitConfig | None = None,
+    skip_bad: bool = False,
+    save_captions: str | Path | None = None,
     progress: bool = True,
     **settings,
 ) -> Evaluation:
@@ -51,6 +62,10 @@ def evaluate_split(
         split: train, val or test.
         meteor: also compute METEOR, which needs Java.
         shares: how images are shared out, if their captions name no splits.
+        skip_bad: leave bad images and captions out instead of stopping at the
+            first.
+        save_captions: a JSON file for the captions by file name, written from
+            time to time and before scoring, so that no error loses them.
         progress: show a bar on a terminal.
         settings: of `CaptionConfig`, such as model="model" or beam_size=3.
 
@@ -58,18 +73,40 @@ def evaluate_split(
         InputError: if the data, the model or Java is missing or unusable.
     """
     config = CaptionConfig(**settings)
-    if meteor:  # fail now, not after an hour of captioning
-        meteor_program.meteor_command()
-    records = read_data_set(karpathy_json, images, split, shares=shares)
-    captioner = load_captioner(config)
-    hypotheses = []
-    for batch in batches(
-        records, config.batch_size, unit="images", progress=progress
-    ):
-        captions = captioner.caption_batch(
-            [record.path for record in batch], config.beam_size, len(batch)
+    skipped, remarks = [], []
+    # Where bad items are noted; None means that they are raised.
+    bad = skipped if skip_bad else None
+    try:
+        records = read_data_set(
+            karpathy_json,
+            images,
+            split,
+            shares=shares,
+            skipped=bad,
+            notes=remarks,
         )
-        hypotheses += [caption.words for caption in captions]
+        if meteor:  # fail now, not after an hour of captioning
+            meteor_program.check_meteor([r.captions for r in records])
+        captioner = load_captioner(config)
+        captions = _caption_records(
+            captioner,
+            records,
+            config.batch_size,
+            skipped=bad,
+            to=save_captions,
+            progress=progress,
+        )
+    except BadItem as error:
+        raise InputError(
+            f"{error}; captionlib evaluate --skip-bad leaves it out"
+        ) from None
+    records = [r for r in records if r.filename in captions]
+    if not records:
+        raise InputError(
+            f"{images}: holds no readable image of {split}, such as "
+            f"{skipped[-1]}"
+        )
+    hypotheses = list(captions.values())
     references = [
         [list(caption) for caption in record.captions] for record in records
     ]
@@ -82,19 +119,77 @@ def evaluate_split(
         scores["meteor"], scores["intervals"]["meteor"] = _meteor(
             references, hypotheses
         )
-    search = captioner.search
-    if config.beam_size is not None:
-        search = replace(search, beam_size=config.beam_size)
     # Its data, seed and validation scores.
     about = {
         "data": {"dataset": records[0].dataset, "split": split},
-        "search": asdict(search),
+        "search": asdict(captioner.search),
         "model": asdict(captioner.model.config),
         "training": captioner.model.metrics,
         "versions": versions(),
     }
-    names = [record.filename for record in records]
-    return Evaluation(scores, dict(zip(names, hypotheses, strict=True)), about)
+    if skipped:
+        about["data"]["left_out"] = len(skipped)
+    remarks += _remarks(scores, references)
+    return Evaluation(scores, captions, about, skipped, remarks)
+
+
+def _caption_records(
+    captioner: Captioner,
+    records: list[Record],
+    batch_size: int,
+    *,
+    skipped: list[str] | None,
+    to: str | Path | None,
+    progress: bool,
+) -> dict[str, list[str]]:
+    """The captions of `records`, by file name; `to` never loses any.
+
+    Raises:
+        BadItem: at the first bad image, if `skipped` is None; otherwise bad
+            images are noted there.
+    """
+    captions, written = {}, -SECONDS
+    try:
+        for number, caption in caption_files(
+            captioner,
+            [record.path for record in records],
+            batch_size=batch_size,
+            progress=progress,
+        ):
+            if not isinstance(caption, InputError):
+                captions[records[number].filename] = caption.words
+            elif skipped is None:
+                raise BadItem(str(caption))
+            else:
+                skipped.append(str(caption))
+            if to is not None and time.monotonic() - written > SECONDS:
+                write_json(to, captions, indent=1)
+                written = time.monotonic()
+    finally:
+        if to is not None and captions:
+            write_json(to, captions, indent=1)
+    return captions
+
+
+def _remarks(scores: dict, references: list) -> list[str]:
+    """What one should know before quoting these scores."""
+    if scores["images"] == 1:
+        return [
+            "one image: CIDEr-D is 0 whatever the caption, since it weighs "
+            "words by how few images have them, and no score has an interval; "
+            "evaluate several images"
+        ]
+    # Zero for people's own captions: every word is in every image's captions.
+    own = [captions[0] for captions in references]
+    if scores["cider_d"] == 0 and not any(
+        metrics.cider_d_scores(references, own)
+    ):
+        return [
+            "CIDEr-D is 0 whatever the caption, since it weighs words by how "
+            "few images have them, and these images' captions all share "
+            "theirs; evaluate images with different captions"
+        ]
+    return []
 
 
 def _meteor(references: list, hypotheses: list) -> tuple[float, list[float]]:

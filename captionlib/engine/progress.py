@@ -35,7 +35,7 @@ def find_device(name: str | None):
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).tolist()  # "meta" has no numbers
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(
             f"--device {name}: torch can't use this device here; use cpu"

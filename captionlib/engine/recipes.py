@@ -71,7 +71,9 @@ def read_recipe(name: str | Path) -> Recipe:
         InputError: if there is none, or a key is unknown or a value out of
             range.
     """
-    path = RECIPES.get(str(name), Path(name))
+    # The user's own file comes before a packaged recipe of its name.
+    own = Path(name)
+    path = own if own.is_file() else RECIPES.get(str(name), own)
     if not path.is_file():
         raise InputError(
             f"{name}: no such recipe; choose from {', '.join(RECIPES)}, or "

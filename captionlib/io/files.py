@@ -18,6 +18,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "atomic_group",
+    "check_output",
     "new_hdf5",
     "one_line_if_full",
     "package_folder",
@@ -55,19 +56,62 @@ class BadItem(InputError):
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path, renamed to `path` only if the block succeeds."""
     path = Path(path)
+    _refuse_devices(path)
     _make_folder(path.parent)
     _sweep(
         path.parent, rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}"
     )
-    # The process id keeps two runs apart. Writers take the format from the
-    # suffix.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_devices(path: Path) -> None:
+    """Don't rename a file over /dev/null or a pipe, which root may do."""
+    if os.path.exists(path) and not (
+        os.path.isfile(path) or os.path.isdir(path)
+    ):
+        raise InputError(f"{path}: is not a regular file; name another one")
+
+
+def _temporary(path: Path) -> Path:
+    """The name of a file while it is written."""
+    # The process id keeps two runs apart. Writers take the format from the
+    # suffix.
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+def check_output(path: str | Path) -> None:
+    """Check that a file can be written to `path`, before the work for it.
+
+    Missing folders are fine; `atomic_file` makes them.
+
+    Raises:
+        InputError: if something is in the way, or the place is not writable.
+    """
+    path = Path(path)
+    if os.path.isdir(path):  # unlike Path.is_dir, no error if it's too long
+        raise InputError(f"{path}: is a folder; name a file to write")
+    _refuse_devices(path)
+    try:
+        os.lstat(_temporary(path))  # tries every folder and the name's length
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: can't be written ({error.strerror}); name another file"
+        ) from None
+    parents = path.absolute().parents
+    folder = next(parent for parent in parents if os.path.lexists(parent))
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise InputError(
+            f"{path}: can't be written, because of {folder}; name another "
+            "place or change its permissions"
+        )
 
 
 @contextmanager
@@ -80,8 +124,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     recover_folder(path)
-    fresh = path.with_name(f".{path.name}.new")
-    old = path.with_name(f".{path.name}.old")
+    fresh, old = _beside(path, "new"), _beside(path, "old")
     shutil.rmtree(fresh, ignore_errors=True)
     _make_folder(fresh)
     try:
@@ -116,8 +159,8 @@ def recover_folder(path: str | Path) -> None:
     If its writer is alive after all, nothing is lost.
     """
     path = Path(path)
-    old = path.with_name(f".{path.name}.old")
-    if old.exists():
+    old = _beside(path, "old")
+    if os.path.exists(old):  # unlike Path.exists, no error if it's too long
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
@@ -126,6 +169,12 @@ def recover_folder(path: str | Path) -> None:
             except OSError:
                 if not path.exists():  # else its writer came first
                     raise
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden folder's path beside `path`, which may be "."."""
+    path = Path(os.path.abspath(path))
+    return path.parent / f".{path.name}.{ending}"
 
 
 @contextmanager
@@ -290,24 +339,40 @@ def write_json_rows(path: str | Path, rows: Iterable) -> None:
 
 
 def package_folder(name_or_path: str | Path) -> Path:
-    """The folder of a model: a packaged one ("toy"), DIR itself, or
-    DIR/best."""
-    packaged = ASSETS / str(name_or_path)
-    if (
-        isinstance(name_or_path, str)
-        and name_or_path.isidentifier()
-        and packaged.is_dir()
-    ):
-        return packaged
+    """The folder of a model: DIR itself, DIR/best, or a packaged one ("toy").
+
+    The user's own folder comes before a packaged captioner of its name.
+
+    Raises:
+        InputError: if there is none, or the user's folder holds a part of one
+            and has a packaged captioner's name.
+    """
     folder = Path(name_or_path)
     for candidate in (folder, folder / "best"):
         recover_folder(candidate)
-        if (candidate / "config.json").is_file():
+        if os.path.isfile(candidate / "config.json"):
             return candidate
-    raise InputError(
-        f"{folder}: holds no captioner (no config.json); train one and name "
-        "its folder"
-    )
+    packaged = ASSETS / str(name_or_path)
+    if not (
+        isinstance(name_or_path, str)
+        and name_or_path.isidentifier()
+        and (packaged / "config.json").is_file()
+    ):
+        raise InputError(
+            f"{folder}: holds no captioner (no config.json); train one and "
+            "name its folder"
+        )
+    if any((folder / part).exists() for part in _PARTS):
+        raise InputError(
+            f"{folder}: holds only a part of a captioner (no config.json), and "
+            f"{packaged} has the same name; name that path, or rename or "
+            "complete your folder"
+        )
+    return packaged
+
+
+# What a captioner's or a training's folder holds besides its configuration.
+_PARTS = ("best", "last", "recipe.json", "model.safetensors", "vocabulary.json")
 
 
 def _make_folder(path: Path) -> None:

@@ -21,7 +21,12 @@ from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 from captionlib.encoder import Encoder, without_head
 from captionlib.io import backbones
-from captionlib.io.files import InputError, atomic_group, require_free_space
+from captionlib.io.files import (
+    InputError,
+    atomic_group,
+    check_output,
+    require_free_space,
+)
 from captionlib.io.images import IMAGE_SIZE
 from captionlib.model import CaptionModel
 from captionlib.original.inert import Object, Weight, opened
@@ -101,6 +106,7 @@ def convert(
             needs, or holds a model that differs from ours.
     """
     to = Path(to)
+    check_output(to / "config.json")
     if (to / "best").exists() or (to / "last").exists():
         raise InputError(f"{to}: holds a training run; name another folder")
     model = read_original(old, word_map)

@@ -17,7 +17,13 @@ import numpy as np
 from captionlib.io.captions import check_captions
 from captionlib.io.files import InputError
 
-__all__ = ["meteor", "meteor_command", "meteor_of", "meteor_statistics"]
+__all__ = [
+    "check_meteor",
+    "meteor",
+    "meteor_command",
+    "meteor_of",
+    "meteor_statistics",
+]
 
 # For English, tuned to human rankings of systems: the weights of an exact
 # match, a stem, a synonym and a paraphrase; then the paper's alpha to delta.
@@ -30,12 +36,21 @@ def meteor_command() -> list[str]:
     """The command that starts the program, as in `pycocoevalcap`.
 
     Raises:
-        InputError: if Java or `pycocoevalcap` is missing.
+        InputError: if Java or `pycocoevalcap` is missing, or Java fails.
     """
     if shutil.which("java") is None:
         raise InputError(
             "METEOR needs Java, and there is no java on the PATH; install a "
             "Java runtime, such as OpenJDK, or leave METEOR out"
+        )
+    # macOS has a java that only says where to get one.
+    tried = subprocess.run(
+        ["java", "-version"], capture_output=True, stdin=subprocess.DEVNULL
+    )
+    if tried.returncode:
+        raise InputError(
+            "METEOR needs Java, and the one on the PATH fails; check that "
+            "java -version works, or leave METEOR out"
         )
     package = importlib.util.find_spec("pycocoevalcap")
     folders = (package and package.submodule_search_locations) or []
@@ -91,13 +106,7 @@ def meteor_statistics(
     for image, (captions, hypothesis) in enumerate(
         zip(references, hypotheses, strict=True)
     ):
-        for word in (
-            word for caption in (*captions, hypothesis) for word in caption
-        ):
-            if word.split() != [word] or "|||" in word:
-                raise InputError(
-                    f"image {image}: METEOR can't read {word!r} as one word"
-                )
+        _check_words(image, (*captions, hypothesis))
         lines.append(
             " ||| ".join(
                 [
@@ -193,6 +202,26 @@ def meteor(
     return float(
         meteor_of(meteor_statistics(references, hypotheses).sum(axis=0))
     )
+
+
+def check_meteor(references: Sequence[Sequence[Sequence[str]]]) -> None:
+    """Check what METEOR needs before anything is captioned.
+
+    Raises:
+        InputError: as `meteor_command`, or if METEOR can't read a word of the
+            references.
+    """
+    meteor_command()
+    for image, captions in enumerate(references):
+        _check_words(image, captions)
+
+
+def _check_words(image: int, captions: Sequence[Sequence[str]]) -> None:
+    for word in (word for caption in captions for word in caption):
+        if word.split() != [word] or "|||" in word:
+            raise InputError(
+                f"image {image}: METEOR can't read {word!r} as one word"
+            )
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
