@@ -11,7 +11,8 @@ from tools.check import TARGET, glossary, link_problem, prose
 
 BOOK = Path(__file__).parent.parent / "book"
 QUOTED = re.compile(
-    r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```", re.M | re.S
+    r"^```\{code-block\} (?:python|js|c)\n:caption: (\S+)\n(.*?)^```",
+    re.M | re.S,
 )
 NAME = re.compile(r"`(captionlib(?:\.\w+)+)`")
 
@@ -36,14 +37,18 @@ def lines(text: str) -> list[str]:
 # ------------------------------------------------------------------- from the paper to the code
 
 
-def quotes() -> list[tuple[str, str]]:
-    return QUOTED.findall(page("paper"))
+def quotes(name: str) -> list[tuple[str, str]]:
+    return QUOTED.findall(page(name))
 
 
-@pytest.mark.parametrize(("name", "code"), quotes())
+@pytest.mark.parametrize(
+    ("name", "code"), quotes("paper") + quotes("without_pytorch")
+)
 def test_the_quoted_lines_are_in_the_package(name, code):
-    """One after the other, as quoted, in the object that is named above them."""
-    source, wanted = lines(getsource(find(name))), lines(code)
+    """One after the other, as quoted, in the object or file that is named above them."""
+    path = BOOK.parent / name
+    text = path.read_text() if "/" in name else getsource(find(name))
+    source, wanted = lines(text), lines(code)
     starts = range(len(source) - len(wanted) + 1)
     assert any(source[i : i + len(wanted)] == wanted for i in starts), (
         f"{name} reads otherwise"
@@ -52,7 +57,7 @@ def test_the_quoted_lines_are_in_the_package(name, code):
 
 def test_every_equation_of_the_paper_has_its_place():
     said = page("paper")
-    assert len(quotes()) == said.count("{code-block}") >= 15
+    assert len(quotes("paper")) == said.count("{code-block}") >= 15
     found = set()
     for first, last in re.findall(
         r"^### Equations? (\d+)(?: to (\d+))?", said, re.MULTILINE
@@ -61,6 +66,20 @@ def test_every_equation_of_the_paper_has_its_place():
     assert found == set(range(1, 15))
     parts = re.split(r"^### ", said, flags=re.MULTILINE)[1:]
     assert all("**Departure" in part or "left open" in part for part in parts)
+
+
+# ------------------------------------------------------------------ the captioner without PyTorch
+
+
+def test_the_engine_is_as_short_as_the_page_says():
+    said = page("without_pytorch")
+    assert len(quotes("without_pytorch")) == said.count("{code-block}") >= 8
+    files = re.findall(r"^\| `(\w+\.\w+)` \| (\d+) \|", said, re.MULTILINE)
+    for name, count in files:
+        path = BOOK.parent / "captionlib" / "page" / name
+        found = len(path.read_text(encoding="utf-8").splitlines())
+        assert found == pytest.approx(int(count), rel=0.05), name
+    assert len(files) == 6
 
 
 # --------------------------------------------------------------------- names, letters and words

@@ -1,8 +1,9 @@
 """Build the book: `python -m tools.book`.
 
 The site, in _build/html, opens from disk and needs no network. Every warning is
-an error, and no page or style sheet may load anything remote. The chapters'
-notebooks are added as notebooks.zip; `--zip` makes only that.
+an error, and no page or style sheet may load anything remote. Added are the
+chapters' notebooks, as notebooks.zip, which is all that `--zip` makes, and the
+captioner that the page "Try it" loads.
 
 `--sphinx` builds the same pages into _build/sphinx with plain Sphinx, from the
 conf.py that Jupyter Book writes, so that the book can leave Jupyter Book if it
@@ -11,6 +12,7 @@ has to.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -24,6 +26,16 @@ from pathlib import Path
 from tools import find_chapters
 from tools.canary import copy
 
+GALLERY = Path("book/gallery")
+# The photographs of "Try it": what it knows, and two things it does not.
+SAMPLES = (
+    "dog-in-the-wood",
+    "two-dogs",
+    "wading",
+    "cameraman",
+    "polar-bear",
+    "billiards",
+)
 SITE = Path("_build/html")
 PLAIN = Path("_build/sphinx")
 REMOTE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
@@ -88,6 +100,19 @@ def zip_notebooks(target: Path) -> Path:
     return target
 
 
+def add_captioner(site: Path) -> None:
+    """Write the packaged captioner into the site, for the page "Try it"."""
+    # Here, since `--zip` does not need torch.
+    from captionlib.captioner import SHIPPED
+    from captionlib.model import CaptionModel
+    from captionlib.page import Sample, write_captioner
+
+    text = (GALLERY / "photographs.json").read_text(encoding="utf-8")
+    shows = {Path(p["file"]).stem: p["shows"] for p in json.loads(text)}
+    samples = [Sample(GALLERY / f"{x}.jpg", shows[x]) for x in SAMPLES]
+    write_captioner(CaptionModel.load(SHIPPED), site / "captioner", samples)
+
+
 def tool(name: str) -> Path:
     """The path of a command in this environment."""
     return Path(sys.executable).with_name(name)
@@ -114,6 +139,8 @@ def build_plain(target: Path) -> int:
 def main(arguments: list[str]) -> int:
     if arguments == ["--sphinx"]:
         status = build_plain(PLAIN)
+        if not status:
+            add_captioner(PLAIN)
         problems = remote_assets(PLAIN) if not status else []
         for problem in problems:
             print(problem)
@@ -130,6 +157,7 @@ def main(arguments: list[str]) -> int:
     if done.returncode:
         return done.returncode
     zip_notebooks(SITE / "notebooks.zip")
+    add_captioner(SITE)
     problems = remote_assets(SITE)
     for problem in problems:
         print(problem)
