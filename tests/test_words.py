@@ -1,5 +1,7 @@
 """The words of a data set: chosen anew, or on from those of a captioner."""
 
+import math
+
 import pytest
 import torch
 from trees import entry, paint, write_json_file
@@ -223,7 +225,7 @@ def test_other_ids_are_refused(small):
 
 @pytest.mark.parametrize("new", [1, 40, 3000])
 def test_report_yunjey_190_a_grown_captioner_writes_what_it_wrote(new):
-    """The toy captioner; together, new words are as likely as one known word."""
+    """New words together start as likely as a fiftieth of the known ones, or less."""
     model = CaptionModel.load("toy")
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(
@@ -239,9 +241,9 @@ def test_report_yunjey_190_a_grown_captioner_writes_what_it_wrote(new):
         logits, _, _ = model.decoder.step(start, model.decoder.begin(grids))
     for old, now in zip(before, after, strict=True):
         assert [h.word_ids for h in old] == [h.word_ids for h in now]
-    rare = logits[:, :V].mean(dim=1)
+    rare = logits[:, :V].mean(dim=1) + math.log(min(new, V / 50))
     together = logits[:, V:].logsumexp(dim=1)
-    torch.testing.assert_close(together, rare, atol=1e-4, rtol=0)
+    torch.testing.assert_close(together, rare, atol=1e-3, rtol=0)
 
 
 def test_new_words_are_learned(small):

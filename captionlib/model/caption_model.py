@@ -113,10 +113,11 @@ class CaptionModel(nn.Module):
 
         The rows of known words keep their bits. A new word starts as the mean
         of the known ones: a vector that the LSTM can read, and a logit that is
-        a rare word's. Its bias is lowered so that all new words together are
-        about as likely as one of those, and searches go on finding what they
-        found. New words are still learned: where one is the target, the
-        gradient of its logit is p - 1, however small p is.
+        a rare word's. If there are many, their bias is lowered until all
+        together are as likely as a fiftieth of the known words, so that
+        searches go on finding what they found. They are learned all the same:
+        where one is the target, the gradient of its logit is p - 1, however
+        small p is. But a low start takes more steps, so few are not lowered.
 
         Raises:
             InputError: if a word of the model has another id.
@@ -140,7 +141,7 @@ class CaptionModel(nn.Module):
         ):
             grown[:V], grown[V:] = given, given.mean(dim=0)
             grown.requires_grad_(given.requires_grad)
-        decoder.fc.bias[V:] -= math.log(new)
+        decoder.fc.bias[V:] -= max(0.0, math.log(50 * new / V))
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the model to `folder`, whole or not at all.
