@@ -228,6 +228,7 @@ def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
         "first-look.webp",
         "toy-scenes.jpg",
         "toy-settings.jpg",
+        "own-pictures.jpg",
         "bench.svg",
     }
     photographs = json.loads(
@@ -280,7 +281,7 @@ def test_the_toy_picture_is_what_the_toy_captioner_says(tmp_path):
     ), "draw it anew"
 
 
-@pytest.mark.parametrize("name", ["toy-scenes", "toy-settings"])
+@pytest.mark.parametrize("name", ["toy-scenes", "toy-settings", "own-pictures"])
 def test_the_toy_worlds_pictures_are_what_the_code_draws(name, tmp_path):
     getattr(draw, name.replace("-", "_"))(tmp_path)
     stored, drawn = (

@@ -6,7 +6,8 @@ A result is a JSON file in book/results/, written by `captionlib evaluate
 training time is taken. test_split.json, the test scores of the shipped
 captioner, comes first on the page. Other files go elsewhere, each between its
 own markers: protocol.json, by `tools.audit`, to chapter 07; recipe/, by
-`tools.captioner`, to book/captioner.md; bench.json, by `make bench STORE=1`, to
+`tools.captioner`, to book/captioner.md; experiments/own_data.json, by
+`tools.experiments own_data`, to book/own_data.md; bench.json, by `make bench STORE=1`, to
 book/results.md and a figure.
 """
 
@@ -28,6 +29,8 @@ PROTOCOL_BEGIN = "# <!-- protocol: written by tools.results -->"
 PROTOCOL_END = "# <!-- protocol: end -->"
 RECIPE_BEGIN = "<!-- recipe: written by tools.results -->"
 RECIPE_END = "<!-- recipe: end -->"
+OWN_BEGIN = "<!-- own data: written by tools.results -->"
+OWN_END = "<!-- own data: end -->"
 CHANGES = {
     "unk": "`<unk>` matches `<unk>`",
     "end": "`<end>` stays, on both sides",
@@ -360,6 +363,42 @@ def render_recipe(folder: Path) -> str:
     return "\n".join(["", *recipe(seeds, tricks), ""]) if seeds else ""
 
 
+def own_data(stored: dict) -> list[str]:
+    """How scores grow with the number of photographs, mean ± spread."""
+    rows = []
+    for row in stored["result"]:
+        scores = [
+            f"{row[name]['mean']:.1f} ± {row[name]['sd']:.1f}"
+            for name in ("bleu4", "cider_d")
+        ]
+        seconds = row["seconds"] if row["images"] else 0
+        time = f"{seconds / 60:.1f}" if seconds else "–"
+        rows.append([row["way"], str(row["images"] or "–"), *scores, time])
+    header = "captioner, photographs, BLEU-4, CIDEr-D, minutes".split(", ")
+    data = stored["data"]
+    versions = ", ".join(f"{n} {v}" for n, v in stored["versions"].items())
+    return [
+        *table(header, rows),
+        "",
+        f"- Each row: mean and standard deviation of {data['draws']} draws, on "
+        f"{data['score']} photographs each; minutes of one thread, encoding "
+        "and scoring included.",
+        "- Learning rate, number of epochs and patience were set beforehand, "
+        "the same for all numbers of photographs.",
+        f"- Versions: {versions}.",
+        "",
+    ]
+
+
+def render_own_data(folder: Path) -> str:
+    """The text between the markers in book/own_data.md."""
+    path = folder / "experiments" / "own_data.json"
+    if not path.exists():
+        return ""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return "\n".join(["", *own_data(stored)])
+
+
 def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """`page` with `text` between its markers, each of which must occur once."""
     if (
@@ -394,6 +433,11 @@ def pages(book: Path) -> dict[Path, str]:
         wanted[card] = replace(
             card.read_text(encoding="utf-8"), text, RECIPE_BEGIN, RECIPE_END
         )
+    own = book / "own_data.md"
+    if own.exists():
+        text = render_own_data(book / "results")
+        page = own.read_text(encoding="utf-8")
+        wanted[own] = replace(page, text, OWN_BEGIN, OWN_END)
     if chapter.exists():
         script = chapter.read_text(encoding="utf-8")
         text = render_protocol(book / "results")

@@ -731,6 +731,23 @@ def toy_scenes(folder: Path) -> None:
     _tile(pictures, 3).save(folder / "toy-scenes.jpg", quality=85)
 
 
+def own_pictures(folder: Path) -> None:
+    """The pictures that book/own_data.md tests on, as `own-pictures.jpg`."""
+    from captionlib.toy.scenes import write_scenes
+
+    names = (
+        "train_00002 train_00009 train_00020 val_00007 test_00001 test_00004"
+    )
+    with tempfile.TemporaryDirectory() as scenes:
+        write_scenes(scenes, train=40, val=10, test=10, seed=3)
+        images = Path(scenes) / "images"
+        pictures = [
+            Image.open(images / f"{name}.png").convert("RGB")
+            for name in names.split()
+        ]
+    _tile(pictures, 3).save(folder / "own-pictures.jpg", quality=85)
+
+
 def _tile(pictures: list[Image.Image], columns: int) -> Image.Image:
     """Pictures of one size side by side, in rows."""
     width, height = pictures[0].size
@@ -801,6 +818,7 @@ def main(folder: Path = HERE) -> None:
         (folder / f"{name}.svg").write_text(svg(name), encoding="utf-8")
     toy_settings(folder)
     toy_scenes(folder)
+    own_pictures(folder)
     print("first-look:", first_look(folder))
 
 

@@ -22,7 +22,13 @@ from captionlib.engine.preparation import prepare_data
 from captionlib.io.files import read_json, write_json
 from captionlib.io.versions import versions
 
-STORED = Path(__file__).parents[2] / "book" / "results" / "own_data.json"
+STORED = (
+    Path(__file__).parents[2]
+    / "book"
+    / "results"
+    / "experiments"
+    / "own_data.json"
+)
 SIZES = (50, 200, 600)
 CHOOSE, SCORE = 150, 250
 SCORES = ("bleu4", "cider_d")
@@ -32,7 +38,7 @@ COMMON = {
     "weight_decay": 0.1,
     "decay_after": 3,
     "patience": 8,
-    "bf16": False,
+    "bf16": True,
 }
 WAYS = {
     "fine-tuned": {

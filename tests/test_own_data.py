@@ -1,0 +1,105 @@
+"""The page "Train on your own data": its commands run, and its experiment."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captionlib.io.files import read_json
+from tools.experiments import __main__ as experiments
+from tools.experiments import own_data
+
+PAGE = Path(__file__).parent.parent / "book" / "own_data.md"
+BLOCK = re.compile(r"```(bash|python|text)\n(.*?)```", re.DOTALL)
+
+
+def blocks() -> list[tuple[str, str]]:
+    return BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+
+
+def run(kind: str, code: str, folder: Path) -> str:
+    """Run one block as a reader would; return what it prints."""
+    program = [sys.executable]
+    program += ["-c", code] if kind == "python" else ["-m", "captionlib.cli"]
+    if kind == "bash":
+        code = code.replace("--epochs 15", "--epochs 6")
+        program += shlex.split(code.strip().removeprefix("captionlib "))
+    done = subprocess.run(
+        program,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr.replace("captionlib: ", "") + done.stdout
+
+
+def test_the_page_goes_from_a_spreadsheet_to_a_fine_tuned_captioner(tmp_path):
+    printed, files = "", ""
+    for kind, text in blocks():
+        if "captionlib evaluate" in text:
+            for line in text.strip().splitlines():
+                run(kind, line, tmp_path)
+        elif kind != "text":
+            printed += run(kind, text, tmp_path)
+            if (table := tmp_path / "captions.csv").exists():
+                files = table.read_text(encoding="utf-8")
+        else:  # the beginning of a file, or what a command printed
+            assert text in files or all(
+                line in printed for line in text.splitlines()
+            )
+    before, after = (
+        read_json(tmp_path / f"{name}.json") for name in ("before", "after")
+    )
+    assert before.keys() == after.keys() and len(after) == 6
+    words = {word for caption in after.values() for word in caption}
+    assert words - {word for caption in before.values() for word in caption}
+    assert (tmp_path / "seen.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(
+    "FLICKR8K_DIR" not in os.environ, reason="needs Flickr8k's photographs"
+)
+def test_the_experiment_runs_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(own_data, "CHOOSE", 4)
+    monkeypatch.setattr(own_data, "SCORE", 4)
+    monkeypatch.setattr(own_data, "SIZES", (8,))
+    flickr8k = Path(os.environ["FLICKR8K_DIR"])
+    command = ["own_data", "--quick", "--draws", "2", "--work", str(tmp_path)]
+    command += ["--karpathy-json", str(flickr8k / "dataset_flickr8k.json")]
+    command += ["--images", str(flickr8k / "Flicker8k_Dataset")]
+    command += ["--store", str(tmp_path / "stored.json")]
+    assert experiments.main(command) == 0
+    first = (tmp_path / "stored.json").read_bytes()
+    (tmp_path / "shipped-1.json").write_text(
+        '{"bleu4": 1, "cider_d": 2, "seconds": 3}'
+    )
+    assert experiments.main(command) == 0  # nothing is trained again
+    again = json.loads((tmp_path / "stored.json").read_text(encoding="utf-8"))
+    assert again["result"][1:] == json.loads(first)["result"][1:]
+    assert again["result"][0]["runs"][1]["bleu4"] == 1
+
+
+def test_a_draw_shares_out_each_image_once():
+    images = [{"filename": str(i)} for i in range(1000)]
+    small, large = (own_data.draw(images, 3, size) for size in (50, 600))
+    names = [image["filename"] for image in large]
+    assert len(set(names)) == len(names) == 1000
+
+    def of(entries, split):
+        return [e["filename"] for e in entries if e["split"] == split]
+
+    assert of(large, "train")[:50] == of(small, "train")
+    assert (
+        of(large, "test") == of(small, "test") and len(of(small, "test")) == 250
+    )
+    assert of(large, "val") == of(small, "val") and len(of(small, "val")) == 150
+    assert of(own_data.draw(images, 4, 50), "test") != of(small, "test")
