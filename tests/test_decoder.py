@@ -638,3 +638,16 @@ def test_the_size_of_the_images_is_part_of_the_model(
             3,
             3,
         )
+
+
+def test_saving_replaces_a_captioner_and_nothing_else(tmp_path, vocabulary):
+    model = CaptionModel(CONFIG, vocabulary)
+    folder = tmp_path / "model"
+    model.save(folder)
+    model.save(folder)  # a captioner's folder, written anew
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    (photographs / "a.jpg").write_bytes(b"precious")
+    with pytest.raises(InputError, match="holds other files"):
+        model.save(photographs)
+    assert (photographs / "a.jpg").read_bytes() == b"precious"

@@ -150,10 +150,20 @@ class CaptionModel(nn.Module):
         installed package.
 
         Args:
-            folder: replaced if it exists.
+            folder: replaced if it holds a captioner already.
             half: store the weights in float16, at half the size; `load` returns
                 float32.
+
+        Raises:
+            InputError: if the folder holds other files.
         """
+        folder = Path(folder)
+        if folder.is_dir() and any(folder.iterdir()):
+            if not (folder / "config.json").is_file():
+                raise InputError(
+                    f"{folder}: holds other files and no captioner; name a new "
+                    "folder"
+                )
         with atomic_folder(folder) as temporary:
             self.write_files(temporary, half=half)
 
