@@ -58,7 +58,7 @@ test: $(READY)
 
 kills: export OMP_NUM_THREADS = 1
 kills: $(READY)
-	$(RUN) -m pytest -q -s -m kills tests/test_resume.py
+	$(RUN) -m pytest -q -s -m kills tests/test_resume.py tests/test_concurrent.py
 
 twice: export OMP_NUM_THREADS = 1
 twice: $(READY)

@@ -15,7 +15,7 @@ from torch import Tensor
 from captionlib.config import EngineConfig
 from captionlib.engine.averaging import WeightAverage
 from captionlib.io.files import InputError, atomic_folder, read_json, write_json
-from captionlib.io.identity import difference
+from captionlib.io.identity import difference, settings_in
 from captionlib.model import CaptionModel
 
 __all__ = [
@@ -144,7 +144,9 @@ def require_same_data(folder: Path, stored: dict, found: dict) -> None:
         return
     if others := difference(stored["contents"], found["contents"]):
         # Settings explain a difference, and alone they make none.
-        settings = difference(stored["made_of"], found["made_of"])
+        settings = difference(
+            *(settings_in(each["made_of"]) for each in (stored, found))
+        )
         others += f" ({settings})" if settings else ""
         raise InputError(
             f"{folder}: was begun with other data ({others}); resume with the "

@@ -24,6 +24,7 @@ __all__ = [
     "of_images",
     "of_source",
     "of_words",
+    "settings_in",
     "short",
     "source_of",
     "write_identity",
@@ -50,6 +51,15 @@ def difference(stored: dict, found: dict) -> str:
             f"other {name}" if digests else f"{name} {before}, not {now}"
         )
     return ", ".join(told)
+
+
+def settings_in(identity: dict) -> dict:
+    """An identity without its digests."""
+    return {
+        name: value
+        for name, value in identity.items()
+        if not str(value).startswith(KIND)
+    }
 
 
 def short(identity: dict) -> str:
