@@ -22,6 +22,7 @@ from captionlib.captioner import Captioner
 from captionlib.config import DecodingConfig
 from captionlib.io.images import read_image
 from captionlib.io.karpathy import read_karpathy
+from captionlib.model import CaptionModel
 from captionlib.page import Sample, round_weights, write_page
 from tools.try_it import compare, through_page
 
@@ -148,6 +149,15 @@ def test_a_photograph_can_be_dropped_and_pasted(page, captioner):
         page.page.evaluate(script, [text, kind])
         page.says(f"{kind}.jpg: “")
         assert page.caption() == captioner.caption(DOG).text
+
+
+def test_the_sharpest_map_is_shown_first(page, captioner):
+    page.give(DOG)
+    page.says("jpg: “")
+    caption = captioner.caption(DOG)
+    pressed = page.part("words").locator("li:has([aria-pressed=true])")
+    place = pressed.evaluate("e => [...e.parentNode.children].indexOf(e)")
+    assert place == caption.alphas.max(axis=(1, 2)).argmax()
 
 
 def odd_files() -> dict:
@@ -336,6 +346,21 @@ def test_choosing_another_photograph_ends_the_covering(page):
     page.says("rocket.jpg: “")
 
 
+def test_a_caption_without_words_breaks_nothing(browser, tmp_path):
+    model = CaptionModel.load("toy")
+    with torch.no_grad():
+        model.decoder.fc.bias[model.vocabulary.end] = 100
+    write_page(model, tmp_path)
+    with Page(browser, tmp_path) as page:
+        page.give(DOG)
+        page.says("jpg: “”")
+        page.part("brush").click()
+        page.part("surface").click()
+        page.page.locator("[data-beside=occlusion]").click()
+        page.says("Covered")
+        page.part("draw").click()
+
+
 # ------------------------------------------------------------- search and sampling
 
 
@@ -422,7 +447,8 @@ def test_no_other_page_loads_the_captioner():
     found = [
         page
         for page in test_site.pages()
-        if "captioner/captioner.js" in (test_site.SITE / page).read_text()
+        if 'src="../captioner/captioner.js"'
+        in (test_site.SITE / page).read_text()
     ]
     assert found == [ADDRESS]
 

@@ -8,7 +8,7 @@ class TryIt {
   constructor(root) {
     this.root = root;
     this.part = (name) => root.querySelector(`[data-part="${name}"]`);
-    this.word = 0; // the chosen word
+    this.word = null; // the chosen one, by its place
     this.beside = "";
     const changed = () => this.recaption();
     this.brush = new Brush(this.part("surface"), { changed, draw: () => this.drawPhotos() });
@@ -34,8 +34,11 @@ class TryIt {
     const on = (name, event, act) => this.part(name).addEventListener(event, act);
     on("file", "click", () => { this.part("file").value = ""; }); // it may be the same again
     on("file", "change", () => this.openFirst(this.part("file").files));
-    for (const event of ["dragover", "drop"])
-      this.root.addEventListener(event, (dragged) => dragged.preventDefault());
+    for (const event of ["dragover", "dragleave", "drop"])
+      this.root.addEventListener(event, (dragged) => {
+        dragged.preventDefault(); // or the browser would open the file
+        this.root.classList.toggle("clt-over", event === "dragover");
+      });
     this.root.addEventListener("drop", ({ dataTransfer }) => this.openFirst(dataTransfer.files));
     document.addEventListener("paste", ({ clipboardData }) => {
       if (clipboardData.files.length) this.openFirst(clipboardData.files);
@@ -89,7 +92,7 @@ class TryIt {
 
   show(picture, name, read) {
     const { view } = picture;
-    Object.assign(this, { picture, name, read, word: 0, beside: "" });
+    Object.assign(this, { picture, name, read, word: null, beside: "" });
     this.shape = [view.width, view.height];
     this.root.style.setProperty("--shape", this.shape.join(" / "));
     this.part("k").value = this.writer.settings.beam_size;
@@ -123,11 +126,12 @@ class TryIt {
     this.caption = this.writer.search(this.grid, k);
     this.searching = performance.now() - start;
     this.before = this.grid === this.whole ? this.caption : this.writer.search(this.whole, k);
-    this.word = Math.min(this.word, Math.max(this.caption.words.length - 1, 0));
+    const { words, alphas } = this.caption;
+    this.word = Math.max(Math.min(this.word ?? sharpest(alphas), words.length - 1), 0);
     this.listWords();
     this.chooseWord(this.word);
     this.showSearch(k);
-    this.putBeside(this.beside === "occlusion" ? "" : this.beside);
+    this.putBeside(this.beside); // covers anew, if that stands beside
     const times = [["reading", this.read], ["encoding", this.encoding], ["searching", this.searching]];
     this.part("times").textContent = `Here, ${times.map(([what, ms]) =>
       `${what} took ${ms.toFixed(0)} ms`).join(", ")}.`;
@@ -286,6 +290,12 @@ class TryIt {
   tell(text) {
     this.part("status").textContent = text;
   }
+}
+
+// The word whose map has the largest weight.
+function sharpest(alphas) {
+  const peaks = alphas.map((alpha) => Math.max(...alpha));
+  return peaks.indexOf(Math.max(...peaks));
 }
 
 const SEARCH_VIEW = (tree, steps) => `
