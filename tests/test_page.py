@@ -148,6 +148,16 @@ def test_folded_normalisations_change_nothing(photographs):
     assert all((norm.weight == 1).all() for norm in norms)
 
 
+def test_rounding_moves_a_weight_by_half_a_step_at_most(toy):
+    exact, rounded = fold_norms(toy), round_weights(toy, "int8")
+    rows = zip(exact.named_parameters(), rounded.parameters(), strict=True)
+    for (name, ours), theirs in rows:
+        if not name.endswith("bias") and ours.dim() > 1:
+            far = (ours - theirs).abs().flatten(1).amax(1)
+            step = ours.abs().flatten(1).amax(1) / 127
+            assert (far <= 0.5001 * step).all(), name
+
+
 @pytest.mark.parametrize("numbers", NUMBERS)
 @pytest.mark.parametrize(
     "settings",
