@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from captionlib.config import Recipe, SplitConfig
+from captionlib.engine import evaluate_split, train_recipe
 from captionlib.io.files import read_json
+from captionlib.model import CaptionModel
+from captionlib.toy.scenes import write_scenes
 from tools.experiments import __main__ as experiments
 from tools.experiments import own_data
 
@@ -103,3 +107,56 @@ def test_a_draw_shares_out_each_image_once():
     )
     assert of(large, "val") == of(small, "val") and len(of(small, "val")) == 150
     assert of(own_data.draw(images, 4, 50), "test") != of(small, "test")
+
+
+def test_scores_on_images_of_the_training_are_named(tmp_path):
+    """By their pixels: another split, another file of captions, a renamed copy."""
+    scenes = write_scenes(tmp_path / "scenes", train=6, val=3, test=3, seed=1)
+    images, captions = scenes.parent / "images", tmp_path / "captions.tsv"
+    rows = [
+        f"{image['filename']}\t{image['sentences'][0]['raw']}"
+        for image in read_json(scenes)["images"]
+    ]
+    captions.write_text("\n".join(["file\tcaption", *rows]), encoding="utf-8")
+    small = {"attention_dim": 8, "embed_dim": 8, "decoder_dim": 8}
+    shares = {"val_share": 0.25, "test_share": 0.25}
+    model = tmp_path / "model"
+    train_recipe(
+        Recipe(data={"min_word_freq": 1}),
+        to=model,
+        captions=str(captions),
+        images=str(images),
+        epochs=1,
+        progress=False,
+        say=lambda line: None,
+        **small,
+        **shares,
+    )
+
+    def remarks(split="test", seed=0, of=model):
+        done = evaluate_split(
+            captions,
+            images,
+            split,
+            shares=SplitConfig(**shares, split_seed=seed),
+            model=str(of),
+            progress=False,
+        )
+        said = [r for r in done.remarks if "in the captioner's training" in r]
+        assert len(said) == ("trained_on" in done.about["data"])
+        return said
+
+    assert not remarks() and not remarks("val") and not remarks("train")
+    (said,) = [each for seed in (1, 2) if (each := remarks(seed=seed))][:1]
+    assert "of 3 images were" in said[0]
+    for path in sorted(images.iterdir()):
+        path.rename(images / f"copy_{path.name}")
+    captions.write_text(
+        captions.read_text(encoding="utf-8").replace("\n", "\ncopy_"),
+        encoding="utf-8",
+    )
+    assert sum(bool(remarks(seed=seed)) for seed in range(3)) >= 1
+    grown = tmp_path / "grown"  # what it started from counts, too
+    CaptionModel.load(model).save(grown)
+    assert CaptionModel.load(grown).trained_on
+    assert len(CaptionModel.load(grown).trained_on) == 6

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from captionlib.captioner import Caption, Captioner
 from captionlib.config import CaptionConfig, SearchConfig
@@ -58,6 +60,7 @@ def caption_files(
     *,
     batch_size: int = 32,
     figures: Sequence[Path] = (),
+    watch: Callable[[int, np.ndarray], object] = lambda number, pixels: None,
     progress: bool = True,
 ) -> Iterator[tuple[int, Caption | InputError]]:
     """Caption images, each file read once.
@@ -66,6 +69,8 @@ def caption_files(
         paths: image files.
         batch_size: images captioned at once.
         figures: where to draw each caption's attention; none by default.
+        watch: called with the index of a path and its pixels, (3, 256, 256)
+            uint8.
         progress: show a bar on a terminal.
 
     Yields:
@@ -83,6 +88,7 @@ def caption_files(
             except InputError as error:
                 yield number, error
                 continue
+            watch(number, pixels[-1])
             good.append(number)
             if figures:
                 picture.thumbnail((FIGURE_SIDE, FIGURE_SIDE))

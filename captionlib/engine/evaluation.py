@@ -7,11 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from captionlib import metrics
 from captionlib.captioner import Captioner
 from captionlib.config import CaptionConfig, SplitConfig
 from captionlib.engine.captioning import caption_files, load_captioner
 from captionlib.io.files import BadItem, InputError, write_json
+from captionlib.io.identity import of_pixels
 from captionlib.io.sources.reading import read_data_set
 from captionlib.io.sources.records import Record
 from captionlib.io.versions import versions
@@ -73,7 +76,7 @@ def evaluate_split(
         InputError: if the data, the model or Java is missing or unusable.
     """
     config = CaptionConfig(**settings)
-    skipped, remarks = [], []
+    skipped, remarks, seen = [], [], []
     # Where bad items are noted; None means that they are raised.
     bad = skipped if skip_bad else None
     try:
@@ -93,6 +96,7 @@ def evaluate_split(
             records,
             config.batch_size,
             skipped=bad,
+            seen=seen,
             to=save_captions,
             progress=progress,
         )
@@ -130,6 +134,13 @@ def evaluate_split(
     if skipped:
         about["data"]["left_out"] = len(skipped)
     remarks += _remarks(scores, references)
+    if seen and split != "train":
+        about["data"]["trained_on"] = len(seen)
+        remarks.append(
+            f"{len(seen)} of {len(records)} images were in the captioner's "
+            f"training, such as {seen[0]}; score it on others, or with the "
+            "splits of its training"
+        )
     return Evaluation(scores, captions, about, skipped, remarks)
 
 
@@ -139,21 +150,31 @@ def _caption_records(
     batch_size: int,
     *,
     skipped: list[str] | None,
+    seen: list[str],
     to: str | Path | None,
     progress: bool,
 ) -> dict[str, list[str]]:
     """The captions of `records`, by file name; `to` never loses any.
 
+    Those that the captioner was trained on are noted in `seen`.
+
     Raises:
         BadItem: at the first bad image, if `skipped` is None; otherwise bad
             images are noted there.
     """
+
+    def watch(number: int, pixels: np.ndarray) -> None:
+        known = captioner.model.trained_on
+        if known and of_pixels(pixels) in known:
+            seen.append(records[number].filename)
+
     captions, written = {}, -SECONDS
     try:
         for number, caption in caption_files(
             captioner,
             [record.path for record in records],
             batch_size=batch_size,
+            watch=watch,
             progress=progress,
         ):
             if not isinstance(caption, InputError):

@@ -60,11 +60,12 @@ from captionlib.io.files import (
 from captionlib.io.identity import (
     difference,
     of_data,
+    of_each_image,
     short,
     source_of,
 )
 from captionlib.io.images import IMAGE_SIZE
-from captionlib.io.prepared import find_base
+from captionlib.io.prepared import find_base, image_file
 from captionlib.io.sources.reading import read_data_set
 from captionlib.model import CaptionModel
 from captionlib.toy.scenes import write_scenes
@@ -602,6 +603,7 @@ class _Session:
             model = kind(stage.shape, vocabulary)
         if last_stages:
             model.last = last_stages
+        model.trained_on |= of_each_image(image_file(self.data, "TRAIN"))
         return model
 
     def _frozen_part(self, model: CaptionModel, config: EngineConfig):

@@ -20,8 +20,10 @@ from captionlib.io.sources.records import Record
 __all__ = [
     "difference",
     "of_data",
+    "of_each_image",
     "of_features",
     "of_images",
+    "of_pixels",
     "of_source",
     "of_words",
     "settings_in",
@@ -96,6 +98,24 @@ def of_images(path: str | Path) -> str:
     # The time of the last change can't be set, so a process may rely on it.
     state = about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
     return _of_pixels(str(path), state)
+
+
+def of_each_image(path: str | Path) -> set[int]:
+    """What `of_pixels` gives for each image of a prepared file."""
+    import h5py  # as in `captionlib.io.prepared`
+
+    with h5py.File(path, "r", locking=False) as file:
+        return {of_pixels(image) for image in file["images"]}
+
+
+def of_pixels(pixels) -> int:
+    """A number of 64 bits that tells an image by its pixels.
+
+    Args:
+        pixels: (3, 256, 256) uint8, as `read_image` gives them.
+    """
+    digest = hashlib.sha256(memoryview(pixels)).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def of_source(records: list[Record]) -> dict[str, str]:

@@ -32,6 +32,7 @@ __all__ = ["CaptionModel"]
 
 # The kind of decoder, stored with the model: chapter 04's.
 DECODER = "soft_attention"
+TRAINED_ON = "trained_on.safetensors"
 
 
 class CaptionModel(nn.Module):
@@ -40,6 +41,8 @@ class CaptionModel(nn.Module):
     Attributes:
         search: settings of `DecodingConfig` that go with this model.
         metrics: the model's scores, with data set, split and seed.
+        trained_on: a number for each image of its training, from
+            `io.identity.of_pixels`; empty if they are not known.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class CaptionModel(nn.Module):
         self.decoder.attention = BlockwiseAttention(self.decoder.attention)
         self.search: dict = {}
         self.metrics: dict = {}
+        self.trained_on: set[int] = set()
 
     def fine_tune_encoder(self, on: bool = True) -> None:
         """Let training change the encoder's later stages, or freeze them."""
@@ -190,6 +194,9 @@ class CaptionModel(nn.Module):
         (folder / "model.safetensors").write_bytes(save(weights))
         write_json(folder / "config.json", config, indent=1)
         self.vocabulary.save(folder / "vocabulary.json")
+        if self.trained_on:
+            images = torch.tensor(sorted(self.trained_on))
+            (folder / TRAINED_ON).write_bytes(save({"images": images}))
 
     @classmethod
     def load(cls, folder: str | Path) -> CaptionModel:
@@ -242,6 +249,9 @@ class CaptionModel(nn.Module):
             ):
                 raise KeyError("weights and configuration disagree")
             model.search, model.metrics = search, metrics
+            file = folder / TRAINED_ON
+            if file.exists():
+                model.trained_on = set(load_file(file)["images"].tolist())
         except InputError:
             raise
         except (
