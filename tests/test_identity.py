@@ -321,8 +321,9 @@ def held_elsewhere(folder, kind, *, shared=False):
     try:
         yield process
     finally:
-        leave.set()
-        process.join()
+        if process.is_alive():  # else `set` would wait for it for ever
+            leave.set()
+            process.join()
 
 
 def test_report_deepinv_525_a_folder_has_one_training(own, tmp_path):
