@@ -54,6 +54,7 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(
 ):
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / "README.md").write_text("the card")
+    (tmp_path / "shipped" / "config.json").write_text("the last captioner's")
     cook(monkeypatch, scenes, tmp_path, epochs=1)
     shipped = tmp_path / "shipped"
     assert (shipped / "README.md").read_text() == "the card"
