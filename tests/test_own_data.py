@@ -163,3 +163,27 @@ def test_scores_on_images_of_the_training_are_named(tmp_path):
     CaptionModel.load(model).save(grown)
     assert CaptionModel.load(grown).trained_on
     assert len(CaptionModel.load(grown).trained_on) == 6
+
+
+def test_fine_tuning_that_spoils_a_captioner_is_said(tmp_path):
+    scenes = write_scenes(tmp_path / "scenes", train=4, val=4, test=1, seed=2)
+    said: list[str] = []
+    train_recipe(
+        to=tmp_path / "model",
+        captions=str(scenes),
+        images=str(scenes.parent / "images"),
+        start_from="toy",
+        epochs=1,
+        learning_rate=0.9,
+        progress=False,
+        say=said.append,
+    )
+    place = said.index("toy, before it learns more:")
+    before, after = (
+        float(re.match(r"BLEU-4 ([\d.]+), CIDEr-D", line)[1])
+        for line in said[place + 1 : place + 3]
+    )
+    assert after < before
+    model = tmp_path / "model"
+    assert said[-2].startswith(f"{model}: no epoch came up to the {before:.2f}")
+    assert said[-1] == f"{model / 'best'}: epoch 1, BLEU-4 {after:.2f}"

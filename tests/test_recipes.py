@@ -298,7 +298,8 @@ def test_a_recipe_goes_on_where_it_stopped(tiny, tmp_path):
         shutil.rmtree(model / part)
     (model / "log.jsonl").unlink()
     status, out, err = call("train", "--to", model, "--resume")
-    assert (status, err) == (0, "") and "stage1" not in out
+    assert (status, err) == (0, "")
+    assert f"{model / 'stage1' / 'best'}:" not in out  # not trained again
     assert (model / "stage1" / "log.jsonl").stat().st_mtime_ns == first
     assert losses(model) == losses(tiny / "model")
     weights = [f / "best/model.safetensors" for f in (model, tiny / "model")]

@@ -553,7 +553,11 @@ class _Session:
             progress=self.progress,
             say=self.say,
         )
-        return train(
+        before = None  # of the captioner that this one starts from
+        if stage.start_from is not None and not stage.begun:
+            self.say(f"{stage.start_from}, before it learns more:")
+            before = evaluate(model.to(self.device).eval())["bleu4"]
+        history = train(
             model,
             make_loader(
                 ViewDataset(self.data, "TRAIN", *views),
@@ -572,6 +576,14 @@ class _Session:
             device=self.device,
             progress=self.progress and self.processes.is_main,
         )
+        best = max(epoch["bleu4"] for epoch in history)
+        if before is not None and best < before:
+            self.say(
+                f"{stage.folder}: no epoch came up to the {before:.2f} of "
+                f"{stage.start_from}; try a lower --learning-rate, or keep that "
+                "captioner"
+            )
+        return history
 
     def finish(self, stage: _Stage) -> None:
         """When a stage is over, set its `best` to the weights that `keep`
