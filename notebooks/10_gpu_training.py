@@ -189,7 +189,7 @@ assert Captioner.from_pretrained(trained.best).model.vocabulary
 
 # %% [markdown]
 # `captioner/best` is the best of the *last* stage. After one epoch on 128 drawings it
-# scores lower than `captioner/stage1/best`, so compare the two before you use one.
+# scores lower than `captioner/stage1/best`, which the last line but one says.
 #
 # In Colab, put `to` on your Drive: the machine's own disk is lost with the machine. The
 # stored grids can stay on it, since they are quickly made again:
