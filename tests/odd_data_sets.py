@@ -380,7 +380,7 @@ def _refused_tables() -> dict[str, tuple]:
             'file,caption\na.png,"A dog" runs\n', "line 2: its quotation"
         ),
         "a huge cell": table(
-            CSV + f"d.png,{long}\n", "line 6: holds field larger than"
+            CSV + f"d.png,{long}\n", "line 6: has a cell of more than 131,072"
         ),
         "a huge name": table(
             CSV + f"{long[:70_000]},A dog\n", "a name of 70000"
@@ -524,9 +524,9 @@ def _cocos() -> dict[str, tuple]:
             coco(IMAGES, [{"image_id": 0, "bbox": [0, 0, 1, 1]}]), "no captions"
         ),
         "COCO's, no annotations": one(
-            coco(IMAGES, []), "'annotations' is no list"
+            coco(IMAGES, []), "'annotations' is not a list"
         ),
-        "COCO's, no images": one(coco([], SPOKEN), "'images' is no list"),
+        "COCO's, no images": one(coco([], SPOKEN), "'images' is not a list"),
         "COCO's, an annotation without an image": one(
             coco(IMAGES, with_last(SPOKEN, image_id=99)), "isn't listed, 99"
         ),
@@ -534,7 +534,7 @@ def _cocos() -> dict[str, tuple]:
             coco(IMAGES, SPOKEN[:3]), "'d.png' has no captions"
         ),
         "COCO's, an id twice": one(
-            coco(with_last(IMAGES, id=0), SPOKEN), "the id 0 of another"
+            coco(with_last(IMAGES, id=0), SPOKEN), "the same id as another, 0"
         ),
         "COCO's, a file twice": one(
             coco(with_last(IMAGES, file_name="a.png"), SPOKEN), "listed twice"
@@ -546,7 +546,8 @@ def _cocos() -> dict[str, tuple]:
             coco(with_last(IMAGES, id=None), SPOKEN), 'image 3 has no "id"'
         ),
         "COCO's, a caption that is a number": one(
-            coco(IMAGES, with_last(SPOKEN, caption=7)), 'no "caption" str'
+            coco(IMAGES, with_last(SPOKEN, caption=7)),
+            'no "caption" that is text',
         ),
         "COCO's, an annotation that is none": one(
             coco(IMAGES, [*SPOKEN, None]), 'no "image_id"'

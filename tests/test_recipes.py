@@ -561,10 +561,8 @@ def test_what_a_recipe_needs_is_said(tmp_path):
     to = tmp_path / "model"
     for name in ("flickr8k", "flickr30k", "coco"):
         line = refused("train", "--recipe", name, "--to", to)
-        assert (
-            f"captionlib download {name}" in line and "--karpathy-json" in line
-        )
-    assert "--karpathy-json" in refused("train", "--to", to)
+        assert f"captionlib download {name}" in line and "--captions" in line
+    assert "--captions" in refused("train", "--to", to)
     assert "--images" in refused(
         "train", "--to", to, "--karpathy-json", "x.json"
     )

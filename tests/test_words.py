@@ -99,7 +99,7 @@ def test_report_neuraltalk2_154_words_kept_and_lost_are_said(tmp_path, capsys):
     words += ["--to", tmp_path / "data", "--min-word-freq", "2"]
     assert main([str(word) for word in words]) == 0
     out, err = capsys.readouterr()
-    much = ", which is much; a --min-word-freq below 2 would lower it"
+    much = ", which is a lot; a --min-word-freq below 2 would lower it"
     share = "of the words in captions become <unk>" + much
     data = tmp_path / "data"
     assert (err, out.splitlines()) == (

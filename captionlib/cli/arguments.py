@@ -257,7 +257,8 @@ def _add_data_set(parser) -> None:
         dest="karpathy_json",
         metavar="F",
         help="the captions: Karpathy's JSON or COCO's; a CSV or TSV file with "
-        "the columns file, caption and perhaps split; or Flickr8k's token file",
+        "the columns file, caption and, optionally, split; or Flickr8k's token "
+        "file",
         required=True,
     )
     _path(parser, "--images", "folder of the images", required=True)
@@ -311,7 +312,7 @@ def _add_evaluate(commands) -> None:
     parser = _command(commands, "evaluate", about, example)
     _add_data_set(parser)
     parser.add_argument(
-        "--split", help="train, val or test", required=True, choices=SPLITS
+        "--split", help="split to caption", required=True, choices=SPLITS
     )
     _add_settings(parser, CaptionConfig)
     _add_settings(parser, SkippingConfig)

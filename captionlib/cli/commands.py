@@ -125,7 +125,7 @@ def _download(args) -> int:
     for line in done.notes:
         say(line)
     print(
-        f"captionlib prepare --karpathy-json {done.karpathy_json} --images "
+        f"captionlib prepare --captions {done.karpathy_json} --images "
         f"{done.images} --to ..."
     )
     return 0

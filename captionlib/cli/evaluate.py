@@ -48,8 +48,8 @@ def _check_outputs(args) -> None:
         check_output(path)
         if Path(path).resolve() in taken:
             raise InputError(
-                f"{path}: is named twice, to write it and for something else; "
-                "name another file"
+                f"{path}: is named twice, once as a file to write; name "
+                "another file"
             )
         taken.append(Path(path).resolve())
 

@@ -26,7 +26,7 @@ def say_skipped(skipped: Sequence[str]) -> int:
         say(f"skipped {line}")
     if not skipped:
         return 0
-    say(f"left out {len(skipped)} in all, images or captions, as named above")
+    say(f"left out {len(skipped)} images or captions in all, as listed above")
     return 2
 
 

@@ -62,11 +62,11 @@ class SplitConfig(Settings):
     )
     test_share: float = setting(
         0.1,
-        "share of images for the test, if the captions name no splits",
+        "share of images for testing, if the captions name no splits",
         at_least=0,
         below=1,
     )
-    split_seed: int = setting(0, "seed for drawing these images", **SEED)
+    split_seed: int = setting(0, "seed for drawing these splits", **SEED)
 
     def __post_init__(self):
         super().__post_init__()

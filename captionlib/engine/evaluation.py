@@ -138,8 +138,8 @@ def evaluate_split(
         about["data"]["trained_on"] = len(seen)
         remarks.append(
             f"{len(seen)} of {len(records)} images were in the captioner's "
-            f"training, such as {seen[0]}; score it on others, or with the "
-            "splits of its training"
+            f"training data, such as {seen[0]}; score it on other images, or "
+            "use the splits that it was trained with"
         )
     return Evaluation(scores, captions, about, skipped, remarks)
 

@@ -352,7 +352,7 @@ def _find_data(
     source, named = (run.karpathy_json, run.images), run.data is not None
     if named and any(source):
         raise InputError(
-            f"{run.data}: is already prepared; leave out --karpathy-json and "
+            f"{run.data}: is already prepared; leave out --captions and "
             "--images"
         )
     data = Path(run.data) if named else to / "data"
@@ -396,7 +396,7 @@ def _prepare(
         if begun:
             raise InputError(
                 f"{to}: was begun with other data ({others}); leave out "
-                "--karpathy-json and --images to resume, or train into another "
+                "--captions and --images to resume, or train into another "
                 "folder"
             )
         say(f"{data}: was made of other data ({others}); preparing it anew")
@@ -455,11 +455,11 @@ def _data_wanted(recipe: Recipe) -> str:
         return (
             f"--recipe {recipe.name}: needs the photographs of {name}; fetch "
             f"them with captionlib download {name} --to DIR, then give "
-            "--karpathy-json and --images"
+            "--captions and --images"
         )
     return (
-        "no data: give --data, or --karpathy-json and --images, or "
-        "--recipe toy, which draws its own"
+        "no data: give --data, or --captions and --images, or --recipe toy, "
+        "which draws its own"
     )
 
 

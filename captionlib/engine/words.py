@@ -117,7 +117,7 @@ def _kept_line(
 def _unknown_lines(
     unknown: dict[str, float], config: DataConfig, source: WordsConfig
 ) -> Iterator[str]:
-    much = f", which is much; {_cure(config, source)} would lower it"
+    much = f", which is a lot; {_cure(config, source)} would lower it"
     for split, name in (("TRAIN", "training"), ("VAL", "validation")):
         if split in unknown:
             share = unknown[split]

@@ -67,7 +67,8 @@ def temporary_folder(folder: str | Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder}: can't be made ({error.strerror}); name another folder"
+            f"{folder}: can't be created ({error.strerror}); name another "
+            "folder"
         ) from None
     try:
         yield

@@ -35,7 +35,9 @@ def read_coco(
     """
     for key in ("images", "annotations"):
         if not isinstance(data[key], list) or not data[key]:
-            raise InputError(f"{path}: {key!r} is no list or empty; {CURE}")
+            raise InputError(
+                f"{path}: {key!r} is not a list, or is empty; {CURE}"
+            )
     if not any(
         isinstance(each, dict) and "caption" in each
         for each in data["annotations"]
@@ -58,10 +60,13 @@ def _images(
         try:
             key = _key(image, "id", place)
             if not isinstance(image.get("file_name"), str):
-                raise InputError(f'{place} has no "file_name" str; {CURE}')
+                raise InputError(
+                    f'{place} has no "file_name" that is text; {CURE}'
+                )
             if key in found:
                 raise InputError(
-                    f"{place} has the id {key} of another; mend it"
+                    f"{place} has the same id as another, {key}; give each "
+                    "its own"
                 )
             place = f"{path}: image {image['file_name']!r}"
             name = image_name(place, image["file_name"])
@@ -92,7 +97,9 @@ def _add_captions(
                     "it or leave the annotation out"
                 )
             if not isinstance(annotation.get("caption"), str):
-                raise InputError(f'{place} has no "caption" str; {CURE}')
+                raise InputError(
+                    f'{place} has no "caption" that is text; {CURE}'
+                )
         except InputError as error:
             errors.append(error)
             continue

@@ -220,8 +220,8 @@ def share_out(
         return None
     if len(without) < len(entries):
         raise InputError(
-            f"{without[0].place} has no split, though others have; give each a "
-            "split, or none"
+            f"{without[0].place} has no split, though others have one; give "
+            "every image a split, or none"
         )
 
     def draw(entry: Entry) -> bytes:

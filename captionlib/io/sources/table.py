@@ -142,7 +142,7 @@ class _Rows:
         if entry.split != split:
             raise InputError(
                 f"{place}: {name!r} has another split here than in an earlier "
-                "row; give all rows of an image the same"
+                "row; give all rows of an image the same split"
             )
         return entry
 
@@ -184,8 +184,8 @@ def _header(path: Path, text: str) -> tuple[int, _Columns]:
     if not known:
         raise InputError(f"{path}: has no column names; {HEADER}")
     raise InputError(
-        f"{path}: has the column {known[0]!r}, but of file and caption only "
-        f"one; {HEADER}"
+        f"{path}: has the column {known[0]!r}, but needs one for files and one "
+        f"for captions; {HEADER}"
     )
 
 
@@ -232,7 +232,8 @@ def _cells(
     except csv.Error as error:
         if "limit" in str(error):  # of a cell, 131,072 characters
             raise InputError(
-                f"{path}: line {number}: holds {error}, as after a quotation "
+                f"{path}: line {number}: has a cell of more than "
+                f"{csv.field_size_limit():,} characters, as after a quotation "
                 "mark that is never closed; mend the row"
             ) from None
         raise InputError(
