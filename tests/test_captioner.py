@@ -75,7 +75,7 @@ def test_log_prob_and_maps_are_those_of_the_teacher_forced_model(
 
 def test_many_at_once_are_as_one_at_a_time(captioner, scenes):
     alone = [captioner.caption(path) for path in scenes]
-    for batch_size in (3, 100):
+    for batch_size in (1, 3, 100):
         together = captioner.caption_batch(scenes, batch_size=batch_size)
         for one, other in zip(alone, together, strict=True):
             assert_same(one, other)

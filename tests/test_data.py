@@ -495,3 +495,20 @@ def test_files_that_do_not_belong_together(flickr, tmp_path):
         file["images"] = np.zeros((2, 3, 224, 224), np.float32)
     with pytest.raises(InputError, match="holds float32"):
         ImageDataset(path)
+
+
+def test_plain_preparing_needs_no_settings_and_makes_its_folder(tmp_path):
+    tree = flickr_tree(tmp_path)
+    base = prepare(*tree, str(tmp_path / "not" / "there"))
+    assert base == "flickr8k_5_cap_per_img_5_min_word_freq"
+    assert find_base(tmp_path / "not" / "there") == base
+
+
+def test_a_process_opens_a_file_of_images_once(prepared, monkeypatch):
+    images = ImageDataset(image_file(prepared[0], "TRAIN"))
+    opened, File = [], h5py.File
+    monkeypatch.setattr(
+        h5py, "File", lambda *a, **k: opened.append(a) or File(*a, **k)
+    )
+    assert [images[i].dtype for i in (0, 1, 0)] == [torch.uint8] * 3
+    assert len(opened) == 1

@@ -402,3 +402,12 @@ def test_feature_dataset_refuses_another_splits_features(tmp_path):
         InputError, match=f"{IMAGES} images.*{IMAGES - 1}.*encode this split"
     ):
         FeatureDataset(tmp_path, "TRAIN", torch.rand(IMAGES - 1, 4, 3))
+
+
+def test_fine_tuning_freezes_the_earlier_stages_again(lite0):
+    lite0.requires_grad_(True)
+    lite0.fine_tune()
+    free = [name for name, p in lite0.named_parameters() if p.requires_grad]
+    assert free and not any("conv_stem" in name for name in free)
+    lite0.fine_tune(False)
+    assert not any(p.requires_grad for p in lite0.parameters())

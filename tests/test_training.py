@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 
 import pytest
 import torch
@@ -399,3 +400,30 @@ def test_only_the_weights_that_may_move_do(tmp_path):
     train(model, FewFeatures(), with_scores(1.0), config, tmp_path)
     assert_same_weights(model.encoder, before.encoder)
     assert not torch.equal(model.decoder.fc.weight, before.decoder.fc.weight)
+
+
+def test_by_default_the_penalty_counts_once(output):
+    loss = caption_loss(output)
+    assert_close(loss.total.detach(), loss.nats + loss.penalty)
+
+
+def test_a_training_makes_its_folder(tmp_path):
+    once = dataclasses.replace(SETTINGS, epochs=1)
+    folder = tmp_path / "not" / "there"
+    train(make_model(), FewFeatures(), with_scores(1.0), once, folder)
+    assert (folder / "last.pt").is_file()
+
+
+class Command:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path, capsys):
+    torch.save({"model": Command()}, tmp_path / "last.pt")
+    model = make_model()
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(
+            tmp_path / "last.pt", model, make_optimizer(model, SETTINGS)
+        )
+    assert not capsys.readouterr().out

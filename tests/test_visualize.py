@@ -392,3 +392,37 @@ def test_maps_fall_on_the_named_object_and_most_one_word_early(naming):
         )
     )
     assert before > own > 1.5 * area
+
+
+@pytest.mark.parametrize(
+    "panels, columns", [(2, 2), (3, 2), (8, 2), (9, 3)], ids=str
+)
+def test_a_wide_photographs_panels_fill_the_figure(panels, columns):
+    """At most two in a row up to eight; no more height than they need."""
+    photograph = np.zeros((100, 150, 3), np.uint8)
+    words = [f"word{n}" for n in range(panels - 1)]
+    caption = make_caption(random_alphas(panels - 1), words)
+    figure = show_attention(photograph, caption)
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.ncols, grid.nrows) == (columns, -(-panels // columns))
+    width, height = figure.get_size_inches()
+    pictures = grid.nrows * (100 / 150) * width / columns
+    assert pictures < height < pictures + 0.3 * (grid.nrows + 3)
+    assert figure.get_facecolor()[3] == 0
+    plt.close(figure)
+
+
+def test_by_default_maps_are_smooth_and_white_stays_white():
+    white = np.full((80, 80, 3), 255, np.uint8)
+    caption = make_caption(random_alphas(1))
+
+    def drawn(**options):
+        figure = show_attention(white, caption, **options)
+        pictures = [axes.images[0].get_array() for axes in figure.axes[:2]]
+        plt.close(figure)
+        return pictures
+
+    plain, lit = drawn()
+    assert plain.min() == 1.0
+    assert np.array_equal(lit, drawn(smooth=True)[1])
+    assert not np.array_equal(lit, drawn(smooth=False)[1])
