@@ -555,7 +555,7 @@ class _Session:
         )
         before = None  # of the captioner that this one starts from
         if stage.start_from is not None and not stage.begun:
-            self.say(f"{stage.start_from}, before it learns more:")
+            self.say(f"{stage.start_from}, before training:")
             before = evaluate(model.to(self.device).eval())["bleu4"]
         history = train(
             model,
@@ -579,7 +579,7 @@ class _Session:
         best = max(epoch["bleu4"] for epoch in history)
         if before is not None and best < before:
             self.say(
-                f"{stage.folder}: no epoch came up to the {before:.2f} of "
+                f"{stage.folder}: no epoch reached BLEU-4 {before:.2f}, that of "
                 f"{stage.start_from}; try a lower --learning-rate, or keep that "
                 "captioner"
             )
