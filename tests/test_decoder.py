@@ -509,7 +509,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(
 ):
     model = CaptionModel(CONFIG, vocabulary).eval()
     model.save(tmp_path / "whole")
-    model.save(tmp_path / "half", half=True)
+    model.save(tmp_path / "half", numbers="float16")
     sizes = [
         (tmp_path / name / "model.safetensors").stat().st_size
         for name in ("whole", "half")

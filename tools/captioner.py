@@ -188,7 +188,7 @@ def keep(model: CaptionModel, folder: Path) -> None:
         for name in BESIDE
         if (folder / name).exists()
     }
-    model.save(folder, half=True)
+    model.save(folder, numbers="int8")
     for name, content in written.items():
         (folder / name).write_bytes(content)
 

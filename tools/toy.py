@@ -32,7 +32,7 @@ def main() -> None:
         best = CaptionModel.load(trained.best)
         about = {"data": "scenes", "split": "val"} | read_recipe("toy").scenes
         best.metrics["validation"] = scores | about
-        best.save(TO, half=True)
+        best.save(TO, numbers="float16")
         size = sum(file.stat().st_size for file in TO.iterdir())
         print(f"{TO.name}: {size / 1e6:.2f} MB, BLEU-4 {scores['bleu4']:.1f}")
 

@@ -37,7 +37,8 @@ class Ensemble:
     """M decoders behind the interface of one, for any search.
 
     Args:
-        decoders: all in eval mode, with the same vocabulary.
+        decoders: all in eval mode, with the same vocabulary; or anything else
+            that has their begin and step.
     """
 
     def __init__(self, decoders: Sequence[DecoderWithAttention]):
@@ -68,7 +69,8 @@ class Ensemble:
     ) -> tuple[Tensor, Tensor, EnsembleState]:
         """As `DecoderWithAttention.step`.
 
-        The logits are log-probabilities (N, V); alpha is the first member's.
+        The logits are log-probabilities (N, V); alpha is the
+        members' mean (N, P), or the first one's if their grids differ in size.
 
         Raises:
             ValueError: if the members' vocabularies differ in size.
@@ -86,4 +88,7 @@ class Ensemble:
             [x.log_softmax(dim=1, dtype=dtype) for x in logits]
         )
         mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
-        return mean, steps[0][1], EnsembleState([each[2] for each in steps])
+        alphas = [each[1] for each in steps]
+        if len({alpha.shape for alpha in alphas}) == 1:
+            alphas = [torch.stack(alphas).mean(dim=0)]
+        return mean, alphas[0], EnsembleState([each[2] for each in steps])

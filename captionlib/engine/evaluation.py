@@ -127,7 +127,7 @@ def evaluate_split(
     about = {
         "data": {"dataset": records[0].dataset, "split": split},
         "search": asdict(captioner.search),
-        "model": asdict(captioner.model.config),
+        "model": captioner.model.shape,
         "training": captioner.model.metrics,
         "versions": versions(),
     }

@@ -475,7 +475,7 @@ def _check_model(recipe: Recipe, stage: _Stage) -> None:
     kind = HalfEncoded if recipe.last_stages else CaptionModel
     if stage.start_from is not None:
         _require_no_shape(stage)
-        model = kind.load(stage.start_from)
+        model = kind.load(stage.start_from, member=0)
     else:
         words = {"<pad>": 0, "<unk>": 1, "<start>": 2, "<end>": 3}
         model = kind(stage.shape, Vocabulary(words))
@@ -555,7 +555,7 @@ class _Session:
         )
         before = None  # of the captioner that this one starts from
         if stage.start_from is not None and not stage.begun:
-            self.say(f"{stage.start_from}, before training:")
+            self._say_start(stage.start_from)
             before = evaluate(model.to(self.device).eval())["bleu4"]
         history = train(
             model,
@@ -585,6 +585,15 @@ class _Session:
             )
         return history
 
+    def _say_start(self, folder: str | Path) -> None:
+        """Name the captioner whose score comes next, which training starts
+        from."""
+        config = read_json(package_folder(folder) / "config.json")
+        members = len(config.get("members", [0]))
+        if members > 1:
+            folder = f"{folder}, the first of its {members} captioners"
+        self.say(f"{folder}, before training:")
+
     def finish(self, stage: _Stage) -> None:
         """When a stage is over, set its `best` to the weights that `keep`
         names."""
@@ -602,7 +611,7 @@ class _Session:
             _require_same_words(model, vocabulary, stage.folder, self.data)
         elif stage.start_from is not None:
             _require_no_shape(stage)
-            model = kind.load(stage.start_from)
+            model = kind.load(stage.start_from, member=0)
             try:
                 model.add_words(vocabulary)
             except InputError:

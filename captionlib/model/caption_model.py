@@ -1,7 +1,4 @@
-"""Encoder, decoder and vocabulary as one module, and its folder on disk.
-
-The folder holds weights in safetensors and the rest in JSON, never a pickle.
-"""
+"""Encoder, decoder and vocabulary as one module: a captioner."""
 
 from __future__ import annotations
 
@@ -11,39 +8,32 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from captionlib.config import ModelConfig
 from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderOutput, DecoderWithAttention
 from captionlib.encoder import Encoder
-from captionlib.io.files import (
-    InputError,
-    atomic_folder,
-    package_folder,
-    read_json,
-    write_json,
-)
-from captionlib.io.versions import versions
+from captionlib.io.files import InputError, package_folder, read_json
 from captionlib.model.attention import BlockwiseAttention
+from captionlib.model.ensemble import ENSEMBLE, CaptionEnsemble
+from captionlib.model.folder import (
+    TRAINED_ON,
+    Stored,
+    read_weights,
+    under,
+    written,
+)
 
 __all__ = ["CaptionModel"]
 
 # The kind of decoder, stored with the model: chapter 04's.
 DECODER = "soft_attention"
-TRAINED_ON = "trained_on.safetensors"
 
 
-class CaptionModel(nn.Module):
-    """Encoder, decoder and vocabulary: from images to the logits of captions.
-
-    Attributes:
-        search: settings of `DecodingConfig` that go with this model.
-        metrics: the model's scores, with data set, split and seed.
-        trained_on: a number for each image of its training, from
-            `io.identity.of_pixels`; empty if they are not known.
-    """
+class CaptionModel(nn.Module, Stored):
+    """Encoder, decoder and vocabulary: from images to the logits of captions."""
 
     def __init__(
         self,
@@ -147,107 +137,81 @@ class CaptionModel(nn.Module):
             grown.requires_grad_(given.requires_grad)
         decoder.fc.bias[V:] -= max(0.0, math.log(50 * new / V))
 
-    def save(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write the model to `folder`, whole or not at all.
+    @property
+    def shape(self) -> dict:
+        """The settings of `ModelConfig` that it was built with."""
+        return asdict(self.config)
 
-        The weights of an encoder are left out if they come unchanged from an
-        installed package.
-
-        Args:
-            folder: replaced if it holds a captioner already.
-            half: store the weights in float16, at half the size; `load` returns
-                float32.
-
-        Raises:
-            InputError: if the folder holds other files.
-        """
-        folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()):
-            if not (folder / "config.json").is_file():
-                raise InputError(
-                    f"{folder}: holds other files and no captioner; name a new "
-                    "folder"
-                )
-        with atomic_folder(folder) as temporary:
-            self.write_files(temporary, half=half)
-
-    def write_files(self, folder: Path, *, half: bool = False) -> None:
-        """Write the files of `save` to an existing folder, one by one."""
-        own = self.own_encoder or not self.encoder.packaged
-        weights = {
-            name: (
-                tensor.half() if half and tensor.is_floating_point() else tensor
-            ).contiguous()
-            for name, tensor in self.state_dict().items()
-            if own or not name.startswith("encoder.")
-        }
-        config = {
-            "format": 1,
+    def describe(self) -> dict:
+        """As `Stored.describe`."""
+        return {
             "decoder": DECODER,
-            "model": asdict(self.config),
-            "encoder_weights": "saved" if own else "packaged",
-            "search": self.search,
-            "metrics": self.metrics,
-            "versions": versions(),
+            "model": self.shape,
+            "encoder_weights": "saved" if self._keeps_encoder else "packaged",
         }
-        # safetensors' save_file makes files that only their owner can read.
-        (folder / "model.safetensors").write_bytes(save(weights))
-        write_json(folder / "config.json", config, indent=1)
-        self.vocabulary.save(folder / "vocabulary.json")
-        if self.trained_on:
-            images = torch.tensor(sorted(self.trained_on))
-            (folder / TRAINED_ON).write_bytes(save({"images": images}))
+
+    def weights(self) -> dict[str, Tensor]:
+        """As `Stored.weights`."""
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if self._keeps_encoder or not name.startswith("encoder.")
+        }
+
+    @property
+    def _keeps_encoder(self) -> bool:
+        return self.own_encoder or not self.encoder.packaged
 
     @classmethod
-    def load(cls, folder: str | Path) -> CaptionModel:
+    def load(
+        cls, folder: str | Path, member: int | None = None
+    ) -> CaptionModel | CaptionEnsemble:
         """Read a model that `save` wrote; in eval mode, on the CPU.
 
         Args:
             folder: the model's folder, the folder of a training run (whose
                 `best` is taken), or the name of a packaged model, such as
                 "toy".
+            member: of an ensemble, read only this captioner; a folder with one
+                captioner counts as an ensemble of one. None reads all.
 
         Raises:
             InputError: if the folder holds no model, or one that can't be read.
         """
         folder = package_folder(folder)
         while True:
-            before = _written(folder)
+            before = written(folder)
             try:
-                model = cls._read(folder)
+                model = cls._read(folder, member)
             except InputError:
-                if _written(folder) == before:
+                if written(folder) == before:
                     raise
             else:
-                if _written(folder) == before:
+                if written(folder) == before:
                     return model.eval()
             # A training has replaced it meanwhile: not half of each.
 
     @classmethod
-    def _read(cls, folder: Path) -> CaptionModel:
+    def _read(
+        cls, folder: Path, member: int | None
+    ) -> CaptionModel | CaptionEnsemble:
         file = folder / "config.json"
         stored = read_json(file)
         try:
-            config = ModelConfig(**stored["model"])
+            shapes = stored.get("members", [stored])
+            if member is not None:
+                shapes = [shapes[member]]
             search, metrics = stored["search"], stored["metrics"]
-            own = stored["encoder_weights"] == "saved"
-            encoder = None
-            if own:
-                encoder = Encoder(
-                    config.backbone,
-                    grid_size=config.grid_size,
-                    image_size=config.image_size,
-                    pretrained=False,
-                )
             file = folder / "vocabulary.json"
-            model = cls(config, Vocabulary.load(file), encoder)
+            vocabulary = Vocabulary.load(file)
             file = folder / "model.safetensors"
-            weights = load_file(file)
-            missing, unexpected = model.load_state_dict(weights, strict=False)
-            if unexpected or any(
-                own or not name.startswith("encoder.") for name in missing
-            ):
-                raise KeyError("weights and configuration disagree")
+            weights = read_weights(file)
+            models, encoders = [], {}
+            for shape in shapes:
+                model = cls._build(shape, vocabulary, weights, encoders)
+                models.append(model)
+            if stored.get("decoder") == ENSEMBLE and member is None:
+                model = CaptionEnsemble(models)
             model.search, model.metrics = search, metrics
             file = folder / TRAINED_ON
             if file.exists():
@@ -255,7 +219,7 @@ class CaptionModel(nn.Module):
         except InputError:
             raise
         except (
-            KeyError,
+            LookupError,
             TypeError,
             ValueError,
             RuntimeError,
@@ -273,11 +237,41 @@ class CaptionModel(nn.Module):
             ) from error
         return model
 
+    @classmethod
+    def _build(
+        cls,
+        stored: dict,
+        vocabulary: Vocabulary,
+        weights: dict[str, Tensor],
+        encoders: dict[str, Encoder],
+    ) -> CaptionModel:
+        """A captioner from what is `stored` of it.
 
-def _written(folder: Path) -> tuple | None:
-    """What changes if a folder is replaced; None while it is gone."""
-    try:
-        about = folder.stat()
-    except FileNotFoundError:
-        return None
-    return about.st_ino, about.st_mtime_ns
+        Args:
+            stored: its description. In an ensemble, it names the prefixes of
+                its tensors in `weights`, and of its encoder's.
+            encoders: those built so far, by prefix, which it may share.
+        """
+        config = ModelConfig(**stored["model"])
+        own = stored["encoder_weights"] == "saved"
+        prefix = stored.get("encoder", "encoder.")
+        encoder = encoders.get(prefix)
+        if own and encoder is None:
+            encoder = Encoder(
+                config.backbone,
+                grid_size=config.grid_size,
+                image_size=config.image_size,
+                pretrained=False,
+            )
+            encoder.load_state_dict(under(prefix, weights))
+        model = cls(config, vocabulary, encoder)
+        model.own_encoder = own
+        encoders[prefix] = model.encoder
+        rest = under(stored.get("weights", ""), weights)
+        missing, unexpected = model.load_state_dict(
+            {k: v for k, v in rest.items() if not k.startswith("encoder.")},
+            strict=False,
+        )
+        if unexpected or any(not k.startswith("encoder.") for k in missing):
+            raise KeyError("weights and configuration disagree")
+        return model

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from captionlib.config import SearchConfig
 from captionlib.io.efficientnet_lite import EfficientNetLite, NormReLU6
 from captionlib.io.files import InputError
+from captionlib.io.int8 import dequantise, quantise
 from captionlib.model import CaptionModel
 
 __all__ = ["NUMBERS", "Packed", "fold_norms", "pack", "round_weights"]
@@ -118,8 +119,7 @@ def round_weights(model: CaptionModel, numbers: str) -> CaptionModel:
             if numbers == "float16":
                 rounded = weight.half().float()
             else:
-                codes, scale = _quantise(weight.numpy())
-                rounded = torch.from_numpy(codes * scale[:, None])
+                rounded = dequantise(*quantise(weight))
             matrix.weight.copy_(rounded.view_as(matrix.weight))
     return model
 
@@ -149,13 +149,6 @@ def _matrices(model: CaptionModel) -> Iterator[Matrix]:
             yield Matrix(f"{name}.hh", layer.weight_hh, layer.bias_hh)
 
 
-def _quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(out, in) float32 to int8 of that shape, and scales (out,) float32."""
-    scale = np.abs(weight).max(axis=1) / np.float32(127)
-    scale[scale == 0] = 1
-    return np.rint(weight / scale[:, None]).astype(np.int8), scale
-
-
 def _encode(matrix: Matrix, numbers: str) -> bytes:
     """Bias, then scales if there are any, then the panels."""
     weight = matrix.rows()
@@ -167,7 +160,9 @@ def _encode(matrix: Matrix, numbers: str) -> bytes:
     if numbers == "float16":
         codes = weight.astype("<f2")
     else:
-        codes, scale = _quantise(weight)
+        codes, scale = (
+            tensor.numpy() for tensor in quantise(torch.from_numpy(weight))
+        )
         scales = np.pad(scale, (0, more)).astype("<f4").tobytes()
     codes = np.pad(codes, ((0, more), (0, 0)))
     panels = codes.reshape(-1, PANEL, codes.shape[1]).swapaxes(1, 2)
