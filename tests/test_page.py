@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from captionlib.decoding import sample
 from captionlib.encoder import Encoder
 from captionlib.io.files import ASSETS, InputError
 from captionlib.io.images import read_image, to_pixels
-from captionlib.model import CaptionModel
+from captionlib.model import CaptionEnsemble, CaptionModel
 from captionlib.page import NUMBERS, pack, round_weights
 from captionlib.page.pack import fold_norms
 
@@ -171,7 +171,8 @@ def test_the_grid_is_the_encoders(settings, numbers, photographs, request):
     model = small_model(**settings)
     data = packed(pack(model, numbers)) | {"pixels": flat(photographs[0])}
     code = f"""{START}
-    const {{ values, side, dim }} = engine.encode(fromBase64(data.pixels));
+    const grid = engine.encode(fromBase64(data.pixels));
+    const {{ values, side, dim }} = writer.decoder.shorten(grid);
     return {{ values: [...values], side, dim }};
     """
     found = run(code, data, request)
@@ -253,6 +254,44 @@ def same_tree(ours: list, theirs: list) -> bool:
         and abs(score - each.log_prob) < 1e-3
         for (parent, fate, score), each in pairs
     )
+
+
+def test_an_ensembles_searches_are_the_packages(photographs, request):
+    first = small_model(grid_size=4, image_size=96)
+    torch.manual_seed(5)
+    settings = {"attention_dim": 7, "embed_dim": 6, "feature_dim": 15}
+    config = replace(first.config, decoder_dim=12, **settings)
+    second = CaptionModel(config, first.vocabulary, first.encoder)
+    model = CaptionEnsemble([first, second]).eval()
+    data = packed(pack(model)) | {"settings": [*map(asdict, SETTINGS)]}
+    data["pixels"] = [flat(each) for each in photographs[:2]]
+    code = f"""{SEARCH}
+    return data.settings.map((settings) => grids.map((grid) => {{
+      writer.settings = settings;
+      const {{ ids, logProb, alphas }} = writer.search(grid);
+      return {{ ids, logProb, alphas: alphas.map((a) => [...a]) }};
+    }}));
+    """
+    found, model = run(code, data, request), round_weights(model, "int8")
+    with torch.inference_mode():
+        grids = model.encode(torch.from_numpy(photographs[:2]))
+        for config, answers in zip(SETTINGS, found, strict=True):
+            rest = model.decoder, grids, model.vocabulary, config
+            for ours, theirs in zip(answers, beam_search(*rest), strict=True):
+                assert ours["ids"] == theirs.word_ids
+                assert ours["logProb"] == pytest.approx(
+                    theirs.log_prob, abs=1e-3
+                )
+                alphas = torch.tensor(ours["alphas"]).view_as(theirs.alphas)
+                torch.testing.assert_close(
+                    alphas, theirs.alphas, rtol=1e-3, atol=1e-5
+                )
+
+
+def test_an_ensemble_with_two_encoders_is_refused():
+    model = CaptionEnsemble([small_model(), small_model()])
+    with pytest.raises(InputError, match="2 encoders: .* same encoder"):
+        pack(model)
 
 
 def test_equal_random_numbers_draw_equal_captions(toy, photographs, request):

@@ -2,22 +2,37 @@
 // Arrays are flat; `rows` captions of one picture are written at a time.
 
 class Decoder {
-  constructor(engine) {
+  // `prefix`: of the names of its matrices, where a captioner has several decoders.
+  constructor(engine, prefix = "") {
     this.engine = engine;
-    this.size = engine.matrices["decoder.init_h"].out;
+    this.prefix = prefix;
+    this.size = engine.matrices[`${prefix}decoder.init_h`].out;
   }
 
   linear(name, x) {
-    return this.engine.linear(`decoder.${name}`, x);
+    return this.engine.linear(`${this.prefix}decoder.${name}`, x);
   }
 
-  // The state before the first word. `grid` is from Engine.encode.
-  begin(grid) {
+  row(name, row) {
+    return this.engine.row(`${this.prefix}decoder.${name}`, row);
+  }
+
+  // The state before the first word. `whole` is from Engine.encode.
+  begin(whole) {
+    const grid = this.shorten(whole);
     const { values, side, dim } = grid;
     const mean = new Float32Array(dim);
     for (let i = 0; i < values.length; i++) mean[i % dim] += values[i] / (side * side);
     const image = { ...grid, keys: this.linear("attention.encoder_att", values) };
     return { hidden: this.linear("init_h", mean), cell: this.linear("init_c", mean), image };
+  }
+
+  // Shorter vectors, if the captioner learned a layer for that, with its ReLU.
+  shorten(grid) {
+    const name = `${this.prefix}shorten.0`;
+    if (!(name in this.engine.matrices)) return grid;
+    const values = this.engine.linear(name, grid.values, 0);
+    return { ...grid, values, dim: this.engine.matrices[name].out };
   }
 
   // The state of the captions `rows`, one after the other.
@@ -32,7 +47,7 @@ class Decoder {
     const alphas = this.attend(hidden, image);
     const gate = this.linear("f_beta", hidden).map(sigmoid);
     const inputs = join(words.flatMap((word, r) => [
-      this.engine.row("decoder.embedding", word),
+      this.row("embedding", word),
       context(alphas[r], image, slice(gate, r, image.dim)),
     ]));
     const next = this.lstm(inputs, hidden, cell);
@@ -46,7 +61,7 @@ class Decoder {
   attend(hidden, { keys, side }) {
     const queries = this.linear("attention.decoder_att", hidden);
     const size = keys.length / (side * side);
-    const v = this.engine.row("decoder.attention.full_att", 0);
+    const v = this.row("attention.full_att", 0);
     return Array.from({ length: hidden.length / this.size }, (_, r) => {
       const scores = new Float32Array(side * side);
       for (let place = 0; place < scores.length; place++)
@@ -71,6 +86,35 @@ class Decoder {
       next.hidden[n] = sigmoid(gate(3)) * Math.tanh(next.cell[n]);
     }
     return next;
+  }
+}
+
+// Several decoders behind the interface of one: the mean of their probabilities and
+// of their attention.
+class Ensemble {
+  constructor(members) {
+    this.members = members;
+  }
+
+  begin(grid) {
+    return this.members.map((member) => member.begin(grid));
+  }
+
+  select(states, rows) {
+    return states.map((state, m) => this.members[m].select(state, rows));
+  }
+
+  step(words, states) {
+    const steps = states.map((state, m) => this.members[m].step(words, state));
+    const mean = (row, numbers) =>
+      numbers(steps[0], row).map((_, i) =>
+        steps.reduce((sum, step) => sum + numbers(step, row)[i], 0) / steps.length);
+    return {
+      logProbs: words.map((_, row) =>
+        mean(row, ({ logProbs }) => logProbs[row].map(Math.exp)).map(Math.log)),
+      alphas: words.map((_, row) => mean(row, ({ alphas }) => alphas[row])),
+      state: steps.map(({ state }) => state),
+    };
   }
 }
 

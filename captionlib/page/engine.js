@@ -89,18 +89,15 @@ class Engine {
 
   // From (256, 256, 3) pixels, 0 to 255, to `values` (side * side, dim), flat.
   encode(pixels) {
-    const { image_size, grid_size, mean, std, blocks, shorten } = this.model.encoder;
+    const { image_size, grid_size, mean, std, blocks } = this.model.encoder;
     const arena = this.free;
     const picture = normalise(pixels, image_size ?? 256, mean, std);
     let x = { at: this.put(picture), side: image_size ?? 256, channels: 3 };
     for (const block of blocks) x = this.block(block, x, arena);
     const values = this.floats(x.at, x.side * x.side * x.channels).slice();
     this.free = arena;
-    let grid = { values, side: x.side, dim: x.channels };
-    if (grid_size !== null) grid = average(grid, grid_size);
-    if (shorten === null) return grid;
-    const short = this.linear(shorten, grid.values, 0); // then a ReLU
-    return { values: short, side: grid.side, dim: this.matrices[shorten].out };
+    const grid = { values, side: x.side, dim: x.channels };
+    return grid_size === null ? grid : average(grid, grid_size);
   }
 
   // Its layers one after the other. All that stays is the output, moved to the

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from captionlib.config import SearchConfig
+from captionlib.encoder import Encoder
 from captionlib.io.efficientnet_lite import EfficientNetLite, NormReLU6
 from captionlib.io.files import InputError
 from captionlib.io.int8 import dequantise, quantise
-from captionlib.model import CaptionModel
+from captionlib.model import CaptionEnsemble, CaptionModel
 
 __all__ = ["NUMBERS", "Packed", "fold_norms", "pack", "round_weights"]
 
+Captioning = CaptionModel | CaptionEnsemble
 NUMBERS = ("int8", "float16")
 PANEL = 8  # output channels side by side
 PART = 1_000_000  # bytes of weights, about, that are loaded at a time
@@ -50,19 +52,21 @@ class Matrix(NamedTuple):
         return self.weight.detach().movedim(1, -1).flatten(1).numpy()
 
 
-def pack(model: CaptionModel, numbers: str = "int8") -> Packed:
+def pack(model: Captioning, numbers: str = "int8") -> Packed:
     """Pack a captioner whose encoder is an EfficientNet-Lite.
 
     Args:
-        model: in eval mode, on the CPU; stays as it is.
+        model: in eval mode, on the CPU; stays as it is. An ensemble's members
+            share their encoder.
         numbers: one of `NUMBERS`.
 
     Raises:
-        InputError: if the engine has no layers for this encoder.
+        InputError: if the engine has no layers for this encoder, or there are
+            several.
     """
-    if not isinstance(model.encoder.trunk, EfficientNetLite):
+    if not isinstance(_encoder(model).trunk, EfficientNetLite):
         raise InputError(
-            f"{model.config.backbone}: the page's engine runs "
+            f"{_encoder(model).backbone}: the page's engine runs "
             "tf_efficientnet_lite0, 1 and 2 only; train with one of these"
         )
     model = fold_norms(model)
@@ -82,7 +86,8 @@ def pack(model: CaptionModel, numbers: str = "int8") -> Packed:
         {
             "numbers": numbers,
             "parts": len(parts),
-            "encoder": _describe_encoder(model),
+            "encoder": _describe_encoder(_encoder(model)),
+            "members": [prefix for prefix, _ in _members(model)],
             "matrices": matrices,
             "words": model.vocabulary.words,
             "search": _search_settings(model),
@@ -91,7 +96,26 @@ def pack(model: CaptionModel, numbers: str = "int8") -> Packed:
     )
 
 
-def fold_norms(model: CaptionModel) -> CaptionModel:
+def _members(model: Captioning) -> list[tuple[str, CaptionModel]]:
+    """The captioners in `model`, with the prefix of their matrices' names."""
+    if isinstance(model, CaptionModel):
+        return [("", model)]
+    members = enumerate(model.members)
+    return [(f"members.{number}.", member) for number, member in members]
+
+
+def _encoder(model: Captioning) -> Encoder:
+    """The encoder of all members."""
+    encoders = {member.encoder for _, member in _members(model)}
+    if len(encoders) > 1:
+        raise InputError(
+            f"an ensemble with {len(encoders)} encoders: the page's engine "
+            "runs one; train its members on the same encoder"
+        )
+    return encoders.pop()
+
+
+def fold_norms(model: Captioning) -> Captioning:
     """A copy whose batch normalisations only add their bias.
 
     y = (w · x - mean) / sqrt(var + eps) * weight + bias is one convolution:
@@ -100,7 +124,7 @@ def fold_norms(model: CaptionModel) -> CaptionModel:
     """
     model = copy.deepcopy(model)
     with torch.no_grad():
-        for _, convolution, norm in _convolutions(model.encoder.trunk):
+        for _, convolution, norm in _convolutions(_encoder(model).trunk):
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()
             convolution.weight *= gain.view(-1, 1, 1, 1)
             norm.bias -= norm.running_mean * gain
@@ -110,7 +134,7 @@ def fold_norms(model: CaptionModel) -> CaptionModel:
     return model
 
 
-def round_weights(model: CaptionModel, numbers: str) -> CaptionModel:
+def round_weights(model: Captioning, numbers: str) -> Captioning:
     """A copy that computes, in Python, with the page's weights."""
     model = fold_norms(model)
     with torch.no_grad():
@@ -135,18 +159,19 @@ def _convolutions(
         yield name, convolution, norm
 
 
-def _matrices(model: CaptionModel) -> Iterator[Matrix]:
+def _matrices(model: Captioning) -> Iterator[Matrix]:
     """All that the page needs, in the order of their use."""
-    for name, convolution, norm in _convolutions(model.encoder.trunk):
+    for name, convolution, norm in _convolutions(_encoder(model).trunk):
         yield Matrix(name, convolution.weight, norm.bias)
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear):
-            yield Matrix(name, layer.weight, layer.bias)
-        elif isinstance(layer, nn.Embedding):
-            yield Matrix(name, layer.weight, None)
-        elif isinstance(layer, nn.LSTMCell):
-            yield Matrix(f"{name}.ih", layer.weight_ih, layer.bias_ih)
-            yield Matrix(f"{name}.hh", layer.weight_hh, layer.bias_hh)
+    for prefix, member in _members(model):
+        for name, layer in member.named_modules(prefix=prefix.rstrip(".")):
+            if isinstance(layer, nn.Linear):
+                yield Matrix(name, layer.weight, layer.bias)
+            elif isinstance(layer, nn.Embedding):
+                yield Matrix(name, layer.weight, None)
+            elif isinstance(layer, nn.LSTMCell):
+                yield Matrix(f"{name}.ih", layer.weight_ih, layer.bias_ih)
+                yield Matrix(f"{name}.hh", layer.weight_hh, layer.bias_hh)
 
 
 def _encode(matrix: Matrix, numbers: str) -> bytes:
@@ -170,9 +195,9 @@ def _encode(matrix: Matrix, numbers: str) -> bytes:
     return bias.tobytes() + scales + panels.tobytes()
 
 
-def _describe_encoder(model: CaptionModel) -> dict:
-    """The encoder's blocks of layers, and the pictures it expects."""
-    encoder, blocks, at = model.encoder, [], None
+def _describe_encoder(encoder: Encoder) -> dict:
+    """Its blocks of layers, and the pictures it expects."""
+    blocks, at = [], None
     for name, convolution, norm in _convolutions(encoder.trunk):
         block = name.rpartition(".")[0]  # blocks.2.0, or none: stem and head
         if block != at or not block:
@@ -195,11 +220,10 @@ def _describe_encoder(model: CaptionModel) -> dict:
         "mean": encoder.mean.flatten().tolist(),
         "std": encoder.std.flatten().tolist(),
         "blocks": blocks,
-        "shorten": "shorten.0" if model.config.feature_dim else None,
     }
 
 
-def _search_settings(model: CaptionModel) -> dict:
+def _search_settings(model: Captioning) -> dict:
     """The settings of a plain beam search that the model came with."""
     known = {field.name for field in fields(SearchConfig)}
     given = {k: v for k, v in model.search.items() if k in known}

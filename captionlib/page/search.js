@@ -3,8 +3,10 @@
 
 class Writer {
   constructor(engine) {
-    const { words, search } = engine.model;
-    this.decoder = new Decoder(engine);
+    const { words, search, members } = engine.model;
+    const decoders = members.map((prefix) => new Decoder(engine, prefix));
+    this.engine = engine;
+    this.decoder = decoders.length > 1 ? new Ensemble(decoders) : decoders[0];
     this.words = words;
     this.settings = search; // beam_size, length_normalisation, and so on
     [this.pad, this.unk, this.start, this.end] =

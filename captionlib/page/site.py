@@ -10,8 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from captionlib.io.files import ASSETS
-from captionlib.model import CaptionModel
-from captionlib.page.pack import pack
+from captionlib.page.pack import Captioning, pack
 
 __all__ = ["Sample", "write_captioner", "write_page"]
 
@@ -67,7 +66,7 @@ class Sample:
         self.path, self.name, self.alt = path, path.stem, alt
 
 
-def write_page(model: CaptionModel, folder: Path, samples=()) -> None:
+def write_page(model: Captioning, folder: Path, samples=()) -> None:
     """Write a page that captions photographs: index.html and what it loads.
 
     Arguments and errors are those of `write_captioner`.
@@ -78,7 +77,7 @@ def write_page(model: CaptionModel, folder: Path, samples=()) -> None:
 
 
 def write_captioner(
-    model: CaptionModel, folder: Path, samples=(), numbers: str = "int8"
+    model: Captioning, folder: Path, samples=(), numbers: str = "int8"
 ) -> None:
     """Write the scripts, styles and weights of a page that holds try_it.html.
 

@@ -108,7 +108,7 @@ class TryIt {
 
   encode(pixels) {
     const start = performance.now();
-    const grid = this.writer.decoder.engine.encode(pixels);
+    const grid = this.writer.engine.encode(pixels);
     this.encoding = performance.now() - start;
     return grid;
   }
@@ -239,7 +239,7 @@ class TryIt {
       progress.value = place / OCCLUSIONS ** 2;
       await new Promise((resume) => { setTimeout(resume); }); // lets the page live
       if (turn !== this.covering) return;
-      const grid = writer.decoder.engine.encode(covered(pixels, place));
+      const grid = writer.engine.encode(covered(pixels, place));
       drops.push(writer.score(grid, ids).map((score, i) => open[i] - score));
     }
     progress.hidden = true;
