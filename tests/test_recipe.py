@@ -74,15 +74,24 @@ def test_the_recipe_ends_in_a_captioner_and_keeps_its_card(
     rows = [
         row for stage in scores["stages"].values() for row in stage["scores"]
     ]
-    chosen = scores["chosen"]
-    assert chosen["search"] == stored["search"]
-    assert chosen["product"] == max(
+    assert scores["chosen"]["product"] == max(
         row["bleu4"] * row["cider_d"] for row in rows
     )
+    together = json.loads((tmp_path / "scores" / "ensemble.json").read_text())
+    assert together["chosen"] == stored["search"]
+    assert len(model.model.members) == together["decoders"] == 3
+    assert len(model.model.encoders) == 1
+    words = [each.decoder.fc.weight for each in model.model.members]
+    assert len({float(weight.detach().sum()) for weight in words}) == 3
 
     # Given again, it trains nothing anew.
-    logs = sorted(tmp_path.glob("seed0/**/log.jsonl"))
-    assert [log.parent.name for log in logs] == ["seed0", "stage1"]
+    logs = sorted(tmp_path.rglob("log.jsonl"))
+    assert sorted(log.parent.name for log in logs) == [
+        "decoder1",
+        "decoder2",
+        "seed0",
+        "stage1",
+    ]
     before = [log.stat().st_mtime_ns for log in logs]
     weights = (shipped / "model.safetensors").read_bytes()
     cook(monkeypatch, scenes, tmp_path, epochs=1)

@@ -4,15 +4,16 @@
 From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that
 can be interrupted and run again: train the recipe in
 captionlib/assets/recipes/shipped.json, choose its stage and search settings on
-the validation split, and score. Only the train split is trained on; only the
-validation split is used to choose.
+the validation split, and score. Then train more decoders on the encoder that
+came of it, each from a seed of its own, and join them to an ensemble. Only the
+train split is trained on; only the validation split is used to choose.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from captionlib.io.files import ASSETS, read_json, write_json
 from captionlib.io.prepared import find_base, image_file
 from captionlib.io.versions import versions
 from captionlib.metrics import score
-from captionlib.model import CaptionModel
+from captionlib.model import CaptionEnsemble, CaptionModel
 
 TO = ASSETS / "flickr8k"
 # The model card, and the licence of the encoder.
@@ -57,7 +58,9 @@ SEARCHES = [
 
 @torch.inference_mode()
 def write_captions(
-    model: CaptionModel, grids: list[torch.Tensor], search: SearchConfig
+    model: CaptionEnsemble | CaptionModel,
+    grids: list[torch.Tensor],
+    search: SearchConfig,
 ) -> list:
     """The words of each image's caption; `grids` are batches (B, h, w, D)."""
     return [
@@ -110,6 +113,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="seed of weights, data order and views (0)",
     )
     parser.add_argument(
+        "--first",
+        type=Path,
+        metavar="DIR",
+        help="a captioner to begin the ensemble with (train one)",
+    )
+    parser.add_argument(
+        "--decoders",
+        type=int,
+        default=3,
+        metavar="N",
+        help="decoders of the ensemble; 1: none but the first (3)",
+    )
+    parser.add_argument(
         "--device", default="cpu", metavar="D", help="where to train (cpu)"
     )
     parser.add_argument(
@@ -121,11 +137,62 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Do every step that is not done yet."""
     args = parse(argv)
-    recipe, data = read_recipe(RECIPE), args.to / "data"
-    run = args.to / f"seed{args.seed}"
+    data, run = args.to / "data", args.to / f"seed{args.seed}"
     # Beside the seeds' folders, since all of them read it.
     if not data.exists():
         prepare_data(args.karpathy_json, args.images, data, DataConfig())
+    first = args.first or train_first(args, data, run)
+    seeds = list(range(args.seed, args.seed + args.decoders))
+    folders = [first]
+    for seed in seeds[1:]:
+        folders.append(train_decoder(args, data, first, seed))
+    model = join(folders)
+    # Only the search is left to choose.
+    model.save(run / "joined" / "best", "int8")
+    rows = score_searches(run / "joined" / "best", data, args.device)
+    search, scores = best_search(rows)
+    model.search = asdict(search)
+    model.metrics["decoders"] = {
+        "seeds": seeds,
+        "more": read_recipe(RECIPE).stages[0],
+    }
+    write_json(
+        SCORES / "ensemble.json",
+        {
+            **_about(data),
+            "decoders": args.decoders,
+            "scores": rows,
+            "chosen": asdict(search),
+            "versions": versions(),
+        },
+        indent=1,
+    )
+    to = TO if args.ship else run / "model"
+    keep(model, to)
+    # The card states what `captionlib evaluate` reports for the shipped files.
+    done = evaluate_split(args.karpathy_json, args.images, "val", model=str(to))
+    write_json(run / "result.json", done.report(), indent=1)
+    model.metrics["validation"] = done.scores | _about(data)
+    keep(model, to)
+
+
+def _about(data: Path) -> dict:
+    images = len(load_references(data, "VAL")[0])
+    return {"data": find_base(data), "split": "VAL", "images": images}
+
+
+def best_search(rows: list[dict]) -> tuple[SearchConfig, dict]:
+    """The search of `SEARCHES` with the best scores, and these."""
+    # A percent of one score is worth a percent of the other.
+    return max(
+        zip(SEARCHES, rows, strict=True),
+        key=lambda pair: pair[1]["bleu4"] * pair[1]["cider_d"],
+    )
+
+
+def train_first(args: argparse.Namespace, data: Path, run: Path) -> Path:
+    """Train the recipe, choose its stage and search, and return its folder."""
+    recipe = read_recipe(RECIPE)
     trained = train_recipe(
         RECIPE,
         to=run,
@@ -134,19 +201,10 @@ def main(argv: list[str] | None = None) -> None:
         device=args.device,
         resume=True,
     )
-
-    stages, best = {}, {"product": -1.0}
+    stages, found = {}, {}
     for name, folder in zip(STAGES, trained.stages, strict=True):
         rows = score_searches(folder / "best", data, args.device)
-        for search, scores in zip(SEARCHES, rows, strict=True):
-            # A percent of one score is worth a percent of the other.
-            product = scores["bleu4"] * scores["cider_d"]
-            if product > best["product"]:
-                best = {
-                    "product": product,
-                    "stage": name,
-                    "search": asdict(search),
-                }
+        found[name] = best_search(rows)
         lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         seconds = sum(json.loads(line)["train_seconds"] for line in lines)
         stages[name] = {
@@ -154,41 +212,76 @@ def main(argv: list[str] | None = None) -> None:
             "epochs": len(lines),
             "train_seconds": round(seconds),
         }
-    about = {"data": find_base(data), "split": "VAL"}
-    about["images"] = len(load_references(data, "VAL")[0])
-    stored = {"seed": args.seed, **about, "stages": stages, "chosen": best}
+    products = {
+        name: scores["bleu4"] * scores["cider_d"]
+        for name, (_, scores) in found.items()
+    }
+    stage = max(products, key=products.get)
+    best = {
+        "product": products[stage],
+        "stage": stage,
+        "search": asdict(found[stage][0]),
+    }
+    stored = {"seed": args.seed, **_about(data), "stages": stages}
     write_json(
         SCORES / f"seed{args.seed}.json",
-        stored | {"versions": versions()},
+        stored | {"chosen": best, "versions": versions()},
         indent=1,
     )
-
-    chosen = trained.stages[STAGES.index(best["stage"])]
-    model = CaptionModel.load(chosen / "best")
+    model = CaptionModel.load(trained.stages[STAGES.index(stage)] / "best")
     model.search = best["search"]
     model.metrics["recipe"] = {"seed": args.seed}
-    for name, folder, stage in zip(
+    for name, folder, settings in zip(
         STAGES, trained.stages, recipe.stages, strict=True
     ):
         used = read_json(folder / "last" / "training.json")["config"]
-        model.metrics["recipe"][name] = stage | {"bf16": used["bf16"]}
-    to = TO if args.ship else run / "model"
-    keep(model, to)
-    # The card states what `captionlib evaluate` reports for the shipped files.
-    done = evaluate_split(args.karpathy_json, args.images, "val", model=str(to))
-    write_json(run / "result.json", done.report(), indent=1)
-    model.metrics["validation"] = done.scores | about
-    keep(model, to)
+        model.metrics["recipe"][name] = settings | {"bf16": used["bf16"]}
+    model.save(run / "first")
+    return run / "first"
 
 
-def keep(model: CaptionModel, folder: Path) -> None:
-    """Save in half precision; keep the hand-written card and licence."""
+def train_decoder(
+    args: argparse.Namespace, data: Path, first: Path, seed: int
+) -> Path:
+    """Train a new decoder on the tuned encoder of `first`, as in stage one."""
+    begin, to = args.to / f"begin{seed}", args.to / f"decoder{seed}"
+    if not begin.exists():
+        given = CaptionModel.load(first)
+        torch.manual_seed(seed)
+        CaptionModel(given.config, given.vocabulary, given.encoder).save(begin)
+    recipe = read_recipe(RECIPE)
+    recipe = replace(recipe, stages=recipe.stages[:1], last_stages=0)
+    trained = train_recipe(
+        recipe,
+        to=to,
+        data=str(data),
+        start_from=str(begin),
+        seed=seed,
+        device=args.device,
+        resume=True,
+    )
+    return trained.best
+
+
+def join(folders: list[Path]) -> CaptionEnsemble | CaptionModel:
+    """The captioners in `folders`, as one; they share the first one's encoder."""
+    models = [CaptionModel.load(folder) for folder in folders]
+    first, *others = models
+    for other in others:
+        other.encoder = first.encoder
+    joined = CaptionEnsemble(models).eval() if others else first
+    joined.metrics = first.metrics
+    return joined
+
+
+def keep(model: CaptionEnsemble | CaptionModel, folder: Path) -> None:
+    """Save as int8; keep the hand-written card and licence."""
     written = {
         name: (folder / name).read_bytes()
         for name in BESIDE
         if (folder / name).exists()
     }
-    model.save(folder, numbers="int8")
+    model.save(folder, "int8")
     for name, content in written.items():
         (folder / name).write_bytes(content)
 
