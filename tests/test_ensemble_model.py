@@ -16,6 +16,8 @@ from captionlib.io.files import InputError
 from captionlib.io.int8 import dequantise, quantise
 from captionlib.model import CaptionEnsemble, CaptionModel
 from captionlib.toy.scenes import write_scenes
+from tools import results
+from tools.experiments import captioners
 
 VOCABULARY = Vocabulary.build(["a dog runs on grass".split()], min_word_freq=1)
 SMALL = ModelConfig(attention_dim=13, embed_dim=7, decoder_dim=11)
@@ -172,6 +174,29 @@ def test_a_captioner_takes_an_ensemble_as_any_model(tmp_path, images):
         )
     assert VOCABULARY.decode(best.word_ids) == caption.words
     assert_close(float(best.log_prob), caption.log_prob)
+
+
+def test_the_experiment_compares_captioners_and_keeps_rows(tmp_path):
+    scenes = write_scenes(tmp_path / "scenes", train=0, val=3, test=0)
+    model, same = CaptionModel.load("toy"), CaptionModel.load("toy")
+    model.save(tmp_path / "one")
+    CaptionEnsemble([model, same]).save(tmp_path / "two", "int8")
+    to = tmp_path / "stored.json"
+    command = ["--captions", str(scenes), "--images"]
+    command += [str(scenes.parent / "images"), "--to", str(to), "--quick"]
+    command += [f"{name}={tmp_path / name}" for name in ("one", "two")]
+    captioners.main(command)
+    rows = json.loads(to.read_text())["rows"]
+    assert [row["decoders"] for row in rows.values()] == [1, 2]
+    # Twice the same decoder, rounded: the same captions but for near ties.
+    assert abs(rows["one"]["bleu4"] - rows["two"]["bleu4"]) < 10
+    assert all(row["seconds"] > 0 for row in rows.values())
+    before = to.stat().st_mtime_ns
+    captioners.main(command)
+    assert to.stat().st_mtime_ns == before
+    table = "\n".join(results.captioners(json.loads(to.read_text())))
+    for name, row in rows.items():
+        assert f"| {name} | {row['megabytes']:.1f} |" in table
 
 
 def test_training_starts_from_the_first_member_and_evaluation_uses_all(

@@ -6,7 +6,8 @@ A result is a JSON file in book/results/, written by `captionlib evaluate
 training time is taken. test_split.json, the test scores of the shipped
 captioner, comes first on the page. Other files go elsewhere, each between its
 own markers: protocol.json, by `tools.audit`, to chapter 07; recipe/, by
-`tools.captioner`, to book/captioner.md; experiments/own_data.json, by
+`tools.captioner`, and experiments/captioners.json, by `tools.experiments
+captioners`, to book/captioner.md; experiments/own_data.json, by
 `tools.experiments own_data`, to book/own_data.md; bench.json, by `make bench STORE=1`, to
 book/results.md and a figure.
 """
@@ -29,6 +30,8 @@ PROTOCOL_BEGIN = "# <!-- protocol: written by tools.results -->"
 PROTOCOL_END = "# <!-- protocol: end -->"
 RECIPE_BEGIN = "<!-- recipe: written by tools.results -->"
 RECIPE_END = "<!-- recipe: end -->"
+TRIED_BEGIN = "<!-- captioners: written by tools.results -->"
+TRIED_END = "<!-- captioners: end -->"
 OWN_BEGIN = "<!-- own data: written by tools.results -->"
 OWN_END = "<!-- own data: end -->"
 CHANGES = {
@@ -363,6 +366,47 @@ def render_recipe(folder: Path) -> str:
     return "\n".join(["", *recipe(seeds, tricks), ""]) if seeds else ""
 
 
+def captioners(stored: dict) -> list[str]:
+    """What ensembles give and cost."""
+    header = [
+        "captioner",
+        "MB",
+        "ms",
+        "BLEU-4",
+        "95 % interval",
+        "CIDEr-D",
+        "95 % interval",
+    ]
+    rows = []
+    for name, row in stored["rows"].items():
+        cells = [name, f"{row['megabytes']:.1f}", f"{1e3 * row['seconds']:.0f}"]
+        for score in ("bleu4", "cider_d"):
+            low, high = row["intervals"][score]
+            cells += [f"{row[score]:.2f}", f"{low:.1f} to {high:.1f}"]
+        rows.append(cells)
+    images = next(iter(stored["rows"].values()))["images"]
+    versions = ", ".join(f"{n} {v}" for n, v in stored["versions"].items())
+    return [
+        *table(header, rows),
+        "",
+        f"- Validation split, {images:,} images, each captioner at its own "
+        "search settings, chosen on the same split.",
+        f"- ms: from a photograph's file to its caption, the median of 20 one "
+        f"after the other, {stored['threads']} threads, the captioner loaded.",
+        f"- Versions: {versions}.",
+        "",
+    ]
+
+
+def render_captioners(folder: Path) -> str:
+    """The text between the second markers in book/captioner.md."""
+    path = folder / "experiments" / "captioners.json"
+    if not path.exists():
+        return ""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return "\n".join(["", *captioners(stored)])
+
+
 def own_data(stored: dict) -> list[str]:
     """How scores grow with the number of photographs, mean ± spread."""
     rows = []
@@ -430,9 +474,10 @@ def pages(book: Path) -> dict[Path, str]:
     card = book / "captioner.md"
     if card.exists():
         text = render_recipe(book / "results")
-        wanted[card] = replace(
-            card.read_text(encoding="utf-8"), text, RECIPE_BEGIN, RECIPE_END
-        )
+        page = card.read_text(encoding="utf-8")
+        page = replace(page, text, RECIPE_BEGIN, RECIPE_END)
+        text = render_captioners(book / "results")
+        wanted[card] = replace(page, text, TRIED_BEGIN, TRIED_END)
     own = book / "own_data.md"
     if own.exists():
         text = render_own_data(book / "results")
