@@ -503,7 +503,7 @@ assert 2 <= len(inventive) <= len(more) // 2
 # For pictures as strange as these it does: all three are below the lowest of the
 # 120 scenes. But the captions that name an absent thing are hardly less likely
 # than the others: a limit that catches all five throws away a quarter of the
-# others with them. The gallery has [ten photographs to
+# others with them. The gallery has [photographs to
 # judge](../book/gallery.md).
 #
 # ## From the command line

@@ -234,9 +234,7 @@ def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
     photographs = json.loads(
         (BOOK / "gallery" / "photographs.json").read_text(encoding="utf-8")
     )
-    assert shown <= drawn | {
-        gallery.figure_of(each["file"]) for each in photographs
-    }
+    assert shown <= drawn | gallery.pictures(photographs)
 
 
 @pytest.mark.parametrize("name", draw.FIGURES)

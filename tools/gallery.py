@@ -3,12 +3,14 @@
 The tool captions the photographs in book/gallery/ with the captioner in FOLDER,
 by default the shipped one. photographs.json and opening.md, the start of the
 page, are written by hand; captions.json and a figure for each photograph are
-generated. The page is made of all of these.
+generated. The page is made of all of these. Covering the photographs part by
+part takes most of the time, some ten seconds each.
 
-In photographs.json, a person judges each caption under "verdict"; "judged" is
-the caption that was judged. If the caption changes, the tool clears the
-verdict, and `make check` asks for a new one. Once the verdicts are written,
-`python -m tools.gallery --page` writes only the page, from the stored files.
+In photographs.json, a person judges each caption: "verdict" is one of VERDICTS,
+"notice" says what to notice, "judged" is the caption that was judged. If the
+caption changes, the tool clears both, and `make check` asks for new ones. Once
+they are written, `python -m tools.gallery --page` writes only the page, from
+the stored files.
 """
 
 from __future__ import annotations
@@ -16,22 +18,64 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 BOOK = Path(__file__).parent.parent / "book"
 SHIPPED = Path(__file__).parent.parent / "captionlib" / "assets" / "flickr8k"
 WIDTH = 960  # width of a figure in pixels
-BYTES = 120_000  # maximum size of a figure
+BYTES = 95_000  # maximum size of a figure
 NOTE = (
     "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
 )
+VERDICTS = {
+    "right": "Everything it says is there.",
+    "nearly right": "One thing it says is not there.",
+    "half right": "Some of it is there, and more than one thing is not.",
+    "wrong": "It tells of something else.",
+}
+GROUPS = {
+    "outdoors": "People and dogs outdoors",
+    "stranger": "Six strangers",
+}
+WORDS = 4  # words in a figure, at most
+SMALL = 0.2  # nats; a smaller fall is not drawn
+# Other pages show the attention alone of these.
+ELSEWHERE = ("dog-in-the-wood.jpg", "polar-bear.jpg")
+
+
+class Word(NamedTuple):
+    """A word of a caption, with its two maps."""
+
+    word: str
+    looked: object  # (h, w) attention, sums to 1
+    needed: object  # (PLACES, PLACES) nats lost by covering, not below 0
+
+    @property
+    def peak(self) -> float:
+        """The largest attention, in multiples of an even share."""
+        return float(self.looked.max() * self.looked.size)
+
+    @property
+    def factor(self) -> float:
+        """How many times less likely the word becomes, at worst."""
+        return math.exp(float(self.needed.max()))
 
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights_of(folder: Path) -> str:
+    """The SHA-256 of all of a captioner's weights; "" if there are none."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest() * (
+        len(files) > 0
+    )
 
 
 def read(path: Path):
@@ -47,11 +91,26 @@ def write(path: Path, what) -> None:
 
 def figure_of(file: str) -> str:
     """The name of a photograph's figure."""
+    return f"{Path(file).stem}-words.webp"
+
+
+def attention_of(file: str) -> str:
+    """The name of a figure with the attention alone."""
     return f"{Path(file).stem}-attention.webp"
 
 
+def pictures(photographs: list[dict]) -> set[str]:
+    """The names of all pictures in the folder."""
+    files = [photograph["file"] for photograph in photographs]
+    return {
+        *files,
+        *map(figure_of, files),
+        *(attention_of(file) for file in files if file in ELSEWHERE),
+    }
+
+
 def caption_all(gallery: Path, folder: str | None) -> None:
-    """Caption every photograph, draw its figure, and store both.
+    """Caption every photograph, draw its figures, and store all of it.
 
     Args:
         gallery: the folder with photographs.json; captions.json and the figures
@@ -62,46 +121,114 @@ def caption_all(gallery: Path, folder: str | None) -> None:
     from captionlib.io.files import package_folder
 
     captioner = Captioner.from_pretrained(folder)
-    weights = (
-        package_folder(SHIPPED if folder is None else folder)
-        / "model.safetensors"
-    )
     photographs = read(gallery / "photographs.json")
     said = {}
     for photograph in photographs:
         path = gallery / photograph["file"]
         caption = captioner.caption(path)
-        (gallery / figure_of(path.name)).write_bytes(_figure(path, caption))
+        words = look(captioner.model, path, caption)
+        draw(gallery, path, caption, words)
         said[path.name] = {
             "text": caption.text,
             "log_prob": round(caption.log_prob, 2),
             "finished": caption.finished,
             "photograph": digest(path),
+            "words": [
+                [each.word, round(each.peak, 1), round(each.factor, 1)]
+                for each in words
+            ],
         }
         if photograph["judged"] != caption.text:
-            photograph["judged"], photograph["verdict"] = caption.text, ""
-        print(f"{path.name}: {caption.text}")
+            photograph["judged"] = caption.text
+            photograph["verdict"] = photograph["notice"] = ""
+        print(f"{path.name}: {caption.text}", flush=True)
     write(gallery / "photographs.json", photographs)
     model = {
         "name": Path(folder).name if folder else SHIPPED.name,
-        "weights": digest(weights),
+        "weights": weights_of(package_folder(folder or SHIPPED)),
     }
     write(gallery / "captions.json", {"model": model, "captions": said})
 
 
-def _figure(path: Path, caption) -> bytes:
-    """The attention of a caption as a small WebP picture, transparent."""
+def look(model, path: Path, caption) -> list[Word]:
+    """The content words of a caption, with their maps: at most WORDS, those
+    that lose most when something is covered."""
+    import torch
+
+    from captionlib.book.occlusion import occlusion
+    from captionlib.io.images import read_image
+    from captionlib.visualize import content_words
+
+    ids = [model.vocabulary.word_map[word] for word in caption.words]
+    falls = occlusion(model, torch.from_numpy(read_image(path)), ids).clip(0)
+    shown = sorted(content_words(caption.words), key=lambda i: -falls[i].max())
+    return [
+        Word(caption.words[i], caption.alphas[i], falls[i])
+        for i in sorted(shown[:WORDS])
+    ]
+
+
+def draw(gallery: Path, path: Path, caption, words: list[Word]) -> None:
+    """Store a photograph's figures."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    from captionlib.book.style import use_style
     from captionlib.visualize import show_attention
 
-    figure = show_attention(path, caption)
-    drawn = as_webp(figure)
-    plt.close(figure)
-    return drawn
+    use_style()
+    figures = {figure_of(path.name): show_words(path, words)}
+    if path.name in ELSEWHERE:
+        figures[attention_of(path.name)] = show_attention(path, caption)
+    for name, figure in figures.items():
+        (gallery / name).write_bytes(as_webp(figure))
+        plt.close(figure)
+
+
+def show_words(path: Path, words: list[Word]):
+    """A row for each word: where it looked, and what it needed."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from captionlib.book.style import PALETTE
+    from captionlib.io.images import open_rgb
+    from captionlib.visualize import draw_lit, upsample_alpha
+
+    photograph = open_rgb(path)
+    photograph.thumbnail((480, 480))
+    pixels = np.asarray(photograph, dtype=np.float32) / 255
+    size = pixels.shape[:2]
+    tall = min(2.4 * size[0] / size[1], 2.6) + 0.35  # inches
+    figure, rows = plt.subplots(
+        len(words),
+        2,
+        figsize=(4.8, tall * len(words)),
+        layout="constrained",
+        squeeze=False,
+    )
+    # One scale for all words of a caption.
+    brightest = [
+        max(each.looked.max() for each in words),
+        max(0.5, *(each.needed.max() for each in words)),
+    ]
+    for each, panels in zip(words, rows, strict=True):
+        needed = each.needed * (each.needed.max() >= SMALL)
+        maps = (each.looked, needed)
+        for axes, weights, top in zip(panels, maps, brightest, strict=True):
+            axes.axis("off")
+            draw_lit(axes, pixels, upsample_alpha(weights, size), top)
+        title = {"fontsize": 11, "pad": 3, "parse_math": False}
+        panels[0].set_title(
+            each.word, loc="left", color=PALETTE["word"], **title
+        )
+        said = (f"looked ×{each.peak:.1f}", f"needed ÷{each.factor:.1f}")
+        for axes, text in zip(panels, said, strict=True):
+            axes.set_title(
+                text, loc="right", color=PALETTE["attention"], **title
+            )
+    return figure
 
 
 def as_webp(figure, width: int = WIDTH, most: int = BYTES) -> bytes:
@@ -124,14 +251,16 @@ def as_webp(figure, width: int = WIDTH, most: int = BYTES) -> bytes:
 def render(gallery: Path) -> str:
     """The page, made of stored files without a captioner."""
     stored = read(gallery / "captions.json")
-    lines = [
-        NOTE,
-        "",
-        (gallery / "opening.md").read_text(encoding="utf-8").strip(),
-        "",
-    ]
-    for photograph in read(gallery / "photographs.json"):
-        lines += _entry(photograph, stored["captions"][photograph["file"]])
+    photographs = read(gallery / "photographs.json")
+    opening = (gallery / "opening.md").read_text(encoding="utf-8").strip()
+    table = "\n".join(count(photographs))
+    lines = [NOTE, "", opening.replace("VERDICTS", table), ""]
+    for group, heading in GROUPS.items():
+        lines += [f"## {heading}", ""]
+        for photograph in photographs:
+            if photograph["chosen"] == group:
+                said = stored["captions"][photograph["file"]]
+                lines += _entry(photograph, said)
     name = stored["model"]["name"]
     lines += [
         f"The captions are those of the captioner `{name}`, with its own "
@@ -141,24 +270,51 @@ def render(gallery: Path) -> str:
     return "\n".join(lines)
 
 
+def count(photographs: list[dict]) -> list[str]:
+    """The verdicts, counted in a table."""
+    lines = [
+        "| verdict | people and dogs | strangers | which means |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for verdict, meaning in VERDICTS.items():
+        numbers = [
+            sum(
+                each["chosen"] == group and each["verdict"] == verdict
+                for each in photographs
+            )
+            for group in GROUPS
+        ]
+        lines.append(f"| {verdict} | {numbers[0]} | {numbers[1]} | {meaning} |")
+    return lines
+
+
 def _entry(photograph: dict, said: dict) -> list[str]:
-    """One photograph: figure, caption, verdict, source."""
+    """One photograph: caption, figure, verdict, source."""
     text = said["text"] + ("" if said["finished"] else " … (unfinished)")
     package, licence = photograph["source"].split("; ")
-    verdict = photograph["verdict"] or "Not judged yet."
+    verdict = photograph["verdict"] or "not judged yet"
+    words = "; ".join(
+        f"{word}: looked ×{looked}, needed ÷{needed}"
+        for word, looked, needed in said["words"]
+    )
     return [
-        f"## {photograph['title']}",
+        f"### {photograph['title']}",
         "",
-        f"```{{figure}} gallery/{figure_of(photograph['file'])}",
-        f":alt: A photograph: {photograph['shows']}. Then the same photograph, "
-        f'once for each content word of the caption "{text}", bright where the '
-        "captioner looked and dim elsewhere.",
-        ":width: 560px",
+        f"```{{figure}} gallery/{photograph['file']}",
+        f":alt: A photograph: {photograph['shows']}.",
         "```",
         "",
         f"> {text}",
         "",
-        f"Log-probability {_signed(said['log_prob'])}. {verdict}",
+        f"```{{figure}} gallery/{figure_of(photograph['file'])}",
+        ":alt: The photograph twice for each of some words of the caption, "
+        "bright where the captioner looked, and bright where covering the "
+        f"photograph makes the word less likely. {words}.",
+        ":width: 640px",
+        "```",
+        "",
+        f"**{verdict.capitalize()}.** {photograph['notice']} "
+        f"*Log-probability {_signed(said['log_prob'])}.*",
         "",
         f"*Photograph: {photograph['author']}, "
         f"[{photograph['licence']}]({photograph['licence_url']}). "
@@ -182,8 +338,8 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
         yield f"{page}: nothing is stored that it could be made of: {again}"
         return
     stored = read(gallery / "captions.json")
-    weights = shipped / "model.safetensors"
-    if weights.exists() and stored["model"]["weights"] != digest(weights):
+    weights = weights_of(shipped)
+    if weights and stored["model"]["weights"] != weights:
         yield f"{page}: its captions are not those of {shipped}: {again}"
     complete = True
     for photograph in read(gallery / "photographs.json"):
@@ -198,7 +354,11 @@ def problems(book: Path = BOOK, shipped: Path = SHIPPED) -> Iterator[str]:
             complete = False
         elif not (gallery / figure_of(path.name)).exists():
             yield f"{path}: has no figure: {again}"
-        elif photograph["judged"] != said["text"] or not photograph["verdict"]:
+        elif (
+            photograph["judged"] != said["text"]
+            or photograph["verdict"] not in VERDICTS
+            or not photograph["notice"]
+        ):
             yield f"{path}: its caption has no verdict: write one into photographs.json"
     if complete and page.read_text(encoding="utf-8") != render(gallery):
         yield f"{page}: differs from book/gallery/: run `python -m tools.gallery --page`"
