@@ -71,11 +71,16 @@ def test_the_list_is_that_of_the_rule():
 def test_the_verdicts_are_counted():
     page = (ROOT / "book" / "gallery.md").read_text(encoding="utf-8")
     for verdict in gallery.VERDICTS:
-        (line,) = re.findall(rf"^\| {verdict} \| .*", page, re.MULTILINE)
-        counted = [int(number) for number in re.findall(r"\b\d+\b", line)]
+        (counts,) = re.findall(
+            rf"^\| \*\*{verdict}\*\*: [^|]* \| (\d+) \| (\d+) \|$",
+            page,
+            re.MULTILINE,
+        )
         entries = page.count(f"\n**{verdict.capitalize()}.** ")
         judged = [each["verdict"] == verdict for each in PHOTOGRAPHS]
-        assert sum(counted) == entries == sum(judged)
+        assert sum(map(int, counts)) == entries == sum(judged)
+    # Fifteen, says the rule.
+    assert "\n| all | 15 | 6 |\n" in page and "fifteen photographs" in page
 
 
 def test_pictures_have_alt_texts_and_the_page_keeps_the_lists_order():
@@ -149,7 +154,7 @@ def test_the_page_shows_caption_judgement_author_and_licence(book):
     text = gallery.read(book / "gallery" / "photographs.json")[0]["judged"]
     assert f"> {text}\n" in page
     assert "**Wrong.** Notice how every word is wrong." in page
-    assert "| wrong | 1 | 0 |" in page
+    assert "| **wrong**: it tells of something else | 1 | 0 |" in page
     for key in ("author", "licence_url", "source_url", "changes", "shows"):
         assert photograph[key] in page
     assert f":alt: A photograph: {photograph['shows']}.\n" in page
@@ -181,9 +186,7 @@ def test_the_page_shows_caption_judgement_author_and_licence(book):
             "is not the",
         ),
         (
-            lambda book: next(
-                (book / "gallery").glob("*-words.webp")
-            ).unlink(),
+            lambda book: next((book / "gallery").glob("*-words.webp")).unlink(),
             "has no figure",
         ),
         (

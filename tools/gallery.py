@@ -32,10 +32,10 @@ NOTE = (
     "<!-- written by tools.gallery, from the folder gallery/: do not edit -->"
 )
 VERDICTS = {
-    "right": "Everything it says is there.",
-    "nearly right": "One thing it says is not there.",
-    "half right": "Some of it is there, and more than one thing is not.",
-    "wrong": "It tells of something else.",
+    "right": "everything it says is there",
+    "nearly right": "one thing it says is not there",
+    "half right": "some of it is there, and more than one thing is not",
+    "wrong": "it tells of something else",
 }
 GROUPS = {
     "outdoors": "People and dogs outdoors",
@@ -272,20 +272,20 @@ def render(gallery: Path) -> str:
 
 def count(photographs: list[dict]) -> list[str]:
     """The verdicts, counted in a table."""
-    lines = [
-        "| verdict | people and dogs | strangers | which means |",
-        "| --- | ---: | ---: | --- |",
-    ]
+    lines = ["| verdict | outdoors | strangers |", "| --- | ---: | ---: |"]
     for verdict, meaning in VERDICTS.items():
-        numbers = [
-            sum(
-                each["chosen"] == group and each["verdict"] == verdict
-                for each in photographs
-            )
+        of_group = [
+            str(_among(photographs, chosen=group, verdict=verdict))
             for group in GROUPS
         ]
-        lines.append(f"| {verdict} | {numbers[0]} | {numbers[1]} | {meaning} |")
-    return lines
+        lines.append(f"| **{verdict}**: {meaning} | {' | '.join(of_group)} |")
+    sums = [str(_among(photographs, chosen=group)) for group in GROUPS]
+    return [*lines, f"| all | {' | '.join(sums)} |"]
+
+
+def _among(photographs: list[dict], **wanted) -> int:
+    """How many photographs have all of the wanted values."""
+    return sum(wanted.items() <= each.items() for each in photographs)
 
 
 def _entry(photograph: dict, said: dict) -> list[str]:
