@@ -34,7 +34,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(RUN) tools/torch_build.py | xargs -r $(RUN) -m pip install --quiet --disable-pip-version-check
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[book,notebooks,test]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[book,notebooks,onnx,test]"
 	@touch $@
 
 book: $(READY)

@@ -23,6 +23,7 @@ from captionlib.config import (
     DataConfig,
     DecodingConfig,
     EngineConfig,
+    ExportConfig,
     ModelConfig,
     ReadingConfig,
     RunConfig,
@@ -463,6 +464,7 @@ KINDS = {
     "train": [RunConfig, ModelConfig, EngineConfig, ViewConfig, DecodingConfig],
     "evaluate": [CaptionConfig, SplitConfig],
     "caption": [CaptionConfig],
+    "export": [ExportConfig],
 }
 REST = {
     "scenes": ["--to", "t"],
@@ -470,6 +472,7 @@ REST = {
     "train": ["--to", "t"],
     "evaluate": ["--karpathy-json", "j", "--images", "i", "--split", "test"],
     "caption": ["photo.png"],
+    "export": ["--to", "t"],
 }
 SETTINGS = [
     (command, kind, name)

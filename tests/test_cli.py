@@ -26,6 +26,7 @@ from captionlib.config import (
     DataConfig,
     DecodingConfig,
     EngineConfig,
+    ExportConfig,
     ModelConfig,
     ReadingConfig,
     RunConfig,
@@ -602,6 +603,7 @@ SETTINGS = {
     "train": [RunConfig, ModelConfig, EngineConfig, ViewConfig, DecodingConfig],
     "evaluate": [CaptionConfig, SplitConfig],
     "caption": [CaptionConfig],
+    "export": [ExportConfig],
 }
 
 

@@ -10,7 +10,9 @@ from captionlib import cli
 from captionlib.config import EngineConfig
 
 BOOK = Path(__file__).parent.parent / "book"
-COMMANDS = "scenes download prepare train evaluate caption convert".split()
+COMMANDS = (
+    "scenes download prepare train evaluate caption convert export".split()
+)
 _spec = spec_from_file_location("helper", BOOK / "_ext" / "captionlib_book.py")
 helper = module_from_spec(_spec)
 _spec.loader.exec_module(helper)

@@ -16,6 +16,7 @@ from captionlib.config import (
     DataConfig,
     DecodingConfig,
     EngineConfig,
+    ExportConfig,
     ModelConfig,
     ReadingConfig,
     RunConfig,
@@ -64,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_caption,
         _add_convert,
+        _add_export,
     ):
         add(commands)
     return parser
@@ -383,5 +385,20 @@ def _add_convert(commands) -> None:
         parser,
         "--to",
         "folder to write, for --model and --start-from",
+        required=True,
+    )
+
+
+def _add_export(commands) -> None:
+    about = "write a captioner as ONNX, to caption without PyTorch"
+    example = (
+        "captionlib export --to graphs\n  python graphs/caption.py holiday.jpg"
+    )
+    parser = _command(commands, "export", about, example)
+    _add_settings(parser, ExportConfig)
+    _path(
+        parser,
+        "--to",
+        "folder to write: encoder.onnx, step.onnx, captioner.json, caption.py",
         required=True,
     )

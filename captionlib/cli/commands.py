@@ -1,5 +1,5 @@
-"""The `captionlib` command: scenes, download, prepare, train, evaluate, caption
-and convert.
+"""The `captionlib` command: scenes, download, prepare, train, evaluate, caption,
+convert and export.
 
 The exit status is 0 on success; 2 for bad input or usage, with one line on
 stderr that names the file and the cure, also where the rest was done without
@@ -32,6 +32,7 @@ from captionlib.config import (
     DataConfig,
     DecodingConfig,
     EngineConfig,
+    ExportConfig,
     ModelConfig,
     ReadingConfig,
     RunConfig,
@@ -172,6 +173,17 @@ def _convert(args) -> int:
     return 0
 
 
+def _export(args) -> int:
+    from captionlib.onnx import export
+
+    difference = export(**given(args, ExportConfig), to=args.to)
+    print_line(
+        f"{args.to}: differs from PyTorch by {difference:.0e} at most; "
+        f"python {Path(args.to, 'caption.py')} PHOTO writes a caption"
+    )
+    return 0
+
+
 _COMMANDS = {
     "scenes": _scenes,
     "download": _download,
@@ -180,4 +192,5 @@ _COMMANDS = {
     "evaluate": run_evaluate,
     "caption": run_caption,
     "convert": _convert,
+    "export": _export,
 }

@@ -9,7 +9,7 @@ from captionlib.config.data import (
 )
 from captionlib.config.model import ModelConfig
 from captionlib.config.recipe import Recipe, ViewConfig
-from captionlib.config.run import CaptionConfig, RunConfig
+from captionlib.config.run import CaptionConfig, ExportConfig, RunConfig
 from captionlib.config.scenes import ScenesConfig
 from captionlib.config.search import DecodingConfig, SearchConfig
 from captionlib.config.settings import Settings, setting
@@ -20,6 +20,7 @@ __all__ = [
     "DataConfig",
     "DecodingConfig",
     "EngineConfig",
+    "ExportConfig",
     "ModelConfig",
     "ReadingConfig",
     "Recipe",

@@ -8,7 +8,7 @@ from captionlib.config.data import SplitConfig
 from captionlib.config.search import SearchConfig
 from captionlib.config.settings import Settings, borrowed, setting
 
-__all__ = ["CaptionConfig", "RunConfig"]
+__all__ = ["CaptionConfig", "ExportConfig", "RunConfig"]
 
 DEVICE = {"unset": "cuda if available, else cpu", "metavar": "D"}
 
@@ -88,3 +88,10 @@ class CaptionConfig(Settings):
         32, "images captioned at once", at_least=1, at_most=65_536
     )
     device: str | None = setting(None, "cpu, cuda, mps", **DEVICE)
+
+
+@dataclass(frozen=True)
+class ExportConfig(Settings):
+    """The captioner to write in another format."""
+
+    model: str | None = borrowed(CaptionConfig, "model", "the shipped one")

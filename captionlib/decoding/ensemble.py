@@ -55,8 +55,9 @@ class Ensemble:
         grids = encoder_out
         if isinstance(encoder_out, Tensor):
             grids = [encoder_out] * len(self.decoders)
-        sizes = [len(grid) for grid in grids]
-        if len(sizes) != len(self.decoders) or len(set(sizes)) != 1:
+        sizes = [grid.shape[0] for grid in grids]
+        alike = all(size == sizes[0] for size in sizes)
+        if len(sizes) != len(self.decoders) or not alike:
             raise ValueError(
                 f"expected encodings for each of {len(self.decoders)} "
                 f"decoders, got {sizes}"
@@ -89,6 +90,6 @@ class Ensemble:
         )
         mean = log_probs.logsumexp(dim=0) - math.log(len(logits))
         alphas = [each[1] for each in steps]
-        if len({alpha.shape for alpha in alphas}) == 1:
+        if len({alpha.shape[1] for alpha in alphas}) == 1:
             alphas = [torch.stack(alphas).mean(dim=0)]
         return mean, alphas[0], EnsembleState([each[2] for each in steps])
