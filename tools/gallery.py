@@ -175,16 +175,16 @@ def draw(gallery: Path, path: Path, caption, words: list[Word]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from captionlib.book.style import use_style
+    from captionlib.book.style import STYLE
     from captionlib.visualize import show_attention
 
-    use_style()
-    figures = {figure_of(path.name): show_words(path, words)}
-    if path.name in ELSEWHERE:
-        figures[attention_of(path.name)] = show_attention(path, caption)
-    for name, figure in figures.items():
-        (gallery / name).write_bytes(as_webp(figure))
-        plt.close(figure)
+    with plt.rc_context(STYLE):
+        figures = {figure_of(path.name): show_words(path, words)}
+        if path.name in ELSEWHERE:
+            figures[attention_of(path.name)] = show_attention(path, caption)
+        for name, figure in figures.items():
+            (gallery / name).write_bytes(as_webp(figure))
+            plt.close(figure)
 
 
 def show_words(path: Path, words: list[Word]):
