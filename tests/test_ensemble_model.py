@@ -184,7 +184,9 @@ def test_the_experiment_compares_captioners_and_keeps_rows(tmp_path):
     to = tmp_path / "stored.json"
     command = ["--captions", str(scenes), "--images"]
     command += [str(scenes.parent / "images"), "--to", str(to), "--quick"]
-    command += [f"{name}={tmp_path / name}" for name in ("one", "two")]
+    command += [
+        f"{name}:{name} there={tmp_path / name}" for name in ("one", "two")
+    ]
     captioners.main(command)
     rows = json.loads(to.read_text())["rows"]
     assert [row["decoders"] for row in rows.values()] == [1, 2]
@@ -196,7 +198,7 @@ def test_the_experiment_compares_captioners_and_keeps_rows(tmp_path):
     assert to.stat().st_mtime_ns == before
     table = "\n".join(results.captioners(json.loads(to.read_text())))
     for name, row in rows.items():
-        assert f"| {name} | {row['megabytes']:.1f} |" in table
+        assert f"| {name} there | {row['megabytes']:.1f} |" in table
 
 
 def test_training_starts_from_the_first_member_and_evaluation_uses_all(

@@ -110,7 +110,9 @@ def add_captioner(site: Path) -> None:
     text = (GALLERY / "photographs.json").read_text(encoding="utf-8")
     shows = {Path(p["file"]).stem: p["shows"] for p in json.loads(text)}
     samples = [Sample(GALLERY / f"{x}.jpg", shows[x]) for x in SAMPLES]
-    write_captioner(CaptionModel.load(SHIPPED), site / "captioner", samples)
+    # Of the ensemble, one: a page should not load twice the weights.
+    model = CaptionModel.load(SHIPPED, member=0)
+    write_captioner(model, site / "captioner", samples)
 
 
 def tool(name: str) -> Path:

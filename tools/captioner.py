@@ -4,8 +4,8 @@
 From Flickr8k's photographs to captionlib/assets/flickr8k, in one command that
 can be interrupted and run again: train the recipe in
 captionlib/assets/recipes/shipped.json, choose its stage and search settings on
-the validation split, and score. Then train more decoders on the encoder that
-came of it, each from a seed of its own, and join them to an ensemble. Only the
+the validation split, and score. Then train a second captioner from the first:
+a new decoder on its encoder, then both further; and join the two. Only the
 train split is trained on; only the validation split is used to choose.
 """
 
@@ -37,6 +37,7 @@ BESIDE = ("README.md", "LICENSE-encoder")
 SCORES = Path(__file__).parent.parent / "book" / "results" / "recipe"
 RECIPE = "shipped"
 STAGES = ("decoder", "encoder")  # what each stage of the recipe trains first
+SECOND = (12, 6)  # epochs of the second captioner in these stages
 SEARCHES = [
     SearchConfig(
         beam,
@@ -116,14 +117,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--first",
         type=Path,
         metavar="DIR",
-        help="a captioner to begin the ensemble with (train one)",
-    )
-    parser.add_argument(
-        "--decoders",
-        type=int,
-        default=3,
-        metavar="N",
-        help="decoders of the ensemble; 1: none but the first (3)",
+        help="the first captioner (train it)",
     )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="where to train (cpu)"
@@ -142,31 +136,18 @@ def main(argv: list[str] | None = None) -> None:
     if not data.exists():
         prepare_data(args.karpathy_json, args.images, data, DataConfig())
     first = args.first or train_first(args, data, run)
-    seeds = list(range(args.seed, args.seed + args.decoders))
-    folders = [first]
-    for seed in seeds[1:]:
-        folders.append(train_decoder(args, data, first, seed))
-    model = join(folders)
+    second = train_second(args, data, first, args.seed + 1)
+    model = CaptionEnsemble([CaptionModel.load(f) for f in (first, second)])
+    model.metrics = CaptionModel.load(first).metrics
+    model.metrics["second"] = {"seed": args.seed + 1, "epochs": SECOND}
     # Only the search is left to choose.
-    model.save(run / "joined" / "best", "int8")
-    rows = score_searches(run / "joined" / "best", data, args.device)
-    search, scores = best_search(rows)
+    joined = run / "joined" / "best"
+    model.save(joined, "int8")
+    rows = score_searches(joined, data, args.device)
+    search, _ = best_search(rows)
     model.search = asdict(search)
-    model.metrics["decoders"] = {
-        "seeds": seeds,
-        "more": read_recipe(RECIPE).stages[0],
-    }
-    write_json(
-        SCORES / "ensemble.json",
-        {
-            **_about(data),
-            "decoders": args.decoders,
-            "scores": rows,
-            "chosen": asdict(search),
-            "versions": versions(),
-        },
-        indent=1,
-    )
+    stored = {"scores": rows, "chosen": asdict(search), "versions": versions()}
+    write_json(SCORES / "both.json", _about(data) | stored, indent=1)
     to = TO if args.ship else run / "model"
     keep(model, to)
     # The card states what `captionlib evaluate` reports for the shipped files.
@@ -240,38 +221,38 @@ def train_first(args: argparse.Namespace, data: Path, run: Path) -> Path:
     return run / "first"
 
 
-def train_decoder(
+def train_second(
     args: argparse.Namespace, data: Path, first: Path, seed: int
 ) -> Path:
-    """Train a new decoder on the tuned encoder of `first`, as in stage one."""
-    begin, to = args.to / f"begin{seed}", args.to / f"decoder{seed}"
-    if not begin.exists():
+    """Train a second captioner from `first`, and return its folder.
+
+    It differs by its decoder, which starts from other random numbers, and, in
+    the end, by its encoder, which goes on learning with that decoder.
+    """
+    start = args.to / f"start{seed}"
+    if not start.exists():
         given = CaptionModel.load(first)
         torch.manual_seed(seed)
-        CaptionModel(given.config, given.vocabulary, given.encoder).save(begin)
+        CaptionModel(given.config, given.vocabulary, given.encoder).save(start)
     recipe = read_recipe(RECIPE)
-    recipe = replace(recipe, stages=recipe.stages[:1], last_stages=0)
-    trained = train_recipe(
-        recipe,
-        to=to,
-        data=str(data),
-        start_from=str(begin),
-        seed=seed,
-        device=args.device,
-        resume=True,
-    )
-    return trained.best
-
-
-def join(folders: list[Path]) -> CaptionEnsemble | CaptionModel:
-    """The captioners in `folders`, as one; they share the first one's encoder."""
-    models = [CaptionModel.load(folder) for folder in folders]
-    first, *others = models
-    for other in others:
-        other.encoder = first.encoder
-    joined = CaptionEnsemble(models).eval() if others else first
-    joined.metrics = first.metrics
-    return joined
+    for stage, epochs, frozen in zip(
+        recipe.stages, SECOND, (True, False), strict=True
+    ):
+        trained = train_recipe(
+            replace(
+                recipe,
+                stages=[stage | {"epochs": epochs}],
+                last_stages=0 if frozen else recipe.last_stages,
+            ),
+            to=args.to / f"second{seed}" / ("decoder" if frozen else "both"),
+            data=str(data),
+            start_from=str(start),
+            seed=seed,
+            device=args.device,
+            resume=True,
+        )
+        start = trained.best.parent
+    return start
 
 
 def keep(model: CaptionEnsemble | CaptionModel, folder: Path) -> None:

@@ -109,6 +109,8 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
     data, result = first["data"], first["result"]
     title = f"{NAMES.get(data['dataset'], data['dataset'])}, {SPLITS[data['split']]} split"
     backbone = first["model"]["backbone"].removeprefix("tf_").replace("_", "-")
+    if members := first["model"].get("ensemble_of"):
+        backbone = f"{members} × {backbone}"
     lines = [f"## {title}, {result['images']:,} images, {backbone}", ""]
     beams = [_beam(row["search"]) for row in rows]
     points = [
@@ -142,8 +144,11 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
     model = stored["model"]
     training = stored["training"].get("training", stored["training"])
     grid = model["grid_size"]
+    members = model.get("ensemble_of")
     lines = [
-        f"- Model: `{model['backbone']}`, "
+        "- Model: "
+        + (f"{members} captioners, each " if members else "")
+        + f"`{model['backbone']}`, "
         + (
             f"images of {size}×{size}, "
             if (size := model.get("image_size"))
@@ -181,7 +186,8 @@ def provenance(stored: dict, logs: list[Path]) -> list[str]:
                 "minutes"
             )
     if facts:
-        lines.append("- Training: " + ", ".join(facts) + ".")
+        of = " of the first" if members else ""
+        lines.append(f"- Training{of}: " + ", ".join(facts) + ".")
     versions = ", ".join(
         f"{name} {version}" for name, version in stored["versions"].items()
     )
@@ -255,8 +261,10 @@ def render_protocol(folder: Path) -> str:
 
 
 def headline(stored: dict) -> list[str]:
-    """Test scores of the shipped captioner, with intervals if stored."""
-    lines = ["## The captioner that ships, on the test split", ""]
+    """Test scores of the shipped captioner, or of its first member, with
+    intervals if stored."""
+    member = ", its first member alone" if "member" in stored else ""
+    lines = [f"## The captioner that ships{member}, on the test split", ""]
     cells = []
     for key, label in SEARCHES.items():
         row = stored[key]
@@ -271,9 +279,10 @@ def headline(stored: dict) -> list[str]:
         "once, against all five of its references.",
         f"- Scored by `captionlib evaluate` on {stored['date']}, with the "
         f"weights whose SHA-256 begins `{stored['model_sha256'][:12]}`.",
-        "",
     ]
-    return lines
+    if member:
+        lines.append(f"- {stored['member']}")
+    return [*lines, ""]
 
 
 def recipe(seeds: list[dict], tricks: dict | None = None) -> list[str]:
@@ -378,8 +387,12 @@ def captioners(stored: dict) -> list[str]:
         "95 % interval",
     ]
     rows = []
-    for name, row in stored["rows"].items():
-        cells = [name, f"{row['megabytes']:.1f}", f"{1e3 * row['seconds']:.0f}"]
+    for row in stored["rows"].values():
+        cells = [
+            row["label"],
+            f"{row['megabytes']:.1f}",
+            f"{1e3 * row['seconds']:.0f}",
+        ]
         for score in ("bleu4", "cider_d"):
             low, high = row["intervals"][score]
             cells += [f"{row[score]:.2f}", f"{low:.1f} to {high:.1f}"]

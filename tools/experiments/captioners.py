@@ -46,10 +46,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="time 2 photographs only"
     )
     parser.add_argument(
+        "--times",
+        action="store_true",
+        help="measure the times again, on an idle machine",
+    )
+    parser.add_argument(
         "captioners",
         nargs="+",
-        metavar="NAME=DIR",
-        help="a name for the table, and the captioner's folder",
+        metavar="NAME:LABEL=DIR",
+        help="the row's name, its label in the table, the captioner's folder",
     )
     return parser.parse_args(argv)
 
@@ -58,12 +63,21 @@ def main(argv: list[str]) -> int:
     args = parse(argv)
     stored = read_json(args.to) if args.to.exists() else {"rows": {}}
     for each in args.captioners:
-        name, _, folder = each.partition("=")
+        name, _, rest = each.partition(":")
+        label, _, folder = rest.partition("=")
         digest = hashlib.sha256(_weights(folder).read_bytes()).hexdigest()
-        if stored["rows"].get(name, {}).get("weights") == digest:
+        row = stored["rows"].get(name, {})
+        known = row.get("weights") == digest
+        if known and not args.times:
             continue
-        row = measure(folder, args.captions, args.images, args.quick)
-        stored["rows"][name] = {"weights": digest} | row
+        if not known:
+            row = {"label": label, "weights": digest}
+            row |= measure(folder, args.captions, args.images)
+        files = [
+            r.path for r in read_data_set(args.captions, args.images, "val")
+        ]
+        row["seconds"] = _seconds(folder, files[: 2 if args.quick else TIMED])
+        stored["rows"][name] = row
         stored |= {
             "data": "flickr8k" if not args.quick else "quick",
             "split": "val",
@@ -76,17 +90,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def measure(folder: str, captions: str, images: str, quick: bool) -> dict:
-    """A captioner's scores, size and time."""
+def measure(folder: str, captions: str, images: str) -> dict:
+    """A captioner's scores and size."""
     done = evaluate_split(captions, images, "val", model=folder)
-    files = [r.path for r in read_data_set(captions, images, "val")]
     model = CaptionModel.load(folder)
     ensemble = isinstance(model, CaptionEnsemble)
     return {
         "decoders": len(model.members) if ensemble else 1,
         "encoders": len(model.encoders) if ensemble else 1,
         "megabytes": _weights(folder).stat().st_size / 1e6,
-        "seconds": _seconds(folder, files[: 2 if quick else TIMED]),
         "search": done.about["search"],
         **{name: done.scores[name] for name in ("bleu4", "cider_d", "images")},
         "intervals": {
