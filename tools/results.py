@@ -43,7 +43,7 @@ CHANGES = {
     "all": "all of these: the original's validation",
 }
 SEARCHES = {
-    "stored_search": "beam 7, as it ships",
+    "stored_search": "beam 7, its stored search",
     "beam5": "beam 5",
     "beam1": "beam 1, greedy",
 }
