@@ -43,7 +43,7 @@ show_attention(photograph, caption)
 print(caption.text)
 
 # %% [markdown]
-# One call, and a sentence that is right, if by luck. The bright part is where the
+# One call, and a sentence that is right, if only by luck. The bright part is where the
 # captioner looked for a word. The yellow line holds half of the word's attention,
 # and ×4.2 means that the brightest place got 4.2 times an even share.
 # (The maps of words such as *a* are not drawn.)
@@ -51,8 +51,7 @@ print(caption.text)
 # For *black* it looked at the jumper, for *ocean* at the sea. There is a second
 # man, in the water, but for the second *man* it looked at the first one again. So a
 # map shows where the captioner looked, but not why it chose the word. Nobody told it
-# where to look:
-# it was trained on photographs and sentences alone.
+# where to look: it was trained on photographs and sentences alone.
 
 # %% [markdown]
 # - **You will learn** how all the parts of a captioner fit together, before any
