@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 CHAPTERS = find_chapters(ROOT)
 MODULES = (
     "data encoder attention decoder training beam_search metrics captioner "
-    "visualize"
+    "visualize - grounding"  # chapter 10 exports none
 ).split()
 BY_HAND = {"files", "diagrams", "backbones"}
 
@@ -55,7 +55,7 @@ def test_the_contents_list_every_chapter_and_page_once(listed):
 
 def test_chapters_are_numbered_without_a_gap():
     assert [path.stem[:2] for path in CHAPTERS] == [
-        f"{i:02}" for i in range(11)
+        f"{i:02}" for i in range(12)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The product runs on the chapters: its commands execute most of what they exported.
+"""The product runs on chapters 01 to 09: its commands execute most of what they exported.
 
 This file is also the program that the test starts: it traces lines from before the first import,
 runs `captionlib train`, `evaluate` and `caption` on a tiny toy world, and prints what it saw.
@@ -13,10 +13,12 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# Part III goes beyond what the three commands do.
+BEYOND = {"grounding"}
 CHAPTERS = {
     str(path): path.stem
     for path in sorted((ROOT / "captionlib").glob("*.py"))
-    if path.stem != "__init__"
+    if path.stem not in {"__init__", *BEYOND}
 }
 AT_LEAST = 0.8
 RECIPE = {

@@ -6,6 +6,8 @@ import io
 import json
 import re
 from datetime import datetime
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from test_beam_search import make_decoder, make_encodings, make_vocabulary
 
 from captionlib.beam_search import beam_search
 from captionlib.book.beam_trace import beam_view, trace_search
-from captionlib.book.live import LiveCaptioner
+from captionlib.book.grounding_views import deletion_view, lag_view
+from captionlib.book.live import LiveCaptioner, LiveChoice
 from captionlib.book.views import ORDERS, attention_view, bleu_view, packed_view
 from captionlib.captioner import Caption, Captioner
 from captionlib.config import DecodingConfig, SearchConfig
+from captionlib.grounding import boxes_to_cells
 from captionlib.io.files import ASSETS
 from captionlib.io.images import open_rgb
 from captionlib.metrics import bleu, bleu_statistics
@@ -55,7 +59,28 @@ def search(config=SearchConfig(beam_size=3), seed=0, end=0.0):  # noqa: B008 (fr
     )
 
 
+BOX = [40, 60, 120, 200]
+
+
+def lag(words=WORDS, step=2):
+    maps = random_caption(words, 4, 4).alphas.reshape(len(words), 16)
+    mean = {0: 0.2, -1: 0.3, 1: 0.1}
+    return lag_view(PHOTOGRAPH, words, maps, step, [BOX], mean)
+
+
+def deletion(words=("w", "x", "y"), step=1):
+    vocabulary = make_vocabulary(6)
+    decoder = make_decoder(vocabulary, 0, 0.0)
+    grids = torch.cat([make_encodings(3, 0)] * 3, dim=1)[:, :9]
+    model = SimpleNamespace(decoder=decoder, vocabulary=vocabulary)
+    return deletion_view(PHOTOGRAPH, model, grids, 1, words, step, [BOX])
+
+
 VIEWS = {
+    "deletion": deletion,
+    "lag": lag,
+    "hostile deletion": lambda: deletion(HOSTILE, 0),
+    "hostile lag": lambda: lag(HOSTILE, 0),
     "attention": lambda: attention_view(random_caption(), PHOTOGRAPH),
     "beam": lambda: beam_view(search()[0]),
     "bleu": lambda: bleu_view(REFERENCES, WORDS),
@@ -337,7 +362,69 @@ def test_a_batch_needs_words(captions):
         packed_view(captions)
 
 
+# -------------------------------------------------------------------------------------- grounding
+
+
+def test_the_weights_in_the_box_are_said_and_drawn():
+    view = lag()
+    maps = random_caption(WORDS, 4, 4).alphas.reshape(len(WORDS), 16)
+    shares, _ = boxes_to_cells([BOX], side=4)
+    inside = maps @ shares.numpy()
+    for said, weight in zip(view.data["says"], inside, strict=True):
+        assert f": {weight:.0%} of its weight is in the box" in said
+    assert "1 word before “runs”" in view.data["says"][1]
+    assert "the word itself" in view.data["says"][2]
+    assert "2 words after “runs”" in view.data["says"][4]
+    assert view.data["says"][2] in view.summary
+    page = view._repr_html_()
+    heights = [
+        float(y)
+        for y in re.findall(r'<circle data-word="\d+".*?cy="([\d.]+)"', page)
+    ]
+    assert np.argsort(heights).tolist() == np.argsort(-inside).tolist()
+    outline = '<rect x="40" y="60" width="80" height="140"/>'
+    assert page.count(outline) == len(WORDS) + 1
+
+
+def test_a_word_loses_what_erasing_costs():
+    view = deletion()
+    assert [f"{n} of 9 cells" for n in range(10)] == view.data["names"]
+    names = ("most attended first", "the box first", "in a random order")
+    for name, order in zip(names, view.data["orders"], strict=True):
+        assert sorted(order["cells"]) == list(range(9))
+        assert len(order["says"]) == 10
+        assert (
+            f"0 of 9 cells erased, {name}: “x” has lost 0.00"
+            in order["says"][0]
+        )
+    ends = {order["says"][9].split(": ")[1] for order in view.data["orders"]}
+    assert len(ends) == 1  # with everything gone the order does not matter
+    shares, _ = boxes_to_cells([BOX], side=3)
+    first = view.data["orders"][1]["cells"][: int((shares > 0).sum())]
+    assert (shares[first] > 0).all()
+
+
 # ------------------------------------------------------------------------------------------- live
+
+
+def test_a_choice_makes_a_view_when_it_is_chosen():
+    made = []
+
+    def view(word):
+        made.append(word)
+        return bleu_view([["a", "dog"]], ["a", word])
+
+    choice = LiveChoice(
+        "Word", {word: partial(view, word) for word in ("dog", "cat")}
+    )
+    assert made == ["dog"]
+    bundle = choice._repr_mimebundle_()
+    assert bundle["text/html"] == choice.still._repr_html_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    words, shown = choice.widget().children
+    assert shown.outputs[0]["data"]["text/html"] == choice.still._repr_html_()
+    words.value = "cat"
+    assert made == ["dog", "cat"]
 
 
 @pytest.fixture(scope="module")

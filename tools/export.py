@@ -101,8 +101,10 @@ def export(path: Path) -> tuple[str, str] | None:
             f"{path}: has a module name in its metadata or marked cells, but "
             "not both"
         )
+    title = chapter_title(notebook)
+    title += "." * (title[-1] not in ".?!")
     header = (
-        f'"""{chapter_title(notebook).rstrip(".")}.\n\nChapter {path.stem[:2]} of the book, '
+        f'"""{title}\n\nChapter {path.stem[:2]} of the book, '
         f"notebooks/{path.stem}.ipynb, explains this module and\ngenerates it: edit the chapter, "
         'not this file, then run `make export`.\n"""'
     )

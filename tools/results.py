@@ -8,7 +8,8 @@ captioner, comes first on the page. Other files go elsewhere, each between its
 own markers: protocol.json, by `tools.audit`, to chapter 07; recipe/, by
 `tools.captioner`, and experiments/captioners.json, by `tools.experiments
 captioners`, to book/captioner.md; experiments/own_data.json, by
-`tools.experiments own_data`, to book/own_data.md; bench.json, by `make bench STORE=1`, to
+`tools.experiments own_data`, to book/own_data.md; experiments/grounding.json, by
+`tools.experiments grounding`, to chapter 11; bench.json, by `make bench STORE=1`, to
 book/results.md and a figure.
 """
 
@@ -34,6 +35,9 @@ TRIED_BEGIN = "<!-- captioners: written by tools.results -->"
 TRIED_END = "<!-- captioners: end -->"
 OWN_BEGIN = "<!-- own data: written by tools.results -->"
 OWN_END = "<!-- own data: end -->"
+GROUNDING = Path("notebooks", "11_grounding.py")
+GROUNDING_BEGIN = "# <!-- grounding: written by tools.results -->"
+GROUNDING_END = "# <!-- grounding: end -->"
 CHANGES = {
     "unk": "`<unk>` matches `<unk>`",
     "end": "`<end>` stays, on both sides",
@@ -456,6 +460,58 @@ def render_own_data(folder: Path) -> str:
     return "\n".join(["", *own_data(stored)])
 
 
+def grounding(stored: dict) -> list[str]:
+    """Chapter 11's measures: the packaged captioner, and others like it."""
+    runs, result = stored["runs"], stored["result"]
+
+    def cells(kind: str, name: str) -> list[str]:
+        found = result[kind][name]
+        spread = f"{found['mean']:.2f} ± {found['sd']:.2f}"
+        return [f"{stored['packaged'][kind][name]:.2f}", spread]
+
+    maps = [
+        [name, *cells("correctness", name), *cells("pointing", name)]
+        for name in result["correctness"]
+    ]
+    falls = [[name, *cells("fall", name)] for name in result["fall"]]
+    leads = {
+        kind: [
+            each[kind]["the word before"] - each[kind]["the word itself"]
+            for each in (stored["packaged"], *runs)
+        ]
+        for kind in ("correctness", "pointing")
+    }
+    first, second = (
+        f"{signed(min(lead))} to {signed(max(lead))}" for lead in leads.values()
+    )
+    others = f"{len(runs)} others"
+    header = ["map of", "weight in the box", others, "peak in the box", others]
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    bleu4 = [run["bleu4"] for run in runs]
+    versions = ", ".join(f"{k} {v}" for k, v in stored["versions"].items())
+    return [
+        *table(header, maps),
+        "",
+        *table(["cells erased", "nats lost", others], falls),
+        "",
+        f"- Others: seeds {seeds}, mean ± standard deviation; BLEU-4 on the "
+        f"validation split {min(bleu4):.1f} to {max(bleu4):.1f}.",
+        f"- The word before against the word itself, in the {len(runs) + 1} "
+        f"captioners: {first} of the weight, {second} of the peaks.",
+        f"- Versions: {versions}.",
+        "",
+    ]
+
+
+def render_grounding(folder: Path) -> str:
+    """The text between the markers in chapter 11."""
+    path = folder / "experiments" / "grounding.json"
+    if not path.exists():
+        return ""
+    lines = grounding(json.loads(path.read_text(encoding="utf-8")))
+    return "".join(f"# {line}".rstrip() + "\n" for line in ["", *lines])
+
+
 def replace(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """`page` with `text` between its markers, each of which must occur once."""
     if (
@@ -496,6 +552,11 @@ def pages(book: Path) -> dict[Path, str]:
         text = render_own_data(book / "results")
         page = own.read_text(encoding="utf-8")
         wanted[own] = replace(page, text, OWN_BEGIN, OWN_END)
+    judged = book.parent / GROUNDING
+    if judged.exists():
+        text = render_grounding(book / "results")
+        script = judged.read_text(encoding="utf-8")
+        wanted[judged] = replace(script, text, GROUNDING_BEGIN, GROUNDING_END)
     if chapter.exists():
         script = chapter.read_text(encoding="utf-8")
         text = render_protocol(book / "results")
@@ -530,7 +591,7 @@ def main(argv: list[str]) -> int:
         if path.suffix == ".py":
             print(
                 f"{path}: copy it to the notebook with python -m "
-                f"tools.notebooks --sync {CHAPTER}"
+                f"tools.notebooks --sync {path.relative_to(BOOK.parent)}"
             )
     return 0
 

@@ -258,6 +258,8 @@ def tour(watch: Watch, folder: Path) -> None:
     from captionlib.engine.features import cache_features
     from captionlib.engine.fine_tuning import HalfEncoded, stages
     from captionlib.engine.self_critical import SelfCritical
+    from captionlib.grounding import grounding
+    from captionlib.io.files import read_json
     from captionlib.io.images import decoding_pool
     from captionlib.io.prepared import image_file
     from captionlib.io.word_vectors import read_glove
@@ -341,6 +343,11 @@ def tour(watch: Watch, folder: Path) -> None:
     photograph = next(pictures.glob("*test*"))
     caption = Captioner(model).caption(photograph)
     show_attention(photograph, caption, to=folder / "look.png")
+    sheet = read_json(folder / "scenes" / "objects_scenes.json")
+    things = [sheet[path.name] for path in sorted(pictures.iterdir())]
+    told = [[thing["words"][0] for thing in each] for each in things]
+    images = torch.randint(256, (len(told), 3, 64, 64), dtype=torch.uint8)
+    grounding(model, images, told, things)
 
 
 def check(package: Path = PACKAGE) -> tuple[list[str], str]:

@@ -649,7 +649,7 @@ def bleu_matching() -> Axes:
 
 
 def chapter_map() -> Axes:
-    """The eleven chapters, the module each leaves, and what leads to what."""
+    """Chapters 00 to 10, the module each leaves, and what leads to what."""
     axes = canvas(9, 4.6)
     axes.set_ylim(-0.2, 4.4)
     places = {

@@ -1,13 +1,14 @@
-"""An interactive captioner: sliders, and a photograph of your own.
+"""Interactive outputs that ask the kernel: a captioner with sliders and a
+photograph of your own, and a choice of views.
 
-It needs a live kernel; a page without one shows a static view of the first
-caption.
+A page without a kernel shows the first view.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -17,10 +18,80 @@ from captionlib.captioner import Captioner
 from captionlib.io.files import InputError
 from captionlib.io.images import open_rgb
 
-__all__ = ["LiveCaptioner"]
+__all__ = ["LiveCaptioner", "LiveChoice"]
 
 
-class LiveCaptioner:
+class _Live:
+    """A widget where one can be shown, elsewhere the view `still`."""
+
+    still: View
+
+    def __repr__(self) -> str:
+        return repr(self.still)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        """The widget where it can be shown, else the static view."""
+        bundle = {
+            "text/plain": repr(self),
+            "text/html": self.still._repr_html_(),
+        }
+        try:
+            widget = self.widget()
+        except ImportError:  # without ipywidgets, only the static view
+            return bundle
+        if "google.colab" in sys.modules:  # Colab would prefer the static view
+            del bundle["text/html"]
+        return (
+            bundle
+            | widget._repr_mimebundle_(include=include, exclude=exclude)
+            | {"text/plain": repr(self)}
+        )
+
+    def _shown(self):
+        """An output widget that shows `still`, until it is cleared."""
+        import ipywidgets as widgets
+
+        data = {
+            "text/html": self.still._repr_html_(),
+            "text/plain": repr(self.still),
+        }
+        first = {"output_type": "display_data", "data": data, "metadata": {}}
+        return widgets.Output(outputs=(first,))
+
+
+class LiveChoice(_Live):
+    """One view of many, chosen from a list; the first in a static page.
+
+    Args:
+        label: what is chosen.
+        views: for each name, a function that makes its view.
+    """
+
+    def __init__(self, label: str, views: Mapping[str, Callable[[], View]]):
+        self.label, self.views = label, dict(views)
+        self.still = next(iter(self.views.values()))()
+
+    def widget(self):
+        """The list and the view, as one ipywidget."""
+        import ipywidgets as widgets
+        from IPython.display import display
+
+        choice = widgets.Dropdown(
+            options=list(self.views), description=self.label
+        )
+        shown = self._shown()
+
+        def update(change):
+            view = self.views[change["new"]]()
+            shown.clear_output(wait=True)
+            with shown:
+                display(view)
+
+        choice.observe(update, names="value")
+        return widgets.VBox([choice, shown])
+
+
+class LiveCaptioner(_Live):
     """Caption a photograph by beam search, or by sampling at a temperature.
 
     Args:
@@ -104,12 +175,7 @@ class LiveCaptioner:
         upload = widgets.FileUpload(
             accept="image/*", multiple=False, description="Your photo"
         )
-        still = {
-            "text/html": self.still._repr_html_(),
-            "text/plain": repr(self.still),
-        }
-        first = {"output_type": "display_data", "data": still, "metadata": {}}
-        shown = widgets.Output(outputs=(first,))
+        shown = self._shown()
         draws = 0
 
         def update(_=None):
@@ -149,25 +215,4 @@ class LiveCaptioner:
         upload.observe(take, names="value")
         return widgets.VBox(
             [way, beam, widgets.HBox([heat, again]), upload, shown]
-        )
-
-    def __repr__(self) -> str:
-        return repr(self.still)
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The widget where it can be shown, else the static view."""
-        bundle = {
-            "text/plain": repr(self),
-            "text/html": self.still._repr_html_(),
-        }
-        try:
-            widget = self.widget()
-        except ImportError:  # without ipywidgets, only the static view
-            return bundle
-        if "google.colab" in sys.modules:  # Colab would prefer the static view
-            del bundle["text/html"]
-        return (
-            bundle
-            | widget._repr_mimebundle_(include=include, exclude=exclude)
-            | {"text/plain": repr(self)}
         )

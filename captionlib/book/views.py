@@ -119,20 +119,20 @@ def status(text: str) -> str:
     return tag("p", text, class_="clv-status", role="status")
 
 
-def _data_uri(picture: Image.Image, form: str, **settings) -> str:
+def data_uri(picture: Image.Image, form: str, **settings) -> str:
     file = io.BytesIO()
     picture.save(file, form, **settings)
     code = base64.b64encode(file.getvalue()).decode("ascii")
     return f"data:image/{form.lower()};base64,{code}"
 
 
-def _veil(alpha: np.ndarray, top: float) -> str:
+def veil(alpha: np.ndarray, top: float) -> str:
     """A picture with one pixel per cell, clear at weight `top` and dark at
     0."""
     night = np.empty((*alpha.shape, 4), dtype=np.uint8)
     night[..., :3] = 38, 16, 45
     night[..., 3] = 215 * (1 - np.sqrt(np.clip(alpha / top, 0, 1)))
-    return _data_uri(Image.fromarray(night), "PNG")
+    return data_uri(Image.fromarray(night), "PNG")
 
 
 def attention_view(caption, image) -> View:
@@ -171,7 +171,7 @@ def attention_view(caption, image) -> View:
 
     top = float(alphas.max())
     sheet = "".join(
-        f'<li><div class="clv-photo"><img src="{_veil(alpha, top)}" '
+        f'<li><div class="clv-photo"><img src="{veil(alpha, top)}" '
         f'alt="{html.escape(said)}"></div>'
         f"{tag('b', word)} {tag('span', f'×{peak}', class_='clv-times')}</li>"
         for word, alpha, peak, said in zip(
@@ -207,7 +207,7 @@ def attention_view(caption, image) -> View:
         "says": says,
     }
     data["shape"] = [photograph.height, photograph.width]
-    jpeg = _data_uri(photograph, "JPEG", quality=75, optimize=True)
+    jpeg = data_uri(photograph, "JPEG", quality=75, optimize=True)
     style = f"--photo: url({jpeg}); --shape: {photograph.width} / {photograph.height}"
     return View("attention", summary, body, data, style=style)
 

@@ -1,0 +1,319 @@
+"""Chapter 11, grounding: shares, baselines, lags, deletion and resampling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captionlib.exercises.answers import (
+    Wrong,
+    call,
+    compare,
+    describe,
+    number,
+    tensor,
+)
+
+
+def exercise_1(shares_of) -> str:
+    """The share of each cell that a box covers."""
+    box, side, size = (10.0, 4.0, 26.0, 13.0), 4, 32
+    rows = torch.tensor([4.0, 5.0, 0.0, 0.0]) / 8
+    columns = torch.tensor([0.0, 6.0, 8.0, 2.0]) / 8
+    right = torch.outer(rows, columns)
+    got = tensor(
+        call(shares_of, box, side, size),
+        (side, side),
+        "the shares",
+        known={
+            (side * side,): "one vector came back: leave rows and columns apart"
+        },
+    )
+    signed = torch.tensor([4.0, 5.0, -3.0, -11.0]) / 8
+    wide = torch.tensor([-2.0, 6.0, 8.0, 2.0]) / 8
+    centres = (torch.arange(side) + 0.5) * size / side
+    at_centre = torch.outer(
+        ((4 <= centres) & (centres < 13)).float(),
+        ((10 <= centres) & (centres < 26)).float(),
+    )
+    compare(
+        got,
+        right,
+        [
+            (
+                right.T,
+                "rows and columns are swapped: y runs down the rows, x along "
+                "the columns",
+            ),
+            (
+                64 * right,
+                "these are areas in pixels; a share is the part of a cell, "
+                "from 0 to 1",
+            ),
+            (
+                right / right.sum(),
+                "these are shares of the box, and add up to 1; each should be "
+                "the share of its cell",
+            ),
+            (
+                torch.outer(signed, wide),
+                "where a cell and the box are apart, the overlap is negative, "
+                "and two negative ones make a share: clamp them at 0",
+            ),
+            (
+                (right > 0).float(),
+                "every cell that the box touches counts whole: it should count "
+                "by the part inside",
+            ),
+            (
+                at_centre,
+                "a cell counts whole or not at all, by its centre: it should "
+                "count by the part inside",
+            ),
+        ],
+        what="the grid of shares",
+    )
+    whole = tensor(call(shares_of, (0, 0, 32, 32), 3, 32), (3, 3), "the shares")
+    compare(
+        whole,
+        torch.ones(3, 3),
+        otherwise="a box around the whole picture covers each cell whole, also "
+        f"if 3 cells share 32 pixels; yours has {whole.min():.2f} somewhere",
+    )
+    return "the weight in the box is the sum of the map times this."
+
+
+def exercise_2(borrowed) -> str:
+    """Weight that other images' maps have in a box."""
+    alphas = torch.tensor(
+        [[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.0, 0.1, 0.3, 0.6]]
+    )
+    shares = torch.tensor(
+        [[1.0, 0.5, 0.0, 0.0], [0.0, 1.0, 0.0, 0.25], [0.0, 0.0, 0.5, 1.0]]
+    )
+    inside = shares @ alphas.T
+    own = inside.diagonal()
+    got = tensor(call(borrowed, alphas, shares), (3,), "the weights")
+    compare(
+        got,
+        (inside.sum(1) - own) / 2,
+        [
+            (own, "these are the images' own maps, which are to be left out"),
+            (
+                inside.mean(dim=1),
+                "the image's own map is among them: only the others know "
+                "nothing of its box",
+            ),
+            (
+                (inside.sum(dim=0) - own) / 2,
+                "that holds each map against the boxes of the others; the "
+                "question is about each box and the maps of the others",
+            ),
+            (
+                (inside.sum(1) - own) / 3,
+                "the own map is left out of the sum, but not of the number of "
+                "maps that you divide by",
+            ),
+            (
+                inside.sum(1) - own,
+                "that is a sum over the other maps; return their mean",
+            ),
+        ],
+        what="the weight in each box",
+    )
+    return "whoever looks at the same place in every picture is found out."
+
+
+def exercise_3(mean_at) -> str:
+    """The mean at a lag, without words that don't exist."""
+    inside = torch.tensor(
+        [
+            [0.60, 0.35, 0.20, 0.10, 9.0],
+            [0.10, 0.15, 0.50, 0.40, 0.2],
+            [0.45, 0.25, 7.0, 8.0, 6.0],
+            [0.30, 0.20, 0.10, 5.0, 4.0],
+        ]
+    )
+    steps, lengths = torch.tensor([1, 3, 0, 2]), torch.tensor([4, 5, 2, 3])
+    rows = torch.arange(4)
+
+    def answer(lag: int) -> Tensor:
+        there = (steps + lag >= 0) & (steps + lag < lengths)
+        return inside[rows[there], (steps + lag)[there]].mean()
+
+    for lag in (0, 1, -1, -2):
+        got = number(call(mean_at, inside, steps, lengths, lag), "the mean")
+        at = steps + lag
+        inner = inside[rows, at.clamp(0, 4)]
+        real = (at >= 0) & (at < lengths)
+        zeros = (inner * real).mean()
+        wrapped = inside[rows, at % 5]
+        held = inside[rows, at.clamp(min=0).minimum(lengths - 1)].mean()
+        opposite = steps - lag
+        back = (opposite >= 0) & (opposite < lengths)
+        compare(
+            got,
+            answer(lag).item(),
+            [
+                (
+                    inside[rows[back], opposite[back]].mean().item(),
+                    f"that is the mean at a lag of {-lag}: later is steps + lag",
+                ),
+                (
+                    wrapped[at < lengths].mean().item(),
+                    f"at a lag of {lag} a negative place counts from the end: "
+                    "leave out captions whose word would be before the first",
+                ),
+                (
+                    inside[rows[at >= 0], at[at >= 0].clamp(max=4)]
+                    .mean()
+                    .item(),
+                    f"at a lag of {lag} you read beyond the end of a caption",
+                ),
+                (
+                    zeros.item(),
+                    "captions without such a word count as 0; they should not "
+                    "count at all",
+                ),
+                (
+                    held.item(),
+                    "captions without such a word give their first or last "
+                    "one; they should not count at all",
+                ),
+            ],
+            otherwise=f"at a lag of {lag} the mean is {answer(lag):.4f}, and "
+            f"yours is {got:.4f}",
+        )
+    return "a curve through these means is the lag curve."
+
+
+def exercise_4(deletion_curve) -> str:
+    """Scores as cells are erased one after another."""
+    grid = torch.tensor(
+        [[1.0, 0.0], [0.0, 2.0], [3.0, 1.0], [0.5, 0.5], [2.0, -1.0]]
+    )
+    cell, order = torch.tensor([0.25, 0.5]), [2, 0, 4, 1, 3]
+
+    def score(cells: Tensor) -> float:
+        if not isinstance(cells, Tensor) or cells.shape != grid.shape:
+            raise Wrong(
+                "score takes the whole grid, erased cells included, a tensor "
+                f"of shape {tuple(grid.shape)}; it got {describe(cells)}"
+            )
+        return float((cells**2).sum() + cells[:, 0].prod())
+
+    def curve(order=order, cell=cell, keep=True) -> list[float]:
+        scores, erased = [score(grid)], grid.clone()
+        for p in order:
+            erased = erased if keep else grid.clone()
+            erased[p] = cell
+            scores.append(score(erased))
+        return scores
+
+    got = call(deletion_curve, score, grid, order, cell)
+    if isinstance(got, (list, tuple)):
+        got = torch.tensor([number(each, "each score") for each in got])
+    right = torch.tensor(curve())
+    got = tensor(
+        got,
+        (6,),
+        "the list of scores",
+        known={
+            (5,): "there are five scores for five cells: the score of the "
+            "whole grid comes first"
+        },
+    )
+    compare(
+        got.double(),
+        right.double(),
+        [
+            (
+                torch.tensor(curve(keep=False)),
+                "only one cell at a time is erased: those before it should "
+                "stay erased",
+            ),
+            (
+                torch.tensor(curve(cell=torch.zeros(2))),
+                "you put zeros in the cells; put `cell` there",
+            ),
+            (
+                torch.tensor(curve(cell=grid.mean(dim=0))),
+                "you put the mean of this grid in the cells; put `cell` there",
+            ),
+            (
+                torch.tensor(curve(order=range(5))),
+                "you go through the cells from 0 on; go through `order`",
+            ),
+            (
+                torch.tensor(curve(order=order[::-1])),
+                "you go through `order` backwards",
+            ),
+            (
+                right[0] - right,
+                "these are the falls; return the scores themselves",
+            ),
+        ],
+        what="the curve",
+    )
+    return "the sooner it falls, the better the order knows what matters."
+
+
+def exercise_5(differences) -> str:
+    """Mean differences over resampled images."""
+    first = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    second = torch.tensor([0.4, 0.1, 0.5, 0.5, 0.9, 0.55])
+    images = torch.tensor([0, 0, 0, 1, 2, 2])
+    draws = torch.tensor([[0, 1, 2], [1, 1, 2], [0, 0, 0], [2, 1, 2]])
+    counts = (draws[:, :, None] == images).sum(dim=1)
+    words = second - first
+
+    def weighted(counts: Tensor, values=words) -> Tensor:
+        return (counts * values).sum(1) / counts.sum(1)
+
+    means = torch.stack([words[images == i].mean() for i in range(3)])
+    got = tensor(
+        call(differences, first, second, images, draws),
+        (4,),
+        "the differences",
+        known={
+            (4, 6): "there is a number for each word yet: return the mean of "
+            "each resample"
+        },
+    )
+    compare(
+        got,
+        weighted(counts),
+        [
+            (
+                -weighted(counts),
+                "the sign is turned: second minus first",
+            ),
+            (
+                weighted((counts > 0).long()),
+                "an image that was drawn twice brings its words twice",
+            ),
+            (
+                means[draws].mean(dim=1),
+                "that is a mean of the images' means; each word should count "
+                "alike",
+            ),
+            (
+                words[draws].mean(dim=1),
+                "you take `draws` for numbers of words; they are numbers of "
+                "images",
+            ),
+            (
+                (counts * words).sum(1) / len(words),
+                "a resample has not always as many words as there are: divide "
+                "by the number that it has",
+            ),
+            (
+                weighted(counts, second),
+                "that is the mean of the second alone; subtract the first",
+            ),
+        ],
+        what="the mean difference",
+    )
+    return (
+        "the 2.5th and the 97.5th percentile of many of them are the interval."
+    )
