@@ -686,7 +686,8 @@ assert other["its own"] < other["no map"] + 0.15
 # the weights that were used; words for things depend on them; they fall on the
 # named thing more than an even map would, a word early. None of that shows
 # *why* a word was chosen. To find out what a word depends on, change the
-# picture and watch the word (exercise 09.5).
+# picture and watch the word (exercise 09.5, and all of [chapter
+# 11](11_grounding.ipynb)).
 #
 # ## Departures
 #

@@ -80,16 +80,17 @@ plt.show()
 # %% [markdown]
 # - **You will learn** how to hold attention against the truth, what chance would
 #   give, and how to ask what a word depends on.
-# - **You will build** `grounding`, which measures all of it for any model. The
-#   next chapters use it to compare models.
+# - **You will build** `grounding`, which measures all of it for any model, so that
+#   models can be compared.
 # - **You need** [chapter 09](09_seeing_attention.ipynb), which ends with these
 #   questions, and the toy world, which knows where everything is.
 # - **It takes** {chapter-time}`11_grounding` to run.
 #
 # ## Two marks for a map
 #
-# Let $s_p$ be the share of cell $p$ that lies in the box. The **correctness** of a
-# map is the weight in the box {cite}`liu2017`:
+# A word names a thing, and we know the thing's box. Let $s_p$ be the share of cell
+# $p$ that lies in the box. The **correctness** of a map is the weight in the box
+# {cite}`liu2017`:
 #
 # $$m = \sum_p \alpha_p\, s_p$$
 #
@@ -218,14 +219,16 @@ for i, best in enumerate(found):
 # %% [markdown]
 # ## What would chance give?
 #
-# A correctness of 0.24 says nothing by itself. Large things get much weight from
-# any map. Things stand at the bottom of the picture, and so does much attention.
-# So we judge four maps that know nothing of the word beside the one that might:
+# A correctness says nothing by itself. A large thing gets much weight from any map,
+# and since things stand in the lower half of the picture, a map that always looks
+# there does well. So the word's own map has four rivals:
 #
 # - an even map: its correctness is the box's share of the picture;
 # - a bell in the centre of the picture;
-# - the maps of the *other words* of the caption, which know the picture;
-# - the maps of *other images* at the same step, which know the word's place.
+# - the maps of the *other words* of the caption, which know the picture, but are not
+#   about this word;
+# - the maps of *other images* at the same step, which know how captions go, but not
+#   this picture.
 #
 # (The maps of the words before and after are for the next section.)
 
@@ -410,9 +413,8 @@ assert choose(lags).still.data["says"]
 #
 # $$\Delta = \log p(w \mid a) - \log p(w \mid a \text{ without } C)$$
 #
-# Erased pixel by pixel, from the most important one on, this is the *deletion*
-# test of explanations {cite}`petsiuk2018`. We erase cells, since a cell is what
-# attention weighs:
+# Erasing pixels, the most important ones first, is the *deletion* test of
+# explanations {cite}`petsiuk2018`. We erase cells, since attention weighs cells:
 
 
 # %%
@@ -725,9 +727,9 @@ assert flat_loss < 0.3 * everything
 # %% [markdown]
 # One vector for the whole picture is worth four nats in five. This is the mean that
 # the decoder's first state is made of. Nothing in training forces attention to be
-# exact if the answer is to be had nearly everywhere. (In chapter 03 it was: which
-# *colour* belongs to which name can't be told from the mean, and there the weight
-# in the box was over 85 %.)
+# exact if the answer is to be had nearly everywhere. (In [chapter
+# 03](03_attention.ipynb) it had to be: which *colour* belongs to which name can't be
+# told from the mean, and there the weight on the thing was over 85 %.)
 #
 # ## Is it just this captioner?
 #
@@ -827,11 +829,12 @@ plt.show()
 #
 # - A map is judged against chance: an even map, the centre, other words, other
 #   images. This captioner's maps have twice chance's weight on what they name.
-# - They have more a word earlier. It looks, then speaks.
+# - They have more a word earlier, in weight though not in their peaks. It looks, then
+#   speaks.
 # - Words depend on the attended cells far more than on random ones, and on the
 #   cells of the thing twice as much again.
-# - A cell knows its neighbours, and the mean of the picture knows nearly everything.
-#   Attention need not be exact, and isn't.
+# - A cell knows its neighbours, and the mean of the picture is worth four nats in
+#   five. Attention need not be exact, and isn't.
 # - `grounding` measures all of this for any model with `encode`, `begin` and `step`.
 #
 # ## Questions
