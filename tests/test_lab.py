@@ -143,7 +143,7 @@ def drive_widgets(page, photograph: Path) -> int:
     captioner = Captioner.from_pretrained()
     for key, beam_size in (("Home", 1), ("ArrowRight", 2)):
         expected = captioner.caption(
-            ASSETS / "photograph.jpg", beam_size=beam_size
+            ASSETS / "cameraman.jpg", beam_size=beam_size
         )
         assert answer(beam, key) == expected.text
     tame = answer("button:text-is('random words')", "Enter")
