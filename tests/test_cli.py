@@ -936,7 +936,12 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
     command = [sys.executable, "-m", "captionlib.cli", *words]
     # A group of its own, as in a terminal: Ctrl-C goes to the whole group.
     running = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background were told to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     patience = time.monotonic() + 60
     while not any(tmp_path.glob("images/*")) and time.monotonic() < patience:
