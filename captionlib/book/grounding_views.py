@@ -28,6 +28,7 @@ __all__ = ["deletion_view", "lag_view"]
 ACROSS, DOWN = 340, 150  # pixels of a chart's axes
 LEFT, TOP, BELOW = 44, 12, 40  # pixels around them
 SIDE = 256  # pixels along a picture, which boxes refer to
+SHEETS = ("grounding.css",)
 
 
 def lag_view(
@@ -108,7 +109,9 @@ def lag_view(
         "captions, around a naming word. Dashed: an even map.</p>"
     )
     data = {"names": names, "says": says}
-    return View("lag", summary, body, data, style=_photo(picture))
+    return View(
+        "lag", summary, body, data, sheets=SHEETS, style=_photo(picture)
+    )
 
 
 @torch.inference_mode()
@@ -204,7 +207,9 @@ def deletion_view(
     )
     data = {"names": names, "says": orders[0]["says"], "orders": orders}
     data["across"] = ACROSS
-    return View("deletion", summary, body, data, style=_photo(picture))
+    return View(
+        "deletion", summary, body, data, sheets=SHEETS, style=_photo(picture)
+    )
 
 
 def _nats(value: float) -> str:

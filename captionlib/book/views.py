@@ -48,6 +48,7 @@ class View:
             hidden until the script runs.
         data: input of the script, as JSON.
         scripts: further files in assets/views/ that the view uses.
+        sheets: further style sheets there.
         style: CSS variables of this view only.
     """
 
@@ -59,6 +60,7 @@ class View:
         data: dict,
         *,
         scripts=(),
+        sheets=(),
         style="",
     ):
         self.kind = kind
@@ -66,6 +68,7 @@ class View:
         self.body = body
         self.data = data
         self.scripts, self.style = (*scripts, "view.js", f"{kind}.js"), style
+        self.sheets = ("view.css", *sheets)
 
     def __repr__(self) -> str:
         return self.summary
@@ -75,8 +78,9 @@ class View:
         # Otherwise a "</script>" in the data would end the script.
         data = data.replace("<", "\\u003c")
         code = "\n\n".join(_asset(name) for name in self.scripts)
+        sheets = "\n\n".join(_asset(name) for name in self.sheets)
         return (
-            f"<style>\n{_asset('view.css')}\n</style>\n"
+            f"<style>\n{sheets}\n</style>\n"
             f'<div class="clv" data-kind="{self.kind}" style="{html.escape(self.style)}">\n'
             f'{self.body}\n<script type="application/json">{data}</script>\n</div>\n'
             f"<script>(() => {{\n{code}\n}})();</script>"
