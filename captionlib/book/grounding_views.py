@@ -88,6 +88,7 @@ def lag_view(
         for t, word in enumerate(words)
     )
     chart = _chart(
+        "The lag curve",
         f"{high:.0%}",
         "0%",
         _line(x[list(usual)], [v / high for v in usual.values()], "clv-usual")
@@ -182,6 +183,7 @@ def deletion_view(
         for part in (0, 0.25, 0.5, 0.75, 1)
     )
     chart = _chart(
+        "The curves of erasing",
         "0",
         _nats(low - before),
         f'{curves}<path class="clv-now" d="M{LEFT} {TOP}v{DOWN}" '
@@ -267,14 +269,15 @@ def _label(x: float, below: int, text: str, kind: str = "") -> str:
     ).replace("text_anchor", "text-anchor")
 
 
-def _chart(top: str, bottom: str, inner: str, label: str) -> str:
+def _chart(name: str, top: str, bottom: str, inner: str, label: str) -> str:
     """An SVG with axes, and what the ends of the vertical one stand for."""
     ends = "".join(
         f'<text x="{LEFT - 6}" y="{TOP + below}" text-anchor="end">{text}</text>'
         for text, below in ((top, 6), (bottom, DOWN))
     )
     return (
-        '<div class="clv-scroll" tabindex="0" role="region" aria-label="The curve">'
+        '<div class="clv-scroll" tabindex="0" role="region" '
+        f'aria-label="{html.escape(name)}">'
         f'<svg class="clv-chart" width="{LEFT + ACROSS + 16}" height="{TOP + DOWN + BELOW}" '
         f'aria-label="{html.escape(label)}" role="img">'
         f'<path class="clv-axis" d="M{LEFT} {TOP}v{DOWN}h{ACROSS}"/>{ends}{inner}</svg></div>'
