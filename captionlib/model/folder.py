@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ TRAINED_ON = "trained_on.safetensors"
 SCALE = ".int8_scale"
 
 
-class Stored:
+class Stored(ABC):
     """What can be written to a folder: one captioner, or several.
 
     Attributes:
@@ -43,14 +44,14 @@ class Stored:
     metrics: dict
     trained_on: set[int]
 
+    @abstractmethod
     def describe(self) -> dict:
         """What config.json says of its kind and shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """The tensors to store. Those of an encoder are left out if they come
         unchanged from an installed package."""
-        raise NotImplementedError
 
     def save(self, folder: str | Path, numbers: str = "float32") -> None:
         """Write it to `folder`, whole or not at all.
