@@ -1,0 +1,124 @@
+"""Rows of a table: captioners of the drawn world that differ in one thing.
+
+Each row is trained with the same seeds on the same scenes, and judged by the
+same yardsticks. Each run is stored when it ends, so an interrupted command goes
+on where it stopped, and one with other rows adds to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+from captionlib.io.files import read_json, write_json
+from captionlib.io.versions import versions
+from captionlib.toy.world import World, draw_world
+
+STORED = Path(__file__).parents[2] / "book" / "results" / "experiments"
+SEEDS = (1, 2, 3, 4, 5)
+SCENES = {"train": 1000, "val": 200, "test": 200, "seed": 0}
+QUICK = {"train": 40, "val": 8, "test": 8, "seed": 0}
+
+# The 97.5 % point of Student's t, by the number of pairs.
+T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
+
+Row = Callable[[World, int, bool], dict]  # world, seed, whether it's a trial
+
+
+def paired(row: list[float], baseline: list[float]) -> dict:
+    """The mean difference of pairs with one seed, and its 95 % interval.
+
+    By Student's t over the seeds; the scenes are the same in all.
+    """
+    gaps = [a - b for a, b in zip(row, baseline, strict=True)]
+    half = T[len(gaps)] * stdev(gaps) / len(gaps) ** 0.5
+    return {
+        "mean": mean(gaps),
+        "low": mean(gaps) - half,
+        "high": mean(gaps) + half,
+    }
+
+
+def summary(runs: dict[str, list[dict]], baseline: str) -> dict:
+    """For each row and measure: mean, spread, and difference to the baseline."""
+    table = {}
+    for name, row in runs.items():
+        measures = [key for key in row[0] if key not in ("seed", "note")]
+        table[name] = {}
+        for measure in measures:
+            values = [run[measure] for run in row]
+            found = {"mean": mean(values), "sd": stdev(values)}
+            if name != baseline and measure in runs[baseline][0]:
+                base = [run[measure] for run in runs[baseline]]
+                found["gap"] = paired(values, base)
+            table[name][measure] = found
+    return table
+
+
+def run_once(path: Path, compute: Callable[[], dict]) -> dict:
+    """What was stored, or is computed and stored now, with its seconds."""
+    if not path.exists():
+        started = time.monotonic()
+        found = compute()
+        found["whole_seconds"] = round(time.monotonic() - started, 1)
+        write_json(path, found)
+    return read_json(path)
+
+
+def run_rows(
+    name: str,
+    about: str,
+    rows: dict[str, Row],
+    arguments: list[str],
+    settings: dict,
+) -> int:
+    """The command of an experiment; its first row is the baseline."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tools.experiments {name}", description=about
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--store", type=Path, default=STORED / f"{name}.json")
+    parser.add_argument(
+        "--only", nargs="+", choices=rows, default=list(rows), metavar="ROW"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few scenes, one epoch, two seeds"
+    )
+    options = parser.parse_args(arguments)
+    quick, baseline = options.quick, next(iter(rows))
+    options.work.mkdir(parents=True, exist_ok=True)
+    scenes, seeds = (QUICK, SEEDS[:2]) if quick else (SCENES, SEEDS)
+    world = None
+    for seed in seeds:
+        for row in options.only:
+            path = options.work / f"{row.replace(' ', '-')}-{seed}.json"
+            if not path.exists():
+                world = world or draw_world(**scenes)
+            found = run_once(path, partial(rows[row], world, seed, quick))
+            print(row, seed, json.dumps(found), flush=True)
+    runs = {}
+    for row in rows:
+        paths = [
+            options.work / f"{row.replace(' ', '-')}-{seed}.json"
+            for seed in seeds
+        ]
+        if all(path.exists() for path in paths):
+            runs[row] = [
+                {"seed": seed, **read_json(path)}
+                for seed, path in zip(seeds, paths, strict=True)
+            ]
+    if baseline in runs:
+        result = {
+            "data": scenes,
+            "settings": settings | {"quick": quick, "baseline": baseline},
+            "result": summary(runs, baseline),
+            "runs": runs,
+            "versions": versions(),
+        }
+        write_json(options.store, result, indent=1)
+    return 0
