@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captionlib.config import ModelConfig
-from captionlib.io.files import read_json
+from captionlib.io.files import read_json, write_json
 from captionlib.io.images import read_image
 from captionlib.toy.scenes import write_scenes
 from captionlib.toy.world import (
@@ -19,6 +19,8 @@ from captionlib.toy.world import (
     yardsticks,
 )
 from captionlib.training import epoch_loader, make_optimizer, train_one_epoch
+from tools import comparisons
+from tools.comparisons import table_of
 from tools.experiments._toy import paired, run_once, summary
 
 SMALL = ModelConfig(attention_dim=8, embed_dim=8, decoder_dim=8, dropout=0.5)
@@ -94,3 +96,33 @@ def test_a_stored_run_is_not_computed_again(tmp_path):
     first = run_once(tmp_path / "a.json", compute)
     assert run_once(tmp_path / "a.json", compute) == first
     assert len(times) == 1 and first["bleu4"] == 1
+
+
+def test_a_table_marks_what_differs_and_survives_a_second_writing(tmp_path):
+    runs = {
+        "all": [{"seed": s, "bleu4": v} for s, v in ((1, 50.0), (2, 52.0))],
+        "none": [{"seed": s, "bleu4": v} for s, v in ((1, 40.0), (2, 42.0))],
+        "same": [{"seed": s, "bleu4": v} for s, v in ((1, 53.0), (2, 50.0))],
+    }
+    stored = {
+        "data": {"train": 1000, "test": 200},
+        "settings": {"baseline": "all", "columns": ["bleu4"]},
+        "result": summary(runs, "all"),
+        "runs": runs,
+        "versions": {"torch": "2"},
+    }
+    lines = table_of(stored)
+    assert "| all | 51.0 ± 1.4 |" in lines
+    assert "| none | **41.0** (\u221210.0 to \u221210.0) |" in lines
+    assert lines[4].startswith("| same | 51.5 (")
+    write_json(tmp_path / "book/results/experiments/parts.json", stored)
+    chapter = tmp_path / "notebooks" / "12_parts.py"
+    chapter.parent.mkdir()
+    chapter.write_text(
+        "# Before\n# <!-- comparison parts: written by tools.results -->\n"
+        "# <!-- comparison: end -->\n# After\n"
+    )
+    (page,) = comparisons.pages(tmp_path).values()
+    assert "# | all | 51.0" in page and page.endswith("# After\n")
+    chapter.write_text(page)
+    assert comparisons.pages(tmp_path) == {chapter: page}

@@ -9,8 +9,9 @@ own markers: protocol.json, by `tools.audit`, to chapter 07; recipe/, by
 `tools.captioner`, and experiments/captioners.json, by `tools.experiments
 captioners`, to book/captioner.md; experiments/own_data.json, by
 `tools.experiments own_data`, to book/own_data.md; experiments/grounding.json, by
-`tools.experiments grounding`, to chapter 11; bench.json, by `make bench STORE=1`, to
-book/results.md and a figure.
+`tools.experiments grounding`, to chapter 11; the other experiments to
+chapters 12 to 15, as `tools.comparisons` says; bench.json, by `make bench
+STORE=1`, to book/results.md and a figure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import bench, data_sets
+from tools import bench, comparisons, data_sets
 
 BOOK = Path(__file__).parent.parent / "book"
 BEGIN = "<!-- results: written by tools.results -->"
@@ -561,7 +562,7 @@ def pages(book: Path) -> dict[Path, str]:
         script = chapter.read_text(encoding="utf-8")
         text = render_protocol(book / "results")
         wanted[chapter] = replace(script, text, PROTOCOL_BEGIN, PROTOCOL_END)
-    return wanted
+    return wanted | comparisons.pages(book.parent)
 
 
 def stale(book: Path = BOOK) -> list[Path]:

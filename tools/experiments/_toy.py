@@ -20,6 +20,7 @@ from captionlib.io.versions import versions
 from captionlib.toy.world import World, draw_world
 
 STORED = Path(__file__).parents[2] / "book" / "results" / "experiments"
+COLUMNS = ("bleu4", "cider_d", "correctness", "seconds")
 SEEDS = (1, 2, 3, 4, 5)
 SCENES = {"train": 1000, "val": 200, "test": 200, "seed": 0}
 QUICK = {"train": 40, "val": 8, "test": 8, "seed": 0}
@@ -115,7 +116,8 @@ def run_rows(
     if baseline in runs:
         result = {
             "data": scenes,
-            "settings": settings | {"quick": quick, "baseline": baseline},
+            "settings": {"columns": COLUMNS, **settings}
+            | {"quick": quick, "baseline": baseline},
             "result": summary(runs, baseline),
             "runs": runs,
             "versions": versions(),

@@ -1,0 +1,105 @@
+"""Tables of the comparisons in chapters 12 to 15.
+
+A chapter that has a pair of markers for NAME gets the table of
+book/results/experiments/NAME.json, which `python -m tools.experiments NAME`
+stores. `tools.results` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+__all__ = ["pages", "table_of"]
+
+MARKED = re.compile(
+    r"# <!-- comparison (\w+): written by tools\.results -->\n"
+    r"(?:.*?)# <!-- comparison: end -->\n",
+    re.DOTALL,
+)
+TITLES = {
+    "bleu4": "BLEU-4",
+    "cider_d": "CIDEr-D",
+    "correctness": "weight in the box",
+    "before": "a word earlier",
+    "pointing": "peak in the box",
+    "fall": "nats lost",
+    "seconds": "seconds",
+}
+DIGITS = {"bleu4": 1, "cider_d": 1, "seconds": 0}
+SCENES = "{train:,} drawn scenes for training, {test:,} for these figures"
+
+
+def _number(value: float, digits: int, sign: bool = False) -> str:
+    text = f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
+    return text if float(value) or not sign else text.lstrip("+\u2212")
+
+
+def cell(found: dict, measure: str) -> str:
+    """Mean ± spread; or the mean and the interval of the paired difference.
+
+    The mean is bold if the interval leaves out 0.
+    """
+    digits = DIGITS.get(measure, 2)
+    mean = _number(found["mean"], digits)
+    if measure == "seconds":
+        return mean
+    if (gap := found.get("gap")) is None:
+        return f"{mean} ± {_number(found['sd'], digits)}"
+    if gap["low"] > 0 or gap["high"] < 0:
+        mean = f"**{mean}**"
+    low, high = (_number(gap[end], digits, True) for end in ("low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def table_of(stored: dict) -> list[str]:
+    """A row for each captioner, the baseline first, and where it comes from."""
+    result, settings = stored["result"], stored["settings"]
+    baseline = settings["baseline"]
+    columns = settings["columns"]
+    lines = [
+        ["", *(TITLES[column] for column in columns)],
+        ["---", *(["---:"] * len(columns))],
+    ]
+    for row, measures in result.items():
+        cells = [
+            cell(measures[column], column) if column in measures else "–"
+            for column in columns
+        ]
+        lines.append([row, *cells])
+    runs = stored["runs"][baseline]
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    versions = ", ".join(f"{k} {v}" for k, v in stored["versions"].items())
+    about = settings.get("about") or SCENES.format(**stored["data"])
+    return [
+        *("| " + " | ".join(line) + " |" for line in lines),
+        "",
+        f"- {about}. Seeds {seeds}: *{baseline}* with mean ± standard "
+        "deviation; the others with the mean and, in brackets, the 95 % "
+        "interval of the difference to it, paired by seed (Student's t). Bold: "
+        "the interval leaves out 0.",
+        f"- Versions: {versions}.",
+        "",
+    ]
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """The expected text of each chapter that has such markers."""
+    wanted = {}
+    for path in sorted((root / "notebooks").glob("*.py")):
+        script = path.read_text(encoding="utf-8")
+
+        def fill(match: re.Match) -> str:
+            name = match[1]
+            file = root / "book" / "results" / "experiments" / f"{name}.json"
+            lines = table_of(json.loads(file.read_text(encoding="utf-8")))
+            text = "\n".join(f"# {line}".rstrip() for line in ["", *lines])
+            return (
+                f"# <!-- comparison {name}: written by tools.results -->\n"
+                f"{text}\n# <!-- comparison: end -->\n"
+            )
+
+        if MARKED.search(script):
+            wanted[path] = MARKED.sub(fill, script)
+    return wanted
