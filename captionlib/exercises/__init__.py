@@ -13,7 +13,11 @@ from __future__ import annotations
 import importlib.util
 import random
 import re
+import signal
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -23,6 +27,33 @@ from captionlib.exercises.answers import NotYet, Wrong
 __all__ = ["Verdict", "check", "judge"]
 
 WIDTH = 92  # columns; JupyterLab breaks longer lines within a word
+PATIENCE = 20  # seconds; a solution takes less than one
+
+
+class TooLong(BaseException):
+    """An answer ran longer than `PATIENCE`. (Not an Exception, so that no
+    answer catches it.)"""
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Raise `TooLong` in the block after `PATIENCE` seconds, where a signal can
+    do so: in the main thread, not on Windows."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number, frame):
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Verdict(NamedTuple):
@@ -75,10 +106,16 @@ def judge(number: str, *answers: object) -> Verdict:
         )
     state = random.getstate()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _patience():
             torch.manual_seed(0)
             random.seed(0)
             return Verdict("right", checker(*answers))
+    except TooLong:
+        return Verdict(
+            "not quite",
+            f"your code was stopped after {PATIENCE} seconds; is there a loop "
+            "that never ends?",
+        )
     except NotYet:
         return Verdict("not yet", "put your code where the three dots are")
     except Wrong as wrong:

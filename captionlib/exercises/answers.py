@@ -114,7 +114,8 @@ def tensor(
     """Check that the value is a tensor of this shape and kind, and detach it.
 
     Args:
-        value: the reader's result; a NumPy array will do, too.
+        value: the reader's result; a NumPy array will do, too, or a list of
+            numbers, tensors or such lists.
         shape: the shape it must have.
         what: its name in a message.
         kind: "float", "int" or "bool".
@@ -124,6 +125,8 @@ def tensor(
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         # Torch does not take arrays with negative strides.
         value = torch.from_numpy(value.copy())
+    if isinstance(value, (list, tuple)):
+        value = _stacked(value)
     if not isinstance(value, Tensor):
         raise Wrong(
             f"{what} should be a tensor of shape {tuple(shape)}, but is "
@@ -152,7 +155,20 @@ def tensor(
             f"{what} holds nan, not a number: 0/0, or the logarithm of a "
             "negative number?"
         )
-    return value.detach()
+    value = value.detach()
+    return value.float() if value.dtype == torch.float64 else value
+
+
+def _stacked(value: list | tuple) -> object:
+    """A tensor of a list's numbers, if it can be one; else the list."""
+    try:
+        parts = [
+            _stacked(part) if isinstance(part, (list, tuple)) else part
+            for part in value
+        ]
+        return torch.stack([torch.as_tensor(part) for part in parts])
+    except (TypeError, ValueError, RuntimeError):
+        return value
 
 
 def number(

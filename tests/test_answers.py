@@ -1,0 +1,101 @@
+"""The harness that tries to fool the exercises, and what it must find."""
+
+import time
+
+import pytest
+
+import captionlib.exercises as package
+from captionlib.exercises import ch00, judge
+from captionlib.exercises.answers import Wrong
+from tools.answers import (
+    fixed,
+    given,
+    numbers_given,
+    rewritten,
+    right_variants,
+    stubborn,
+    verdict,
+    wrong_variants,
+)
+from tools.exercises import Exercise
+
+GAP = """from captionlib.exercises import check
+
+
+def twice(x, n):
+    return ...
+
+
+check("00.1", twice)"""
+SOLUTION = "def twice(x, n):\n    return [n * x + 1 for _ in range(n)]\n"
+
+
+@pytest.fixture
+def exercise():
+    return Exercise("00.1", "", "", GAP, (), SOLUTION)
+
+
+def checker(*tries):
+    """A checker that calls the answer with these arguments."""
+
+    def check_twice(twice) -> str:
+        for x, n in tries:
+            if twice(x, n) != [n * x + 1] * n:
+                raise Wrong("no")
+        return "yes"
+
+    return check_twice
+
+
+def passed(exercise, variants) -> set[str]:
+    return {
+        variant.kind
+        for variant in variants(exercise)
+        if verdict(exercise, variant)[0] == "right"
+    }
+
+
+def test_a_checker_that_tries_one_size_is_found_out(exercise, monkeypatch):
+    monkeypatch.setattr(ch00, "exercise_1", checker((2, 3)))
+    assert {"stubborn", "hard-coded"} <= passed(exercise, wrong_variants)
+    monkeypatch.setattr(ch00, "exercise_1", checker((2, 3), (5, 4)))
+    assert not passed(exercise, wrong_variants)
+
+
+def test_another_style_is_right(exercise, monkeypatch):
+    monkeypatch.setattr(ch00, "exercise_1", checker((2, 3), (5, 4)))
+    everything = {variant.kind for variant in right_variants(exercise)}
+    assert passed(exercise, right_variants) == everything
+
+
+def test_each_operator_number_and_axis_is_changed():
+    code = "def f(x):\n    return x.sum(dim=0).clamp(min=2) + 1\n"
+    texts = {text.splitlines()[-1].strip() for _, _, text in rewritten(code)}
+    assert "return x.sum(dim=1).clamp(min=2) + 1" in texts
+    assert "return x.sum(dim=0).clamp(min=2) - 1" in texts
+    assert "return x.sum(dim=0) + 1" in texts
+    assert "return x.sum(dim=0).clamp(min=3) + 1" in texts
+
+
+def test_numbers_are_fixed_at_the_first_that_is_tried(exercise, monkeypatch):
+    monkeypatch.setattr(ch00, "exercise_1", checker((2, 3), (5, 4)))
+    answers = given(exercise, SOLUTION)
+    assert numbers_given(exercise, answers) == [(0, 0), (0, 1)]
+    (twice,) = fixed(answers, 0, 1)
+    assert (twice(1, 2), twice(1, 3)) == ([3, 3], [3, 3])
+    (twice,) = stubborn(answers)
+    assert (twice(1, 2), twice(7, 3)) == ([3, 3], [3, 3])
+
+
+def test_an_endless_loop_ends_with_a_sentence(monkeypatch):
+    monkeypatch.setattr(package, "PATIENCE", 0.3)
+
+    def endless(*arguments):
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                pass
+
+    status, message = judge("00.2", endless)
+    assert status == "not quite" and "never ends" in message
