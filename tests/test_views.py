@@ -12,11 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from javascript import run
 from PIL import Image
 from test_beam_search import make_decoder, make_encodings, make_vocabulary
 
 from captionlib.beam_search import beam_search
 from captionlib.book.beam_trace import beam_view, trace_search
+from captionlib.book.bench_views import epochs_view, query_view
 from captionlib.book.grounding_views import deletion_view, lag_view
 from captionlib.book.live import LiveCaptioner, LiveChoice
 from captionlib.book.views import ORDERS, attention_view, bleu_view, packed_view
@@ -76,7 +78,21 @@ def deletion(words=("w", "x", "y"), step=1):
     return deletion_view(PHOTOGRAPH, model, grids, 1, words, step, [BOX])
 
 
+def query(names=("sky", "sky too", "dog", "sand")):
+    grid = [[0.0, 0.1], [0.1, 0.2], [2.0, 0.3], [0.2, 1.8]]
+    return query_view(names, grid, [1.5, -0.5], ("dog", "beach"))
+
+
+def epochs(of="dog"):
+    maps = random_caption(WORDS, 4, 4).alphas.reshape(len(WORDS), 16)
+    return epochs_view(PHOTOGRAPH, maps, [BOX], of)
+
+
 VIEWS = {
+    "query": query,
+    "epochs": epochs,
+    "hostile query": lambda: query(HOSTILE[:4]),
+    "hostile epochs": lambda: epochs(HOSTILE[0]),
     "deletion": deletion,
     "lag": lag,
     "hostile deletion": lambda: deletion(HOSTILE, 0),
@@ -483,3 +499,20 @@ def test_the_widget_works_on_what_is_given(live):
         file | {"content": b"no picture"}
     ]  # one line is printed, the old one stays
     assert mine.image == open_rgb(PHOTOGRAPH)
+
+
+def test_the_benchs_step_goes_down_the_gradient(request):
+    """The script's gradient is autograd's."""
+    code = (ASSETS / "views" / "query.js").read_text().split("startAll(")[0]
+    code += "return data.map(([grid, query]) => gradient(grid, query));"
+    torch.manual_seed(0)
+    cases = [(torch.randn(p, 2), torch.randn(2)) for p in (2, 4, 7)]
+    found = run(code, [[g.tolist(), q.tolist()] for g, q in cases], request)
+    for (grid, query), slope in zip(cases, found, strict=True):
+        query.requires_grad_()
+        context = (grid @ query).softmax(dim=0) @ grid
+        loss = -context.log_softmax(dim=0)[0]
+        (expected,) = torch.autograd.grad(loss, query)
+        torch.testing.assert_close(
+            torch.tensor(slope), expected, atol=1e-5, rtol=1e-4
+        )

@@ -66,7 +66,7 @@ def lag_view(
     text = " ".join(words)
     summary = f"Maps of “{text}”, held against the box of “{words[step]}”. {says[step]}"
     top = maps.max()
-    shape = _frames(boxes)
+    shape = frames(boxes)
     sheet = "".join(
         f'<li><div class="clv-photo"><img src="{veil(alpha.reshape(side, side), top)}" '
         f'alt="{html.escape(said)}">{shape}</div>{tag("b", word)} '
@@ -110,9 +110,7 @@ def lag_view(
         "captions, around a naming word. Dashed: an even map.</p>"
     )
     data = {"names": names, "says": says}
-    return View(
-        "lag", summary, body, data, sheets=SHEETS, style=_photo(picture)
-    )
+    return View("lag", summary, body, data, sheets=SHEETS, style=photo(picture))
 
 
 @torch.inference_mode()
@@ -201,7 +199,7 @@ def deletion_view(
         f"{tag('p', ' '.join(words), class_='clv-title')}"
         '<div class="clv-pair"><div class="clv-stage" hidden><figure>'
         '<div class="clv-photo" role="img" '
-        f'aria-label="The picture under its grid; erased cells are covered.">{_frames(boxes, P)}'
+        f'aria-label="The picture under its grid; erased cells are covered.">{frames(boxes, P)}'
         f"</div></figure></div>{chart}</div>{controls(names, at_first, 'Cell', more)}{status(said)}"
         '<p class="clv-note">Log-probability of '
         f"{tag('b', word)} in nats, relative to the whole picture. Purple: most attended first. "
@@ -210,7 +208,7 @@ def deletion_view(
     data = {"names": names, "says": orders[0]["says"], "orders": orders}
     data["across"] = ACROSS
     return View(
-        "deletion", summary, body, data, sheets=SHEETS, style=_photo(picture)
+        "deletion", summary, body, data, sheets=SHEETS, style=photo(picture)
     )
 
 
@@ -218,7 +216,7 @@ def _nats(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _photo(picture) -> str:
+def photo(picture) -> str:
     """CSS variables: the picture, as a background, and its shape."""
     photograph = open_rgb(picture).copy()
     photograph.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
@@ -226,7 +224,7 @@ def _photo(picture) -> str:
     return f"--photo: url({jpeg}); --shape: {photograph.width} / {photograph.height}"
 
 
-def _frames(boxes: list, cells: int = 0) -> str:
+def frames(boxes: list, cells: int = 0) -> str:
     """The boxes' outlines over a picture, and covers for a grid's cells."""
     side = round(cells**0.5)
     width = SIDE / max(side, 1)
