@@ -550,24 +550,27 @@ for caption, maps in written:  # each word's map adds up to 1
 # - Training rewards the true next word; writing feeds the decoder its own.
 #
 # **Can you say it without looking?**
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("00.a")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("00.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("00.c")
+
+# %% [markdown]
 # <details><summary>What are query, key and value here?</summary>
 #
 # The query is made from the decoder's hidden state, the keys from the grid
 # cells, and the values are the grid cells themselves.
-#
-# </details>
-#
-# <details><summary>Why is every picture encoded only once?</summary>
-#
-# The encoder is frozen, so its grid for a picture never changes.
-#
-# </details>
-#
-# <details><summary>What differs between training and writing?</summary>
-#
-# In training the decoder reads the true previous word, in writing the word that
-# it chose itself. After a bad choice it is on its own.
 #
 # </details>
 #

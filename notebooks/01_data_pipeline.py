@@ -181,10 +181,10 @@ orange, black = np.array([255, 128, 0]), np.array([0, 0, 0])
 print("orange", ((orange / 255 - mean) / std).round(2))
 print("black ", ((black / 255 - mean) / std).round(2))
 
-# %% [markdown]
-# > **Predict.** Suppose two pieces of code divide by 255, each unaware of the
-# > other. What do you notice: (a) an error, (b) slightly worse captions, or
-# > (c) the same caption for every photograph?
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("01.a")
 
 # %%
 print("orange", ((orange / 255 / 255 - mean) / std).round(2))
@@ -193,7 +193,7 @@ print("black ", ((black / 255 / 255 - mean) / std).round(2))
 # %% [markdown]
 # Orange has become black, and so has everything else. Nothing fails; the
 # network simply sees the same darkness each time. Three readers of the
-# original tutorial reported (c): one part of their code divided while reading
+# original tutorial reported just that: one part of their code divided while reading
 # the file, another while normalising.
 #
 # So give the job one owner. Means and deviations depend on the pretrained
@@ -833,7 +833,23 @@ workplace.cleanup()
 #   $\lfloor i/n \rfloor$.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("01.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("01.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("01.d")
+
+# %% [markdown]
 # <details><summary>A caption has nine words and <code>max_len</code> is 50. How long is its row of ids, and which length is stored?</summary>
 #
 # The row has 52 ids, as all rows do. The length is 11.

@@ -870,18 +870,32 @@ on_disk.shape, on_disk.grid
 # - A frozen encoder's grids are computed once and reused.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("02.a")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("02.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("02.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("02.d")
+
+# %% [markdown]
 # <details><summary>Why can't the decoder work from what <code>avgpool</code> makes?</summary>
 #
 # It is one vector for the whole image. With a single place there is nothing to
 # choose between, and left and right have been averaged away.
-#
-# </details>
-#
-# <details><summary>All parameters are frozen. How can the grids still change?</summary>
-#
-# In training mode batch normalisation updates its running statistics, which are
-# buffers. Only evaluation mode stops that.
 #
 # </details>
 #

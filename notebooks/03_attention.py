@@ -132,17 +132,6 @@ weights_figure(
 plt.show()
 
 # %% [markdown]
-# Now turn the query yourself. What happens to the weights if it is twice as long? If
-# it asks for nothing at all?
-
-# %% tags=["nbval-ignore-output", "hide-input"]
-from captionlib.book.bench_views import query_view
-
-query_view(
-    ["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach")
-)
-
-# %% [markdown]
 # Every step is differentiable, so nobody has to tell the network where the dog is:
 # if looking there makes *dog* more probable, the gradient moves weight there. This
 # is **soft** attention. **Hard** attention picks one cell at random with
@@ -423,11 +412,12 @@ class Mean(Attention):
         return torch.zeros_like(super().keys(encoder_out))
 
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("03.a")
+
 # %% [markdown]
-# > **Predict.** There are four colours, and three of them are in each picture. On
-# > new scenes, the network that sees only the mean will be right (a) a quarter of
-# > the time, (b) about half, (c) nearly always?
-#
 # To watch the map change, the loop keeps the test questions' weights after every
 # epoch. Cells that touch the named thing's box count as *on the thing*:
 
@@ -478,7 +468,7 @@ assert examine(net, test)[0] > 0.9
 assert examine(mean_net, test)[0] < 0.65
 
 # %% [markdown]
-# The answer is (b), about half. That is better than guessing among the three visible
+# About half. That is better than guessing among the three visible
 # colours, which gives a third, and far from attention. The network of the mean is not
 # too small, nor trained too briefly: it had twice as many epochs and knows its training
 # scenes by heart. It lacks the information. Once all cells are averaged, little is left
@@ -507,21 +497,6 @@ maps_figure(
     [scene.boxes[named]] * 6,
 )
 plt.show()
-
-# %% [markdown]
-# The same training, epoch by epoch, for another scene:
-
-# %% tags=["nbval-ignore-output", "hide-input"]
-from captionlib.book.bench_views import epochs_view
-
-question = 4
-other, named = scenes[300 + question // 3], question % 3
-epochs_view(
-    other.picture,
-    maps[:, question],
-    [other.boxes[named]],
-    NAMES[other.names[named]],
-)
 
 # %% [markdown]
 # An even map would score the share of cells, 21 %, so at epoch 0 the network knows
@@ -619,18 +594,32 @@ plt.show()
 # - Keys depend on the image alone: compute them once an image.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("03.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("03.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("03.d")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("03.e")
+
+# %% [markdown]
 # <details><summary>What are query, key and value in the captioner?</summary>
 #
 # The query is a projection of the decoder's hidden state, the key a projection of a
 # grid cell, and the value the grid cell itself.
-#
-# </details>
-#
-# <details><summary>The bias of <code>full_att</code> never changes the result.
-# Why?</summary>
-#
-# It adds the same number to all scores of an image. The softmax divides it out.
 #
 # </details>
 #
@@ -642,12 +631,6 @@ plt.show()
 #
 # </details>
 #
-# <details><summary>An image has 5 captions, and attention takes 20 steps for each. How
-# often does <code>encoder_att</code> run on its grid?</summary>
-#
-# Once. `decoder_att` runs 100 times, on one state each.
-#
-# </details>
 
 # %% [markdown]
 # ## Exercises

@@ -761,13 +761,28 @@ assert not fresh.embedding.weight.requires_grad
 #   them step after step.
 #
 # ## Questions
-#
-# <details><summary>Which gate would you close to make the cell forget?</summary>
-#
-# The forget gate $f$, in spite of its name: it says how much is *kept*.
-#
-# </details>
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("04.a")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("04.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("04.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("04.d")
+
+# %% [markdown]
 # <details><summary>Why can't one call of <code>nn.LSTM</code> run our decoder, even in
 # training, when all words are known?</summary>
 #

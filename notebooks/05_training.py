@@ -250,10 +250,11 @@ def fit(batches, epochs, learning_rate):
 
 # %% [markdown]
 # Now one batch: 32 scenes with one caption each.
-#
-# > **Predict.** The loss starts near $\log V$. After 60 steps on the same 32 captions
-# > it will be (a) about 2, (b) about 0.5, (c) nearly 0? And with all five captions
-# > of each scene?
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("05.a")
 
 # %% tags=["nbval-ignore-output"]
 grids, captions, lengths = next(iter(DataLoader(training_set, 32)))
@@ -660,9 +661,10 @@ rng, scenes = Random(1), [scene_with_captions("val", i)[0] for i in range(300)]
 ceiling = bleu4([describe(scene, rng) for scene in scenes])
 print(f"a fresh caption from the generator: BLEU-4 {ceiling:.1f}")
 
-# %% [markdown]
-# > **Predict.** The validation loss will fall, reach a minimum and rise. Will the
-# > captions be best (a) before the minimum, (b) at it, (c) after it?
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("05.b")
 
 # %% tags=["nbval-ignore-output"]
 validation = DataLoader(validation_set, 32)
@@ -695,7 +697,7 @@ curves_figure(history, ceiling)
 plt.show()
 
 # %% [markdown]
-# The answer is (c): the validation loss would keep the first of the two epochs printed
+# After it. The validation loss would keep the first of the two epochs printed
 # above, and BLEU-4 keeps one near the end. The loss looks at the whole distribution,
 # and a model that has seen its training captions too often grows too sure of them: a
 # reference's word that it has ruled out costs many nats. Greedy writing takes only the likeliest word, which overconfidence
@@ -810,7 +812,23 @@ work.cleanup()
 #   long as random numbers depend only on the seed and the step.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("05.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("05.d")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("05.e")
+
+# %% [markdown]
 # <details><summary>A model with 10,000 words starts at a loss of 12 nats. What is
 # wrong?</summary>
 #

@@ -812,7 +812,28 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 #   and whether it is finished.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("06.a")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("06.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("06.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("06.d")
+
+# %% [markdown]
 # <details><summary>Why can a beam of two miss the likeliest sentence?</summary>
 #
 # Its first words may be only the third best, and fall off the beam before they pay

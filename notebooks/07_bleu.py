@@ -777,7 +777,28 @@ for verdict, text in (
 # - Judge freely written captions, and say by which protocol.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("07.a")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("07.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("07.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("07.d")
+
+# %% [markdown]
 # <details><summary>Why is BLEU computed from sums over the corpus, and not as a mean of sentence
 # scores?</summary>
 #
@@ -790,14 +811,6 @@ for verdict, text in (
 # and CIDEr-D from rewarding that?</summary>
 #
 # Both clip: the word counts at most as often as in a reference. CIDEr-D also punishes the length.
-#
-# </details>
-#
-# <details><summary>The confidence intervals of two systems overlap. Are the systems equally
-# good?</summary>
-#
-# Not necessarily. Most of the width is due to the images, which are the same for both. The interval
-# of the *difference*, from a paired bootstrap, can still exclude 0.
 #
 # </details>
 #

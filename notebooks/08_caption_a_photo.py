@@ -149,9 +149,11 @@ plt.show()
 # return floats, ended up dividing by 255 twice. So there is only one reading
 # function here, `read_image`, and [`prepare`](01_data_pipeline.ipynb) stores
 # exactly what it returns.
-#
-# > **Predict.** Divide the pixels by 255 once too often. Does the captioner
-# > (a) crash, (b) write nonsense, or (c) write good English?
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("08.a")
 
 # %%
 batch = torch.stack([torch.from_numpy(read_image(path)) for path in paths])
@@ -573,25 +575,27 @@ assert status == 2 and len(out.getvalue().splitlines()) == 2
 #   to judge.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("08.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("08.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("08.d")
+
+# %% [markdown]
 # <details><summary>All captions of your new captioner are the same. Where do you look first?</summary>
 #
 # At the pixels that go into the encoder: their range, their order of channels,
 # their size. Compare them with what training read.
-#
-# </details>
-#
-# <details><summary>Why may you not compare <code>log_prob</code> of two photographs?</summary>
-#
-# It is a sum over words: longer captions have lower sums, and so do photographs
-# about which much can be said. It ranks captions of one image.
-#
-# </details>
-#
-# <details><summary>What would go wrong if dropout stayed on?</summary>
-#
-# Each call would caption with another random part of the network: the same
-# photograph would get different captions, and worse ones.
 #
 # </details>
 #

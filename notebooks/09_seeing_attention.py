@@ -90,11 +90,13 @@ assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
 # made *before* word $t$ was chosen: the decoder reads word $t-1$, looks, and
 # only then speaks. The map under *dog* shows where the decoder looked to find
 # the word that comes after *a*.
-#
-# > **Predict.** A caption begins with *a dog*. Under which of the two words
-# > does the light lie on the dog: under *a*, under *dog*, or equally under
-# > both? We shall measure it below.
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("09.a")
+
+# %% [markdown]
 # <aside class="margin sidebar">
 #
 # People look at what they want to know. Alfred Yarbus (*Eye Movements and
@@ -707,20 +709,23 @@ assert other["its own"] < other["no map"] + 0.15
 #   same without the maps. A map is a record, not a reason.
 #
 # ## Questions
-#
-# <details><summary>Why is a map that was stretched to its own range no evidence?</summary>
-#
-# Any map that isn't exactly even has a smallest and a largest weight, and
-# stretched they become black and white, noise included.
-#
-# </details>
-#
-# <details><summary>A box fills 40 % of the picture, and 45 % of the weight lies in it. Is that a good look?</summary>
-#
-# Hardly: an even map would have 40 % there.
-#
-# </details>
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("09.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("09.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("09.d")
+
+# %% [markdown]
 # <details><summary>Why can the article's map be better placed than the noun's?</summary>
 #
 # The map is made before its word. Probably, to say *an* rather than *two*, the

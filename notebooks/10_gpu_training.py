@@ -209,10 +209,11 @@ assert Captioner.from_pretrained(trained.best).model.vocabulary
 # step costs depends on sizes, not on what the pictures show, so take the model of
 # the recipe `flickr8k`, with about as many words as that data set has. Its encoder,
 # EfficientNet-Lite2, sees an image at 288 pixels and makes a grid of 9×9 cells.
-#
-# > **Predict.** A step reads a batch of images from the disk, encodes it, and
-# > learns from its captions: forward, backward, update. Which of the three takes
-# > longest on a laptop?
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("10.a")
 
 # %% tags=["nbval-ignore-output"]
 import torch
@@ -530,20 +531,23 @@ print("mean cosine between a cell's two vectors: above 0.97")
 # - Several GPUs take the same step together, each with its share of the batch.
 #
 # ## Questions
-#
-# <details><summary>Why can stage two not use the cache?</summary>
-#
-# The encoder changes with every step, so a grid that was stored a step ago is already
-# out of date.
-#
-# </details>
-#
-# <details><summary>A friend times a step on a GPU at 0.2 milliseconds. What went wrong?</summary>
-#
-# The clock was read when the GPU had accepted the work, not when it was done.
-#
-# </details>
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("10.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("10.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("10.d")
+
+# %% [markdown]
 # <details><summary>Your GPU encodes an image in 0.5 ms and learns from it in 0.5 ms; loading takes 2 ms. What do you do?</summary>
 #
 # Loading is twice as slow as the rest, so two loading processes just keep up: set

@@ -305,9 +305,10 @@ def mean_interval(values: Tensor, images: Tensor) -> tuple[float, float, float]:
     return float(values.mean()), float(low), float(high)
 
 
-# %% [markdown]
-# > **Predict.** Boxes cover an eighth of the picture on average. Is the weight in
-# > them (a) an eighth, (b) a quarter, or (c) most of it?
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("11.a")
 
 # %%
 at = torch.tensor([name[:2] for name in names]).T  # images, steps
@@ -341,7 +342,7 @@ for measure, least in ((correctness, 0.05), (pointing, 0.1)):
 assert 0.2 < correctness["the word itself"].mean() < 0.28
 
 # %% [markdown]
-# It is (b), twice what an even map has there. The other rivals are hardly better
+# A quarter, twice what an even map has there. The other rivals are hardly better
 # than the even one, so what attention knows is about *this* word in *this* picture.
 # Still, three quarters of the weight lie outside, and two words in three point
 # elsewhere.
@@ -838,7 +839,23 @@ plt.show()
 # - `grounding` measures all of this for any model with `encode`, `begin` and `step`.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("11.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("11.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("11.d")
+
+# %% [markdown]
 # <details><summary>Why compare with the maps of other images at the same step?</summary>
 #
 # The first word of a caption often names what stands in the foreground, at the
