@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from torch import Tensor
 __all__ = [
     "NotYet",
     "Wrong",
+    "also",
     "call",
     "close",
     "compare",
+    "items",
     "number",
     "parts",
     "quantity",
+    "shown",
     "tensor",
     "words",
 ]
@@ -88,6 +91,8 @@ def describe(value: object) -> str:
     """A value's kind, in words for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value is None:
@@ -203,6 +208,8 @@ def words(value: object, what: str = "the result") -> list[str]:
             f"{what} should be a list of words, but is the string "
             f"{value[:30]!r}"
         )
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        value = value.tolist()
     if not isinstance(value, (list, tuple)):
         raise Wrong(
             f"{what} should be a list of words, but is {describe(value)}"
@@ -213,6 +220,16 @@ def words(value: object, what: str = "the result") -> list[str]:
                 f"{what} should hold only words, but holds {describe(each)}"
             )
     return list(value)
+
+
+def items(value: object, what: str = "the result") -> list:
+    """Check that the value is a list, tuple, range or a vector of an array or a
+    tensor, and return a list."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1:
+        return value.tolist()
+    if isinstance(value, (list, tuple, range)):
+        return list(value)
+    raise Wrong(f"{what} should be a list, but is {describe(value)}")
 
 
 def parts(value: object, *names: str) -> tuple:
@@ -315,6 +332,85 @@ def quantity(
     raise Wrong(f"{what} is too {'large' if value > expected else 'small'}")
 
 
+def also(
+    answer: object,
+    right: Callable,
+    *cases: tuple,
+    what: str = "the result",
+    tolerance: float = 1e-4,
+) -> None:
+    """Compare an answer with `right` on further arguments.
+
+    Other sizes and edge cases tell whether the answer holds in general: a
+    number or a size that the question shows may stand in it as a constant.
+
+    Args:
+        answer: the reader's function.
+        right: gives the expected result.
+        cases: the arguments of a call each.
+        what: the result's name in a message.
+        tolerance: relative and absolute.
+    """
+    for arguments in cases:
+        try:
+            expected = right(*arguments)
+            got = _like(call(answer, *arguments), expected, what)
+            compare(got, expected, what=what, tolerance=tolerance)
+        except Wrong as wrong:
+            called = ", ".join(map(_brief, arguments))
+            raise Wrong(f"{wrong} (called with {called})") from None
+
+
+def _like(value: object, expected: object, what: str) -> object:
+    """The value in the form of what is expected, if that form is allowed."""
+    if isinstance(expected, Tensor):
+        kind = "float" if expected.is_floating_point() else "int"
+        kind = "bool" if expected.dtype == torch.bool else kind
+        return tensor(value, expected.shape, what, kind)
+    if isinstance(expected, np.ndarray):
+        return _like(value, torch.from_numpy(expected), what).numpy()
+    if isinstance(expected, tuple):
+        names = [f"part {i + 1} of {what}" for i in range(len(expected))]
+        pairs = zip(parts(value, *names), expected, names, strict=True)
+        return tuple(_like(*each) for each in pairs)
+    if isinstance(expected, list):
+        value = items(value, what)
+        if len(value) != len(expected):
+            return value
+        pairs = zip(value, expected, strict=True)
+        return [_like(*pair, f"an item of {what}") for pair in pairs]
+    if isinstance(expected, numbers.Real):
+        return number(value, what)
+    return value
+
+
+def _brief(value: object) -> str:
+    """An argument, in a few characters."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        if value.ndim != 1 or len(value) > 8:
+            return describe(value)
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        value = type(value)(
+            round(x, 4) if isinstance(x, float) else x for x in value
+        )
+    if isinstance(value, (list, tuple, dict, bool, int, float)):
+        text = str(value)
+        return text if len(text) <= 70 else f"{text[:66]}...{text[-1]}"
+    return describe(value)
+
+
+def shown(got: float, expected: float) -> str:
+    """The first number, with as many digits as tell it from the second."""
+    if isinstance(got, int) and isinstance(expected, int):
+        return str(got)
+    for digits in range(4, 17):
+        text = f"{got:.{digits}g}"
+        if text != f"{expected:.{digits}g}":
+            return text
+    return repr(got)
+
+
 def _copy(value: object) -> object:
     if isinstance(value, Tensor):
         return value.clone()  # gradients still flow to the original
@@ -348,13 +444,35 @@ def _difference(got: object, expected: object, tolerance: float) -> str:
         apart = ~torch.isclose(
             got.double(), expected.double(), tolerance, tolerance
         )
-        if expected.ndim == 0:
-            return f"it is {got.item():.4g}, expected {expected.item():.4g}"
         place = tuple(apart.nonzero()[0].tolist())
+        where = f"its element {list(place)}" if place else "it"
+        return _pair(where, got[place].item(), expected[place].item())
+    if isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
+        if len(got) != len(expected):
+            return (
+                f"it has {len(got)} items, {_brief(got)}, expected "
+                f"{len(expected)}, {_brief(expected)}"
+            )
+        for i, (one, other) in enumerate(zip(got, expected, strict=True)):
+            if not close(one, other, tolerance):
+                if isinstance(other, (Tensor, np.ndarray, list, tuple)):
+                    inner = _difference(one, other, tolerance)
+                    return f"in its item {i}, {inner}"
+                return _pair(f"its item {i}", one, other)
+    if isinstance(expected, dict) and isinstance(got, dict):
+        for key in sorted(expected.keys() | got.keys(), key=str):
+            one, other = got.get(key, "missing"), expected.get(key, "absent")
+            if not close(one, other, tolerance):
+                return _pair(f"its entry {str(key)[:30]!r}", one, other)
+    return _pair("it", got, expected)
+
+
+def _pair(what: str, got: object, expected: object) -> str:
+    if all(isinstance(x, numbers.Real) for x in (got, expected)):
         return (
-            f"its element {list(place)} is {got[place].item():.4g}, "
-            f"expected {expected[place].item():.4g}"
+            f"{what} is {shown(got, expected)}, expected {shown(expected, got)}"
         )
-    if isinstance(expected, numbers.Real) and isinstance(got, numbers.Real):
-        return f"it is {got:.4g}, expected {expected:.4g}"
-    return f"it is {str(got)[:60]}, expected {str(expected)[:60]}"
+    one, other = (
+        x if isinstance(x, str) else _brief(x) for x in (got, expected)
+    )
+    return f"{what} is {one[:80]}, expected {other[:80]}"

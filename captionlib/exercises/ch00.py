@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     compare,
     describe,
+    items,
     number,
     parts,
+    shown,
     tensor,
     words,
 )
@@ -63,6 +67,23 @@ def exercise_1(to_words) -> str:
         ],
         what="a caption without <end>",
     )
+
+    def right(ids, vocabulary):
+        ended = [*ids, 2].index(2)
+        return [vocabulary[i] for i in ids[:ended] if i > 2]
+
+    longer = [*vocabulary[:3], *"two red cats sit there".split()]
+    also(
+        lambda *given: words(to_words(*given)),
+        right,
+        ([1, 3, 4, 5, 2, 7], longer),
+        ([7, 4, 3, 6, 2, 3, 2, 0], longer),
+        ([1, 0, 5, 1, 4, 2], vocabulary),
+        ([4, 4, 4], vocabulary),
+        ([1, 5, 2, 6, 0], vocabulary),
+        ([1, 2, 0, 0], vocabulary),
+        what="the list of words",
+    )
     return "the first <end> counts, and a caption without one is kept whole."
 
 
@@ -73,7 +94,7 @@ def exercise_2(look) -> str:
     context, alpha = parts(
         call(look, scores, cells), "the context", "the weights"
     )
-    if getattr(context, "shape", ()) == (3,) and alpha.shape == (2,):
+    if [np.shape(each) for each in (context, alpha)] == [(3,), (2,)]:
         raise Wrong("context and weights came back in the other order")
     alpha = tensor(alpha, (3,), "alpha")
     right = scores.softmax(0)
@@ -136,6 +157,18 @@ def exercise_2(look) -> str:
         ],
         what="the context",
     )  # fmt: skip
+
+    def right_for(scores, cells):
+        alpha = scores.softmax(0)
+        return alpha @ cells, alpha
+
+    drawn = ((1, 4), (7, 3), (5, 5))
+    also(
+        look,
+        right_for,
+        *((torch.randn(P), torch.randn(P, D)) for P, D in drawn),
+        what="the answer",
+    )
     return "that is all of attention, but for where the scores come from."
 
 
@@ -178,10 +211,29 @@ def exercise_3(share_named) -> str:
         got,
         3 / 6,
         known,
-        f"three of the six objects are named, and your share is {got:.3g}",
+        "three of the six objects are named, and your share is "
+        f"{shown(got, 0.5)}",
     )
     if call(share_named, [["a", "cow"]], [[["pig"]]]) != 0:
         raise Wrong("a caption that names nothing should give 0")
+
+    def right(captions, objects):
+        named = [
+            any(word in captions[i] for word in names)
+            for i, things in enumerate(objects)
+            for names in things
+        ]
+        return sum(named) / len(named)
+
+    also(
+        share_named,
+        right,
+        ([["a", "red", "car"]], [[["car", "cars"], ["dog"], ["red"]]]),
+        (captions[::-1], objects[::-1]),
+        (captions[1:], objects[1:]),
+        ([["a"], ["dog"], []], [[], [["dog"], ["cat"]], [["sea", "water"]]]),
+        what="the share",
+    )
     return "whole words, any name, every object once: a score you can trust."
 
 
@@ -190,35 +242,35 @@ def exercise_4(mirror) -> str:
     caption = "a dog to the left of a tree and right of two left shoes".split()
     result = call(mirror, (0, 2, 3, 9), caption, 10)
     box, tokens = parts(result, "the new box", "the new words")
-    if not isinstance(box, (tuple, list)) or len(box) != 4:
+    if np.shape(box) != (4,):
         raise Wrong(f"the box should be four numbers, but is {describe(box)}")
     compare(
-        tuple(box),
-        (7, 2, 10, 9),
+        items(box),
+        [7, 2, 10, 9],
         [
             (
-                (10, 2, 7, 9),
+                [10, 2, 7, 9],
                 "the box's left edge lies right of its right edge: mirrored, "
                 "the two edges change places",
             ),
             (
-                (6, 2, 9, 9),
+                [6, 2, 9, 9],
                 "the box is one pixel too far left: x1 lies just outside, so "
                 "an object at the left edge (x0 = 0) must end with x1 at the "
                 "width",
             ),
             (
-                (9, 2, 6, 9),
+                [9, 2, 6, 9],
                 "the edges have to change places, and 1 is taken away for "
                 "nothing",
             ),
             (
-                (0, 1, 3, 8),
+                [0, 1, 3, 8],
                 "this is upside down: x0 and x1 change, y0 and y1 stay",
             ),
-            ((0, 2, 3, 9), "the box is where it was"),
+            ([0, 2, 3, 9], "the box is where it was"),
             (
-                (-3, 2, 0, 9),
+                [-3, 2, 0, 9],
                 "the box lies outside the picture: count from the picture's "
                 "width",
             ),
@@ -248,6 +300,26 @@ def exercise_4(mirror) -> str:
             ),
         ],
         what="the caption",
+    )
+
+    def right(box, tokens, width):
+        x0, y0, x1, y1 = box
+        turned = {"left": "right", "right": "left"}
+        return [width - x1, y0, width - x0, y1], [
+            turned.get(token, token) for token in tokens
+        ]
+
+    def mirrored(*given):
+        box, tokens = parts(mirror(*given), "the new box", "the new words")
+        return items(box, "the box"), words(tokens, "the caption")
+
+    also(
+        mirrored,
+        right,
+        ((2, 0, 7, 5), ["right", "and", "left"], 9),
+        ((5, 3, 31, 8), "a leftover on the right".split(), 32),
+        ((0, 0, 6, 4), ["a", "wall"], 6),
+        what="the answer",
     )
     return (
         "box and words. With the old words a mirrored picture would teach a "

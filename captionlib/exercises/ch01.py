@@ -6,9 +6,12 @@ import numpy as np
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     compare,
     describe,
+    items,
+    number,
     parts,
     quantity,
     tensor,
@@ -32,13 +35,8 @@ def exercise_1(encode) -> str:
     def run(tokens):
         result = call(encode, tokens, WORD_MAP, 4)
         ids, length = parts(result, "the ids", "the length")
-        if not isinstance(ids, (list, tuple)):
-            raise Wrong(f"the ids should be a list, and are {describe(ids)}")
-        if not isinstance(length, numbers.Integral):
-            raise Wrong(
-                "the length should be a whole number, but is "
-                f"{describe(length)}"
-            )
+        ids = items(ids, "the list of ids")
+        length = number(length, "the length", whole=True)
         for each in ids:
             if not isinstance(each, numbers.Integral) or each not in NAMES:
                 raise Wrong(
@@ -107,7 +105,25 @@ def exercise_1(encode) -> str:
         6,
         [(8, "a caption that was cut is as long as what is left of it")],
     )
-    return "every caption has six ids here, and every one its <end>."
+
+    def right(tokens, word_map, max_len):
+        said = [word if word in word_map else "<unk>" for word in tokens]
+        said = ["<start>", *said[:max_len], "<end>"]
+        padding = ["<pad>"] * (max_len + 2 - len(said))
+        return [word_map[word] for word in said + padding], len(said)
+
+    other = dict(zip(reversed(WORD_MAP), range(len(WORD_MAP)), strict=True))
+    also(
+        encode,
+        right,
+        (["a", "cat"], WORD_MAP, 5),
+        ("dog a dog runs".split(), WORD_MAP, 4),
+        ("a cow runs".split(), other, 1),
+        ([], other, 3),
+        ("the dog runs a lot".split(), other, 7),
+        what="the answer",
+    )
+    return "every caption gets as many ids, and every one its <end>."
 
 
 def exercise_2(normalise) -> str:
@@ -185,7 +201,13 @@ def exercise_2(normalise) -> str:
             ],
             what="the image",
         )
-    values(np.zeros((3, 4, 5), dtype=np.uint8))
+    for shape in ((3, 4, 5), (3, 3, 3), (3, 1, 2)):
+        drawn = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+        compare(
+            values(drawn),
+            right(drawn / 255),
+            what=f"an image of shape {shape}",
+        )
     return "scaled once, colour by colour."
 
 
@@ -204,21 +226,29 @@ def exercise_3(build) -> str:
         image("val", "a zebra", "zebra zebra", "the cat"),
         image("test", "a yak", "yak yak", "runs"),
     ]
-    got = call(build, images, 2)
-    if not isinstance(got, dict):
-        raise Wrong(
-            f"the word map should be a dictionary, but is {describe(got)}"
-        )
-    for key, value in got.items():
-        if not isinstance(key, str) or not isinstance(value, numbers.Integral):
-            raise Wrong(
-                f"its entry {str(key)[:20]!r}: {str(value)[:20]} is not a word "
-                "with its id"
-            )
     special = {"<pad>", "<unk>", "<start>", "<end>"}
-    if missing := special - got.keys():
-        raise Wrong(f"{' and '.join(sorted(missing))} should have an id, too")
-    kept = got.keys() - special
+
+    def words_of(images, least):
+        got = call(build, images, least)
+        if not isinstance(got, dict):
+            raise Wrong(
+                f"the word map should be a dictionary, but is {describe(got)}"
+            )
+        for key, value in got.items():
+            if not isinstance(key, str) or not isinstance(
+                value, numbers.Integral
+            ):
+                raise Wrong(
+                    f"its entry {str(key)[:20]!r}: {str(value)[:20]} is not a "
+                    "word with its id"
+                )
+        if missing := special - got.keys():
+            raise Wrong(
+                f"{' and '.join(sorted(missing))} should have an id, too"
+            )
+        return got, got.keys() - special
+
+    got, kept = words_of(images, 2)
     if "zebra" in kept or "yak" in kept:
         raise Wrong(
             '"zebra" and "yak" occur only in validation and test captions, which the map must not '
@@ -241,41 +271,52 @@ def exercise_3(build) -> str:
     compare(
         sorted(kept), ["a", "cat", "dog", "sits"], what="the list of words kept"
     )
-    if got["<pad>"] != 0:
-        raise Wrong(
-            f"<pad> has the id {got['<pad>']}: it must be 0, so that empty "
-            "rows are padding"
-        )
-    if len(set(got.values())) < len(got):
-        raise Wrong("two words share an id")
-    if sorted(got.values()) != list(range(len(got))):
-        raise Wrong(
-            f"the ids go to {max(got.values())} for {len(got)} words: there is "
-            "a gap, and a row of the embedding that no word uses"
-        )
-    if call(
-        build, [image("train", "dog dog dog", "cat")], 3
-    ).keys() - special != {"dog"}:
+
+    def check_ids(got):
+        if got["<pad>"] != 0:
+            raise Wrong(
+                f"<pad> has the id {got['<pad>']}: it must be 0, so that empty "
+                "rows are padding"
+            )
+        if len(set(got.values())) < len(got):
+            raise Wrong("two words share an id")
+        if sorted(got.values()) != list(range(len(got))):
+            raise Wrong(
+                f"the ids of {len(got)} words are {sorted(got.values())}: "
+                "there is a gap, and each id is a row of the embedding"
+            )
+
+    check_ids(got)
+    if words_of([image("train", "dog dog dog", "cat")], 3)[1] != {"dog"}:
         raise Wrong(
             '"dog dog dog" has the word dog three times: count occurrences, not captions'
         )
-    return "four words, four special ones, and nothing learnt from the test captions."
+    for least, expected in (
+        (1, {"a", "dog", "runs", "sits", "cat", "the"}),
+        (3, {"a", "dog"}),
+        (4, set()),
+    ):
+        got, kept = words_of(images, least)
+        compare(
+            sorted(kept),
+            sorted(expected),
+            what=f"the list of words kept for min_word_freq = {least}",
+        )
+        check_ids(got)
+    return "the frequent words, four special ones, and nothing learnt from the test captions."
 
 
 def exercise_4(image_of, captions_of) -> str:
     """Whose caption is it?"""
-    got = [call(image_of, i, 3) for i in range(7)]
-    for each in got:
-        if not isinstance(each, numbers.Real):
+    got = [
+        number(call(image_of, i, 3), "what image_of gives") for i in range(7)
+    ]
+    for i, each in enumerate(got):
+        if each != int(each):
             raise Wrong(
-                "image_of should give a whole number, and gives "
-                f"{describe(each)}"
+                f"image_of({i}, 3) is {each:.3g}, and no image has that "
+                "number: a single / keeps the decimals, // drops them"
             )
-    if any(isinstance(each, float) for each in got):
-        raise Wrong(
-            f"image_of(1, 3) is {got[1]:.3g}, a float, and no image has that "
-            "number: a single / keeps the decimals, // drops them"
-        )
     compare(
         got,
         [0, 0, 0, 1, 1, 1, 2],
@@ -301,15 +342,9 @@ def exercise_4(image_of, captions_of) -> str:
         ],
         what="image_of for captions 0 to 6 and n = 3",
     )
-    got = call(captions_of, 2, 3)
-    if isinstance(got, range):
-        got = list(got)
-    if not isinstance(got, (list, tuple)):
-        raise Wrong(
-            f"captions_of should give a list, and gives {describe(got)}"
-        )
+    got = items(call(captions_of, 2, 3), "what captions_of gives")
     compare(
-        list(got),
+        got,
         [6, 7, 8],
         [
             (
@@ -339,6 +374,18 @@ def exercise_4(image_of, captions_of) -> str:
             ),
         ],
         what="captions_of(2, 3)",
+    )
+    also(
+        image_of,
+        lambda i, n: i // n,
+        *((i, n) for n in (1, 2, 5) for i in (0, 4, 5, 19)),
+        what="what image_of gives",
+    )
+    also(
+        captions_of,
+        lambda j, n: [j * n + k for k in range(n)],
+        *((j, n) for n in (1, 2, 5) for j in (0, 1, 7)),
+        what="what captions_of gives",
     )
     return "quotient and range, and no index file."
 

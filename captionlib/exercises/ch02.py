@@ -5,6 +5,7 @@ from torch import nn
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     compare,
     describe,
@@ -82,6 +83,21 @@ def exercise_1(receptive_field) -> str:
             (31, "strides multiply: 2, 4, 8. They don't add up"),
         ],
         what="what kernels 7, 3, 3, 3, 3 with strides 2, 2, 1, 2, 1 see",
+    )
+
+    def right(layers):
+        width = 1
+        for kernel, stride in reversed(layers):
+            width = stride * (width - 1) + kernel
+        return width
+
+    also(
+        receptive_field,
+        right,
+        ([(1, 2), (3, 3)],),
+        ([(5, 1), (2, 2), (3, 1), (1, 1)],),
+        ([(11, 4), (3, 2), (5, 1), (3, 2), (3, 1)],),
+        what=what,
     )
     return "each halving doubles what a kernel adds."
 
@@ -175,6 +191,16 @@ def exercise_3(annotation_vectors) -> str:
         ],
         otherwise="the vectors are not those of the grid's cells, row by row",
     )
+    also(
+        annotation_vectors,
+        lambda maps: maps.permute(0, 2, 3, 1).reshape(
+            len(maps), -1, maps.shape[1]
+        ),
+        *(
+            (torch.randn(*shape),)
+            for shape in ((1, 2, 3, 3), (3, 1, 2, 5), (4, 4, 2, 2))
+        ),
+    )
     return "each vector has one number from every channel, and they come row by row."
 
 
@@ -187,6 +213,30 @@ def exercise_4(freeze) -> str:
         nn.Conv2d(4, 2, 3),
         nn.BatchNorm2d(2),
     )
+    _check_frozen(freeze, network)
+    _check_frozen(freeze, _deep())
+    said = "no gradients, and no statistics updated."
+    if any(module.training for module in network.modules()):
+        return said
+    return f"{said} Calling `train()` would undo half of it."
+
+
+def _deep() -> nn.Module:
+    """A network with normalisation further down, and of other kinds."""
+    inner = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
+    network = nn.Sequential(
+        nn.InstanceNorm2d(3, track_running_stats=True, affine=True),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(inner, nn.ReLU())),
+        nn.Dropout(0.5),
+        nn.BatchNorm2d(4, momentum=None),
+    )
+    network.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    network.register_buffer("seen", torch.zeros(1))
+    return network
+
+
+def _check_frozen(freeze, network: nn.Module) -> None:
+    """Raise `Wrong` unless the network stays as it is."""
     before = {
         name: value.clone() for name, value in network.state_dict().items()
     }
@@ -214,11 +264,12 @@ def exercise_4(freeze) -> str:
     total = len(list(network.parameters()))
     if len(loose) == total:
         raise Wrong(
-            "every parameter still requires a gradient: "
+            "every parameter still requires a gradient"
             + (
-                "`torch.no_grad()` would last only as long as its block"
+                ", and the network is in training mode. (`torch.no_grad()` "
+                "lasts only as long as its block)"
                 if network.training
-                else "eval() sets the mode, which has nothing to do with gradients"
+                else ": eval() sets the mode, which has nothing to do with gradients"
             )
         )
     if loose:
@@ -226,8 +277,14 @@ def exercise_4(freeze) -> str:
             f"{len(loose)} of {total} parameters still require a gradient, "
             f"first {loose[0]}"
         )
-    for name, value in network.state_dict().items():
-        if not torch.equal(value, before[name]):
+    after = network.state_dict()
+    if gone := sorted(before.keys() - after.keys()):
+        raise Wrong(
+            f"the network no longer has its {gone[0]}: without statistics, and "
+            "in training mode, it normalises each batch by itself"
+        )
+    for name, value in before.items():
+        if not torch.equal(after[name], value):
             if "running" in name or "num_batches" in name:
                 raise Wrong(
                     "no gradients, but two forward passes have moved the "
@@ -237,14 +294,6 @@ def exercise_4(freeze) -> str:
             raise Wrong(
                 f"the weights of {name} are no longer the ones that were given"
             )
-    half = [name for name, module in network.named_modules() if module.training]
-    if half:
-        raise Wrong(
-            "nothing moved, but part of the network is in training mode, and "
-            "normalises each batch by itself: its grids depend on which images "
-            "share a batch"
-        )
-    return "no gradients, and no statistics updated. Calling `train()` would undo half of it."
 
 
 def exercise_5(P, D) -> str:

@@ -1,8 +1,16 @@
 """Chapter 03, attention."""
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from captionlib.exercises.answers import Wrong, call, compare, parts, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    also,
+    call,
+    compare,
+    parts,
+    tensor,
+)
 
 
 def exercise_1(softmax) -> str:
@@ -42,24 +50,39 @@ def exercise_1(softmax) -> str:
     large = torch.tensor(
         [[1000.0, 1001.0, 990.0, 0.0], [-1000.0, -1001.0, -1000.0, -1001.0]]
     )
-    alpha = call(softmax, large)
-    if alpha[0].isnan().any():
-        raise Wrong(
-            "small scores are fine, but [1000, 1001, 990, 0] gives nan: "
-            "exp(1000) is infinite. Which number could you subtract from all "
-            "of them first?"
-        )
+
+    def of_large(scores, message):
+        what = "alpha for large scores"
+        try:
+            return tensor(call(softmax, scores), scores.shape, what)
+        except Wrong as wrong:
+            raise Wrong(message if "nan" in str(wrong) else wrong) from None
+
+    of_large(
+        large[:1],
+        "small scores are fine, but [1000, 1001, 990, 0] gives nan: exp(1000) "
+        "is infinite. Which number could you subtract from all of them first?",
+    )
+    apart = (
+        "one image has scores near 1000, another near -1000, and the second "
+        "gets no weights: exp(-2000) is 0. Subtract each image's own maximum, "
+        "not the batch's"
+    )
+    alpha = of_large(large, apart)
     if not torch.allclose(alpha.sum(dim=1), torch.ones(2), atol=1e-3):
-        raise Wrong(
-            "one image has scores near 1000, another near -1000, and the "
-            "second gets no weights: exp(-2000) is 0. Subtract each image's "
-            "own maximum, not the batch's"
-        )
+        raise Wrong(apart)
     compare(
         alpha,
         large.softmax(dim=1),
         what="alpha for large scores",
         tolerance=1e-3,
+    )
+    also(
+        softmax,
+        lambda scores: scores.softmax(dim=1),
+        *((torch.randn(shape),) for shape in ((1, 1), (5, 2), (2, 7), (3, 3))),
+        (500 * torch.randn(4, 3),),
+        what="alpha",
     )
     return (
         "large scores and small ones, each image for itself. Adding the same "
@@ -75,12 +98,15 @@ def exercise_2(masked_softmax) -> str:
     )
     real = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]).bool()
     alpha = call(masked_softmax, scores, real)
-    if isinstance(alpha, torch.Tensor) and alpha.isnan().any():
+    try:
+        alpha = tensor(alpha, (3, 4), "alpha")
+    except Wrong as wrong:
+        if "holds nan" not in str(wrong):
+            raise
         raise Wrong(
             "some weights are nan: the row without padding has nothing left, "
             "so the mask is upside down, or minus infinity was multiplied by 0"
-        )
-    alpha = tensor(alpha, (3, 4), "alpha")
+        ) from None
     loose, hole = scores.softmax(dim=1), scores.softmax(dim=1) * real
     compare(
         alpha,
@@ -117,6 +143,16 @@ def exercise_2(masked_softmax) -> str:
                 "little weight",
             ),
         ],
+        what="alpha",
+    )
+    scattered = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0]]).bool()
+    also(
+        masked_softmax,
+        lambda scores, real: scores.masked_fill(~real, -1e30).softmax(dim=1),
+        (2 * torch.randn(2, 5), scattered),
+        (-60 * torch.rand(2, 5), scattered),
+        (torch.randn(1, 2), torch.tensor([[True, False]])),
+        (torch.randn(3, 3), torch.eye(3) == 0),
         what="alpha",
     )
     return "nothing on the padding, and 1 in all."
@@ -177,9 +213,8 @@ def exercise_3(contexts) -> str:
             ),
             (
                 right / P,
-                "each context is a quarter of what it should be: the weights "
-                "add up to 1 already, so take the sum over grid cells, not the "
-                "mean",
+                f"each context is {P} times too small: the weights add up to 1 "
+                "already, so take the sum over grid cells, not the mean",
             ),
             (
                 of(torch.full_like(alpha, 1 / P), image),
@@ -192,7 +227,39 @@ def exercise_3(contexts) -> str:
         ],
         otherwise="these are not the averages of image r // n under the weights of row r",
     )
-    return "each state looks at its own image, and memory holds the grid once."
+
+    def right_for(alpha, encoder_out):
+        n = len(alpha) // len(encoder_out)
+        grids = encoder_out.repeat_interleave(n, dim=0)
+        return torch.einsum("rp,rpd->rd", alpha, grids)
+
+    for B, k, P, D in ((1, 4, 3, 2), (3, 1, 2, 6), (2, 5, 4, 4), (4, 3, 2, 1)):
+        drawn = torch.randn(B * k, P).softmax(dim=1), torch.randn(B, P, D)
+        also(contexts, right_for, drawn)
+    with _Largest() as largest:
+        call(contexts, torch.rand(60, 4), torch.rand(2, 4, 5))
+    said = "each state looks at its own image"
+    if largest.numbers >= 60 * 4 * 5:
+        return (
+            f"{said}; but on the way there is a vector for each state and "
+            "cell, as if the grid were copied. A product of (B, n, P) and "
+            "(B, P, D) needs none."
+        )
+    return f"{said}."
+
+
+class _Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor holds that is made inside."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for each in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(each, torch.Tensor):
+                size = each.untyped_storage().nbytes() // each.element_size()
+                self.numbers = max(self.numbers, size)
+        return made
 
 
 def exercise_4(attend) -> str:
@@ -251,18 +318,22 @@ def exercise_4(attend) -> str:
         ],
         what="the context",
     )
-    same = call(attend, query, keys, keys)[0]
-    compare(
-        same,
-        (alpha[:, :, None] * keys).sum(1),
-        what="the context where values are the keys",
-    )
+
+    def right_for(query, keys, values):
+        scores = (keys @ query[:, :, None])[:, :, 0] / query.shape[1] ** 0.5
+        alpha = scores.softmax(dim=1)
+        return (alpha[:, None] @ values)[:, 0], alpha
+
+    for B, P, A, D in ((1, 2, 3, 1), (3, 5, 1, 2), (4, 4, 4, 4), (2, 1, 9, 3)):
+        drawn = torch.randn(B, A), torch.randn(B, P, A), torch.randn(B, P, D)
+        also(attend, right_for, drawn, what="the answer")
+    also(attend, right_for, (query, keys, keys), what="the answer")
     return "the same three moves, score, softmax and average, with one product for a score."
 
 
 def exercise_5(look) -> str:
     """Hard attention."""
-    n = 1000
+    n = 2000
     alpha = torch.tensor(
         [[0.1, 0.2, 0.7, 0.0], [0.6, 0.1, 0.0, 0.3]]
     ).repeat_interleave(n, 0)
@@ -339,9 +410,17 @@ def exercise_5(look) -> str:
             "for weights of 0.1, 0.2, 0.7 and 0 the four cells were drawn with "
             f"shares of {said}"
         )
-    again = call(look, alpha, encoder_out)
+    again = tensor(call(look, alpha, encoder_out), (2 * n, 2))
     if torch.equal(again, got):
         raise Wrong(
             "a second call draws the same cells: do not set the seed inside"
+        )
+    # Where a weight is 1, there is no choice.
+    for B, P, D in ((1, 2, 1), (5, 3, 4), (4, 6, 3)):
+        sure = torch.eye(P)[torch.randint(P, (B,))]
+        also(
+            look,
+            lambda alpha, cells: (alpha[:, :, None] * cells).sum(dim=1),
+            (sure, torch.randn(B, P, D)),
         )
     return "one cell for each image, as often as its weight says."

@@ -5,9 +5,11 @@ from torch import nn
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     compare,
     describe,
+    items,
     number,
     parts,
     quantity,
@@ -18,8 +20,8 @@ from captionlib.exercises.answers import (
 def exercise_1(teach) -> str:
     """What goes in, what should come out."""
     # 5 starts, 6 ends
-    captions = torch.tensor([[5, 1, 2, 3, 6, 0], [5, 4, 6, 0, 0, 0]])
-    lengths = torch.tensor([5, 3])
+    captions = torch.tensor([[5, 4, 6, 0, 0, 0], [5, 1, 2, 3, 6, 0]])
+    lengths = torch.tensor([3, 5])
     result = call(teach, captions, lengths)
     inputs, targets, steps = parts(
         result, "inputs", "targets", "decode_lengths"
@@ -92,16 +94,24 @@ def exercise_1(teach) -> str:
         ],
         what="decode_lengths",
     )
+    others = []
+    for lengths in ([6, 3, 4], [2], [3, 7, 2, 5], [4, 4]):
+        rows = torch.zeros(len(lengths), max(lengths) + len(lengths) % 2).long()
+        for row, length in zip(rows, lengths, strict=True):
+            row[:length] = torch.randint(1, 9, (length,))
+        others.append((rows, torch.tensor(lengths)))
+    also(
+        teach,
+        lambda rows, lengths: (rows[:, :-1], rows[:, 1:], lengths - 1),
+        *others,
+        what="the answer",
+    )
     return "in: <start> and the words; out: the words and <end>."
 
 
 def exercise_2(effective_batch_sizes) -> str:
     """How many are still running?"""
-    got = call(effective_batch_sizes, [9, 3, 5, 5])
-    if isinstance(got, torch.Tensor):
-        got = got.tolist()
-    if not isinstance(got, (list, tuple)):
-        raise Wrong(f"a list should come back, but this is {describe(got)}")
+    got = items(call(effective_batch_sizes, [5, 3, 9, 5]), "the answer")
     got = [number(each, "each batch size", whole=True) for each in got]
     compare(
         got,
@@ -125,7 +135,13 @@ def exercise_2(effective_batch_sizes) -> str:
             ),
             (
                 [4, 4],
-                "it stops when the first caption ends; the longest one decides",
+                "it stops when the first caption ends, which is the shortest; the "
+                "longest one decides",
+            ),
+            (
+                [4, 4, 3, 3],
+                "it stops when the caption ends that comes first in the list; "
+                "the longest one decides",
             ),
             (
                 [4] * 8,
@@ -141,9 +157,25 @@ def exercise_2(effective_batch_sizes) -> str:
                 "these are the captions that have ended already",
             ),
         ],
-        what="the list for lengths 9, 3, 5, 5",
+        what="the list for lengths 5, 3, 9, 5",
     )
-    return "18 tokens in all, where a padded batch would compute 32."
+
+    def right(lengths):
+        return [
+            sum(each > t + 1 for each in lengths)
+            for t in range(max(lengths) - 1)
+        ]
+
+    also(
+        effective_batch_sizes,
+        right,
+        ([2],),
+        ([4, 4, 4],),
+        ([2, 8, 3, 6, 6],),
+        ([11, 2, 3],),
+        what="the list",
+    )
+    return "for 5, 3, 9, 5 that is 18 tokens, where a padded batch has 32."
 
 
 def exercise_3(saved) -> str:
@@ -185,7 +217,13 @@ def exercise_3(saved) -> str:
 
 def exercise_4(tie) -> str:
     """One matrix for reading and for saying."""
-    embedding, fc = nn.Embedding(7, 3), nn.Linear(3, 7)
+    _check_tied(tie, nn.Embedding(7, 3), nn.Linear(3, 7))
+    _check_tied(tie, nn.Embedding(4, 5), nn.Linear(5, 4, bias=False))
+    return "one parameter, used twice; its gradient is the sum of both uses."
+
+
+def _check_tied(tie, embedding: nn.Embedding, fc: nn.Linear) -> None:
+    """Raise `Wrong` unless these two are tied."""
     vectors, bias = embedding.weight.detach().clone(), fc.bias
     result = call(tie, embedding, fc)
     if not isinstance(result, nn.Linear):
@@ -222,22 +260,22 @@ def exercise_4(tie) -> str:
         )
     if fc.bias is not bias:
         raise Wrong("fc's bias should stay as it was")
-    fc(embedding(torch.tensor([1, 2]))).sum().backward()
+    fc(embedding(torch.tensor([0, 1]))).sum().backward()
     if embedding.weight.grad is None:
         raise Wrong("the shared parameter gets no gradient")
-    return "one parameter, used twice; its gradient is the sum of both uses."
 
 
 def exercise_5(speak) -> str:
     """Let it speak."""
-    START, END, story = 0, 1, [4, 2, 2, 5, 3]
+    story = [4, 2, 2, 5, 3]
 
     class Step:
         """Tells a story word by word, if it is given back its own state and its
         own words."""
 
-        def __init__(self, story):
+        def __init__(self, story, end):
             self.story, self.calls, self.heard = story, 0, []
+            self.end = end
 
         def __call__(self, word, state):
             self.calls += 1
@@ -253,18 +291,14 @@ def exercise_5(speak) -> str:
                 )
             self.heard.append(int(word))
             place = 0 if state is None else state[0]
-            said = self.story[place] if place < len(self.story) else END
-            logits = torch.zeros(6)
-            logits[said] = 1.0
+            over = place >= len(self.story)
+            logits = torch.rand(8) - 3
+            logits[self.end if over else self.story[place]] = -1.0
             return logits, (place + 1,)
 
-    def run(story, most):
-        step = Step(story)
-        got = call(speak, step, START, END, most)
-        if not isinstance(got, (list, tuple)):
-            raise Wrong(
-                f"a list of ids should come back, but this is {describe(got)}"
-            )
+    def run(story, most, start=0, end=1):
+        step = Step(story, end)
+        got = items(call(speak, step, start, end, most), "the list of ids")
         if len(got) > most:
             raise Wrong(f"with most={most} it says {len(got)} words")
         return [
@@ -277,12 +311,12 @@ def exercise_5(speak) -> str:
         story,
         [
             (
-                [*story, END],
+                [*story, 1],
                 "<end> is in the caption: it is a sign to stop, not a word",
             ),
-            ([START, *story], "<start> is in the caption, and nobody said it"),
+            ([0, *story], "<start> is in the caption, and nobody said it"),
             (
-                [START, *story, END],
+                [0, *story, 1],
                 "<start> and <end> are in the caption; neither is a word",
             ),
             (
@@ -294,13 +328,13 @@ def exercise_5(speak) -> str:
         ],
         what="what a model says that wants to say 4, 2, 2, 5, 3",
     )
-    if step.heard == [START] * len(step.heard):
+    if step.heard == [0] * len(step.heard):
         raise Wrong(
             "it hears <start> at every step: what was said last must go in next"
         )
     compare(
         step.heard,
-        [START, *story],
+        [0, *story],
         otherwise=f"step was given the words {step.heard}; it should hear <start>, then its own",
     )
     compare(
@@ -311,4 +345,14 @@ def exercise_5(speak) -> str:
     compare(run(story, 2)[0], story[:2], what="what is said with most=2")
     if run([], 5)[0]:
         raise Wrong("a model that says <end> at once has said nothing")
+    for start, end, most in ((7, 6, 20), (1, 0, 5), (3, 7, 1)):
+        told = [5, 1, 2, 4, 2] if start == 7 else [5, 2, 4, 2, 6]
+        got, step = run(told, most, start, end)
+        about = f"with start={start}, end={end} and most={most}"
+        compare(got, told[:most], what=f"what is said {about}")
+        compare(
+            step.heard[: len(got)],
+            [start, *told][: len(got)],
+            what=f"what step hears {about}",
+        )
     return "it hears itself, and knows when to stop."

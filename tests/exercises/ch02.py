@@ -76,6 +76,9 @@ ALSO_RIGHT = {
     ],
     "02.4": [
         "def freeze(network):\n    for parameter in network.parameters():\n"
-        "        parameter.requires_grad = False\n    return network.train(False)"
+        "        parameter.requires_grad = False\n    return network.train(False)",
+        "def freeze(network):\n    network.requires_grad_(False)\n"
+        "    for module in network.modules():\n        if list(module.buffers(recurse=False)):\n"
+        "            module.eval()\n    return network",
     ],
 }

@@ -85,23 +85,76 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "03.1": [
+        """import numpy as np
+
+
+def softmax(scores):
+    scores = scores.numpy().astype(float)
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+""",
         "def softmax(scores):\n    return scores.softmax(dim=-1)",
         "def softmax(scores):\n    return (scores - scores.logsumexp(1, keepdim=True)).exp()",
     ],
-    "03.2": [{'float("-inf")': "-1e9"}],
+    "03.2": [
+        """import math
+
+
+def masked_softmax(scores, real):
+    rows = []
+    for row, kept in zip(scores.tolist(), real.tolist()):
+        top = max(s for s, k in zip(row, kept) if k)
+        raised = [math.exp(s - top) if k else 0.0 for s, k in zip(row, kept)]
+        rows.append([each / sum(raised) for each in raised])
+    return rows
+""",
+        {'float("-inf")': "-1e9"},
+    ],
     "03.3": [
+        """def contexts(alpha, encoder_out):
+    n = len(alpha) // len(encoder_out)
+    return [weights @ encoder_out[r // n] for r, weights in enumerate(alpha)]
+""",
+        """def contexts(alpha, encoder_out):
+    alpha, grid = alpha.double().numpy(), encoder_out.double().numpy()
+    return (alpha.reshape(len(grid), -1, grid.shape[1]) @ grid).reshape(-1, grid.shape[2])
+""",
         "def contexts(alpha, encoder_out):\n"
         "    grid = encoder_out.repeat_interleave(len(alpha) // len(encoder_out), dim=0)\n"
-        "    return (alpha.unsqueeze(2) * grid).sum(dim=1)"
+        "    return (alpha.unsqueeze(2) * grid).sum(dim=1)",
     ],
     "03.4": [
+        """import math
+
+import numpy as np
+
+
+def attend(query, keys, values):
+    query, keys, values = query.numpy(), keys.numpy(), values.numpy()
+    contexts, alphas = [], []
+    for q, k, v in zip(query, keys, values):
+        raised = np.exp(k @ q / math.sqrt(len(q)))
+        alphas.append(raised / raised.sum())
+        contexts.append(alphas[-1] @ v)
+    return np.array(contexts), np.array(alphas)
+""",
         "def attend(query, keys, values):\n    alpha = (keys @ query[:, :, None])[:, :, 0]\n"
         "    alpha = (alpha / query.shape[1] ** 0.5).softmax(1)\n"
-        "    return (alpha[:, None] @ values)[:, 0], alpha"
+        "    return (alpha[:, None] @ values)[:, 0], alpha",
     ],
     "03.5": [
+        """import random
+
+
+def look(alpha, encoder_out):
+    drawn = []
+    for weights, cells in zip(alpha.tolist(), encoder_out):
+        drawn.append(cells[random.choices(range(len(weights)), weights)[0]])
+    return torch.stack(drawn)
+""",
         "def look(alpha, encoder_out):\n"
         "    cell = torch.distributions.Categorical(probs=alpha).sample()\n"
-        "    return encoder_out.gather(1, cell[:, None, None].expand(-1, 1, 2))[:, 0]"
+        "    places = cell[:, None, None].expand(-1, 1, encoder_out.shape[2])\n"
+        "    return encoder_out.gather(1, places)[:, 0]",
     ],
 }

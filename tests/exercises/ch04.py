@@ -67,17 +67,62 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "04.2": [
+        """import numpy as np
+
+
+def effective_batch_sizes(caption_lengths):
+    lengths = np.asarray(caption_lengths) - 1
+    return (lengths[:, None] > np.arange(lengths.max())).sum(axis=0)
+""",
+        """def effective_batch_sizes(caption_lengths):
+    sizes, t = [], 1
+    while running := [n for n in caption_lengths if n > t]:
+        sizes.append(len(running))
+        t += 1
+    return sizes
+""",
         "import torch\nfrom torch.nn.utils.rnn import pack_padded_sequence\n\n\n"
         "def effective_batch_sizes(caption_lengths):\n"
         "    lengths = torch.tensor(caption_lengths) - 1\n"
         "    padded = torch.zeros(len(lengths), max(lengths))\n"
         "    packed = pack_padded_sequence(padded, lengths, True, enforce_sorted=False)\n"
-        "    return packed.batch_sizes"
+        "    return packed.batch_sizes",
     ],
     "04.5": [
+        """import numpy as np
+
+
+def speak(step, start, end, most):
+    said, state = [start], None
+    while len(said) <= most and (len(said) == 1 or said[-1] != end):
+        logits, state = step(said[-1], state)
+        said.append(np.argmax(logits.numpy()))
+    return np.array([word for word in said[1:] if word != end], dtype=int)
+""",
         "def speak(step, start, end, most):\n    words, state = [start], None\n"
         "    for _ in range(most):\n        logits, state = step(words[-1], state)\n"
         "        words.append(int(logits.argmax()))\n        if words[-1] == end:\n"
-        "            return words[1:-1]\n    return words[1:]"
+        "            return words[1:-1]\n    return words[1:]",
+    ],
+    "04.1": [
+        """import numpy as np
+
+
+def teach(captions, caption_lengths):
+    captions = captions.numpy()
+    return captions[:, :-1], captions[:, 1:], caption_lengths.numpy() - 1
+""",
+        """def teach(captions, caption_lengths):
+    rows = captions.tolist()
+    inputs, targets = [row[:-1] for row in rows], [row[1:] for row in rows]
+    return inputs, targets, [int(n) - 1 for n in caption_lengths]
+""",
+    ],
+    "04.4": [
+        """def tie(embedding, fc):
+    del fc.weight
+    fc.register_parameter("weight", embedding.weight)
+    return fc
+""",
     ],
 }
