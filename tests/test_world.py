@@ -21,6 +21,7 @@ from captionlib.toy.world import (
 from captionlib.training import epoch_loader, make_optimizer, train_one_epoch
 from tools import comparisons
 from tools.comparisons import table_of
+from tools.experiments import _toy
 from tools.experiments._toy import paired, run_once, summary
 
 SMALL = ModelConfig(attention_dim=8, embed_dim=8, decoder_dim=8, dropout=0.5)
@@ -84,6 +85,14 @@ def test_a_summary_pairs_rows_with_the_baseline_by_seed():
     assert found["less"]["bleu4"]["gap"]["low"] == pytest.approx(-1)
     assert found["less"]["bleu4"]["gap"]["high"] == pytest.approx(-1)
     assert "gap" not in found["all"]["bleu4"]
+
+
+def test_costs_are_multiples_of_the_first_rows(monkeypatch):
+    monkeypatch.setattr(_toy, "draw_world", lambda *sizes: None)
+    seconds = iter([2.0, 6.0, 4.0, 5.0, 3.0, 9.0])
+    rows = dict.fromkeys(("all", "more"), lambda *_: {"seconds": next(seconds)})
+    rows["thief"] = lambda *_: {"bleu4": 1.0}
+    assert _toy.costs(rows) == {"all": 1.0, "more": 2.5}
 
 
 def test_a_stored_run_is_not_computed_again(tmp_path):

@@ -25,6 +25,7 @@ TITLES = {
     "before": "a word earlier",
     "pointing": "peak in the box",
     "fall": "nats lost",
+    "cost": "cost",
     "seconds": "seconds",
 }
 DIGITS = {"bleu4": 1, "cider_d": 1, "seconds": 0}
@@ -43,6 +44,8 @@ def cell(found: dict, measure: str) -> str:
     """
     digits = DIGITS.get(measure, 2)
     mean = _number(found["mean"], digits)
+    if measure == "cost":
+        return f"{found['mean']:.1f}×"
     if measure == "seconds":
         return mean
     if (gap := found.get("gap")) is None:

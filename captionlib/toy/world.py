@@ -146,7 +146,7 @@ def train_on(
     captions: int = 5,
     after_epoch: Callable[[int], object] = lambda epoch: None,
 ) -> float:
-    """Chapter 05's loop with any loss. Returns seconds.
+    """Chapter 05's loop with any loss. Returns seconds of processor time.
 
     Args:
         loss: called as `plain_loss`, with the progress of the training from 0
@@ -158,7 +158,7 @@ def train_on(
     seconds = 0.0
     for epoch in range(config.epochs):
         model.train()
-        started = time.monotonic()
+        started = time.process_time()
         loader = epoch_loader(pairs, config, epoch)
         for step, batch in enumerate(loader):
             progress = (epoch + step / len(loader)) / config.epochs
@@ -166,7 +166,7 @@ def train_on(
             torch.manual_seed(seed_of(config.seed, epoch, step))
             found = loss(model, batch, config, progress)
             update(model, found.total, optimizer, config)
-        seconds += time.monotonic() - started
+        seconds += time.process_time() - started
         after_epoch(epoch + 1)
     model.eval()
     return seconds

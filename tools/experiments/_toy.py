@@ -20,7 +20,7 @@ from captionlib.io.versions import versions
 from captionlib.toy.world import World, draw_world
 
 STORED = Path(__file__).parents[2] / "book" / "results" / "experiments"
-COLUMNS = ("bleu4", "cider_d", "correctness", "seconds")
+COLUMNS = ("bleu4", "cider_d", "correctness", "cost")
 SEEDS = (1, 2, 3, 4, 5)
 SCENES = {"train": 1000, "val": 200, "test": 200, "seed": 0}
 QUICK = {"train": 40, "val": 8, "test": 8, "seed": 0}
@@ -71,6 +71,22 @@ def run_once(path: Path, compute: Callable[[], dict]) -> dict:
     return read_json(path)
 
 
+def costs(rows: dict[str, Row], times: int = 3) -> dict[str, float]:
+    """Each row's processor time for an epoch, as a multiple of the first's.
+
+    The fastest of a few; run it on an idle machine. Rows that don't train have
+    none.
+    """
+    world, found = draw_world(200, 8, 8), {}
+    for _ in range(times):
+        for name, row in rows.items():
+            seconds = row(world, SEEDS[0], True).get("seconds")
+            if seconds:
+                found[name] = min(seconds, found.get(name, seconds))
+    first = found[next(iter(rows))]
+    return {name: seconds / first for name, seconds in found.items()}
+
+
 def run_rows(
     name: str,
     about: str,
@@ -90,10 +106,19 @@ def run_rows(
     parser.add_argument(
         "--quick", action="store_true", help="few scenes, one epoch, two seeds"
     )
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="measure what an epoch costs, on an idle machine, and train nothing",
+    )
     options = parser.parse_args(arguments)
     quick, baseline = options.quick, next(iter(rows))
     options.work.mkdir(parents=True, exist_ok=True)
     scenes, seeds = (QUICK, SEEDS[:2]) if quick else (SCENES, SEEDS)
+    cost = options.work / "cost.json"
+    if options.cost:
+        write_json(cost, costs(rows), indent=1)
+        return 0
     world = None
     for seed in seeds:
         for row in options.only:
@@ -114,11 +139,16 @@ def run_rows(
                 for seed, path in zip(seeds, paths, strict=True)
             ]
     if baseline in runs:
+        table = summary(runs, baseline)
+        if cost.exists():
+            for row, times in read_json(cost).items():
+                if row in table:
+                    table[row]["cost"] = {"mean": times, "sd": 0.0}
         result = {
             "data": scenes,
             "settings": {"columns": COLUMNS, **settings}
             | {"quick": quick, "baseline": baseline},
-            "result": summary(runs, baseline),
+            "result": table,
             "runs": runs,
             "versions": versions(),
         }
