@@ -107,6 +107,9 @@ def run_rows(
         "--quick", action="store_true", help="few scenes, one epoch, two seeds"
     )
     parser.add_argument(
+        "--seeds", type=int, default=len(SEEDS), help="how many, from 1 on"
+    )
+    parser.add_argument(
         "--cost",
         action="store_true",
         help="measure what an epoch costs, on an idle machine, and train nothing",
@@ -115,6 +118,7 @@ def run_rows(
     quick, baseline = options.quick, next(iter(rows))
     options.work.mkdir(parents=True, exist_ok=True)
     scenes, seeds = (QUICK, SEEDS[:2]) if quick else (SCENES, SEEDS)
+    seeds = seeds[: options.seeds]
     cost = options.work / "cost.json"
     if options.cost:
         write_json(cost, costs(rows), indent=1)
