@@ -132,6 +132,8 @@ def tensor(
         value = torch.from_numpy(value.copy())
     if isinstance(value, (list, tuple)):
         value = _stacked(value)
+    if isinstance(value, numbers.Real) and not tuple(shape):
+        value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise Wrong(
             f"{what} should be a tensor of shape {tuple(shape)}, but is "

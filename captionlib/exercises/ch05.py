@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     close,
     compare,
@@ -93,6 +94,25 @@ def exercise_1(padded_loss) -> str:
         otherwise="this is not the mean of -log p over the real steps",
         tolerance=1e-4,
     )
+
+    def right_for(logits, targets, lengths):
+        pairs = zip(logits, targets, lengths.tolist(), strict=True)
+        rows = [(each[:n], words[:n]) for each, words, n in pairs]
+        said, words = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        return F.cross_entropy(said, words).item()
+
+    others = []
+    for T, V, counts in (
+        (4, 3, [1, 4]),
+        (1, 5, [1]),
+        (6, 9, [2, 5, 6, 3]),
+        (5, 5, [3, 2, 1, 1, 1]),
+    ):
+        # Padding may hold anything, and no caption need be as long as T.
+        words = torch.randint(V, (len(counts), T))
+        drawn = 2 * torch.randn(len(counts), T, V)
+        others.append((drawn, words, torch.tensor(counts)))
+    also(padded_loss, right_for, *others, what="the loss")
     return "each real token counts once, and padding not at all, as with packed sequences."
 
 
@@ -155,6 +175,18 @@ def exercise_2(penalty) -> str:
             ),
         ],
         otherwise="this is not the mean squared distance of each cell's total attention from 1",
+    )
+    also(
+        penalty,
+        lambda alphas: (
+            sum(((1 - each.sum(dim=0)) ** 2).mean().item() for each in alphas)
+            / len(alphas)
+        ),
+        *(
+            (torch.randn(shape).softmax(dim=2),)
+            for shape in ((1, 1, 3), (4, 2, 2), (3, 5, 4), (2, 6, 1))
+        ),
+        what="the penalty",
     )
     return "a cell that was looked at once in all costs nothing."
 
@@ -236,6 +268,21 @@ def exercise_3(clip) -> str:
         ],
         otherwise="gradients shorter than max_norm should stay as they are",
     )
+
+    def right(gradients, max_norm):
+        length = torch.cat([each.flatten() for each in gradients]).norm()
+        scale = max_norm / max(length, max_norm)
+        return [each * scale for each in gradients]
+
+    for shapes in ([(3,)], [(2, 2), (1, 4), (5,)], [()]):
+        drawn = [torch.randn(shape) for shape in shapes]
+        for max_norm in (0.1, 0.7, 5.0, 100.0):
+            compare(
+                run(drawn, max_norm),
+                right(drawn, max_norm),
+                what=f"the list of gradients for max_norm = {max_norm}",
+                tolerance=1e-4,
+            )
     zeros = [torch.zeros(2), torch.zeros(3)]
     compare(
         run(zeros, 1.0),
@@ -329,6 +376,24 @@ def exercise_4(cuts) -> str:
         ],
         what="the number of cuts after 5, 4, 4, 6, 4, 4 with decay_after=3",
     )
+
+    def right(scores, decay_after):
+        stale = [
+            n - scores.index(max(scores[: n + 1])) for n in range(len(scores))
+        ]
+        return sum(n > 0 and n % decay_after == 0 for n in stale)
+
+    drawn = torch.randint(-3, 6, (12, 15)).tolist()
+    also(
+        cuts,
+        right,
+        *((row, 1 + i % 4) for i, row in enumerate(drawn)),
+        ([0, 0, 0], 2),
+        ([-1.0, -2.0, -1.5, -0.5], 2),
+        ([7, 3, 3, 3, 3, 3], 5),
+        ([7, 3], 1),
+        what="the number of cuts",
+    )
     compare(run([], 3), 0, what="the number of cuts before the first epoch")
     return "the rate is 0.8 to this power, and needs no memory but the scores."
 
@@ -376,5 +441,18 @@ def exercise_5(next_input) -> str:
         if not close(share(p)[0], p):
             raise Wrong(
                 f"with p = {p:.0f} it should be {'always' if p else 'never'} its own word"
+            )
+    for p in (0.5, 0.9):
+        if abs((got := share(p)[0]) - p) > 0.06:
+            raise Wrong(
+                f"with p = {p} it takes {got:.0%} of the model's own words"
+            )
+    for B in (1, 3, 8):
+        words = torch.randperm(20)[: 2 * B]
+        for p in (0.0, 1.0):
+            also(
+                next_input,
+                lambda true, own, p: own if p else true,
+                (words[:B], words[B:], p),
             )
     return "a coin for each caption, tossed again at each step."

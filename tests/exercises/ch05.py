@@ -84,6 +84,19 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "05.1": [
+        """import numpy as np
+
+
+def padded_loss(logits, targets, decode_lengths):
+    logits = logits.double().numpy()
+    log_probs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    total = [
+        log_probs[i, t, targets[i, t]]
+        for i, n in enumerate(decode_lengths.tolist())
+        for t in range(n)
+    ]
+    return -np.mean(total)
+""",
         "def padded_loss(logits, targets, decode_lengths):\n    total = 0\n"
         "    for row, words, n in zip(logits, targets, decode_lengths):\n"
         "        total += F.cross_entropy(row[:n], words[:n], reduction='sum')\n"
@@ -95,19 +108,67 @@ ALSO_RIGHT = {
         "    return F.cross_entropy(said.data, words.data)",
     ],
     "05.3": [
+        """import numpy as np
+
+
+def clip(gradients, max_norm):
+    arrays = [gradient.double().numpy() for gradient in gradients]
+    length = np.sqrt(sum((array**2).sum() for array in arrays))
+    return tuple(array * (max_norm / max(length, max_norm)) for array in arrays)
+""",
         "def clip(gradients, max_norm):\n"
         "    length = torch.cat([g.flatten() for g in gradients]).norm()\n"
         "    if length <= max_norm:\n        return gradients\n"
-        "    return [g * max_norm / length for g in gradients]"
+        "    return [g * max_norm / length for g in gradients]",
     ],
     "05.4": [
+        """def cuts(scores, decay_after):
+    cut = since = 0
+    for n in range(len(scores)):
+        if n == 0 or scores[n] > max(scores[:n]):
+            since = n
+        elif n - since == decay_after:
+            cut, since = cut + 1, n
+    return cut
+""",
         "def cuts(scores, decay_after):\n    stale = [n - scores.index(max(scores[: n + 1]))\n"
         "             for n in range(len(scores))]\n"
-        "    return sum(s > 0 and s % decay_after == 0 for s in stale)"
+        "    return sum(s > 0 and s % decay_after == 0 for s in stale)",
     ],
     "05.5": [
+        """import random
+
+
+def next_input(true_words, own_words, p):
+    return [
+        int(own) if random.random() < p else int(true)
+        for true, own in zip(true_words, own_words)
+    ]
+""",
+        """import numpy as np
+
+
+def next_input(true_words, own_words, p):
+    own = np.random.default_rng().random(len(true_words)) < p
+    return np.where(own, own_words.numpy(), true_words.numpy())
+""",
         {
             "torch.rand(len(true_words)) < p": "torch.full((len(true_words),), p).bernoulli() > 0"
-        }
+        },
+    ],
+    "05.2": [
+        """def penalty(alphas):
+    costs = []
+    for caption in alphas.tolist():
+        for cell in zip(*caption):
+            costs.append((sum(cell) - 1) ** 2)
+    return sum(costs) / len(costs)
+""",
+        """import numpy as np
+
+
+def penalty(alphas):
+    return np.mean((1 - alphas.numpy().sum(axis=1)) ** 2)
+""",
     ],
 }
