@@ -10,11 +10,13 @@ import torch
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     close,
     compare,
     describe,
     parts,
+    shown,
     tensor,
 )
 
@@ -30,7 +32,10 @@ def exercise_1(continue_beam) -> str:
     answer = parts(
         call(continue_beam, beam_scores, log_probs), "scores", "beams", "words"
     )
-    if torch.is_tensor(answer[1]) and answer[1].is_floating_point():
+    found = answer[1]
+    if isinstance(found, (list, np.ndarray)):
+        found = torch.as_tensor(np.asarray(found))
+    if torch.is_tensor(found) and found.is_floating_point():
         raise Wrong(
             "your beams have fractions: `/` always makes them, `//` doesn't"
         )
@@ -92,6 +97,28 @@ def exercise_1(continue_beam) -> str:
             ),
         ],
         what="scores",
+    )
+
+    def right(beam_scores, log_probs):
+        order = sorted(
+            (
+                (float(beam_scores[i] + each), i, word)
+                for i, row in enumerate(log_probs)
+                for word, each in enumerate(row)
+            ),
+            reverse=True,
+        )
+        best = zip(*order[: len(beam_scores)], strict=True)
+        return tuple(torch.tensor(part) for part in best)
+
+    also(
+        continue_beam,
+        right,
+        *(
+            (torch.randn(K) - 3, torch.randn(K, V).log_softmax(dim=1))
+            for K, V in ((1, 3), (2, 6), (4, 2), (5, 5), (4, 9))
+        ),
+        what="the answer",
     )
     return "two of the best three continue one prefix, and one prefix has dropped out."
 
@@ -155,7 +182,9 @@ def exercise_2(advance) -> str:
                 "the prefix's own log-probability is missing from the sum",
             ),
         ],
-        f'"dogs <end>" has 0.4 * 0.8 = 0.32, -1.14 nats, and you have {log_prob:.2f}',
+        '"dogs <end>" has 0.4 * 0.8 = 0.32, '
+        f"{math.log(0.32):.4f} nats, and you have "
+        f"{shown(log_prob, math.log(0.32))}",
     )
     # Two places are left, for "a cat <end>" with 0.21 and "a dog <end>" with
     # 0.18.
@@ -177,7 +206,44 @@ def exercise_2(advance) -> str:
             'after the second step "a cat <end>" and "a dog <end>" should be finished and nothing '
             f"live; you have live {list(live)}, finished {list(finished)}"
         )
+    for k in (1, 2, 4, 5):
+        for live, finished in (
+            ([dogs], []),
+            ([(-1.5, ["<start>", "dogs", "sleep"]), a], before),
+            ([a, (-0.2, ["<start>", "dogs"])], before[:0]),
+        ):
+            if len(finished) <= k:
+                _check_step(advance, live, finished, k)
+    _check_step(advance, [], before, 3)
     return "repeat it until `live` is empty, and the search is written."
+
+
+def _check_step(advance, live: list, finished: list, k: int) -> None:
+    """Raise `Wrong` unless a step with another width goes right."""
+    found = [
+        (log_prob + math.log(p), [*words, word])
+        for log_prob, words in live
+        for word, p in TABLE[words[-1]].items()
+    ]
+    # Of equally good ones either may be kept: compare log-probabilities.
+    found = sorted(found, key=lambda each: -each[0])[: k - len(finished)]
+    got = _texts(call(advance, live, finished, TABLE, k))
+    places = sorted([each[0] for each in found + finished])
+    about = (
+        f"with {len(live)} live, {len(finished)} finished captions and k = {k}"
+    )
+    for part, of in zip(got, ("live", "finished"), strict=True):
+        ended = [text for text in part if text.endswith("<end>")]
+        if len(ended) != (len(part) if of == "finished" else 0):
+            raise Wrong(f"{about} `{of}` is {list(part)}")
+    for log_prob, words in finished:
+        if not close(got[1].get(" ".join(words[1:])), log_prob):
+            raise Wrong(f"{about} an earlier finished caption is lost")
+    compare(
+        sorted((got[0] | got[1]).values()),
+        places,
+        what=f"{about} the list of log-probabilities of all captions",
+    )
 
 
 def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
@@ -220,6 +286,10 @@ def exercise_3(can_win) -> str:
         (-3.0, 4, 10, -0.5, 0.5),
         (-3.0, 4, 10, -1.0, 0.5),
         (-1.0, 2, 10, -0.2, 1.0),
+        (-6.0, 3, 20, -0.5, 1.0),
+        (-6.0, 3, 5, -0.5, 1.0),
+        (-6.0, 2, 30, -1.5, 0.5),
+        (-6.0, 1, 4, -2.0, 2.0),
     ]
     got = []
     for case in cases:
@@ -334,6 +404,24 @@ def exercise_4(nucleus) -> str:
         otherwise="for p = 0.4 the likeliest word, which has 0.45, is enough. Compare p with the "
         "sum of the likelier words, not with each word's own probability",
     )
+
+    def right(probs, p):
+        kept, total = torch.zeros_like(probs), 0.0
+        for place in probs.argsort(descending=True).tolist():
+            if total < p:
+                kept[place], total = probs[place], total + probs[place].item()
+        return kept / kept.sum()
+
+    also(
+        nucleus,
+        right,
+        # Exactly p is enough.
+        (torch.tensor([0.25, 0.5, 0.125, 0.125]), 0.75),
+        (torch.tensor([0.125, 0.25, 0.625]), 0.625),
+        (torch.tensor([0.1, 0.3, 0.0, 0.6]), 0.95),
+        (torch.tensor([1.0]), 0.3),
+        *((torch.randn(V).softmax(0), p) for V, p in ((6, 0.5), (9, 0.85))),
+    )
     return "few words where the model is sure, many where it isn't."
 
 
@@ -367,10 +455,24 @@ def exercise_5(ensemble) -> str:
     )
     unlikely = torch.tensor([[[-200.0, 0.0]], [[-201.0, 0.0]]])
     got = tensor(call(ensemble, unlikely), [1, 2])
-    if not close(got, unlikely.double().exp().mean(dim=0).log(), 1e-4):
+    expected = unlikely.double().exp().mean(dim=0).log()
+    if got[0, 0] == -math.inf and close(got[0, 1], expected[0, 1], 1e-4):
         raise Wrong(
             "right on paper, but float32 can't hold exp(-200): it becomes 0, "
             "and its logarithm minus infinity. `torch.logsumexp` never leaves "
             "the logarithms"
         )
+    compare(got, expected.float(), tolerance=1e-4)
+    impossible = torch.randn(3, 2, 4).log_softmax(dim=2)
+    impossible[0, 0, 1] = impossible[:, 1, 2] = -math.inf
+    also(
+        ensemble,
+        lambda log_probs: log_probs.double().exp().mean(dim=0).log().float(),
+        *(
+            (torch.randn(shape).log_softmax(dim=2),)
+            for shape in ((1, 2, 3), (3, 1, 5), (4, 4, 4))
+        ),
+        (impossible,),
+        what="the result, -inf where all say that a word is impossible,",
+    )
     return "and a word that only one decoder believes in keeps its chance."

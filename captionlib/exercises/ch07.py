@@ -10,12 +10,14 @@ import numpy as np
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     close,
     compare,
     describe,
     number,
     parts,
+    shown,
     words,
 )
 from captionlib.metrics import bleu
@@ -156,6 +158,24 @@ def exercise_2(brevity_penalty) -> str:
         ],
         what="the penalty of 6 words against 9, 7 and 2",
     )
+
+    def right(references, hypotheses):
+        lengths = [len(each) for each in hypotheses]
+        nearest = []
+        for group, ours in zip(references, lengths, strict=True):
+            both_ways = [(abs(len(each) - ours), len(each)) for each in group]
+            nearest.append(min(both_ways)[1])
+        return penalty(nearest, lengths)
+
+    also(
+        brevity_penalty,
+        right,
+        ([captions(5)], captions(3)),
+        ([captions(4, 8), captions(9, 3, 5)], captions(6, 4)),
+        ([captions(20, 12), captions(9), captions(7, 3)], captions(11, 2, 5)),
+        ([captions(9), captions(5)], captions(4, 11)),
+        what="the penalty",
+    )
     return "one caption may be short if another makes up for it, which no single caption knows."
 
 
@@ -211,6 +231,23 @@ def exercise_3(mean_precision) -> str:
             ],
             what=f"the mean for n = {n}",
         )
+    rng = np.random.default_rng(0)
+    others = []
+    for images, n in ((1, 1), (5, 4), (3, 1), (4, 2), (8, 3), (4, 4)):
+        long = rng.integers(6, 15, size=images)[:, None] - np.arange(4.0)
+        others.append((np.ceil(long * rng.uniform(size=(images, 4))), long, n))
+    also(
+        mean_precision,
+        lambda matched, possible, n: math.exp(
+            sum(
+                math.log(matched[:, k].sum() / possible[:, k].sum())
+                for k in range(n)
+            )
+            / n
+        ),
+        *others,
+        what="the mean",
+    )
     compare(
         number(call(mean_precision, matched[1:], possible[1:], 3), "the mean"),
         0.0,
@@ -309,6 +346,25 @@ def exercise_4(rarity) -> str:
         ],
         what="the dictionary",
     )
+
+    def right(references):
+        sets = [{w for each in group for w in each} for group in references]
+        return {
+            word: math.log(len(sets) / sum(word in each for each in sets))
+            for word in set().union(*sets)
+        }
+
+    also(
+        lambda given: {
+            word: number(value, f'the rarity of "{word}"')
+            for word, value in rarity(given).items()
+        },
+        right,
+        (references[:3],),
+        ([[["a", "a"], ["dog"]]],),
+        ([[["the", "sea"]], [["sea", "the"]], [["the"]]] * 3,),
+        what="the dictionary",
+    )
     return 'a word that every image has weighs nothing: that is why "a" and "the" hardly count.'
 
 
@@ -319,17 +375,23 @@ def exercise_5(paired_interval) -> str:
     first = rng.normal(50, 20, size=40)
     second = first + rng.normal(2, 3, size=40)
     draws = rng.integers(40, size=(400, 40))
-    got = parts(call(paired_interval, first, second, draws), "low", "high")
-    got = [
-        number(bound, name)
-        for bound, name in zip(got, ("low", "high"), strict=True)
-    ]
+
+    def interval(*given):
+        got = call(paired_interval, *given)
+        if isinstance(got, np.ndarray):
+            got = tuple(got)
+        low, high = parts(got, "low", "high")
+        return [number(low, "low"), number(high, "high")]
+
+    got = interval(first, second, draws)
     one, two = first[draws].mean(axis=1), second[draws].mean(axis=1)
 
     def middle(values, tail=2.5):
         return np.percentile(values, [tail, 100 - tail]).tolist()
 
     low, high = middle(two - one)
+    if _is_middle(got, two - one):
+        got = [low, high]
     if close(got, [high, low], 1e-3):
         raise Wrong("low and high are swapped")
     compare(
@@ -364,13 +426,38 @@ def exercise_5(paired_interval) -> str:
         f"from {got[0]:.2f} to {got[1]:.2f} is far too wide: do both systems "
         "have the same images in each draw?"
         if got[1] - got[0] > 2 * (high - low)
-        else f"your interval is {got[0]:.2f} to {got[1]:.2f}; is it of the mean over each draw's "
-        "images, second minus first?",
+        else f"your interval is {shown(got[0], low)} to "
+        f"{shown(got[1], high)}, expected {shown(low, got[0])} to "
+        f"{shown(high, got[1])}; is it of the mean over each draw's images, "
+        "second minus first?",
         tolerance=1e-3,
     )
+    for images, many in ((7, 200), (25, 999)):
+        first, second = rng.normal(50, 5, size=(2, images))
+        draws = rng.integers(images, size=(many, images))
+        got = interval(first, second, draws)
+        values = (second - first)[draws].mean(axis=1)
+        if not _is_middle(got, values):
+            compare(
+                got,
+                middle(values),
+                what=f"the interval of {images} images and {many} draws",
+                tolerance=1e-3,
+            )
     alone = middle(two)
     return (
         f"the pair's interval is {high - low:.1f} wide, and that of the second "
         f"system by itself {alone[1] - alone[0]:.1f}: the part of the "
         "variation that both share has cancelled out."
+    )
+
+
+def _is_middle(bounds: list[float], values: np.ndarray) -> bool:
+    """Whether these are the bounds of the middle 95 %, by any convention: which
+    of two values it is, or a point between, differs among textbooks."""
+    ordered = np.sort(values)
+    return all(
+        ordered[math.floor(at * len(ordered)) - 1] - 1e-4 <= bound
+        and bound <= ordered[math.ceil(at * len(ordered))] + 1e-4
+        for bound, at in zip(bounds, (0.025, 0.975), strict=True)
     )

@@ -79,6 +79,25 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "06.1": [
+        """def continue_beam(beam_scores, log_probs):
+    found = [
+        (beam + each, i, word)
+        for i, (beam, row) in enumerate(zip(beam_scores.tolist(), log_probs.tolist()))
+        for word, each in enumerate(row)
+    ]
+    found.sort(reverse=True)
+    scores, beams, words = zip(*found[: len(beam_scores)])
+    return scores, beams, words
+""",
+        """import numpy as np
+
+
+def continue_beam(beam_scores, log_probs):
+    sums = beam_scores.numpy()[:, None] + log_probs.numpy()
+    best = np.argsort(sums, axis=None)[::-1][: len(sums)]
+    beams, words = np.unravel_index(best, sums.shape)
+    return sums.ravel()[best], beams, words
+""",
         "def continue_beam(beam_scores, log_probs):\n"
         "    sums = log_probs + beam_scores.view(-1, 1)\n"
         "    order = sums.flatten().argsort(descending=True)[: len(beam_scores)]\n"
@@ -98,12 +117,31 @@ ALSO_RIGHT = {
         "    return np.float64(log_prob) > best * longest**a",
     ],
     "06.4": [
+        """import numpy as np
+
+
+def nucleus(probs, p):
+    probs = probs.double().numpy()
+    result, total = np.zeros(len(probs)), 0.0
+    for place in np.argsort(-probs):
+        if total >= p:
+            break
+        result[place] = probs[place]
+        total += probs[place]
+    return result / total
+""",
         "def nucleus(probs, p):\n    ordered, places = probs.sort(descending=True)\n"
         "    count = int((ordered.cumsum(0) < p).sum()) + 1\n"
         "    kept = torch.zeros_like(probs).index_fill(0, places[:count], 1.0)\n"
         "    return probs * kept / (probs * kept).sum()",
     ],
     "06.5": [
+        """import numpy as np
+
+
+def ensemble(log_probs):
+    return np.logaddexp.reduce(log_probs.double().numpy(), axis=0) - np.log(len(log_probs))
+""",
         "def ensemble(log_probs):\n    return log_probs.double().exp().mean(0).log()",
     ],
 }

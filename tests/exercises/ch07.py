@@ -91,23 +91,74 @@ MISTAKES = {
 ALSO_RIGHT = {
     "07.1": ['caption = ("outside", "field", "dog", "the", "a")'],
     "07.2": [
+        """def brevity_penalty(references, hypotheses):
+    c = r = 0
+    for captions, words in zip(references, hypotheses):
+        best = None
+        for caption in sorted(captions, key=len):
+            if best is None or abs(len(caption) - len(words)) < abs(best - len(words)):
+                best = len(caption)
+        c, r = c + len(words), r + best
+    return 1 if c >= r else np.float64(math.exp(1 - r / c))
+
+
+import numpy as np
+""",
         "def brevity_penalty(references, hypotheses):\n"
         "    from captionlib.metrics import bleu_statistics\n\n"
         "    sums = bleu_statistics(references, hypotheses).sum(axis=0)\n"
         "    return np.exp(min(0.0, 1 - sums[8] / sums[4]))\n\n\nimport numpy as np",
     ],
     "07.3": [
+        """import math
+
+
+def mean_precision(matched, possible, n):
+    logs = []
+    for k in range(n):
+        share = matched[:, k].sum() / possible[:, k].sum()
+        logs.append(math.log(share) if share else -math.inf)
+    return math.exp(sum(logs) / n)
+""",
         "def mean_precision(matched, possible, n):\n"
         "    product = 1.0\n    for k in range(n):\n"
         "        product *= sum(matched[:, k]) / sum(possible[:, k])\n"
         "    return product ** (1 / n)",
     ],
     "07.4": [
+        """def rarity(references):
+    weights = {}
+    for captions in references:
+        for caption in captions:
+            for word in caption:
+                has = [any(word in c for c in group) for group in references]
+                weights[word] = -np.log(np.mean(has))
+    return weights
+
+
+import numpy as np
+""",
         "from captionlib.scoring.cider import CiderD\n\n\ndef rarity(references):\n"
         "    found = CiderD(references).rarity\n"
         "    return {run[0]: weight for run, weight in found.items() if len(run) == 1}",
     ],
     "07.5": [
+        """def paired_interval(first, second, draws):
+    means = sorted(sum(second[i] - first[i] for i in row) / len(row) for row in draws)
+    out = round(0.025 * len(means))
+    return means[out], means[-out - 1]
+""",
+        """def paired_interval(first, second, draws):
+    differences = (second - first)[draws].mean(axis=1)
+    return np.quantile(differences, [0.025, 0.975], method="weibull")
+""",
+        """import torch
+
+
+def paired_interval(first, second, draws):
+    differences = torch.as_tensor(second - first)[torch.as_tensor(draws)].mean(dim=1)
+    return differences.quantile(0.025), differences.quantile(0.975)
+""",
         "def paired_interval(first, second, draws):\n"
         "    differences = second[draws].mean(1) - first[draws].mean(1)\n"
         "    return np.quantile(differences, [0.025, 0.975]).tolist()",
