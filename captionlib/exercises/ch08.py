@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from captionlib.captioner import Caption
-from captionlib.exercises.answers import Wrong, call, compare, number, tensor
+from captionlib.exercises.answers import (
+    Wrong,
+    also,
+    call,
+    compare,
+    number,
+    shown,
+    tensor,
+)
 
 
 def _stored(
@@ -85,11 +93,36 @@ def exercise_1(to_rgb) -> str:
         ):
             if np.abs(got - wrong).max() <= 1.01:
                 raise Wrong(message)
+        place = np.unravel_index(np.abs(got - over_white).argmax(), got.shape)
         raise Wrong(
-            "the colour 100 under an alpha of 51, a fifth, gives 100 / 5 + 255 "
-            f"* 4 / 5 = 224 over white, and you have {got[1, 0, 1]}. In uint8, "
-            "products above 255 wrap around: compute in floats"
+            f"the colour {colour[place]} under an alpha of {alpha[place[:2]][0]} "
+            f"gives {over_white[place]:.0f} over white, and you have "
+            f"{got[place]}. In uint8, products above 255 wrap around: compute "
+            "in floats"
         )
+    rng = np.random.default_rng(0)
+    for height, width in ((3, 4), (1, 1), (5, 3), (4, 4)):
+        channels = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+        channels[0, :, 3], channels[-1, 0, 3] = 0, 255
+        share = channels[..., 3:] / 255
+        mixed = channels[..., :3] * share + 255 * (1 - share)
+        for picture, expected, name in (
+            (channels[..., 0], channels[..., [0, 0, 0]], "grey"),
+            (channels[..., :3], channels[..., :3], "coloured"),
+            (channels, mixed, "transparent"),
+        ):
+            what = f"a {name} picture of {height} rows and {width} columns"
+            got = _stored(
+                call(to_rgb, np.ascontiguousarray(picture)),
+                (height, width, 3),
+                what,
+            ).astype(float)
+            if name == "transparent":
+                # Cutting decimals off is as good as rounding.
+                near = np.abs(got - expected) < 1.01
+                near &= (share > 0) & (share < 1)
+                got[near] = expected[near]
+            compare(got, expected, what=what)
     return "whatever comes in, the encoder gets three colours."
 
 
@@ -145,6 +178,14 @@ def exercise_2(upright) -> str:
             ],
             f"orientation {note} does not come out upright",
         )
+    rng = np.random.default_rng(0)
+    for shape in ((3, 2, 3), (4, 4, 3), (1, 5, 3)):
+        for note, turns in ((6, 3), (1, 0), (8, 1), (3, 2)):
+            pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+            expected = np.rot90(pixels, turns)
+            what = f"a picture of shape {shape} and orientation {note}"
+            got = _stored(call(upright, pixels, note), expected.shape, what)
+            compare(got, expected.copy(), what=what)
     return "a phone held upright writes 6 on most of its photographs."
 
 
@@ -233,6 +274,22 @@ def exercise_3(pad_to_square) -> str:
         even,
         otherwise="a picture that is square already should stay as it is",
     )
+    rng = np.random.default_rng(0)
+    for height, width in ((2, 8), (7, 3), (1, 6), (9, 4), (1, 1), (5, 4)):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        side = max(height, width)
+        before, after = [], []
+        for n in (height, width, side):
+            before.append((side - n) // 2)
+            after.append(side - n - before[-1])
+        expected = np.pad(
+            pixels,
+            ((before[0], after[0]), (before[1], after[1]), (0, 0)),
+            constant_values=128,
+        )
+        what = f"a picture of {height} rows and {width} columns"
+        got = _stored(call(pad_to_square, pixels), (side, side, 3), what)
+        compare(got, expected, what=what)
     return "nothing is squeezed, and some of the encoder's cells have nothing to see."
 
 
@@ -309,6 +366,17 @@ def exercise_4(perplexity) -> str:
         ],
         what="the perplexity of two captions",
     )
+    also(
+        perplexity,
+        lambda captions: math.exp(
+            -sum(each.log_prob for each in captions)
+            / sum(len(each.words) + int(each.finished) for each in captions)
+        ),
+        ([caption(1, -0.5), caption(20, -30.0, False), caption(7, -9.0)],),
+        ([caption(50, -60.0, False)] * 2,),
+        ([caption(0, -3.0)],),
+        what="the perplexity",
+    )
     return "a perplexity of 4 is the doubt of a fair draw among four words."
 
 
@@ -363,7 +431,7 @@ def exercise_5(invented_share) -> str:
             ),
         ],
         "three of the eight naming words are invented (cat, rocket, car); you "
-        f"have {got:.3f}",
+        f"have {shown(got, 3 / 8)}",
     )
     nothing = ["the sea at night".split()], [{"ship"}], names
     try:
@@ -379,5 +447,24 @@ def exercise_5(invented_share) -> str:
         got,
         0.0,
         otherwise="where no caption names anything the share should be 0",
+    )
+
+    def right(captions, scenes, names):
+        said = [
+            word in scenes[i]
+            for i, caption in enumerate(captions)
+            for word in caption
+            if word in names
+        ]
+        return said.count(False) / len(said) if said else 0.0
+
+    also(
+        invented_share,
+        right,
+        ([["a", "car", "car"]], [{"dog"}], names),
+        (captions[1:3], scenes[1:3], names),
+        ([["a", "bird"], [], ["ship"]], [{"bird"}, {"car"}, {"ship"}], names),
+        ([["red", "sun"], ["sun"]], [{"sun"}, {"moon"}], {"sun", "moon"}),
+        what="the share",
     )
     return "and a captioner that names nothing has a perfect score: look at recall as well."

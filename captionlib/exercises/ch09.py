@@ -10,10 +10,12 @@ import torch
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     compare,
     describe,
     number,
+    shown,
     tensor,
 )
 
@@ -80,8 +82,19 @@ def exercise_1(enlarge) -> str:
             ),
         ],
         "the pixels of a cell should share its weight, 0.5 / 9 each in the "
-        f"first one; yours is {got[0, 0]:.4f}, and the map adds up to "
-        f"{got.sum():.2f}",
+        f"first one; yours is "
+        f"{shown(got[0, 0], 0.5 / 9)}, and the map adds up to "
+        f"{shown(got.sum(), 1)}",
+    )
+    rng = np.random.default_rng(0)
+    also(
+        enlarge,
+        lambda alpha, n: np.kron(alpha, np.full((n, n), 1 / n**2)),
+        *(
+            (rng.dirichlet(np.ones(h * w)).reshape(h, w), n)
+            for h, w, n in ((1, 1, 4), (3, 2, 1), (2, 2, 5), (4, 3, 2))
+        ),
+        what="the enlarged map",
     )
     return (
         "the maps of two grids, coarse and fine, can now be laid side by side."
@@ -104,11 +117,7 @@ def exercise_2(hits) -> str:
         (33, 33, 60, 60),
     ]
     answer = call(hits, maps, boxes, 32)
-    if isinstance(answer, (list, tuple)) and all(
-        isinstance(each, (bool, np.bool_)) for each in answer
-    ):
-        answer = np.array([bool(each) for each in answer])
-    if not isinstance(answer, (np.ndarray, torch.Tensor)):
+    if not isinstance(answer, (np.ndarray, torch.Tensor, list, tuple)):
         raise Wrong(
             "expected a list of True and False, one per map; this is "
             f"{describe(answer)}"
@@ -166,9 +175,47 @@ def exercise_2(hits) -> str:
         ],
         f"of the five, the first, second and fifth are hits; you have {got}",
     )
+    rng = np.random.default_rng(0)
+    also(
+        hits,
+        _pointing,
+        *(
+            (
+                rng.dirichlet(np.ones(h * w), 24).reshape(24, h, w),
+                [_box(rng, w * side, h * side) for _ in range(24)],
+                side,
+            )
+            for h, w, side in ((3, 2, 10), (4, 4, 7), (2, 5, 16))
+        ),
+        # The centre lies on an edge of the box: inside at x0 and y0 only.
+        (
+            np.eye(4).reshape(4, 2, 2),
+            [(2, 2, 4, 4), (0, 0, 6, 4), (2, 6, 4, 8), (4, 4, 8, 6)],
+            4,
+        ),
+        what="the list of hits",
+    )
     return (
         "the mean of the list is the share of words that point at their object."
     )
+
+
+def _box(rng, width: int, height: int) -> tuple[int, int, int, int]:
+    """A box somewhere in a picture, often narrow or flat."""
+    x0, y0 = rng.integers(width - 1), rng.integers(height - 1)
+    x1 = x0 + 1 + rng.integers(width - x0)
+    y1 = y0 + 1 + rng.integers(height - y0)
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+def _pointing(maps, boxes, side) -> np.ndarray:
+    """Whether each map's largest weight has its centre in the box."""
+    found = []
+    for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
+        rows, columns = (weights == weights.max()).nonzero()
+        x, y = columns[0] * side + side / 2, rows[0] * side + side / 2
+        found.append(x0 <= x < x1 and y0 <= y < y1)
+    return np.array(found)
 
 
 def exercise_3(cells_looked_at) -> str:
@@ -226,8 +273,25 @@ def exercise_3(cells_looked_at) -> str:
     compare(
         got,
         2.0,
-        otherwise=f"half and half is two cells, and you have {got:.3f}",
+        otherwise=f"half and half is two cells, and you have {shown(got, 2)}",
         tolerance=0.001,
+    )
+
+    def right(alpha):
+        used = alpha[alpha > 0]
+        return float(np.prod(used**-used))
+
+    rng = np.random.default_rng(0)
+    shapes = ((1, 1), (3, 2), (5, 5), (1, 9))
+    drawn = [rng.dirichlet(np.ones(h * w)).reshape(h, w) for h, w in shapes]
+    also(
+        cells_looked_at,
+        right,
+        *((alpha,) for alpha in drawn),
+        (np.full((8, 8), 1 / 64),),
+        (np.array([[0.0, 0.7, 0.0], [0.2, 0.0, 0.1]]),),
+        what="the number of cells",
+        tolerance=1e-3,
     )
     return "an even map over 64 cells has 64, one sharp cell has 1."
 
@@ -308,9 +372,33 @@ def exercise_4(lift) -> str:
     compare(
         got,
         1.0,
-        otherwise=f"an even map has a lift of 1, whatever the box, and yours is {got:.3f}",
+        otherwise="an even map has a lift of 1, whatever the box, and yours is "
+        f"{shown(got, 1)}",
         tolerance=1e-4,
     )
+
+    def right(alpha, box, side):
+        x0, y0, x1, y1 = box
+        down, across = (
+            np.clip(
+                np.minimum(end, side * np.arange(1, n + 1))
+                - np.maximum(start, side * np.arange(n)),
+                0,
+                None,
+            )
+            / side
+            for start, end, n in ((y0, y1, len(alpha)), (x0, x1, len(alpha[0])))
+        )
+        covered = np.outer(down, across)
+        return float((alpha * covered).sum() / covered.mean())
+
+    rng = np.random.default_rng(0)
+    drawn = []
+    for h, w, side in ((3, 2, 10), (4, 4, 7), (2, 5, 16), (1, 3, 4)):
+        for _ in range(3):
+            alpha = rng.dirichlet(np.ones(h * w)).reshape(h, w)
+            drawn.append((alpha, _box(rng, w * side, h * side), side))
+    also(lift, right, *drawn, what="the lift")
     return "1 is a map that looks everywhere alike; below 1 it looks away."
 
 
@@ -381,4 +469,24 @@ def exercise_5(occlusion) -> str:
         f"painting the square in row {row}, column {column}, costs "
         f"{loss()[row, column]:.3f}, and your map says {got[row, column]:.3f}",
     )
+
+    for h, w, square in ((1, 1, 3), (3, 2, 1), (2, 3, 4), (4, 1, 2)):
+        picture = rng.uniform(0, 1, size=(h * square, w * square, 3))
+        weight = rng.normal(size=picture.shape)
+
+        def total(given, weight=weight):
+            if np.shape(given) != weight.shape:
+                raise Wrong(
+                    f"score expects the whole picture, {weight.shape}, got "
+                    f"{np.shape(given)}"
+                )
+            return float((weight * np.asarray(given)).sum())
+
+        lost = (weight * (picture - 0.5)).reshape(h, square, w, square, 3)
+        compare(
+            _array(call(occlusion, total, picture, square), (h, w), "the map"),
+            lost.sum(axis=(1, 3, 4)),
+            what=f"the map of {h} by {w} squares of {square} pixels",
+            tolerance=1e-4,
+        )
     return "here you changed the picture and watched the word, which no attention map does."

@@ -103,6 +103,14 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "08.1": [
+        """def to_rgb(pixels):
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.shape[-1] == 4:
+        alpha = pixels[..., 3:].astype(int)
+        return ((alpha * pixels[..., :3] + (255 - alpha) * 255) // 255).astype(np.uint8)
+    return pixels.copy()
+""",
         "from PIL import Image\n\n\ndef to_rgb(pixels):\n    picture = Image.fromarray(pixels)\n"
         "    if picture.mode != 'RGBA':\n        return np.asarray(picture.convert('RGB'))\n"
         "    page = Image.new('RGB', picture.size, 'white')\n"
@@ -111,12 +119,28 @@ ALSO_RIGHT = {
         "    return np.asarray(open_rgb(pixels))",
     ],
     "08.2": [
+        """def upright(pixels, orientation):
+    for _ in range({1: 0, 8: 1, 3: 2, 6: 3}[orientation]):
+        height, width = pixels.shape[:2]
+        turned = np.zeros((width, height, 3), np.uint8)
+        for r in range(height):
+            for c in range(width):
+                turned[width - 1 - c, r] = pixels[r, c]
+        pixels = turned
+    return pixels
+""",
         "def upright(pixels, orientation):\n    if orientation == 3:\n"
         "        return pixels[::-1, ::-1]\n    if orientation == 6:\n"
         "        return pixels.swapaxes(0, 1)[:, ::-1]\n    if orientation == 8:\n"
         "        return pixels.swapaxes(0, 1)[::-1]\n    return pixels",
     ],
     "08.3": [
+        """def pad_to_square(pixels):
+    height, width = pixels.shape[:2]
+    rows, columns = max(0, width - height), max(0, height - width)
+    around = (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)
+    return np.pad(pixels, around, constant_values=128)
+""",
         "from PIL import Image\n\n\ndef pad_to_square(pixels):\n"
         "    picture = Image.fromarray(pixels)\n    side = max(picture.size)\n"
         "    square = Image.new('RGB', (side, side), (128, 128, 128))\n"
@@ -124,11 +148,34 @@ ALSO_RIGHT = {
         "    return np.asarray(square)",
     ],
     "08.4": [
+        """import math
+
+
+def perplexity(captions):
+    nats, choices = 0.0, 0
+    for caption in captions:
+        nats -= caption.log_prob
+        choices += len(caption.words)
+        if caption.finished:
+            choices += 1
+    return math.e ** (nats / choices)
+""",
         "def perplexity(captions):\n    choices = 0\n    for each in captions:\n"
         "        choices += len(each.text.split()) + (1 if each.finished else 0)\n"
         "    return np.exp(-sum(each[2] for each in captions)) ** (1 / choices)",
     ],
     "08.5": [
+        """from collections import Counter
+
+
+def invented_share(captions, scenes, names):
+    found = Counter()
+    for caption, scene in zip(captions, scenes):
+        for word, n in Counter(caption).items():
+            if word in names:
+                found[word in scene] += n
+    return found[False] / (sum(found.values()) or 1)
+""",
         "def invented_share(captions, scenes, names):\n    said = [\n"
         "        word in there for words, there in zip(captions, scenes) for word in words"
         " if word in names\n    ]\n    return said.count(False) / max(1, len(said))",

@@ -91,6 +91,17 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "09.1": [
+        """def enlarge(alpha, factor):
+    rows = [[a / factor**2 for a in row for _ in range(factor)] for row in alpha]
+    return [row for row in rows for _ in range(factor)]
+""",
+        """import torch
+
+
+def enlarge(alpha, factor):
+    alpha = torch.as_tensor(alpha) / factor**2
+    return alpha.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+""",
         "def enlarge(alpha, factor):\n    return np.kron(alpha, np.ones((factor, factor))) / "
         "factor**2",
         "from captionlib.visualize import upsample_alpha\n\n\ndef enlarge(alpha, factor):\n"
@@ -98,6 +109,14 @@ ALSO_RIGHT = {
         "    big = upsample_alpha(alpha, size, smooth=False)\n    return big / big.sum()",
     ],
     "09.2": [
+        """def hits(maps, boxes, side):
+    def hit(weights, box):
+        best = max((w, r, c) for r, row in enumerate(weights) for c, w in enumerate(row))
+        x, y = side * best[2] + side / 2, side * best[1] + side / 2
+        return box[0] <= x < box[2] and box[1] <= y < box[3]
+
+    return tuple(hit(weights, box) for weights, box in zip(maps, boxes))
+""",
         "def hits(maps, boxes, side):\n    n, h, w = maps.shape\n"
         "    rows, columns = np.divmod(maps.reshape(n, -1).argmax(axis=1), w)\n"
         "    x, y = side * (columns + 0.5), side * (rows + 0.5)\n"
@@ -105,9 +124,26 @@ ALSO_RIGHT = {
         "    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)",
     ],
     "09.3": [
+        """import math
+
+
+def cells_looked_at(alpha):
+    return math.exp(sum(-a * math.log(a) for a in alpha.ravel() if a))
+""",
+        """import torch
+
+
+def cells_looked_at(alpha):
+    return torch.special.entr(torch.as_tensor(alpha)).sum().exp()
+""",
         "def cells_looked_at(alpha):\n    return 2 ** -(alpha * np.log2(alpha + 1e-12)).sum()",
     ],
     "09.4": [
+        """def lift(alpha, box, side):
+    x0, y0, x1, y1 = box
+    here = [alpha[y // side, x // side] for y in range(y0, y1) for x in range(x0, x1)]
+    return np.mean(here) / alpha.mean()
+""",
         "def lift(alpha, box, side):\n    x0, y0, x1, y1 = box\n"
         "    h, w = alpha.shape\n    total = 0.0\n"
         "    for r in range(h):\n        for c in range(w):\n"
@@ -117,6 +153,17 @@ ALSO_RIGHT = {
         "    return total * h * w * side**2 / ((x1 - x0) * (y1 - y0))",
     ],
     "09.5": [
+        """def occlusion(score, image, side):
+    height, width, _ = image.shape
+    losses = []
+    for top in range(0, height, side):
+        losses.append([])
+        for left in range(0, width, side):
+            painted = np.array(image, dtype=np.float64)
+            painted[top : top + side, left : left + side] = 0.5
+            losses[-1].append(score(image) - score(painted))
+    return losses
+""",
         "import torch\n\n\ndef occlusion(score, image, side):\n    h, w = image.shape[:2]\n"
         "    rows, columns = np.arange(h)[:, None] // side, np.arange(w) // side\n"
         "    return torch.tensor([\n        [\n"
