@@ -26,9 +26,19 @@ TITLES = {
     "pointing": "peak in the box",
     "fall": "nats lost",
     "cost": "cost",
+    "cider_d_greedy": "CIDEr-D, greedy",
+    "entropy": "entropy, nats",
+    "words": "words",
+    "distinct": "distinct captions",
     "seconds": "seconds",
 }
-DIGITS = {"bleu4": 1, "cider_d": 1, "seconds": 0}
+DIGITS = {
+    "bleu4": 1,
+    "cider_d": 1,
+    "cider_d_greedy": 1,
+    "distinct": 0,
+    "seconds": 0,
+}
 SCENES = "{train:,} drawn scenes for training, {test:,} for these figures"
 
 

@@ -78,6 +78,25 @@ class EngineConfig(TrainConfig):
     resolves "auto" to one of the other two.
     """
 
+    objective: str = setting(
+        "cross_entropy",
+        "what to minimise; self_critical rewards whole captions by CIDEr-D, "
+        "and needs --start-from or an earlier stage",
+        choices=("cross_entropy", "self_critical"),
+    )
+    reward_samples: int = setting(
+        5,
+        "self_critical: captions written for each image and compared",
+        at_least=2,
+        at_most=1000,
+    )
+    cross_entropy_share: float = setting(
+        0.0,
+        "self_critical: weight of cross-entropy in the objective; the rest is "
+        "the reward's",
+        at_least=0,
+        at_most=1,
+    )
     averaging: float = setting(
         0.0,
         "validate and save a running average of the weights with this decay, "
@@ -117,3 +136,8 @@ class EngineConfig(TrainConfig):
         super().__post_init__()
         if isinstance(self.bf16, str) and self.bf16 != "auto":
             object.__setattr__(self, "bf16", self.bf16 == "on")
+        if self.objective == "self_critical" and self.own_words:
+            raise ValueError(
+                "own_words must be 0 with objective self_critical, in which "
+                f"all words are the model's own, got {self.own_words}"
+            )

@@ -46,6 +46,7 @@ from captionlib.engine.processes import Processes
 from captionlib.engine.progress import find_device
 from captionlib.engine.recipes import find_recipe, keep_recipe
 from captionlib.engine.scheduled_sampling import scheduled_sampling
+from captionlib.engine.self_critical import SelfCritical
 from captionlib.engine.validation import Validator, plain_search
 from captionlib.engine.views import open_views
 from captionlib.engine.words import vocabulary_of
@@ -76,6 +77,12 @@ __all__ = ["Trained", "train_recipe"]
 TAKEN = (
     "{}: is being trained into by another process; wait for it or train into "
     "another folder"
+)
+
+NEEDS_A_START = (
+    "--objective self_critical: prefers some of a captioner's own captions to "
+    "others, and an untrained one's are all nonsense; give a trained captioner "
+    "with --start-from DIR, or a recipe an earlier stage"
 )
 
 
@@ -224,6 +231,9 @@ def _plan(
         if stages:
             start_from, model = stages[-1].folder, {}
         config = _configure(EngineConfig, stored.get("train", {}) | settings)
+        rewarded = config.objective == "self_critical"
+        if rewarded and start_from is None and not stored:
+            raise InputError(NEEDS_A_START)
         shape = _configure(ModelConfig, stored.get("model", {}) | model)
         changed = {}
         if stored:
@@ -527,9 +537,7 @@ class _Session:
         torch.manual_seed(stage.config.seed)
         model = self._model(stage)
         model.search = asdict(stage.search)
-        config, objective = stage.config, teacher_forcing
-        if config.own_words:
-            objective = scheduled_sampling
+        config, objective = stage.config, self._objective(stage, model)
         encoder = self._frozen_part(model, config)
         if config.bf16 == "auto":
             config = self._choose_precision(model, encoder, objective, config)
@@ -626,6 +634,16 @@ class _Session:
             model.last = last_stages
         model.trained_on |= of_each_image(image_file(self.data, "TRAIN"))
         return model
+
+    def _objective(self, stage: _Stage, model: CaptionModel) -> Callable:
+        if stage.config.objective == "self_critical":
+            told = CaptionDataset(self.data, "TRAIN")
+            parts = (
+                part.unflatten(0, (-1, told.captions_per_image))
+                for part in (told.captions, told.lengths)
+            )
+            return SelfCritical(*parts, model.vocabulary)
+        return scheduled_sampling if stage.config.own_words else teacher_forcing
 
     def _frozen_part(self, model: CaptionModel, config: EngineConfig):
         """The frozen part of the encoder, whose output can be cached, or

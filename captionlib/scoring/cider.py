@@ -7,6 +7,7 @@ few images, with n-gram weights from the whole data set.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -29,8 +30,7 @@ class CiderD:
     Args:
         references: for each of I images, its captions, each a list of words.
         corpus: the captions from which the n-gram weights are computed, in the
-            same form; None means `references`. With a corpus, the weights stay
-            the same while the images change from batch to batch.
+            same form; None means `references`.
         sigma: width, in words, of the penalty on a difference in length.
 
     Raises:
@@ -51,6 +51,13 @@ class CiderD:
             check_references(corpus)
         self.references, self.sigma = references, sigma
         self.rarity, self.rarest = ngram_rarity(corpus)
+
+    def against(self, references: Sequence[Sequence[Words]]) -> CiderD:
+        """The same n-gram weights, with other references: those of a batch."""
+        check_references(references)
+        other = copy(self)
+        other.references = references
+        return other
 
     def scores(
         self, images: Sequence[int], hypotheses: Sequence[Words]
