@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 CHAPTERS = find_chapters(ROOT)
 MODULES = (
     "data encoder attention decoder training beam_search metrics captioner "
-    "visualize - grounding"  # chapter 10 exports none
+    "visualize - grounding - - self_critical"  # chapter 10 exports none
 ).split()
 BY_HAND = {"files", "diagrams", "backbones"}
 
@@ -55,7 +55,7 @@ def test_the_contents_list_every_chapter_and_page_once(listed):
 
 def test_chapters_are_numbered_without_a_gap():
     assert [path.stem[:2] for path in CHAPTERS] == [
-        f"{i:02}" for i in range(12)
+        f"{i:02}" for i in (*range(12), 14)
     ]
 
 
@@ -139,12 +139,10 @@ def test_what_changes_from_run_to_run_is_followed_by_a_check(notebook):
 
 
 def test_a_chapter_imports_nothing_from_later_ones(notebook):
-    number = [n.stem for n in CHAPTERS].index(
-        next(
-            p.stem
-            for p in CHAPTERS
-            if f"notebooks/{p.stem}.ipynb" in notebook.cells[1].source
-        )
+    number = next(
+        int(p.stem[:2])
+        for p in CHAPTERS
+        if f"notebooks/{p.stem}.ipynb" in notebook.cells[1].source
     )
     if number == 0:
         return  # it shows the whole

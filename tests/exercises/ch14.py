@@ -1,0 +1,78 @@
+"""Chapter 14: what readers get wrong, and other right answers."""
+
+MISTAKES = {
+    "14.1": [
+        ("turned", {"rewards - p @ rewards": "p @ rewards - rewards"},
+         "would make the reward fall"),
+        ("no others", {"(rewards - p @ rewards)": "rewards"},
+         "lowers the probability of all other"),
+        ("not weighted", {"p * (rewards - p @ rewards)": "rewards - p @ rewards"},
+         "its probability is missing"),
+        ("plain mean", {"p @ rewards": "rewards.mean()"}, "this is their plain mean"),
+        ("along p", {"p * (rewards - p @ rewards)": "rewards"}, "along the probabilities"),
+        ("one number", {"p * (rewards - p @ rewards)": "p @ rewards"}, "one number came back"),
+    ],
+    "14.2": [
+        ("along columns", {"greedy[:, None]": "greedy"}, "along the columns"),
+        ("turned", {"scores - greedy[:, None]": "greedy[:, None] - scores"}, "the sign is turned"),
+        ("clamped", {"scores - greedy[:, None]": "(scores - greedy[:, None]).clamp(min=0)"},
+         "their gains are negative"),
+        ("mean", {"greedy[:, None]": "scores.mean(dim=1, keepdim=True)"},
+         "the mean of the samples"),
+        ("others", {"greedy[:, None]": "(scores.sum(dim=1, keepdim=True) - scores) / 2"},
+         "with the other samples"),
+        ("ratio", {"scores - greedy[:, None]": "scores / greedy[:, None]"}, "that is a ratio"),
+        ("sign", {"scores - greedy[:, None]": "(scores - greedy[:, None]).sign()"},
+         "how much better counts"),
+    ],
+    "14.3": [
+        ("padding", {"(taken * real).sum(dim=1)": "taken.sum(dim=1)"}, "the padding"),
+        ("mean", {"(taken * real).sum(dim=1)": "(taken * real).sum(dim=1) / lengths"},
+         "a mean over the words"),
+        ("probabilities", {"(taken * real).sum(dim=1)": "(taken * real).sum(dim=1).exp()"},
+         "leave them as logarithms"),
+        ("turned", {"return (taken": "return -(taken"}, "are negative"),
+        ("best", {"log_probs.gather(2, words[:, :, None]).squeeze(2)": "log_probs.amax(dim=2)"},
+         "the likeliest words"),
+        ("no end", {"< lengths[:, None]": "< lengths[:, None] - 1"}, "it was drawn, too"),
+        ("each word", {".sum(dim=1)": ""}, "add up those of a caption"),
+        ("all", {".sum(dim=1)": ".sum()"}, "each caption has its own"),
+    ],
+    "14.4": [
+        ("all words", {"    logits[never] = -torch.inf\n": ""}, "still have probability"),
+        ("after softmax", "def entropy(logits, never):\n    p = logits.softmax(dim=0)\n"
+         "    p[never] = 0\n    p = p[p > 0]\n    return -(p * p.log()).sum()",
+         "rule them out before the softmax"),
+        ("turned", {"return -(": "return ("}, "entropy is never negative"),
+        ("bits", {"p.log()": "p.log2()"}, "in bits"),
+        ("exponential", {"return -(p * p.log()).sum()": "return (-(p * p.log()).sum()).exp()"},
+         "the exponential"),
+        ("not weighted", {"-(p * p.log()).sum()": "-p.log().mean()"}, "by its probability"),
+        ("0 times minus infinity", {"    p = p[p > 0]\n": ""}, "nan"),
+        ("in place", {"    logits = logits.clone()\n": ""}, "in place"),
+    ],
+}  # fmt: skip
+
+ALSO_RIGHT = {
+    "14.1": [
+        "def exact_gradient(logits, rewards):\n"
+        "    logits = logits.clone().requires_grad_()\n"
+        "    (logits.softmax(dim=0) @ rewards).backward()\n    return logits.grad",
+    ],
+    "14.2": [
+        "def gains_over_greedy(scores, greedy):\n"
+        "    return torch.stack([row - best for row, best in zip(scores, greedy)])",
+    ],
+    "14.3": [
+        "def log_p(log_probs, words, lengths):\n    found = []\n"
+        "    for table, ids, n in zip(log_probs, words, lengths):\n"
+        "        found.append(sum(table[t, ids[t]] for t in range(n)))\n"
+        "    return torch.stack(found)",
+    ],
+    "14.4": [
+        "def entropy(logits, never):\n"
+        "    kept = [x for i, x in enumerate(logits.tolist()) if i not in never]\n"
+        "    p = torch.tensor(kept).softmax(dim=0)\n"
+        "    return torch.special.entr(p).sum().item()",
+    ],
+}
