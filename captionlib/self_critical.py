@@ -64,7 +64,7 @@ def sample(
     captions, live = [words], torch.ones_like(words, dtype=torch.bool)
     while live.any() and len(captions) <= longest:
         logits, _, state = decoder.step(words, state)
-        chances = allowed(logits, vocabulary).exp()  # (B * count, V)
+        chances = allowed(logits, vocabulary).exp()  # (N, V)
         drawn = chances.argmax(1) if greedy else chances.multinomial(1)[:, 0]
         words = drawn.where(live, vocabulary.pad)
         captions.append(words)

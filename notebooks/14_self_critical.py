@@ -167,7 +167,7 @@ def sample(
     captions, live = [words], torch.ones_like(words, dtype=torch.bool)
     while live.any() and len(captions) <= longest:
         logits, _, state = decoder.step(words, state)
-        chances = allowed(logits, vocabulary).exp()  # (B * count, V)
+        chances = allowed(logits, vocabulary).exp()  # (N, V)
         drawn = chances.argmax(1) if greedy else chances.multinomial(1)[:, 0]
         words = drawn.where(live, vocabulary.pad)
         captions.append(words)
@@ -426,9 +426,11 @@ def measure(model):
 # quarter of its first stage's rate. Would any more training have helped? To find out,
 # another copy goes on with cross-entropy. Its steps are half as long, so it gets
 # twelve epochs.
-#
-# > **Predict.** The start has a CIDEr-D of 306 with greedy search and of 321 with a
-# > beam of 3. Which of the two copies gains more? Do captions get longer or shorter?
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("14.a")
 
 # %% tags=["nbval-ignore-output"]
 from dataclasses import replace
@@ -586,7 +588,23 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #   stopping too early costs next to nothing.
 #
 # ## Questions
-#
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("14.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("14.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("14.d")
+
+# %% [markdown]
 # <details><summary>Why must a baseline not depend on the caption that it is taken
 # from?</summary>
 #

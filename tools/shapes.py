@@ -331,9 +331,7 @@ def tour(watch: Watch, folder: Path) -> None:
     model.encode(torch.randn(2, 25, channels))
     model.last = 0
     del watch.sizes["T"]  # captions of its own, of any length
-    objective = SelfCritical(
-        data.captions, data.lengths, data.vocabulary, max_words=5
-    )
+    objective = SelfCritical(data.captions, data.lengths, data.vocabulary)
     features = torch.as_tensor(grids[:2])
     captions = data.captions[:2].flatten(0, 1)
     lengths = data.lengths[:2].flatten()

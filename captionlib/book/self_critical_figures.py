@@ -28,7 +28,8 @@ def drawn_figure(
     mean, places = np.mean(scores), np.arange(len(scores))
     colors = [PALETTE["word" if s > mean else "plain"] for s in scores]
     right.barh(places, scores, 0.34, color=colors)
-    right.vlines(mean, places - 0.21, places + 0.21, color=PALETTE["state"])
+    means = np.full(len(scores), mean)
+    right.vlines(means, places - 0.21, places + 0.21, color=PALETTE["state"])
     edge = right.get_yaxis_transform()
     for place, words, score in zip(places, captions, scores, strict=True):
         text = " ".join(word for word in words if word != "<end>")

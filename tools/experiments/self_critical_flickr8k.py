@@ -110,6 +110,7 @@ def train_and_measure(settings: dict, options: argparse.Namespace) -> dict:
         objective="self_critical",
         schedule="one_cycle",
         epochs=options.epochs,
+        bf16=options.bf16,
         keep="end",
         checkpoint_minutes=5,
         progress=False,
@@ -118,6 +119,7 @@ def train_and_measure(settings: dict, options: argparse.Namespace) -> dict:
     return {
         "settings": settings,
         "epochs": options.epochs,
+        "bf16": options.bf16,
         "history": trained.history,
         **measures(trained.best, options.data, options.features),
         "versions": versions(),
@@ -137,6 +139,9 @@ def main(arguments: list[str]) -> int:
     add("--work", required=True, help="folder for the trainings")
     add("--store", default=STORED / "self_critical_flickr8k")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument(
+        "--bf16", action="store_true", help="train on grids in bfloat16"
+    )
     parser.add_argument(
         "--minutes",
         type=float,
