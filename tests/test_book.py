@@ -105,7 +105,8 @@ def test_chapters_together_run_in_minutes():
     stored = [
         nbformat.read(p.with_suffix(".ipynb"), as_version=4) for p in CHAPTERS
     ]
-    assert sum(n.metadata["executed"]["seconds"] for n in stored) < 12 * 60
+    # Two at a time on two cores: ten minutes.
+    assert sum(n.metadata["executed"]["seconds"] for n in stored) < 20 * 60
 
 
 def test_a_chapter_ends_with_a_summary_and_exercises(notebook):
