@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from captionlib.exercises.answers import call, compare, number, tensor
+from captionlib.exercises.answers import also, call, compare, number, tensor
 
 
 def exercise_1(exact_gradient) -> str:
@@ -55,6 +55,13 @@ def exercise_1(exact_gradient) -> str:
         ],
         what="the gradient",
     )
+
+    def gradient(logits, rewards):
+        p = logits.softmax(dim=0)
+        return p * (rewards - p @ rewards)
+
+    cases = ((torch.randn(k), 3 * torch.randn(k)) for k in (1, 2, 3, 7))
+    also(exact_gradient, gradient, *cases, what="the gradient")
     return "captions better than expected rise, the others fall."
 
 
@@ -95,6 +102,14 @@ def exercise_2(gains_over_greedy) -> str:
                 "how much better counts, not just whether",
             ),
         ],
+        what="the gains",
+    )
+    shapes = (1, 1), (2, 2), (1, 4), (5, 2)
+    cases = ((torch.randn(B, n), torch.randn(B)) for B, n in shapes)
+    also(
+        gains_over_greedy,
+        lambda scores, greedy: scores - greedy[:, None],
+        *cases,
         what="the gains",
     )
     return "a draw that is as good as the greedy caption teaches nothing."
@@ -148,6 +163,25 @@ def exercise_3(log_p) -> str:
         ],
         what="the log-probability of each caption",
     )
+
+    def total(log_probs, words, lengths):
+        captions = zip(log_probs, words, lengths.tolist(), strict=True)
+        return torch.stack(
+            [
+                sum(steps[t, ids[t]] for t in range(length))
+                for steps, ids, length in captions
+            ]
+        )
+
+    cases = (
+        (
+            torch.randn(len(counts), T, V).log_softmax(dim=2),
+            torch.randint(V, (len(counts), T)),
+            torch.tensor(counts),
+        )
+        for T, V, counts in ((1, 3, [1]), (5, 2, [3, 5]), (6, 4, [2, 1, 4, 2]))
+    )
+    also(log_p, total, *cases, what="the log-probability of each caption")
     return "times the gain, and averaged, it is the loss with its sign turned."
 
 
@@ -188,6 +222,16 @@ def exercise_4(entropy) -> str:
         ],
         otherwise=f"the entropy is {right:.4f} nats, and yours is {got:.4f}",
     )
+
+    def nats(logits, never):
+        p = [x for i, x in enumerate(logits.tolist()) if i not in never]
+        return torch.special.entr(torch.tensor(p).softmax(dim=0)).sum().item()
+
+    cases = (
+        (torch.randn(V), never)
+        for V, never in ((3, []), (2, [1]), (9, [8, 0, 3]), (5, [0, 1]))
+    )
+    also(entropy, nats, *cases, what="the entropy")
     sure = number(
         call(entropy, torch.tensor([0.0, 200.0, 0.0, 0.0]), [3]), "the entropy"
     )
