@@ -309,6 +309,7 @@ def wrong_variants(exercise: Exercise) -> Iterator[Variant]:
     """Variants that ought to be refused."""
     code = exercise.solution
     answers = given(exercise, code)
+    judge(exercise.number, *answers)  # what it imports takes its time once
     functions = any(map(callable, answers))
     for kind, about, text in rewritten(code):
         if functions or kind != FIXED:
@@ -336,6 +337,7 @@ def wrong_variants(exercise: Exercise) -> Iterator[Variant]:
 def right_variants(exercise: Exercise) -> Iterator[Variant]:
     """Variants that ought to be accepted."""
     answers = given(exercise, exercise.solution)
+    judge(exercise.number, *answers)
     if not any(map(callable, answers)):
         return
 

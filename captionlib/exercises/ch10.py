@@ -8,21 +8,29 @@ import math
 import torch
 from torch import nn
 
-from captionlib.exercises.answers import Wrong, call, compare, number, parts
+from captionlib.exercises.answers import (
+    Wrong,
+    also,
+    call,
+    compare,
+    number,
+    parts,
+)
 
 
 class Device:
     """A GPU that isn't there: it accepts work at once, and does it while the
     clock goes on."""
 
-    def __init__(self):
-        self.now = self.done = 0.0
+    def __init__(self, now=0.0, seconds=0.25, first=2.0):
+        self.now = self.done = now
+        self.seconds, self.first = seconds, first
         self.steps = self.waits = 0
 
     def step(self) -> None:
         self.now += 0.001
         self.done = max(self.done, self.now) + (
-            2.0 if self.steps == 0 else 0.25
+            self.first if self.steps == 0 else self.seconds
         )
         self.steps += 1
 
@@ -92,6 +100,26 @@ def exercise_1(images_per_second) -> str:
         f"measure {got:.4g} per second",
         tolerance=0.004,
     )
+    for batch, now, seconds, first in (
+        (7, 100.0, 0.5, 0.6),
+        (64, 3.0, 2.0, 9.0),
+    ):
+        device = Device(now, seconds, first)
+        got = call(
+            images_per_second, device.step, batch, device.wait, device.clock
+        )
+        if device.steps != 4:
+            raise Wrong(
+                f"step was called {device.steps} times on another device; it "
+                "should be four"
+            )
+        compare(
+            number(got, "the images per second"),
+            batch / seconds,
+            what=f"on a device that takes {seconds} seconds for {batch} images, "
+            "the number of images per second",
+            tolerance=0.004,
+        )
     return "a clock that doesn't wait would have made this GPU some 250 times as fast."
 
 
@@ -149,6 +177,11 @@ def exercise_2(step_in_parts) -> str:
     loss = call(
         step_in_parts, model, optimizer, [tuple(piece) for piece in pieces]
     )
+    if torch.is_tensor(loss) and loss.requires_grad:
+        raise Wrong(
+            "the loss that you return still hangs on the graphs of the parts, "
+            "which stay in memory with it: return a number, by `item()`"
+        )
     loss = number(loss, "the loss that you return")
     if optimizer.steps != 1:
         raise Wrong(
@@ -254,6 +287,34 @@ def exercise_2(step_in_parts) -> str:
         what="the step is right, but the loss that you return",
         tolerance=1e-4,
     )
+    for counts in ([1, 4], [5], [2, 2, 2, 7]):
+        x, y = torch.randn(sum(counts), 2), torch.randn(sum(counts), 1)
+        other, same = Watched(), Watched()
+        same.load_state_dict(other.state_dict())
+        expected = (same(x) - y).square().mean()
+        torch.optim.SGD(same.parameters(), lr=0.1).zero_grad()
+        expected.backward()
+        torch.optim.SGD(same.parameters(), lr=0.1).step()
+        got = call(
+            step_in_parts,
+            other,
+            torch.optim.SGD(other.parameters(), lr=0.1),
+            list(zip(x.split(counts), y.split(counts), strict=True)),
+        )
+        about = f"with parts of {counts} rows"
+        for name, value in same.state_dict().items():
+            compare(
+                other.state_dict()[name],
+                value,
+                what=f"{about} {name} after the step",
+                tolerance=1e-4,
+            )
+        compare(
+            number(got, "the loss that you return"),
+            expected.item(),
+            what=f"{about} the loss that you return",
+            tolerance=1e-4,
+        )
     return "the same step as with the whole batch, in the memory of its largest part."
 
 
@@ -264,14 +325,16 @@ def exercise_3(nats_a_token) -> str:
     nothing = tokens == 0
     filled = losses.masked_fill(nothing, 0)
     sums, counts = (filled * tokens).sum(), tokens.sum()
-    answer = call(nats_a_token, losses, tokens)
-    if torch.is_tensor(answer) and answer.numel() == 1 and answer.isnan().any():
+    try:
+        got = number(call(nats_a_token, losses, tokens), "the mean")
+    except Wrong as wrong:
+        if not str(wrong).startswith("the mean is nan"):
+            raise
         raise Wrong(
             "nan: the last batch of the second process had no tokens, so its "
             "mean is nan, and 0 times nan is nan as well. Leave such a batch "
             "out"
-        )
-    got = number(answer, "the mean")
+        ) from None
     compare(
         got,
         (sums / counts).item(),
@@ -310,6 +373,26 @@ def exercise_3(nats_a_token) -> str:
         what="the mean",
         tolerance=1e-4,
     )
+
+    def right(losses, tokens):
+        nats = sum(
+            loss * n
+            for loss, n in zip(
+                losses.flatten().tolist(),
+                tokens.flatten().tolist(),
+                strict=True,
+            )
+            if n
+        )
+        return nats / tokens.sum().item()
+
+    others = []
+    for shape in ((1, 4), (3, 2), (4, 5), (2, 1)):
+        counts = torch.randint(0, 5, shape)
+        counts[0, 0] = 1  # a batch of one token
+        drawn = 5 * torch.rand(shape)
+        others.append((drawn.masked_fill(counts == 0, math.nan), counts))
+    also(nats_a_token, right, *others, what="the mean")
     return (
         "what one process alone would have printed, with all batches in a row."
     )
@@ -317,15 +400,9 @@ def exercise_3(nats_a_token) -> str:
 
 def exercise_4(plan) -> str:
     """What one step of the optimizer sees, and how many steps an epoch has."""
-    case = {
-        "images": 6000,
-        "captions_each": 5,
-        "batch_size": 16,
-        "processes": 4,
-        "accumulate": 3,
-    }
+    # images, captions_each, batch_size, processes, accumulate
     captions, steps = parts(
-        call(plan, **case), "captions a step", "steps an epoch"
+        call(plan, 6000, 5, 16, 4, 3), "captions a step", "steps an epoch"
     )
     captions = number(captions, "captions a step", whole=True)
     compare(
@@ -398,7 +475,7 @@ def exercise_4(plan) -> str:
         what="steps an epoch",
     )
     captions, steps = parts(
-        call(plan, **(case | {"images": 384})), "captions a step", "steps"
+        call(plan, 384, 5, 16, 4, 3), "captions a step", "steps"
     )
     compare(
         number(steps, "steps an epoch"),
@@ -411,6 +488,21 @@ def exercise_4(plan) -> str:
             )
         ],
         what="steps of an epoch of 384 images",
+    )
+
+    def right(images, captions_each, batch_size, processes, accumulate):
+        together = batch_size * processes * accumulate
+        return together * captions_each, -(-images // together)
+
+    also(
+        plan,
+        right,
+        (100, 1, 8, 1, 1),
+        (100, 2, 7, 2, 5),
+        (99, 5, 10, 1, 10),
+        (29000, 3, 32, 8, 1),
+        (6, 4, 1, 3, 2),
+        what="the plan",
     )
     return "twelve times the batch: the learning rate of one process may no longer be the best."
 
@@ -429,7 +521,7 @@ def exercise_5(epochs_to_pay) -> str:
     # Without: 24 an epoch. With: 44 once, then 19. 44 / 5: ahead in the ninth.
     slow = costs | {"write": 30.0, "load_grid": 9.0}
     got = [
-        number(call(epochs_to_pay, **case), "the number of epochs")
+        number(call(epochs_to_pay, *case.values()), "the number of epochs")
         for case in (costs, slow)
     ]
     forgotten = "filling the cache takes more than writing it: each image is loaded and encoded"
@@ -461,8 +553,8 @@ def exercise_5(epochs_to_pay) -> str:
             ),
         ],
         f"with {costs} the cache is ahead after 3 epochs, by 72 ms against 24 "
-        f"+ 3 * 13, and you have {got[0]:g}; with writing at 30 and a grid at "
-        f"9 after 9, and you have {got[1]:g}",
+        f"+ 3 * 13, and you have {got[0]:.6g}; with writing at 30 and a grid "
+        f"at 9 after 9, and you have {got[1]:.6g}",
     )
     even = {
         "load": 4.0,
@@ -473,7 +565,7 @@ def exercise_5(epochs_to_pay) -> str:
     }
     # 24 once, 12 saved an epoch: level after two, ahead after three.
     compare(
-        number(call(epochs_to_pay, **even), "the number of epochs"),
+        number(call(epochs_to_pay, *even.values()), "the number of epochs"),
         3,
         [
             (
@@ -485,12 +577,29 @@ def exercise_5(epochs_to_pay) -> str:
         what="the number of epochs",
     )
     for load_grid in (15.0, 14.0):  # loading and encoding an image takes 14
-        if (
-            call(epochs_to_pay, **(costs | {"load_grid": load_grid}))
-            != math.inf
-        ):
+        case = costs | {"load_grid": load_grid}
+        if call(epochs_to_pay, *case.values()) != math.inf:
             raise Wrong(
                 "where a grid takes as long to load as an image takes to load "
                 "and encode, or longer, the cache never pays: return math.inf"
             )
+
+    def right(load, encode, decode, write, load_grid):
+        without, within, epochs = 0.0, load + encode + write, 0
+        while within >= without:
+            without += load + encode + decode
+            within += load_grid + decode
+            epochs += 1
+        return epochs
+
+    also(
+        epochs_to_pay,
+        right,
+        (1.0, 2.0, 5.0, 0.5, 2.5),  # half a millisecond saved an epoch
+        (2.0, 30.0, 8.0, 4.0, 1.0),
+        (8.0, 64.0, 1.0, 2.0, 1.0),
+        (5.0, 1.0, 2.0, 40.0, 4.0),
+        (3.0, 3.0, 3.0, 0.0, 0.0),
+        what="the number of epochs",
+    )
     return "a run of one epoch needs no cache, one of twelve does."

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captionlib.exercises.answers import (
     Wrong,
+    also,
     call,
     compare,
     describe,
     number,
+    shown,
     tensor,
 )
 
@@ -78,7 +81,28 @@ def exercise_1(shares_of) -> str:
         whole,
         torch.ones(3, 3),
         otherwise="a box around the whole picture covers each cell whole, also "
-        f"if 3 cells share 32 pixels; yours has {whole.min():.2f} somewhere",
+        "if 3 cells share 32 pixels; yours has "
+        f"{shown(whole.min().item(), 1)} somewhere",
+    )
+
+    def right_for(box, side, size):
+        edge = size / side
+        shares = torch.zeros(side, side)
+        for r in range(side):
+            for c in range(side):
+                x = min(box[2], c * edge + edge) - max(box[0], c * edge)
+                y = min(box[3], r * edge + edge) - max(box[1], r * edge)
+                shares[r, c] = max(x, 0) * max(y, 0) / edge**2
+        return shares
+
+    also(
+        shares_of,
+        right_for,
+        ((3.5, 20.25, 9.0, 63.0), 7, 64),
+        ((0.0, 0.0, 5.0, 2.5), 1, 10),
+        ((11, 3, 12, 4), 2, 15),
+        ((40.0, 10.0, 100.0, 90.0), 5, 100),
+        what="the grid of shares",
     )
     return "the weight in the box is the sum of the map times this."
 
@@ -120,6 +144,23 @@ def exercise_2(borrowed) -> str:
             ),
         ],
         what="the weight in each box",
+    )
+
+    def right_for(alphas, shares):
+        weights = []
+        for i, share in enumerate(shares):
+            rest = torch.cat([alphas[:i], alphas[i + 1 :]])
+            weights.append((rest * share).sum(dim=1).mean())
+        return torch.stack(weights)
+
+    also(
+        borrowed,
+        right_for,
+        *(
+            (torch.randn(B, P).softmax(dim=1), torch.rand(B, P))
+            for B, P in ((2, 3), (5, 4), (6, 6), (4, 9))
+        ),
+        what="the weights",
     )
     return "whoever looks at the same place in every picture is found out."
 
@@ -181,9 +222,26 @@ def exercise_3(mean_at) -> str:
                     "one; they should not count at all",
                 ),
             ],
-            otherwise=f"at a lag of {lag} the mean is {answer(lag):.4f}, and "
-            f"yours is {got:.4f}",
+            otherwise=f"at a lag of {lag} the mean is "
+            f"{shown(answer(lag).item(), got)}, and yours is "
+            f"{shown(got, answer(lag).item())}",
         )
+
+    def right_for(inside, steps, lengths, lag):
+        kept = [
+            row[step + lag].item()
+            for row, step, length in zip(inside, steps, lengths, strict=True)
+            if 0 <= step + lag < length
+        ]
+        return sum(kept) / len(kept)
+
+    others = []
+    for B, T, lag in ((6, 7, 2), (3, 4, -1), (8, 5, 0), (7, 9, -3)):
+        long = torch.randint(1, T + 1, (B,))
+        at = (torch.rand(B) * long).long()
+        long[0], at[0] = T, max(0, -lag)  # one, at least, has such a word
+        others.append((5 * torch.rand(B, T), at, long, lag))
+    also(mean_at, right_for, *others, what="the mean")
     return "a curve through these means is the lag curve."
 
 
@@ -255,6 +313,28 @@ def exercise_4(deletion_curve) -> str:
         ],
         what="the curve",
     )
+    for P, D, steps in ((3, 3, [1, 2, 0]), (7, 1, [6, 2, 5, 0]), (2, 4, [])):
+        cells, put = torch.randn(P, D), torch.randn(D)
+        weights, expected = torch.rand(P, D), []
+
+        def weigh(given: Tensor, weights=weights) -> float:
+            if np.shape(given) != tuple(weights.shape):
+                raise Wrong(
+                    "score takes the whole grid, erased cells included, "
+                    f"{tuple(weights.shape)}; it got {np.shape(given)}"
+                )
+            return float((weights * torch.as_tensor(given)).exp().sum())
+
+        for n in range(len(steps) + 1):
+            gone = torch.isin(torch.arange(P), torch.tensor(steps[:n]).long())
+            expected.append(weigh(torch.where(gone[:, None], put, cells)))
+        scores = call(deletion_curve, weigh, cells, steps, put)
+        compare(
+            tensor(scores, (len(expected),), "the list of scores"),
+            torch.tensor(expected),
+            what=f"the curve for {P} cells, erased in the order {steps},",
+            tolerance=1e-4,
+        )
     return "the sooner it falls, the better the order knows what matters."
 
 
@@ -314,6 +394,21 @@ def exercise_5(differences) -> str:
         ],
         what="the mean difference",
     )
+
+    def right_for(first, second, images, draws):
+        means = []
+        for row in draws:
+            drawn = [(second - first)[images == i] for i in row]
+            means.append(torch.cat(drawn).mean())
+        return torch.stack(means)
+
+    others = []
+    for B, N, R in ((2, 5, 3), (4, 9, 6), (5, 5, 1), (3, 7, 7)):
+        of = torch.cat([torch.arange(B), torch.randint(B, (N - B,))])
+        of = of[torch.randperm(N)]
+        draws = torch.randint(B, (R, B))
+        others.append((torch.rand(N), torch.rand(N), of, draws))
+    also(differences, right_for, *others, what="the mean difference")
     return (
         "the 2.5th and the 97.5th percentile of many of them are the interval."
     )

@@ -108,6 +108,14 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "10.1": [
+        """def images_per_second(step, batch_size, wait, clock):
+    times = []
+    for _ in range(4):
+        step()
+        wait()
+        times.append(clock())
+    return batch_size * 3 / (times[-1] - times[0])
+""",
         "def images_per_second(step, batch_size, wait, clock):\n    step()\n    wait()\n"
         "    times = []\n    for _ in range(3):\n        start = clock()\n        step()\n"
         "        wait()\n        times.append(clock() - start)\n"
@@ -135,15 +143,43 @@ ALSO_RIGHT = {
     return sum(losses) / rows"""),
     ],
     "10.3": [
+        """def nats_a_token(losses, tokens):
+    nats = count = 0
+    for means, numbers in zip(losses.tolist(), tokens.tolist()):
+        for mean, n in zip(means, numbers):
+            if n:
+                nats, count = nats + mean * n, count + n
+    return nats / count
+""",
+        """import numpy as np
+
+
+def nats_a_token(losses, tokens):
+    return np.nansum(losses.numpy() * tokens.numpy()) / tokens.numpy().sum()
+""",
         "def nats_a_token(losses, tokens):\n    return ((losses.nan_to_num() * tokens).sum()"
         " / tokens.sum()).item()",
     ],
     "10.4": [
+        """def plan(n, each, size, many, times):
+    steps, left = 0, n
+    while left > 0:
+        left -= size * many * times
+        steps += 1
+    return [each * size * many * times, steps]
+""",
         "def plan(images, captions_each, batch_size, processes, accumulate):\n"
         "    size = batch_size * processes * accumulate\n"
         "    return size * captions_each, -(-images // size)",
     ],
     "10.5": [
+        """import numpy as np
+
+
+def epochs_to_pay(read, network, rest, store, fetch):
+    won = read + network - fetch
+    return np.inf if won <= 0 else 1 + (read + network + store) // won
+""",
         "def epochs_to_pay(load, encode, decode, write, load_grid):\n"
         "    if load + encode <= load_grid:\n        return math.inf\n    epochs = 1\n"
         "    while load + encode + write + epochs * (load_grid + decode) >= epochs * (\n"

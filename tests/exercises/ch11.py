@@ -76,6 +76,16 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "11.1": [
+        """import numpy as np
+
+
+def shares_of(box, side, size):
+    low = np.arange(side) * size / side
+    high = low + size / side
+    y = np.clip(np.minimum(high, box[3]) - np.maximum(low, box[1]), 0, None)
+    x = np.clip(np.minimum(high, box[2]) - np.maximum(low, box[0]), 0, None)
+    return y[:, None] * x * (side / size) ** 2
+""",
         "def shares_of(box, side, size):\n    x0, y0, x1, y1 = box\n    cell = size / side\n"
         "    grid = torch.zeros(side, side)\n"
         "    for r in range(side):\n        for c in range(side):\n"
@@ -84,6 +94,14 @@ ALSO_RIGHT = {
         "            grid[r, c] = down * across / cell**2\n    return grid",
     ],
     "11.2": [
+        """import numpy as np
+
+
+def borrowed(alphas, shares):
+    inside = shares.double().numpy() @ alphas.double().numpy().T
+    np.fill_diagonal(inside, np.nan)
+    return np.nanmean(inside, axis=1)
+""",
         "def borrowed(alphas, shares):\n    B = len(alphas)\n"
         "    return torch.tensor([\n"
         "        sum(float(alphas[j] @ shares[i]) for j in range(B) if j != i) / (B - 1)\n"
@@ -93,18 +111,43 @@ ALSO_RIGHT = {
         "    return (others * shares).sum(dim=1)",
     ],
     "11.3": [
+        """import numpy as np
+
+
+def mean_at(inside, steps, lengths, lag):
+    at = steps.numpy() + lag
+    kept = (at >= 0) & (at < lengths.numpy())
+    return inside.numpy()[kept, at[kept]].mean()
+""",
         "def mean_at(inside, steps, lengths, lag):\n    kept = [\n"
         "        float(inside[i, t + lag])\n"
         "        for i, (t, n) in enumerate(zip(steps.tolist(), lengths.tolist()))\n"
         "        if 0 <= t + lag < n\n    ]\n    return sum(kept) / len(kept)",
     ],
     "11.4": [
+        """def deletion_curve(score, grid, order, cell):
+    if not order:
+        return [score(grid)]
+    scores = deletion_curve(score, grid, order[:-1], cell)
+    rows = [cell if p in order else row for p, row in enumerate(grid)]
+    return [*scores, score(torch.stack(rows))]
+""",
         "def deletion_curve(score, grid, order, cell):\n    scores = []\n"
         "    for n in range(len(order) + 1):\n        erased = grid.clone()\n"
         "        erased[order[:n]] = cell\n        scores.append(score(erased))\n"
         "    return torch.tensor(scores)",
     ],
     "11.5": [
+        """import numpy as np
+
+
+def differences(first, second, images, draws):
+    words = (second - first).double().numpy()
+    sums = np.bincount(images, weights=words)
+    counts = np.bincount(images)
+    draws = draws.numpy()
+    return sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+""",
         "def differences(first, second, images, draws):\n    means = []\n"
         "    for row in draws.tolist():\n"
         "        values = torch.cat([(second - first)[images == i] for i in row])\n"
