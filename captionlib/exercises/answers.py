@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -62,7 +63,10 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     except Exception as error:
         # A gap that is still open: computing with the dots (Python's message
         # names the ellipsis), or NotImplementedError as a placeholder.
-        if isinstance(error, NotImplementedError) or "ellipsis" in str(error):
+        # PyTorch raises the latter, too, where a kernel "is not implemented for"
+        # a type.
+        gap = isinstance(error, NotImplementedError)
+        if "ellipsis" in str(error) or (gap and "for '" not in str(error)):
             raise NotYet from None
         about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise Wrong(f"your code stops with {about}{_line(error)}") from None
@@ -71,7 +75,8 @@ def call(answer: object, *arguments: object, **named: object) -> object:
         raise NotYet
     if result is None:
         raise Wrong(
-            "your function returns nothing: its last line must be a `return`"
+            "your function returns nothing, that is, None: give its result back "
+            "with `return`"
         )
     for position, (before, after) in enumerate(
         zip(arguments, copies, strict=True)
@@ -168,6 +173,8 @@ def tensor(
 
 def _stacked(value: list | tuple) -> object:
     """A tensor of a list's numbers, if it can be one; else the list."""
+    if not value:
+        return torch.zeros(0)
     try:
         parts = [
             _stacked(part) if isinstance(part, (list, tuple)) else part
@@ -290,8 +297,8 @@ def compare(
         got: the reader's result.
         expected: the right result.
         known: results of typical mistakes, with a message for each.
-        otherwise: the message for any other result; by default, where it first
-            differs.
+        otherwise: the message for any other result; where it first differs
+            follows, unless the message tells the reader what "you have".
         what: the result's name in the default message.
         tolerance: relative and absolute.
     """
@@ -300,10 +307,10 @@ def compare(
     for value, message in known:
         if close(got, value, tolerance):
             raise Wrong(message)
-    raise Wrong(
-        otherwise
-        or f"{what} is not right: {_difference(got, expected, tolerance)}"
-    )
+    if otherwise and re.search(r"\byou(r|rs)?\b", otherwise):
+        raise Wrong(otherwise)
+    lead = otherwise or f"{what} is not right"
+    raise Wrong(f"{lead}: {_difference(got, expected, tolerance)}")
 
 
 def quantity(
@@ -396,8 +403,8 @@ def _brief(value: object) -> str:
         value = type(value)(
             round(x, 4) if isinstance(x, float) else x for x in value
         )
-    if isinstance(value, (list, tuple, dict, bool, int, float)):
-        text = str(value)
+    if isinstance(value, (list, tuple, dict, str, bool, int, float)):
+        text = repr(value)
         return text if len(text) <= 70 else f"{text[:66]}...{text[-1]}"
     return describe(value)
 
@@ -406,6 +413,8 @@ def shown(got: float, expected: float) -> str:
     """The first number, with as many digits as tell it from the second."""
     if isinstance(got, int) and isinstance(expected, int):
         return str(got)
+    if math.isclose(got, expected, rel_tol=1e-9):
+        return f"{got:.4g}"
     for digits in range(4, 17):
         text = f"{got:.{digits}g}"
         if text != f"{expected:.{digits}g}":
@@ -452,8 +461,8 @@ def _difference(got: object, expected: object, tolerance: float) -> str:
     if isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
         if len(got) != len(expected):
             return (
-                f"it has {len(got)} items, {_brief(got)}, expected "
-                f"{len(expected)}, {_brief(expected)}"
+                f"it has the length {len(got)}, expected {len(expected)}: it is "
+                f"{_brief(got)}, expected {_brief(expected)}"
             )
         for i, (one, other) in enumerate(zip(got, expected, strict=True)):
             if not close(one, other, tolerance):
@@ -463,9 +472,11 @@ def _difference(got: object, expected: object, tolerance: float) -> str:
                 return _pair(f"its item {i}", one, other)
     if isinstance(expected, dict) and isinstance(got, dict):
         for key in sorted(expected.keys() | got.keys(), key=str):
-            one, other = got.get(key, "missing"), expected.get(key, "absent")
-            if not close(one, other, tolerance):
-                return _pair(f"its entry {str(key)[:30]!r}", one, other)
+            name = f"its entry {str(key)[:30]!r}"
+            if key not in got or key not in expected:
+                return f"{name} is {'missing' if key in expected else 'extra'}"
+            if not close(got[key], expected[key], tolerance):
+                return _pair(name, got[key], expected[key])
     return _pair("it", got, expected)
 
 
@@ -474,7 +485,4 @@ def _pair(what: str, got: object, expected: object) -> str:
         return (
             f"{what} is {shown(got, expected)}, expected {shown(expected, got)}"
         )
-    one, other = (
-        x if isinstance(x, str) else _brief(x) for x in (got, expected)
-    )
-    return f"{what} is {one[:80]}, expected {other[:80]}"
+    return f"{what} is {_brief(got)}, expected {_brief(expected)}"

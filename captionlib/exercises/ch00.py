@@ -130,8 +130,8 @@ def exercise_2(look) -> str:
         tensor(context, (2,), "the context", known={
             (3, 2): "the context is still one vector a cell, (3, 2): add the "
             "weighted cells up",
-            (3,): "the cells were added up along the wrong axis: the context "
-            "is a mixture of cells, (2,)",
+            (3,): "the context has a number for each cell, (3,): it should be a "
+            "mixture of cells, (2,)",
         }),
         right @ cells,
         [
@@ -203,7 +203,11 @@ def exercise_3(share_named) -> str:
             "this is the share of captions that name everything; every object "
             "counts by itself",
         ),
-        (1.0, "this is the share of captions that name anything at all"),
+        (
+            1.0,
+            "your share is 1, and ball, palm and car are named by nobody: "
+            "every object counts, not every caption",
+        ),
         (3.0, "this is the number of hits; divide by the number of objects"),
         (50.0, "a share of 1 is everything: leave out the percent"),
     ]

@@ -65,8 +65,8 @@ def exercise_1(encode) -> str:
         )
     if len(words) != 6:
         raise Wrong(
-            f"with max_len = 4 there are {len(words)} ids and not 4 + 2: "
-            "<start> and <end> need room beside four words"
+            f"with max_len = 4 there are {len(words)} ids and not 4 + 2, for "
+            "four words, <start> and <end>"
         )
     expected = ["<start>", "a", "dog", "<unk>", "<end>", "<pad>"]
     compare(words, expected, what='what "a dog jumps" becomes')
@@ -92,8 +92,8 @@ def exercise_1(encode) -> str:
         )
     if words[-1] != "<end>":
         raise Wrong(
-            "a caption that had to be cut has lost its <end>: cut the words "
-            "before adding it"
+            f"a caption that had to be cut ends in {words[-1]} and has lost its "
+            "<end>"
         )
     compare(
         words,
@@ -104,6 +104,7 @@ def exercise_1(encode) -> str:
         length,
         6,
         [(8, "a caption that was cut is as long as what is left of it")],
+        what="the length of a caption that was cut",
     )
 
     def right(tokens, word_map, max_len):
@@ -254,6 +255,10 @@ def exercise_3(build) -> str:
             '"zebra" and "yak" occur only in validation and test captions, which the map must not '
             "know: count train and restval"
         )
+    if "dog" not in kept:
+        raise Wrong(
+            f'"dog" occurs three times in train and is missing: the words are {sorted(kept)}'
+        )
     if not {"sits", "cat"} & kept:
         raise Wrong(
             'min_word_freq is 2, and "sits" and "cat", which occur twice, are missing: at least is '
@@ -287,10 +292,15 @@ def exercise_3(build) -> str:
             )
 
     check_ids(got)
-    if words_of([image("train", "dog dog dog", "cat")], 3)[1] != {"dog"}:
+    if not words_of([image("train", "dog dog dog", "cat")], 3)[1]:
         raise Wrong(
             '"dog dog dog" has the word dog three times: count occurrences, not captions'
         )
+    compare(
+        sorted(words_of([image("train", "dog dog dog", "cat")], 3)[1]),
+        ["dog"],
+        what='the list of words kept of "dog dog dog" and "cat" for 3',
+    )
     for least, expected in (
         (1, {"a", "dog", "runs", "sits", "cat", "the"}),
         (3, {"a", "dog"}),

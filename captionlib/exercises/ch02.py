@@ -38,8 +38,8 @@ def exercise_1(receptive_field) -> str:
             ),
             (
                 1,
-                "one kernel of 3 sees 3 pixels, and this says 1: is the return "
-                "inside the loop?",
+                "one kernel of 3 sees 3 pixels, and this says 1: is something "
+                "added, or is the return inside the loop?",
             ),
         ],
         what="what a single kernel of 3 sees",

@@ -83,8 +83,8 @@ def exercise_1(continue_beam) -> str:
                 "the vocabulary",
             ),
         ],
-        "the best continuation is word 2 after prefix 1, but you have word "
-        f"{words[0]} after prefix {beams[0]}",
+        "the best continuation is word 2 after prefix 1, then words 1 and 2 "
+        f"after prefix 0; you have the words {words} after {beams}",
     )
     compare(
         scores,
@@ -159,8 +159,14 @@ def exercise_2(advance) -> str:
         ["a dog", "dogs <end>"],
     ):
         raise Wrong(
-            'each prefix got one continuation, but they compete: "a dog" and "a cat" both '
-            "belong to the best three"
+            "there are three places, and you keep two captions, one of each "
+            'prefix; but they compete: "a dog" and "a cat" both belong to the '
+            "best three"
+        )
+    if len({*live, *finished}) > 3:
+        raise Wrong(
+            "there are three places, and you keep "
+            f"{', '.join(repr(each) for each in {**live, **finished})}"
         )
     if "dogs sleep" in live:
         raise Wrong(
@@ -401,8 +407,8 @@ def exercise_4(nucleus) -> str:
     compare(
         tensor(got, [4]),
         torch.tensor([0.0, 1.0, 0.0, 0.0]),
-        otherwise="for p = 0.4 the likeliest word, which has 0.45, is enough. Compare p with the "
-        "sum of the likelier words, not with each word's own probability",
+        otherwise="for p = 0.4 the likeliest word, which has 0.45, is enough. (Compare p with the "
+        "sum of the likelier words, not with each word's own probability)",
     )
 
     def right(probs, p):

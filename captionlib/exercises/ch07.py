@@ -65,11 +65,12 @@ def exercise_2(brevity_penalty) -> str:
     """One penalty for a corpus, by the closest lengths."""
 
     def captions(*lengths):
-        return [["word"] * length for length in lengths]
+        # In alphabetical order the longest is first.
+        return [[f"word{99 - length}"] * length for length in lengths]
 
     # Closest: 6 and not 10 (a tie with 8); 12; 7. Together 25, against 8 + 6 +
     # 4 = 18 words.
-    references = [captions(10, 6), captions(12, 14), captions(11, 7)]
+    references = [captions(10, 6), captions(12, 14), captions(12, 7)]
     hypotheses = captions(8, 6, 4)
     closest = ([6, 12, 7], [8, 6, 4])
 
@@ -83,8 +84,8 @@ def exercise_2(brevity_penalty) -> str:
         [
             (
                 min(1.0, math.exp(1 - 18 / 25)),
-                "the fraction is upside down: r, the reference length, goes "
-                "above c, or a short corpus is not punished",
+                "18 words against 25 go without a penalty. Perhaps the fraction "
+                "is upside down: r, the reference length, goes above c",
             ),
             (
                 math.exp(1 - 18 / 25),
@@ -97,12 +98,12 @@ def exercise_2(brevity_penalty) -> str:
                 "longer; BLEU takes the shorter of two that are equally close",
             ),
             (
-                penalty([10, 14, 11], [8, 6, 4]),
+                penalty([10, 14, 12], [8, 6, 4]),
                 "you took the longest reference of each image; take the one "
                 "closest in length",
             ),
             (
-                penalty([8, 13, 9], [8, 6, 4]),
+                penalty([8, 13, 9.5], [8, 6, 4]),
                 "you took the average length of each image's references; take "
                 "that of the one closest in length",
             ),
@@ -141,7 +142,7 @@ def exercise_2(brevity_penalty) -> str:
             )
         ],
         "6 words against 9, 5 and 2: no penalty, since the closest, 5, is "
-        "shorter",
+        f"shorter; you have {shown(got, 1)}",
     )
     got = number(
         call(brevity_penalty, [captions(9, 7, 2)], captions(6)), "the penalty"
@@ -152,8 +153,8 @@ def exercise_2(brevity_penalty) -> str:
         [
             (
                 1.0,
-                "6 words against 9, 7 and 2: closest is 7, and you took the "
-                "shortest",
+                "6 words against 9, 7 and 2 go without a penalty: closest is 7, "
+                "and it seems you took the shortest",
             )
         ],
         what="the penalty of 6 words against 9, 7 and 2",

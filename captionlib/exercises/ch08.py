@@ -97,8 +97,8 @@ def exercise_1(to_rgb) -> str:
         raise Wrong(
             f"the colour {colour[place]} under an alpha of {alpha[place[:2]][0]} "
             f"gives {over_white[place]:.0f} over white, and you have "
-            f"{got[place]}. In uint8, products above 255 wrap around: compute "
-            "in floats"
+            f"{got[place]}. (In uint8, products above 255 wrap around; floats "
+            "don't.)"
         )
     rng = np.random.default_rng(0)
     for height, width in ((3, 4), (1, 1), (5, 3), (4, 4)):
@@ -462,6 +462,7 @@ def exercise_5(invented_share) -> str:
         invented_share,
         right,
         ([["a", "car", "car"]], [{"dog"}], names),
+        ([["a", "cat"]], [{"dog"}], names),
         (captions[1:3], scenes[1:3], names),
         ([["a", "bird"], [], ["ship"]], [{"bird"}, {"car"}, {"ship"}], names),
         ([["red", "sun"], ["sun"]], [{"sun"}, {"moon"}], {"sun", "moon"}),

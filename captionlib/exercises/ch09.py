@@ -467,7 +467,8 @@ def exercise_5(occlusion) -> str:
             ),
         ],
         f"painting the square in row {row}, column {column}, costs "
-        f"{loss()[row, column]:.3f}, and your map says {got[row, column]:.3f}",
+        f"{shown(loss()[row, column], got[row, column])}, and your map says "
+        f"{shown(got[row, column], loss()[row, column])}",
     )
 
     for h, w, square in ((1, 1, 3), (3, 2, 1), (2, 3, 4), (4, 1, 2)):
