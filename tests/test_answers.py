@@ -1,23 +1,30 @@
 """The harness that tries to fool the exercises, and what it must find."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 import captionlib.exercises as package
 from captionlib.exercises import ch00, judge
 from captionlib.exercises.answers import compare, items
+from tools import find_chapters
 from tools.answers import (
+    explained,
     fixed,
     given,
     numbers_given,
     rewritten,
     right_variants,
     stubborn,
+    trials,
     verdict,
     wrong_variants,
 )
-from tools.exercises import Exercise
+from tools.exercises import Exercise, exercises
+
+CHAPTERS = find_chapters(Path(__file__).parent.parent)
 
 GAP = """from captionlib.exercises import check
 
@@ -98,3 +105,36 @@ def test_an_endless_loop_ends_with_a_sentence(monkeypatch):
 
     status, message = judge("00.2", endless)
     assert status == "not quite" and "never ends" in message
+
+
+SAME = re.compile(r"\bis (\S+), expected (\S+)")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem[:2])
+def test_no_exercise_is_fooled_and_every_style_is_accepted(path, tally):
+    known, met, tried, passed = explained(), set(), 0, []
+    for exercise in exercises(path):
+        for trial in trials(exercise, known):
+            about = f"{exercise.number} {trial}"
+            message = trial.verdict.message
+            assert "the checker can't read" not in message, (
+                f"{about}: {message}"
+            )
+            for one, other in SAME.findall(message):
+                assert one != other.rstrip(".,:;"), f"{about}: {message}"
+            if trial.wanted == "explained":
+                assert not trial.missed, f"{about} is refused, but explained"
+                met.add((exercise.number, trial.variant.about))
+            elif trial.wanted == "accepted":
+                assert not trial.missed, about
+            else:
+                tried += 1
+                if trial.missed:
+                    passed.append(about)
+                    never = ("hard-coded", "stubborn")
+                    assert trial.variant.kind not in never, about
+    assert len(passed) <= 0.05 * tried, "\n".join(passed)
+    chapter = path.stem[:2]
+    stale = {each for each in known if each[0].startswith(chapter)} - met
+    assert not stale, f"tools/answers.yml explains what is not tried: {stale}"
+    tally(wrong_answers_tried=tried)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -528,7 +529,7 @@ def exercise_5(epochs_to_pay) -> str:
 
     def run(*case):
         value = call(epochs_to_pay, *case)
-        if isinstance(value, torch.Tensor) and value.numel() == 1:
+        if isinstance(value, (torch.Tensor, np.ndarray)) and not value.ndim:
             value = value.item()
         if isinstance(value, float) and value == math.inf:
             return value
