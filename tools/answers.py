@@ -10,9 +10,9 @@ changed, one axis swapped, one statement, keyword or returned value left out, as
 `tools.mutants`; a sort, clamp, copy, slice, bound or edge case is dropped; the
 operands of a difference or quotient or the arguments of a call are swapped; a list
 or vector is sorted before it is used; a size or number is fixed at the first one
-that the checker tries; the first result is returned whatever the arguments. Right
-ones: other names of arguments; arguments in another precision; results as arrays,
-tensors, lists, tuples or in double precision.
+that the checker tries, or at one that the question shows; the first result is
+returned whatever the arguments. Right ones: other names of arguments; arguments in
+another precision; results as arrays, tensors, lists, tuples or in double precision.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -228,9 +229,12 @@ def numbers_given(
     return sorted(found)
 
 
-def fixed(answers: tuple, which: int, place: int) -> tuple:
-    """One function takes the first number that it gets for all later ones."""
-    answer, first = answers[which], []
+def fixed(
+    answers: tuple, which: int, place: int, value: float | None = None
+) -> tuple:
+    """One function takes this value, or else the first number that it gets, for
+    all numbers."""
+    answer, first = answers[which], [] if value is None else [value]
 
     def fix(*arguments, **named):
         first.append(arguments[place])
@@ -326,8 +330,14 @@ def wrong_variants(exercise: Exercise) -> Iterator[Variant]:
         yield Variant(
             FIXED,
             f"argument {place + 1} fixed at its first value",
-            lambda which=which, place=place: fixed(answers, which, place),
+            partial(fixed, answers, which, place),
         )
+        for number in sorted(set(re.findall(r"\b\d+\b", exercise.text))):
+            yield Variant(
+                FIXED,
+                f"argument {place + 1} is {number}",
+                partial(fixed, answers, which, place, int(number)),
+            )
     for which, place in numbers_given(exercise, answers, several=True):
         for sign, word in ((1, "rising"), (-1, "falling")):
             yield Variant(

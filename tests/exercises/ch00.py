@@ -66,20 +66,69 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "00.1": [
+        """import numpy as np
+
+
+def to_words(ids, vocabulary):
+    ids = np.array(ids)
+    kept = (np.cumsum(ids == 2) == 0) & (ids > 2)
+    return np.array(vocabulary)[ids[kept]]
+""",
         "def to_words(ids, vocabulary):\n    words = []\n    for i in ids:\n"
         "        if vocabulary[i] == '<end>':\n            break\n"
         "        if not vocabulary[i].startswith('<'):\n"
-        "            words.append(vocabulary[i])\n    return words"
+        "            words.append(vocabulary[i])\n    return words",
     ],
     "00.2": [
+        """import math
+
+
+def look(scores, cells):
+    raised = [math.exp(score) for score in scores]
+    alpha = [each / sum(raised) for each in raised]
+    columns = zip(*cells.tolist())
+    return [sum(a * c for a, c in zip(alpha, column)) for column in columns], alpha
+""",
+        """import numpy as np
+
+
+def look(scores, cells):
+    alpha = np.exp(scores.numpy() - scores.numpy().max())
+    alpha /= alpha.sum()
+    return alpha @ cells.numpy(), alpha
+""",
         "def look(scores, cells):\n    alpha = scores.exp() / scores.exp().sum()\n"
-        "    return (alpha[:, None] * cells).sum(dim=0), alpha"
+        "    return (alpha[:, None] * cells).sum(dim=0), alpha",
     ],
     "00.3": [
+        """import numpy as np
+
+
+def share_named(captions, objects):
+    return np.mean([
+        not set(names).isdisjoint(captions[i])
+        for i in range(len(objects))
+        for names in objects[i]
+    ])
+""",
         "def share_named(captions, objects):\n    hits = total = 0\n"
         "    for caption, things in zip(captions, objects):\n"
         "        for names in things:\n            total += 1\n"
         "            hits += any(name in caption for name in names)\n"
-        "    return hits / total"
+        "    return hits / total",
+    ],
+    "00.4": [
+        """def mirror(box, tokens, width):
+    left, top, right, bottom = box
+    mirrored = []
+    for token in tokens:
+        if token == "left":
+            mirrored.append("right")
+        elif token == "right":
+            mirrored.append("left")
+        else:
+            mirrored.append(token)
+    return [width - right, top, width - left, bottom], tuple(mirrored)
+""",
     ],
 }

@@ -96,7 +96,43 @@ ALSO_RIGHT = {
         "    return image"
     ],
     "01.4": [
-        {"list(range(j * n, (j + 1) * n))": "[j * n + k for k in range(n)]"}
+        """import numpy as np
+
+
+def image_of(i, n):
+    return np.floor(i / n)
+
+
+def captions_of(j, n):
+    return np.arange(n) + n * j
+""",
+        {"list(range(j * n, (j + 1) * n))": "[j * n + k for k in range(n)]"},
     ],
     "01.5": [{"numbers * 8 / 1e6": "236", "numbers * 2 / 1e6": "58.9"}],
+    "01.1": [
+        """import numpy as np
+
+
+def encode(tokens, word_map, max_len):
+    ids = np.full(max_len + 2, word_map["<pad>"])
+    length = min(len(tokens), max_len) + 2
+    ids[0], ids[length - 1] = word_map["<start>"], word_map["<end>"]
+    for i, token in enumerate(tokens[:max_len]):
+        ids[i + 1] = word_map[token] if token in word_map else word_map["<unk>"]
+    return ids, length
+""",
+    ],
+    "01.3": [
+        """def build(images, min_word_freq):
+    words = [
+        word
+        for image in images
+        if image["split"] not in ("val", "test")
+        for sentence in image["sentences"]
+        for word in sentence["tokens"]
+    ]
+    kept = sorted({word for word in words if words.count(word) >= min_word_freq})
+    return {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *kept])}
+""",
+    ],
 }

@@ -69,10 +69,21 @@ ALSO_RIGHT = {
         "        width = stride * (width - 1) + kernel\n    return width"
     ],
     "02.3": [
+        """import numpy as np
+
+
+def annotation_vectors(maps):
+    maps = maps.numpy()
+    return np.moveaxis(maps, 1, -1).reshape(len(maps), -1, maps.shape[1])
+""",
+        """def annotation_vectors(maps):
+    rows = maps.tolist()
+    return [[list(cell) for row in zip(*image) for cell in zip(*row)] for image in rows]
+""",
         {
             "maps.flatten(2).transpose(1, 2)": "maps.permute(0, 2, 3, 1).reshape("
             "maps.shape[0], -1, maps.shape[1])"
-        }
+        },
     ],
     "02.4": [
         "def freeze(network):\n    for parameter in network.parameters():\n"
