@@ -153,7 +153,7 @@ class SelfCritical:
     ):
         self.vocabulary, self.samples = vocabulary, samples
         self.greedy, self.end = greedy, end
-        self.longest = captions.shape[2] - 1
+        self.longest = int(lengths.max()) - 1
         self.cider = CiderD(self.told(captions, lengths))
 
     def told(self, captions: Tensor, lengths: Tensor) -> list:
