@@ -265,6 +265,7 @@ def tour(watch: Watch, folder: Path) -> None:
     from captionlib.io.word_vectors import read_glove
     from captionlib.toy.scenes import write_scenes
     from captionlib.training import caption_loss
+    from captionlib.transformer import PrefixDecoder, TransformerDecoder
     from captionlib.visualize import show_attention
 
     torch.manual_seed(0)
@@ -346,6 +347,9 @@ def tour(watch: Watch, folder: Path) -> None:
     told = [[thing["words"][0] for thing in each] for each in things]
     images = torch.randint(256, (len(told), 3, 64, 64), dtype=torch.uint8)
     grounding(model, images, told, things)
+    for kind in (TransformerDecoder, PrefixDecoder):
+        decoder = kind(len(data.vocabulary), encoder.encoder_dim)
+        decoder(features.float(), captions, lengths)
 
 
 def check(package: Path = PACKAGE) -> tuple[list[str], str]:

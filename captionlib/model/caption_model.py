@@ -25,11 +25,14 @@ from captionlib.model.folder import (
     under,
     written,
 )
+from captionlib.transformer import PrefixDecoder, TransformerDecoder
 
 __all__ = ["CaptionModel"]
 
 # The kind of decoder, stored with the model: chapter 04's.
 DECODER = "soft_attention"
+# Chapter 15's, which stand in its place.
+TRANSFORMERS = {"transformer": TransformerDecoder, "prefix": PrefixDecoder}
 
 
 class CaptionModel(nn.Module, Stored):
@@ -144,11 +147,15 @@ class CaptionModel(nn.Module, Stored):
 
     def describe(self) -> dict:
         """As `Stored.describe`."""
-        return {
+        about = {
             "decoder": DECODER,
             "model": self.shape,
             "encoder_weights": "saved" if self._keeps_encoder else "packaged",
         }
+        for name, kind in TRANSFORMERS.items():
+            if type(self.decoder) is kind:
+                about |= {"decoder": name, "decoder_shape": self.decoder.shape}
+        return about
 
     def weights(self) -> dict[str, Tensor]:
         """As `Stored.weights`."""
@@ -265,6 +272,10 @@ class CaptionModel(nn.Module, Stored):
             )
             encoder.load_state_dict(under(prefix, weights))
         model = cls(config, vocabulary, encoder)
+        if (kind := stored.get("decoder", DECODER)) != DECODER:
+            dim = config.feature_dim or model.encoder.encoder_dim
+            shape = stored["decoder_shape"]
+            model.decoder = TRANSFORMERS[kind](len(vocabulary), dim, **shape)
         model.own_encoder = own
         encoders[prefix] = model.encoder
         rest = under(stored.get("weights", ""), weights)
