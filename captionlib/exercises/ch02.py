@@ -222,10 +222,10 @@ def exercise_4(freeze) -> str:
 
 
 def _deep() -> nn.Module:
-    """A network with normalisation further down, and of other kinds."""
+    """A network with normalisation further down, and in other forms."""
     inner = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
     network = nn.Sequential(
-        nn.InstanceNorm2d(3, track_running_stats=True, affine=True),
+        nn.BatchNorm2d(3, affine=False),
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(inner, nn.ReLU())),
         nn.Dropout(0.5),
         nn.BatchNorm2d(4, momentum=None),

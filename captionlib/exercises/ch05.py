@@ -108,8 +108,9 @@ def exercise_1(padded_loss) -> str:
         (6, 9, [2, 5, 6, 3]),
         (5, 5, [3, 2, 1, 1, 1]),
     ):
-        # Padding may hold anything, and no caption need be as long as T.
-        words = torch.randint(V, (len(counts), T))
+        # No caption need be as long as T. Only padding is 0.
+        words = torch.randint(1, V, (len(counts), T))
+        words[torch.arange(T) >= torch.tensor(counts)[:, None]] = 0
         drawn = 2 * torch.randn(len(counts), T, V)
         others.append((drawn, words, torch.tensor(counts)))
     also(padded_loss, right_for, *others, what="the loss")
@@ -383,13 +384,14 @@ def exercise_4(cuts) -> str:
         ]
         return sum(n > 0 and n % decay_after == 0 for n in stale)
 
-    drawn = torch.randint(-3, 6, (12, 15)).tolist()
+    drawn = torch.randint(8, (12, 15)).tolist()
     also(
         cuts,
         right,
         *((row, 1 + i % 4) for i, row in enumerate(drawn)),
         ([0, 0, 0], 2),
-        ([-1.0, -2.0, -1.5, -0.5], 2),
+        ([0, 0], 2),
+        ([0.3, 0.1, 0.25, 0.4], 2),
         ([7, 3, 3, 3, 3, 3], 5),
         ([7, 3], 1),
         what="the number of cuts",

@@ -313,7 +313,11 @@ def exercise_4(deletion_curve) -> str:
         ],
         what="the curve",
     )
-    for P, D, steps in ((3, 3, [1, 2, 0]), (7, 1, [6, 2, 5, 0]), (2, 4, [])):
+    for P, D, steps in (
+        (3, 3, [1, 2, 0]),
+        (7, 1, [6, 2, 5, 0, 4, 1, 3]),
+        (1, 4, [0]),
+    ):
         cells, put = torch.randn(P, D), torch.randn(D)
         weights, expected = torch.rand(P, D), []
 
