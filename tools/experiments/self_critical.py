@@ -36,7 +36,7 @@ from tools.experiments._toy import run_rows
 GREEDY = SearchConfig(1, max_words=MAX_WORDS)
 BEAM = SearchConfig(3, max_words=MAX_WORDS)
 COLUMNS = ("cider_d_greedy", "cider_d", "entropy", "words", "distinct")
-COLUMNS += ("correctness", "seconds")
+COLUMNS += ("correctness",)
 
 
 def started(world: World, seed: int, quick: bool, work: Path) -> CaptionModel:
