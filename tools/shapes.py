@@ -259,6 +259,7 @@ def tour(watch: Watch, folder: Path) -> None:
     from captionlib.engine.fine_tuning import HalfEncoded, stages
     from captionlib.engine.self_critical import SelfCritical
     from captionlib.grounding import grounding
+    from captionlib.hard_attention import HardAttention, hard_loss
     from captionlib.io.files import read_json
     from captionlib.io.images import decoding_pool
     from captionlib.io.prepared import image_file
@@ -292,6 +293,11 @@ def tour(watch: Watch, folder: Path) -> None:
     lengths[4] = sizes["max_length"]
     output = decoder(grid, torch.randint(sizes["V"], (B * n, T)), lengths)
     caption_loss(output)
+    state = decoder.begin(grid)
+    hard = HardAttention(decoder.attention)
+    hard(state.hidden, state.keys, state.values)
+    drawn = torch.stack([output.alphas, output.alphas > 0.05], dim=2)
+    hard_loss(output._replace(alphas=drawn))
     decoder.eval()
     beam_search(
         decoder, grid, vocabulary, SearchConfig(beam_size=2, max_words=6)
