@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captionlib.exercises.answers import (
+    also,
     call,
     compare,
     number,
@@ -54,6 +55,14 @@ def exercise_1(attend) -> str:
         ],
         what="the result",
     )
+
+    def right(queries, keys, values):
+        scores = torch.einsum("td,ld->tl", queries, keys)
+        return (scores * keys.shape[1] ** -0.5).softmax(dim=1) @ values
+
+    for t, L, d, e in ((1, 2, 3, 4), (4, 1, 9, 2), (5, 5, 5, 5), (2, 6, 2, 1)):
+        drawn = torch.randn(t, d), torch.randn(L, d), torch.randn(L, e)
+        also(attend, right, drawn)
     return "torch.nn.functional.scaled_dot_product_attention does this."
 
 
@@ -95,6 +104,14 @@ def exercise_2(prefix_mask) -> str:
         otherwise="with 2 image tokens and 1 word it is wrong; are the sizes "
         "fixed?",
     )
+
+    def right_for(images, words):
+        n = images + words
+        looks, seen = torch.arange(n)[:, None], torch.arange(n)
+        return (seen > looks) & ((seen >= images) | (looks >= images))
+
+    sizes = (1, 3), (4, 4), (5, 2)
+    also(prefix_mask, right_for, *sizes, what="the mask")
     return "models with such a mask are called prefix language models."
 
 
@@ -155,6 +172,17 @@ def exercise_3(attend_next) -> str:
         ],
         what="the result",
     )
+
+    def right(query, key, value, keys, values):
+        keys = torch.vstack([keys, key])
+        values = torch.vstack([values, value])
+        scores = torch.mv(keys, query) * len(key) ** -0.5
+        return scores.softmax(dim=0) @ values, keys, values
+
+    for s, d, e in ((1, 3, 2), (6, 9, 4), (4, 4, 4)):
+        new = torch.randn(d), torch.randn(d), torch.randn(e)
+        drawn = (*new, torch.randn(s, d), torch.randn(s, e))
+        also(attend_next, right, drawn, what="the answer")
     return "this is a head's whole work for a new word."
 
 
