@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from captionlib.exercises import judge
+from captionlib.exercises.answers import Wrong, compare
 from tools import find_chapters
 from tools.exercises import exercises
 
@@ -221,3 +222,45 @@ def test_checking_leaves_the_readers_random_numbers_alone():
     torch.manual_seed(5)
     judge("03.1", lambda scores: scores * torch.rand(1))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_pytorch_cannot_do_is_an_error_and_no_gap():
+    def swapped(logits, targets, decode_lengths):
+        return torch.nn.functional.cross_entropy(targets, logits)
+
+    def placeholder(logits, targets, decode_lengths):
+        raise NotImplementedError
+
+    assert judge("05.1", swapped).status == "not quite"
+    assert judge("05.1", placeholder).status == "not yet"
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "said"),
+    [
+        (0.67781, 0.67784, "is 0.67781, expected 0.67784"),
+        ([1, 2, 3], [1, 2], "the length 3, expected 2: it is [1, 2, 3]"),
+        (["a", "cat"], ["a", "dog"], "its item 1 is 'cat', expected 'dog'"),
+        ({"a": 1.0}, {"a": 1.0, "b": 2.0}, "its entry 'b' is missing"),
+        (torch.eye(2), torch.ones(2, 2), "[0, 1] is 0, expected 1"),
+    ],
+)
+def test_a_message_shows_what_differs(got, expected, said):
+    with pytest.raises(Wrong) as caught:
+        compare(got, expected)
+    assert said in str(caught.value)
+
+
+def test_a_grid_that_is_copied_is_right_but_not_praised_for_memory():
+    def copied(alpha, encoder_out):
+        n = len(alpha) // len(encoder_out)
+        grids = encoder_out.repeat_interleave(n, dim=0)
+        return (alpha.unsqueeze(2) * grids).sum(dim=1)
+
+    def product(alpha, encoder_out):
+        B, P, D = encoder_out.shape
+        return (alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)
+
+    assert judge("03.3", copied).status == "right"
+    assert "as if the grid were copied" in judge("03.3", copied).message
+    assert "copied" not in judge("03.3", product).message
