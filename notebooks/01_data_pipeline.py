@@ -1023,52 +1023,50 @@ check("01.3", build)
 #
 # </details>
 #
-# ### 01.4 Whose caption is it?
+# ### 01.4 Write the test
 #
-# With $n$ captions for each image, all captions are in one list, those of image 0 first. Which image
-# does caption $i$ belong to, and which captions belong to image $j$? The files have no other index.
+# Five colleagues have written `image_of(i, n)`: which image does caption `i` belong to, if each image has
+# `n` captions? Not all of them are right. Write a test that takes such a function, and fails for a wrong one:
+# by `assert`, or by returning False. It must let every right one pass.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
 
-def image_of(i, n):
-    return ...  # a whole number
+def trust(image_of):
+    return ...  # True or False; or use assert
 
 
-def captions_of(j, n):
-    return ...  # a list of n whole numbers
-
-
-check("01.4", image_of, captions_of)
+check("01.4", trust)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Write down the first seven captions for $n = 3$, and under each the number of its image. Which kind of
-# division is that?
+# One example is easy to get right by accident: 0 belongs to image 0 by nearly every formula. Which captions
+# stand at the border of two images?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Dividing by `//` drops the remainder. The captions of image j come after the `j * n` captions
-# of the images before it. That is where `range` begins, and it ends n later.
+# Don't repeat the formula in the test. Write down a list instead: with three captions an image, the
+# images are 0, 0, 0, 1, 1, 1, 2, … Then do the same with another `n`, and go far enough.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def image_of(i, n):
-#     return i // n
-#
-#
-# def captions_of(j, n):
-#     return list(range(j * n, (j + 1) * n))
+# def trust(image_of):
+#     for n in (1, 3, 4):
+#         expected = [image for image in range(9) for _ in range(n)]
+#         if [image_of(i, n) for i in range(9 * n)] != expected:
+#             return False
+#     return True
 # ```
 #
-# The two undo each other: `image_of` of every number in `captions_of(j, n)` is `j`.
+# The list says what is meant without saying how to compute it. A test that repeats the formula repeats
+# its mistakes.
 #
 # </details>
 #

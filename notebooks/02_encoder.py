@@ -1085,52 +1085,59 @@ check("02.4", freeze)
 #
 # </details>
 #
-# ### 02.5 The paper's encoder
+# ### 02.5 Find the faults
 #
-# The paper cut a VGG-19 before its last pooling layer. On the `meta` device, build
-# `backbones.torchvision.models.vgg19().features` without its last layer and send an image of 224×224 through it.
-# How many annotation vectors are there, and how long is each?
+# This function runs without an error and returns a grid of the right shape. Its captioner learns nothing
+# sensible. Two lines are wrong: find them, and mend them. (`mean` and `std`, (3, 1, 1), are those of
+# pixels between 0 and 1.)
+#
+# ```python
+# def encode(network, pixels, mean, std):  # pixels (B, 3, height, width) uint8
+#     images = (pixels - mean) / std / 255
+#     with torch.no_grad():
+#         grid = network(images)  # (B, D, rows, columns)
+#     B, D, rows, columns = grid.shape
+#     return grid.reshape(B, rows * columns, D)
+# ```
 
 # %% tags=["exercise"]
 import torch
 
 from captionlib.exercises import check
-from captionlib.io import backbones
 
-with torch.device("meta"):
-    image = torch.zeros(1, 3, 224, 224)
-    # build it here
 
-P, D = ..., ...
+def mended(network, pixels, mean, std):
+    return ...  # (B, P, D)
 
-check("02.5", P, D)
+
+check("02.5", mended)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `features` is an `nn.Sequential`, so `features[:-1]` is one without the last layer. The result has the
-# shape (1, D, height, width).
+# What does a pixel of 255 become, if `mean` is 0.5 and `std` is 0.2? And what should it become?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Continue inside the `with`, where nothing is computed but shapes: `features(image).shape` can be
-# unpacked into `_, D, height, width`. P counts the places of that map.
+# `reshape` never moves a number in memory. Try it on `torch.arange(6).view(1, 2, 3)`: two channels of three
+# cells. What should the first cell be?
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# with torch.device("meta"):
-#     features = backbones.torchvision.models.vgg19().features[:-1]
-#     _, D, height, width = features(image).shape
-# P = height * width
+# def mended(network, pixels, mean, std):
+#     images = (pixels / 255 - mean) / std
+#     with torch.no_grad():
+#         grid = network(images)
+#     return grid.flatten(2).transpose(1, 2)
 # ```
 #
-# 196 places with 512 numbers each. Four halvings leave a finer grid than a ResNet's five, and vectors a
-# quarter as long.
+# Divide by 255 first, and bring the channels to the end by moving an axis. Reshaping to (B, P, D) mixes
+# cells and channels.
 #
 # </details>
 #

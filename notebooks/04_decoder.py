@@ -900,41 +900,50 @@ check("04.2", effective_batch_sizes)
 #
 # </details>
 #
-# ### 04.3 What does the vector gate cost?
+# ### 04.3 From the paper to the code: deep output
 #
-# The gate is `nn.Linear(decoder_dim, encoder_dim)`; the paper's has a single output. At the original's
-# sizes, H = 512 and D = 2048, how many parameters does the paper's gate save?
+# The original's decoder scores words by the state alone. The paper's equation 7 lets the last word and the
+# context speak, too:
+#
+# $$p(y_t) \\propto \\exp\\bigl(L_o (E y_{t-1} + L_h h_t + L_z \\hat z_t)\\bigr)$$
+#
+# `word` is $E y_{t-1}$, the vector of the last word. Return the scores of all words, before exp and softmax.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
 
-saved = ...  # a whole number
 
-check("04.3", saved)
+def deep_output(word, hidden, context, L_o, L_h, L_z):
+    # (N, E), (N, H), (N, D), (V, E), (E, H), (E, D)
+    return ...  # (N, V)
+
+
+check("04.3", deep_output)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# A linear layer has a weight for each pair of an input and an output, and a bias for each output.
+# Bring state and context to the size of a word's vector first. The equation has columns, and multiplies
+# from the left; a batch has rows.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# The vector gate has `512 * 2048` weights and one bias for each of its 2,048 outputs. Count the
-# paper's gate in the same way, with one output, and subtract.
+# `hidden @ L_h.T` is (N, E). So is the context's part. Add the three, and do the same with `L_o`.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# vector = 512 * 2048 + 2048
-# scalar = 512 * 1 + 1
-# saved = vector - scalar
+# def deep_output(word, hidden, context, L_o, L_h, L_z):
+#     inside = word + hidden @ L_h.T + context @ L_z.T
+#     return inside @ L_o.T
 # ```
 #
-# About as many as an embedding of two thousand words has.
+# If $L_o$ is the table of word vectors itself, input and output share their weights: a word is likely if
+# its vector points the way that word, state and image point together.
 #
 # </details>
 #

@@ -916,45 +916,60 @@ check("05.1", padded_loss)
 #
 # </details>
 #
-# ### 05.2 Looking everywhere once
+# ### 05.2 Find the faults
 #
-# Compute the doubly stochastic penalty: how far is each grid cell's attention, summed over the steps, from 1?
-# Square that, and take the mean over captions and grid cells.
+# With this step, training crawls through memory until none is left, and now and then the loss jumps up as if
+# nothing were clipped. One line stands in the wrong place, another keeps what should be let go. Mend both.
+#
+# ```python
+# def step(model, loss_of, optimizer, limit):
+#     optimizer.zero_grad()
+#     loss = loss_of(model)
+#     nn.utils.clip_grad_norm_(model.parameters(), limit)
+#     loss.backward()
+#     optimizer.step()
+#     return loss  # the caller keeps a list of them
+# ```
 
 # %% tags=["exercise"]
+from torch import nn
+
 from captionlib.exercises import check
 
 
-def penalty(alphas):  # (B, steps, P), zero past a caption's end
-    return ...  # one number
+def mended(model, loss_of, optimizer, limit):
+    return ...  # the loss
 
 
-check("05.2", penalty)
+check("05.2", mended)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Along which axis do the weights add up to 1 already, whatever the model does? A penalty on that sum would
-# always be 0, so it must be the other one.
+# Which line computes the gradients, and which lines use them?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# The steps are axis 1, and `alphas.sum(dim=1)` has the shape (B, P). After the square, one `mean()`
-# without an axis goes over captions and grid cells together.
+# A loss remembers how it was computed, with every tensor on the way. What does the caller need of it?
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def penalty(alphas):
-#     return (1 - alphas.sum(dim=1)).square().mean()
+# def mended(model, loss_of, optimizer, limit):
+#     optimizer.zero_grad()
+#     loss = loss_of(model)
+#     loss.backward()
+#     nn.utils.clip_grad_norm_(model.parameters(), limit)
+#     optimizer.step()
+#     return loss.item()
 # ```
 #
-# Summing over steps leaves (B, P): how much each grid cell was looked at. The paper sums over the
-# cells where this takes the mean, which makes its penalty P times as large.
+# Before `backward` there is nothing to clip, and `clip_grad_norm_` does not complain. `loss.item()` is a
+# number without a past.
 #
 # </details>
 #

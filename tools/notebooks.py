@@ -5,20 +5,22 @@ People edit the script half of a pair, notebooks/NN_name.py. This tool inserts
 its badge and set-up cell, formats it, runs it, and writes
 notebooks/NN_name.ipynb with the outputs, the time taken, and a hash of every
 code cell's source and outputs, by which `make check` recognises stale cells.
-`--sync` copies changed prose, cell metadata and questions without running
-anything else.
+`--sync` copies changed prose and cell metadata, and runs nothing but questions
+and exercises.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import platform
 import re
 import sys
 import time
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 
@@ -205,13 +207,18 @@ def stored(path: Path):
     return nbformat.read(path, as_version=4) if path.exists() else None
 
 
-def is_question(cell) -> bool:
-    """Does it only ask a question, which needs nothing of other cells?"""
-    return "question" in tags(cell)
+def stands_alone(cell) -> bool:
+    """Is it a question or an exercise, which need nothing of other cells?"""
+    return bool({"question", "exercise"} & set(tags(cell)))
 
 
 def answer(cell) -> None:
-    """Give a question's cell its output, as running it would."""
+    """Give such a cell its output, as running it would."""
+    if "exercise" in tags(cell):
+        with redirect_stdout(io.StringIO()) as printed:
+            exec(cell.source, {"__name__": "__main__"})
+        cell.outputs = [new_output("stream", text=printed.getvalue())]
+        return
     question = ask(ASKED.search(cell.source)[1])
     shown = {"text/html": question._repr_html_(), "text/plain": repr(question)}
     count = cell.execution_count
@@ -223,14 +230,14 @@ def answer(cell) -> None:
 def carry_over(notebook, old) -> bool:
     """Copy outputs from the stored notebook; False if the code has changed.
 
-    Questions are asked anew.
+    Questions and exercises are run anew, each alone.
     """
     if old is None or old.metadata.get("executed", {}).get("cells") != hashes(
         old
     ):
         return False
     before, now = (
-        [cell for cell in code_cells(each) if not is_question(cell)]
+        [cell for cell in code_cells(each) if not stands_alone(cell)]
         for each in (old, notebook)
     )
     if [c.source for c in before] != [c.source for c in now]:
@@ -243,7 +250,7 @@ def carry_over(notebook, old) -> bool:
         for output in cell.outputs:
             if "execution_count" in output:
                 output["execution_count"] = count
-        if is_question(cell):
+        if stands_alone(cell):
             answer(cell)
     notebook.metadata["executed"] = old.metadata["executed"]
     notebook.metadata["executed"]["cells"] = hashes(notebook)
@@ -276,7 +283,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--sync",
         action="store_true",
-        help="copy prose, metadata and questions without running anything",
+        help="copy prose and metadata; run only questions and exercises",
     )
     options = parser.parse_args(arguments)
     status = 0

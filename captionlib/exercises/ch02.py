@@ -296,42 +296,57 @@ def _check_frozen(freeze, network: nn.Module) -> None:
             )
 
 
-def exercise_5(P, D) -> str:
-    """The paper's encoder."""
-    quantity(
-        P,
-        196,
-        [
-            (49, "7×7 comes after the last pooling layer: leave it out"),
-            (14, "that is the grid's side; how many cells has it?"),
-            (256, "that is the grid of 256 pixels; the paper's images had 224"),
-            (512, "that is the number of channels; P counts the cells"),
-            (
-                784,
-                "28×28 comes before the fourth pooling: only the last one goes",
-            ),
-        ],
-        what="P",
-        whole=True,
-    )
-    quantity(
-        D,
-        512,
-        [
-            (
-                4096,
-                "4096 is the width of the linear layers, which are not in "
-                "`features`",
-            ),
-            (1000, "those are the classes; `features` ends before them"),
-            (2048, "that is ResNet-101; what does VGG-19 give?"),
-            (
-                196,
-                "that is the number of cells; D is the length of each vector",
-            ),
-            (512 * 196, "that counts all numbers; how many has one vector?"),
-        ],
-        what="D",
-        whole=True,
-    )
-    return "L = 196 and D = 512 in the paper's letters."
+def exercise_5(mended) -> str:
+    """Two faults in a function that encodes."""
+    for B, D, side in ((2, 3, 8), (1, 4, 6), (3, 2, 10)):
+        torch.manual_seed(B)
+        layer = nn.Conv2d(3, D, 3, stride=2, padding=1)
+
+        def network(images, layer=layer) -> torch.Tensor:
+            return layer(images.float())
+
+        pixels = torch.randint(256, (B, 3, side, side), dtype=torch.uint8)
+        mean, std = torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.2
+
+        def grid(images, network=network) -> torch.Tensor:
+            with torch.no_grad():
+                return network(images)
+
+        images = (pixels / 255 - mean) / std
+        right = grid(images).flatten(2).mT
+        early = grid((pixels - mean) / std / 255)
+        got = tensor(
+            call(mended, network, pixels, mean, std),
+            tuple(right.shape),
+            "the grid",
+            known={
+                (B, D, right.shape[1]): "each cell should have its numbers "
+                "together: (B, P, D), and this is (B, D, P)"
+            },
+        )
+        compare(
+            got,
+            right,
+            [
+                (
+                    early.reshape(right.shape),
+                    "nothing has changed: both faults are still there",
+                ),
+                (
+                    early.flatten(2).mT,
+                    "the cells are right now; look at the pixels' scale: what "
+                    "are `mean` and `std` of?",
+                ),
+                (
+                    grid(images).reshape(right.shape),
+                    "the pixels are right now; but `view` cuts the numbers in "
+                    "the order in which they lie in memory, channel by channel",
+                ),
+                (
+                    grid(pixels / 255).flatten(2).mT,
+                    "the pixels are no longer normalised",
+                ),
+            ],
+            what="the grid",
+        )
+    return "neither fault makes an error: both give a grid of the right shape."

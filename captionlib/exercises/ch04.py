@@ -12,7 +12,6 @@ from captionlib.exercises.answers import (
     items,
     number,
     parts,
-    quantity,
     tensor,
 )
 
@@ -178,41 +177,61 @@ def exercise_2(effective_batch_sizes) -> str:
     return "for 5, 3, 9, 5 that is 18 tokens, where a padded batch has 32."
 
 
-def exercise_3(saved) -> str:
-    """What does the vector gate cost?"""
-    H, D = 512, 2048
-    quantity(
-        saved,
-        (H + 1) * (D - 1),
-        [
-            (
-                H * D,
-                "that is the vector gate's weight alone: what of its bias, and "
-                "of the scalar?",
-            ),
-            (
-                H * D + D,
-                "that is what the vector gate has; the scalar gate has a few, "
-                "too",
-            ),
-            (H * (D - 1), "the weights are right; biases are parameters, too"),
-            (H * D + D - H, "the scalar gate has a bias as well"),
-            (
-                H * D + D - 1,
-                "the scalar gate has a weight for each of the 512 inputs",
-            ),
-            (
-                H + 1,
-                "that is what the scalar gate has; how much less is it than "
-                "the vector gate?",
-            ),
-            (-(H + 1) * (D - 1), "the sign: the vector gate is the larger one"),
-        ],
-        what="the number",
-        tolerance=1e-9,
-        whole=True,
+def exercise_3(deep_output) -> str:
+    """The paper's equation 7."""
+    for N, V, E, H, D in ((2, 7, 3, 4, 5), (1, 5, 4, 2, 3), (3, 6, 5, 5, 2)):
+        word, hidden = torch.randn(N, E), torch.randn(N, H)
+        context = torch.randn(N, D)
+        L_o, L_h, L_z = torch.randn(V, E), torch.randn(E, H), torch.randn(E, D)
+        from_state, from_image = hidden @ L_h.T, context @ L_z.T
+        right = (word + from_state + from_image) @ L_o.T
+        got = tensor(
+            call(deep_output, word, hidden, context, L_o, L_h, L_z),
+            (N, V),
+            "the scores",
+            known={(V, N): "words come back as rows; captions should"},
+        )
+        compare(
+            got,
+            right,
+            [
+                (
+                    right.log_softmax(dim=1),
+                    "these are log-probabilities; the scores before softmax "
+                    "are asked for",
+                ),
+                (
+                    right.softmax(dim=1),
+                    "these are probabilities; the scores before softmax are "
+                    "asked for",
+                ),
+                (
+                    right.exp(),
+                    "exp belongs to the softmax; return what stands inside it",
+                ),
+                (
+                    (from_state + from_image) @ L_o.T,
+                    "the last word's vector is missing",
+                ),
+                (
+                    (word + from_state) @ L_o.T,
+                    "the context is missing: what was just seen should speak",
+                ),
+                (
+                    (word + from_image) @ L_o.T,
+                    "the state is missing",
+                ),
+                (
+                    (word + from_state + from_image).tanh() @ L_o.T,
+                    "there is no tanh in the equation",
+                ),
+            ],
+            what="the scores",
+        )
+    return (
+        "word, state and image each have a say in the next word. The tutorial "
+        "asks the state alone."
     )
-    return "2,047 outputs fewer, each with 512 weights and a bias."
 
 
 def exercise_4(tie) -> str:

@@ -117,79 +117,75 @@ def exercise_1(padded_loss) -> str:
     return "each real token counts once, and padding not at all, as with packed sequences."
 
 
-def exercise_2(penalty) -> str:
-    """Looking everywhere once."""
-    alphas = (3 * torch.randn(2, 3, 4)).softmax(dim=2)
-    alphas[1, 2] = 0  # a shorter caption
-    got = call(penalty, alphas)
-    if isinstance(got, torch.Tensor) and got.numel() > 1:
-        raise Wrong(
-            f"one number should come back, and this is {describe(got)}: take the mean"
+def exercise_2(mended) -> str:
+    """A training step whose lines stand in the wrong order."""
+    for limit, size in ((1.0, 3), (0.5, 5), (100.0, 4)):
+        got, losses = _run(lambda *given: call(mended, *given), limit, size)
+        right, expected = _run(_step, limit, size)
+        for loss in losses:
+            if isinstance(loss, torch.Tensor) and loss.requires_grad:
+                raise Wrong(
+                    "the loss that comes back still has its graph, with all "
+                    "that was computed for it: return its number, by .item()"
+                )
+        compare(
+            got,
+            right,
+            [
+                (
+                    _run(_never, limit, size)[0],
+                    "the gradients are not clipped: that has to happen after "
+                    "backward, which makes them, and before step",
+                ),
+                (
+                    _run(_adding, limit, size)[0],
+                    "gradients of earlier batches are still in there: clear "
+                    "them before backward",
+                ),
+            ],
+            otherwise="after three steps the weights differ from those of a "
+            "right step: is each line still there, and once?",
         )
-    got = number(got, "the penalty")
-    looked = alphas.sum(1)  # (2, 4)
-    right = (1 - looked).square()
-    compare(
-        got,
-        right.mean().item(),
-        [
-            (
-                (1 - alphas.sum(2)).square().mean().item(),
-                "this adds up over the cells, where the sum is 1 anyway; add up over the steps",
-            ),
-            (
-                right.sum().item(),
-                "that is a sum over captions and grid cells; the mean is asked for",
-            ),
-            (
-                right.sum(1).mean().item(),
-                "summed over the grid cells, as in the paper; take the mean",
-            ),
-            (
-                (1 - looked).mean().item(),
-                "without the square, too much and too little cancel out",
-            ),
-            (
-                (1 - looked).abs().mean().item(),
-                "this is the distance; square it",
-            ),
-            (
-                (1 - alphas.mean(1)).square().mean().item(),
-                "this is the mean attention over the steps; their sum is what should be near 1",
-            ),
-            (
-                (1 - alphas).square().mean().item(),
-                "the attention is not yet added up over the steps",
-            ),
-            (
-                (1 - looked.mean(0)).square().mean().item(),
-                "the captions were averaged before squaring, so that two of them can make up for "
-                "each other; square first",
-            ),
-            (
-                (1 - looked).mean().item() ** 2,
-                "take the square before the mean, not after",
-            ),
-            (
-                looked.square().mean().item(),
-                "this pulls each cell's sum to 0, not to 1",
-            ),
-        ],
-        otherwise="this is not the mean squared distance of each cell's total attention from 1",
-    )
-    also(
-        penalty,
-        lambda alphas: (
-            sum(((1 - each.sum(dim=0)) ** 2).mean().item() for each in alphas)
-            / len(alphas)
-        ),
-        *(
-            (torch.randn(shape).softmax(dim=2),)
-            for shape in ((1, 1, 3), (4, 2, 2), (3, 5, 4), (2, 6, 1))
-        ),
-        what="the penalty",
-    )
-    return "a cell that was looked at once in all costs nothing."
+        found = torch.tensor([number(loss, "the loss") for loss in losses])
+        compare(found, torch.tensor(expected), what="the loss that comes back")
+    return "clear, compute, backward, clip, step."
+
+
+def _run(step, limit: float, size: int) -> tuple[torch.Tensor, list]:
+    """The weights after three steps, and the losses that came back."""
+    torch.manual_seed(size)
+    model = torch.nn.Linear(size, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for batch in torch.randn(3, 8, size):
+
+        def loss_of(model, batch=batch) -> torch.Tensor:
+            return (model(batch) - 30).square().mean()
+
+        losses.append(step(model, loss_of, optimizer, limit))
+    weights = [weight.detach().flatten() for weight in model.parameters()]
+    return torch.cat(weights), losses
+
+
+def _step(model, loss_of, optimizer, limit) -> float:
+    optimizer.zero_grad()
+    loss = loss_of(model)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    optimizer.step()
+    return loss.item()
+
+
+def _never(model, loss_of, optimizer, limit) -> float:
+    return _step(model, loss_of, optimizer, float("inf"))
+
+
+def _adding(model, loss_of, optimizer, limit) -> float:
+    loss = loss_of(model)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    optimizer.step()
+    return loss.item()
 
 
 def exercise_3(clip) -> str:

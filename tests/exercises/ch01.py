@@ -65,17 +65,14 @@ def encode(tokens, word_map, max_len):
          "should be a dictionary"),
     ],
     "01.4": [
-        ("one slash", {"i // n": "i / n"}, "a single /"),
-        ("the remainder", {"i // n": "i % n"}, "not the remainder"),
-        ("the nearest", {"i // n": "round(i / n)"}, "rounds to the nearest"),
-        ("rounded up", {"i // n": "-(-i // n)"}, "rounds up"),
-        ("one too late", {"range(j * n, (j + 1) * n)": "range(j * n + 1, (j + 1) * n + 1)"},
-         "begins one too late"),
-        ("one too many", {"range(j * n, (j + 1) * n)": "range(j * n, (j + 1) * n + 1)"},
-         "gives n + 1"),
-        ("one too few", {"range(j * n, (j + 1) * n)": "range(j * n, (j + 1) * n - 1)"},
-         "leaves the last one out"),
-        ("from caption j", {"range(j * n, (j + 1) * n)": "range(j, j + n)"}, "begin at caption j"),
+        ("one n", {"(1, 3, 4)": "(5,)"}, "`i // 5` passes"),
+        ("too few images", {"range(9)": "range(2)", "9 * n": "2 * n"}, "passes your test"),
+        ("first of each", "def trust(image_of):\n"
+         "    return all(image_of(j * n, n) == j for j in range(9) for n in (1, 3, 4))",
+         "passes your test"),
+        ("from 1", {"expected = [image for": "expected = [image + 1 for"}, "your test refuses"),
+        ("the result", {"return True": "return image_of(7, 3)"}, "should assert, or return"),
+        ("always", "def trust(image_of):\n    return True", "and 8 more"),
     ],
     "01.5": [
         ("bits", {"* 8 /": "* 64 /"}, "int64 has 64 bits"),
@@ -96,17 +93,11 @@ ALSO_RIGHT = {
         "    return image"
     ],
     "01.4": [
-        """import numpy as np
-
-
-def image_of(i, n):
-    return np.floor(i / n)
-
-
-def captions_of(j, n):
-    return np.arange(n) + n * j
-""",
-        {"list(range(j * n, (j + 1) * n))": "[j * n + k for k in range(n)]"},
+        "def trust(image_of):\n    for n in range(1, 7):\n        for i in range(60):\n"
+        "            assert image_of(i, n) == i // n",
+        "def trust(image_of):\n    import numpy as np\n\n"
+        "    got = [image_of(i, 4) for i in range(40)] + [image_of(i, 3) for i in range(9)]\n"
+        "    return bool(np.all(got == np.r_[np.arange(10).repeat(4), np.arange(3).repeat(3)]))",
     ],
     "01.5": [{"numbers * 8 / 1e6": "236", "numbers * 2 / 1e6": "58.9"}],
     "01.1": [

@@ -54,15 +54,26 @@ MISTAKES = {
         ("no return", {"return network.eval()": "network.eval()"}, "returns nothing"),
     ],
     "02.5": [
-        ("the last pooling kept", {"[:-1]": ""}, "7×7"),
-        ("the side", {"height * width": "height"}, "the grid's side"),
-        ("two layers too many", {"[:-1]": "[:-10]"}, "28×28"),
-        ("swapped", {"P = height * width": "P, D = D, height * width"}, "P counts the cells"),
-        ("the linear layers", {"P = height * width": "P = 196\nD = 4096"}, "linear layers"),
+        ("as it was", {"(pixels / 255 - mean) / std": "(pixels - mean) / std / 255",
+                       "grid.flatten(2).transpose(1, 2)":
+                       "grid.reshape(len(grid), -1, grid.shape[1])"}, "both faults"),
+        ("pixels only", {"grid.flatten(2).transpose(1, 2)":
+                         "grid.reshape(len(grid), -1, grid.shape[1])"}, "channel by channel"),
+        ("cells only", {"(pixels / 255 - mean) / std": "(pixels - mean) / std / 255"},
+         "look at the pixels' scale"),
+        ("not turned", {".transpose(1, 2)": ""}, "this is (B, D, P)"),
+        ("not normalised", {"(pixels / 255 - mean) / std": "pixels / 255"},
+         "no longer normalised"),
     ],
 }  # fmt: skip
 
 ALSO_RIGHT = {
+    "02.5": [
+        "def mended(network, pixels, mean, std):\n"
+        "    images = (pixels - 255 * mean) / (255 * std)\n"
+        "    with torch.no_grad():\n        grid = network(images)\n"
+        "    return grid.permute(0, 2, 3, 1).flatten(1, 2)",
+    ],
     "02.1": [
         "def receptive_field(layers):\n    width = 1\n"
         "    for kernel, stride in reversed(layers):\n"

@@ -27,12 +27,16 @@ MISTAKES = {
          "these are the lengths"),
     ],
     "04.3": [
-        ("no biases", {" + 2048": "", " * 1 + 1": ""}, "biases are parameters"),
-        ("the vector gate", {"vector - scalar": "vector"}, "the scalar gate has a few"),
-        ("the scalar's bias", {" * 1 + 1": ""}, "has a bias as well"),
-        ("one for the scalar", {"512 * 1 + 1": "1"}, "a weight for each of the 512"),
-        ("the product", {"vector - scalar": "512 * 2048"}, "weight alone"),
-        ("roughly", {"vector - scalar": "1_050_000"}, "too small"),
+        ("log-probabilities", {"inside @ L_o.T": "(inside @ L_o.T).log_softmax(dim=1)"},
+         "these are log-probabilities"),
+        ("probabilities", {"return inside @ L_o.T": "return (inside @ L_o.T).softmax(dim=1)"},
+         "these are probabilities"),
+        ("exp", {"return inside @ L_o.T": "return (inside @ L_o.T).exp()"}, "exp belongs"),
+        ("no word", {"word + ": ""}, "last word's vector is missing"),
+        ("no context", {" + context @ L_z.T": ""}, "context is missing"),
+        ("no state", {"hidden @ L_h.T + ": ""}, "state is missing"),
+        ("tanh", {"return inside @": "return inside.tanh() @"}, "no tanh"),
+        ("turned", {"return inside @ L_o.T": "return L_o @ inside.T"}, "words come back as rows"),
     ],
     "04.4": [
         ("copied into", {"fc.weight = embedding.weight": "fc.weight.data.copy_(embedding.weight)"},
@@ -66,6 +70,11 @@ MISTAKES = {
 }  # fmt: skip
 
 ALSO_RIGHT = {
+    "04.3": [
+        "import numpy as np\n\n\ndef deep_output(*given):\n"
+        "    word, h, z, o, a, b = (np.asarray(each) for each in given)\n"
+        "    return np.einsum('ne,ve->nv', word + h @ a.T + z @ b.T, o)",
+    ],
     "04.2": [
         """import numpy as np
 

@@ -1,6 +1,11 @@
 """What readers get wrong in chapter 05, and what they should be told."""
 
 MASK = "nll[real.flatten()].mean()"
+CLEAR = "    optimizer.zero_grad()\n    loss = loss_of(model)\n"
+BACK = "    loss.backward()\n"
+CLIP = "    nn.utils.clip_grad_norm_(model.parameters(), limit)\n"
+STEP = "    optimizer.step()\n"
+
 MISTAKES = {
     "05.1": [
         ("padding counted", {"nll[real.flatten()]": "nll"}, "the padding is in the mean"),
@@ -26,15 +31,11 @@ MISTAKES = {
         ("no reduction", {".mean()": ""}, "one number should come back"),
     ],
     "05.2": [
-        ("over the cells", {"dim=1": "dim=2"}, "where the sum is 1 anyway"),
-        ("the sum", {".mean()": ".sum()"}, "the mean is asked for"),
-        ("the paper's", {".mean()": ".sum(dim=1).mean()"}, "as in the paper"),
-        ("no square", {".square()": ""}, "cancel out"),
-        ("distance", {".square()": ".abs()"}, "square it"),
-        ("the mean over steps", {"sum(dim=1)": "mean(dim=1)"}, "mean attention over the steps"),
-        ("not summed", {".sum(dim=1)": ""}, "not yet added up"),
-        ("no one", {"1 - ": ""}, "to 0"),
-        ("squared last", {".square().mean()": ".mean().square()"}, "before the mean"),
+        ("clipped early", {BACK + CLIP: CLIP + BACK},
+         "after backward, which makes them"),
+        ("the graph kept", {"loss.item()": "loss"}, "still has its graph"),
+        ("never cleared", {"    optimizer.zero_grad()\n": ""}, "gradients of earlier batches"),
+        ("no step", {STEP: ""}, "is each line still there"),
     ],
     "05.3": [
         ("each by itself", "def clip(gradients, max_norm):\n"
@@ -157,18 +158,11 @@ def next_input(true_words, own_words, p):
         },
     ],
     "05.2": [
-        """def penalty(alphas):
-    costs = []
-    for caption in alphas.tolist():
-        for cell in zip(*caption):
-            costs.append((sum(cell) - 1) ** 2)
-    return sum(costs) / len(costs)
-""",
-        """import numpy as np
-
-
-def penalty(alphas):
-    return np.mean((1 - alphas.numpy().sum(axis=1)) ** 2)
-""",
+        {"loss.item()": "loss.detach()"},
+        {CLEAR: "    loss = loss_of(model)\n    model.zero_grad()\n"},
+        {
+            "loss.item()": "float(loss)",
+            STEP: STEP + "    optimizer.zero_grad()\n",
+        },
     ],
 }
