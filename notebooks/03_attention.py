@@ -132,6 +132,15 @@ weights_figure(
 plt.show()
 
 # %% [markdown]
+# Now turn the query yourself. What happens to the weights if it is twice as long? If
+# it asks for nothing at all?
+
+# %% tags=["hide-input"]
+from captionlib.book.bench_views import query_view
+
+query_view(["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach"))
+
+# %% [markdown]
 # Every step is differentiable, so nobody has to tell the network where the dog is:
 # if looking there makes *dog* more probable, the gradient moves weight there. This
 # is **soft** attention. **Hard** attention picks one cell at random with
@@ -497,6 +506,21 @@ maps_figure(
     [scene.boxes[named]] * 6,
 )
 plt.show()
+
+# %% [markdown]
+# Another scene, all sixteen epochs:
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+from captionlib.book.bench_views import epochs_view
+
+question = 4
+other, named = scenes[300 + question // 3], question % 3
+epochs_view(
+    other.picture,
+    maps[:, question],
+    [other.boxes[named]],
+    NAMES[other.names[named]],
+)
 
 # %% [markdown]
 # An even map would score the share of cells, 21 %, so at epoch 0 the network knows

@@ -19,8 +19,9 @@ from captionlib.visualize import upsample_alpha
 pytestmark = pytest.mark.site
 SITE = test_site.SITE
 
-KINDS = ("attention", "beam", "bleu", "deletion", "lag", "packed")
-STEPPED = ("attention", "beam", "deletion", "lag", "packed")
+KINDS = ("attention", "beam", "bleu", "deletion", "epochs", "lag", "packed")
+KINDS += ("query",)
+STEPPED = ("attention", "beam", "deletion", "epochs", "lag", "packed")
 WORDS = (
     "a the dog dog's cat runs on green grass, it’s élan naïve 2 dogs".split()
 )
@@ -263,6 +264,32 @@ def test_the_large_picture_and_the_dot_are_the_words(browser):
             view.press("ArrowRight")
 
 
+def test_the_query_is_dragged_and_taken_down_the_gradient(browser):
+    with View(browser, "query") as view:
+        before = view.status()
+        plane = view.root.locator(".clv-plane").bounding_box()
+        middle = (
+            plane["x"] + plane["width"] / 2,
+            plane["y"] + plane["height"] / 2,
+        )
+        view.page.mouse.move(middle[0] + 40, middle[1])
+        view.page.mouse.down()
+        view.page.mouse.move(*middle)
+        view.page.mouse.up()
+        weights = view.root.locator("tbody td:last-child").all_text_contents()
+        assert weights == ["0.25"] * 4  # a query of length 0 asks for nothing
+        sure = []
+        for _ in range(4):
+            view.root.locator("[data-do=step]").click()
+            sure.append(float(re.search(r"of (0\.\d+)\.$", view.status())[1]))
+        assert sure == sorted(sure) and sure[-1] > 0.6
+        view.root.locator("[data-do=back]").click()
+        assert view.status() == before
+        view.focus("input[type=range]")
+        view.press("ArrowRight")
+        assert view.status() != before
+
+
 def test_cells_go_in_the_order_that_is_chosen(browser):
     with View(browser, "deletion") as view:
         cells = len(view.data["names"]) - 1
@@ -440,8 +467,15 @@ def test_without_scripts_a_still_picture_and_a_sentence_are_there(
         "bleu": ".clv-chips li",
         "deletion": ".clv-chart text",
         "lag": ".clv-sheet img",
+        "query": "tbody td",
     }
-    assert root.locator(f"{still.get(kind, 'td.word')}:visible").count() >= 5
+    if kind == "epochs":  # one large map
+        still[kind], least = ".clv-stage img", 1
+    else:
+        least = 5
+    assert (
+        root.locator(f"{still.get(kind, 'td.word')}:visible").count() >= least
+    )
     context.close()
 
 
