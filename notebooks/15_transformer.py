@@ -592,8 +592,8 @@ assert prefix_marks["bleu4"] > 15
 # |  | BLEU-4 | CIDEr-D | weight in the box | a word earlier | seconds |
 # | --- | ---: | ---: | ---: | ---: | ---: |
 # | LSTM with attention | 44.9 ± 0.7 | 199.3 ± 2.8 | 0.18 ± 0.00 | 0.14 ± 0.03 | 28 |
-# | Transformer | **52.2** (+4.7 to +9.9) | **257.0** (+51.1 to +64.3) | **0.29** (+0.08 to +0.12) | **0.18** (+0.00 to +0.08) | 29 |
-# | Transformer of one layer | **49.2** (+0.5 to +8.1) | **238.6** (+16.9 to +61.6) | **0.28** (+0.07 to +0.13) | **0.18** (+0.00 to +0.07) | 30 |
+# | Transformer | **52.2** (+4.7 to +9.9) | **257.0** (+51.1 to +64.3) | **0.29** (+0.08 to +0.12) | **0.18** (0.00 to +0.08) | 29 |
+# | Transformer of one layer | **49.2** (+0.5 to +8.1) | **238.6** (+16.9 to +61.6) | **0.28** (+0.07 to +0.13) | **0.18** (0.00 to +0.07) | 30 |
 # | prefix of 9 tokens | **53.9** (+8.6 to +9.4) | **255.4** (+48.1 to +64.1) | **0.21** (+0.02 to +0.04) | 0.17 (−0.01 to +0.06) | 28 |
 #
 # - 400 drawn scenes for training where no other number is named, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
