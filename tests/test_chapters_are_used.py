@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # Part III goes beyond what the three commands do.
-BEYOND = {"grounding", "hard_attention", "self_critical", "transformer"}
+BEYOND = {"grounding", "hard_attention", "parts"}
+BEYOND |= {"self_critical", "transformer"}
 CHAPTERS = {
     str(path): path.stem
     for path in sorted((ROOT / "captionlib").glob("*.py"))

