@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 CHAPTERS = [path.stem for path in find_chapters(ROOT)]
 LIGHT = "03_attention"  # runs with the tests of the site as well
 VIEWS = {  # the kinds of views that a chapter's outputs hold; the others hold none
+    "03_attention": ["query", "epochs"],
     "04_decoder": ["packed"],
     "06_beam_search": ["beam"],
     "07_bleu": ["bleu"],

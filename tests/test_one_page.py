@@ -18,8 +18,8 @@ def notebook():
 
 
 def plain_cells(notebook):
-    """The visible code after the opening picture, without the exercises."""
-    hidden = {"hide-input", "exercise"}
+    """The visible code after the opening picture, without exercises and questions."""
+    hidden = {"hide-input", "exercise", "question"}
     return [c for c in code_cells(notebook)[1:] if not hidden & set(tags(c))]
 
 

@@ -26,7 +26,10 @@ WIDEST = 1920
 PAPER = 718  # A4 between margins of a centimetre
 HEAVIEST = 1_500_000  # bytes of a page, and of all that it alone loads
 # Twenty-one photographs, and each again for every word.
-HEAVIER = {"book/gallery.html": 3_500_000}
+HEAVIER = {
+    "book/gallery.html": 3_500_000,
+    "notebooks/09_seeing_attention.html": 1_600_000,
+}
 SHARED = ("_static", "mathjax")  # the same for every page
 # What axe-core finds and the theme, not this book, has to mend: rule -> selector.
 BELONGS_TO_THE_THEME: dict[str, str] = {}
