@@ -34,7 +34,8 @@ SHARED = ("_static", "mathjax")  # the same for every page
 # What axe-core finds and the theme, not this book, has to mend: rule -> selector.
 BELONGS_TO_THE_THEME: dict[str, str] = {}
 # The theme lets the keyboard reach what scrolls, but only 0.3 seconds after a window's new width.
-REACHED = """() => [...document.querySelectorAll('pre, .cell_output > .output')]
+REACHED = """() => [...document.querySelectorAll(
+    'pre, .cell_output > .output, .pst-scrollable-table-container')]
   .every(e => e.tabIndex >= 0 || e.scrollWidth <= e.clientWidth || !e.checkVisibility())"""
 
 
