@@ -121,9 +121,9 @@ def test_a_table_marks_what_differs_and_survives_a_second_writing(tmp_path):
         "versions": {"torch": "2"},
     }
     lines = table_of(stored)
-    assert "| all | 51.0 ± 1.4 |" in lines
-    assert "| none | **41.0** (\u221210.0 to \u221210.0) |" in lines
-    assert lines[4].startswith("| same | 51.5 (")
+    assert "| all | 51.0<br>± 1.4 |" in lines
+    assert "| none | **41.0**<br>(\u221210.0 to \u221210.0) |" in lines
+    assert lines[4].startswith("| same | 51.5<br>(")
     write_json(tmp_path / "book/results/experiments/parts.json", stored)
     chapter = tmp_path / "notebooks" / "12_parts.py"
     chapter.parent.mkdir()

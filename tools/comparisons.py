@@ -61,11 +61,11 @@ def cell(found: dict, measure: str) -> str:
     if measure == "seconds":
         return mean
     if (gap := found.get("gap")) is None:
-        return f"{mean} ± {_number(found['sd'], digits)}"
+        return f"{mean}<br>± {_number(found['sd'], digits)}"
     if gap["low"] > 0 or gap["high"] < 0:
         mean = f"**{mean}**"
     low, high = (_number(gap[end], digits, True) for end in ("low", "high"))
-    return f"{mean} ({low} to {high})"
+    return f"{mean}<br>({low} to {high})"
 
 
 def table_of(stored: dict) -> list[str]:
