@@ -256,6 +256,6 @@ def main(arguments: list[str]) -> int:
     settings = {
         "alpha_c_of_the_paper": PAPERS_ALPHA_C,
         "own_words": OWN_WORDS,
-        "columns": ["bleu4", "cider_d", "correctness", "fall", "cost"],
+        "columns": ["bleu4", "cider_d", "correctness", "cost"],
     }
     return run_rows("parts", about, ROWS, arguments, settings)
