@@ -919,7 +919,7 @@ check("05.1", padded_loss)
 # ### 05.2 Find the faults
 #
 # With this step, training crawls through memory until none is left, and now and then the loss jumps up as if
-# nothing were clipped. One line stands in the wrong place, another keeps what should be let go. Mend both.
+# nothing were clipped. One line is in the wrong place, and one keeps what should be let go. Mend both.
 #
 # ```python
 # def step(model, loss_of, optimizer, limit):

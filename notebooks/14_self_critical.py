@@ -499,7 +499,7 @@ assert reward["same caption, %"] > start["same caption, %"] + 10
 # training it has to: what is not punished will be tried. Take the start's captions
 # of the training scenes and spoil their ends.
 #
-# > **Predict.** If `<end>` is no word of a caption, how many of 400 captions get a
+# > **Predict.** If `<end>` doesn't count as a word, how many of 400 captions get a
 # > *better* score by losing their last word?
 
 # %%

@@ -118,7 +118,7 @@ def exercise_1(padded_loss) -> str:
 
 
 def exercise_2(mended) -> str:
-    """A training step whose lines stand in the wrong order."""
+    """A training step with two faults."""
     for limit, size in ((1.0, 3), (0.5, 5), (100.0, 4)):
         got, losses = _run(lambda *given: call(mended, *given), limit, size)
         right, expected = _run(_step, limit, size)
