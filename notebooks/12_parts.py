@@ -429,7 +429,7 @@ for word in ("cat", "two", "left", "street"):
 # is short of memory more than of anything else. (Its sizes were chosen to fit a
 # package.) With one caption for each picture instead of five it loses a sixth. And
 # both thieves are far behind, though not as far as one would like. Attention comes
-# next, with about a tenth of CIDEr-D. Gate, penalty, dropout, the kind of score,
+# next, with about a tenth of CIDEr-D, though its interval still reaches 0. Gate, penalty, dropout, the kind of score,
 # scheduled sampling, word vectors, the choice of the epoch: their intervals hold 0,
 # or come close to it. A table with one training a row would have called some of them
 # gains.
@@ -460,7 +460,7 @@ for word in ("cat", "two", "left", "street"):
 #   another.
 # - Drawn scenes have few words and clean shapes. What pays here need not pay on
 #   photographs: `python -m tools.experiments parts_flickr8k` asks the same of
-#   Flickr8k, and takes a night.
+#   Flickr8k; no result is stored yet.
 # - Seeds vary the training, not the scenes. Other scenes would move all rows
 #   together, and the gaps somewhat.
 #
@@ -477,7 +477,7 @@ for word in ("cat", "two", "left", "street"):
 # - Take out one part, train again, with the same seeds on both sides, and look at the
 #   interval of the gaps.
 # - In this world the words depend on the LSTM's size, on how many captions there are,
-#   and then on attention. The maps depend on the penalty, the gate and the kind of
+#   and then, probably, on attention. The maps depend on the penalty, the gate and the kind of
 #   score.
 # - Most changes change nothing that can be told from luck.
 #

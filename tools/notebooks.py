@@ -230,7 +230,7 @@ def answer(cell) -> None:
 def carry_over(notebook, old) -> bool:
     """Copy outputs from the stored notebook; False if the code has changed.
 
-    Questions and exercises are run anew, each alone.
+    Questions and exercises are run again, each by itself.
     """
     if old is None or old.metadata.get("executed", {}).get("cells") != hashes(
         old

@@ -121,6 +121,6 @@ def ask(name: str) -> Question:
     """The question "03.a", of chapter 03.
 
     Raises:
-        KeyError: if there is none of this name.
+        KeyError: if no question has this name.
     """
     return Question(name, questions_of(name[:2])[name])
