@@ -3,6 +3,7 @@ whatever takes a decoder takes these."""
 
 import json
 import math
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from captionlib.decoding import Ensemble
 from captionlib.grounding import grounding, read
 from captionlib.io.files import InputError
 from captionlib.model import CaptionEnsemble, CaptionModel
+from captionlib.page import pack
 from captionlib.training import caption_loss, make_optimizer
 from captionlib.transformer import (
     Block,
@@ -379,6 +381,19 @@ def test_a_kind_of_decoder_that_nobody_knows_is_an_error(tmp_path):
     file.write_text(json.dumps(about | {"decoder": "mamba"}), encoding="utf-8")
     with pytest.raises(InputError, match="damaged"):
         CaptionModel.load(tmp_path / "one")
+
+
+@pytest.mark.parametrize("kind", [TransformerDecoder, PrefixDecoder])
+def test_what_knows_the_lstm_only_says_so(kind, tmp_path, monkeypatch):
+    model = a_model(kind)
+    with pytest.raises(InputError, match=f"a {kind.__name__}, and the page"):
+        pack(model)
+    model.save(tmp_path / "one")
+    onnx = import_module("captionlib.onnx.export")
+    monkeypatch.setattr(onnx, "PACKAGES", ())  # refused before they are used
+    with pytest.raises(InputError, match=f"a {kind.__name__}, and the export"):
+        onnx.export(str(tmp_path / "one"), to=tmp_path / "graphs")
+    assert not (tmp_path / "graphs").exists()
 
 
 # -------------------------------------------------------------------------------------- experiment

@@ -27,11 +27,11 @@ from captionlib.model.folder import (
 )
 from captionlib.transformer import PrefixDecoder, TransformerDecoder
 
-__all__ = ["CaptionModel"]
+__all__ = ["CaptionModel", "require_lstm"]
 
 # The kind of decoder, stored with the model: chapter 04's.
 DECODER = "soft_attention"
-# Chapter 15's, which stand in its place.
+# Chapter 15's.
 TRANSFORMERS = {"transformer": TransformerDecoder, "prefix": PrefixDecoder}
 
 
@@ -286,3 +286,17 @@ class CaptionModel(nn.Module, Stored):
         if unexpected or any(not k.startswith("encoder.") for k in missing):
             raise KeyError("weights and configuration disagree")
         return model
+
+
+def require_lstm(model: CaptionModel | CaptionEnsemble, what: str) -> None:
+    """Check that `what` can be done with a captioner's decoders.
+
+    Raises:
+        InputError: if one of them is not chapter 04's.
+    """
+    for member in getattr(model, "members", [model]):
+        if not isinstance(member.decoder, DecoderWithAttention):
+            raise InputError(
+                f"its decoder is a {type(member.decoder).__name__}, and {what} "
+                "knows the LSTM with attention only; train one of these"
+            )

@@ -20,6 +20,7 @@ from captionlib.io.files import (
 )
 from captionlib.io.images import IMAGE_SIZE
 from captionlib.io.versions import versions
+from captionlib.model.caption_model import require_lstm
 from captionlib.onnx.graphs import write_graphs
 
 __all__ = ["export"]
@@ -51,6 +52,7 @@ def export(model: str | None = None, *, to: str | Path) -> float:
     _check_packages()
     _check_folder(to)
     captioner = load_captioner(CaptionConfig(model=model, device="cpu"))
+    require_lstm(captioner.model, "the export")
     with one_line_if_full(to), atomic_folder(to) as fresh:
         difference = write_graphs(captioner.model, fresh)
         write_json(fresh / "captioner.json", _describe(captioner), indent=1)

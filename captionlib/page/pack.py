@@ -24,6 +24,7 @@ from captionlib.io.efficientnet_lite import EfficientNetLite, NormReLU6
 from captionlib.io.files import InputError
 from captionlib.io.int8 import dequantise, quantise
 from captionlib.model import CaptionEnsemble, CaptionModel
+from captionlib.model.caption_model import require_lstm
 
 __all__ = ["NUMBERS", "Packed", "fold_norms", "pack", "round_weights"]
 
@@ -61,9 +62,10 @@ def pack(model: Captioning, numbers: str = "int8") -> Packed:
         numbers: one of `NUMBERS`.
 
     Raises:
-        InputError: if the engine has no layers for this encoder, or there are
-            several.
+        InputError: if the engine has no layers for this encoder or decoder, or
+            there are several encoders.
     """
+    require_lstm(model, "the page's engine")
     if not isinstance(_encoder(model).trunk, EfficientNetLite):
         raise InputError(
             f"{_encoder(model).backbone}: the page's engine runs "
