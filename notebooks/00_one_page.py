@@ -673,99 +673,119 @@ check("00.2", look)
 #
 # </details>
 #
-# ### 00.3 How much was named?
+# ### 00.3 Find the faults
 #
-# Score captions against an answer sheet: of all objects in all pictures, what
-# share is named in its picture's caption, by any of its words?
+# By this loss, a captioner is nearly perfect after one epoch. What it writes is
+# `<start> <start> <start>`. With that mended, a caption seems to cost less in a
+# batch with a longer one. There are two faults: mend both.
+#
+# ```python
+# def loss(step, state, y):  # y (N, T): <start>, words, <end>, then 0s
+#     nats = []
+#     for t in range(y.shape[1] - 1):
+#         logits, state = step(y[:, t], state)  # (N, V)
+#         loss = nn.functional.cross_entropy(logits, y[:, t], reduction="none")
+#         nats.append(loss)  # (N,)
+#     return torch.stack(nats, dim=1).mean()
+# ```
 
 # %% tags=["exercise"]
+import torch
+from torch import nn
+
 from captionlib.exercises import check
 
 
-def share_named(captions, objects):
-    # captions: a list of words for each picture, ["a", "bunny"]
-    # objects: for each picture a list of objects, each a list of the words
-    # that can name it, [["rabbit", "bunny", "rabbits"], ["cat", "cats"]]
-    return ...  # a number from 0 to 1
+def mended(step, state, y):
+    return ...  # one number
 
 
-check("00.3", share_named)
+check("00.3", mended)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Collect one True or False for every object of every picture, then divide once,
-# at the end.
+# Which word does the decoder read at step `t`, and which is it asked for? And
+# what does it read after the `<end>` of a short caption?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Two sets of words have one in common if `set(names) & set(caption)` is not
-# empty.
+# `reduction="none"` leaves one loss for each caption and step, (N, T − 1) in
+# all. `caption_loss` above picks those that count, by their targets, and takes
+# one mean of them.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def share_named(captions, objects):
-#     hits = [
-#         bool(set(names) & set(caption))
-#         for caption, things in zip(captions, objects)
-#         for names in things
-#     ]
-#     return sum(hits) / len(hits)
+# def mended(step, state, y):
+#     nats = []
+#     for t in range(y.shape[1] - 1):
+#         logits, state = step(y[:, t], state)
+#         target = y[:, t + 1]
+#         loss = nn.functional.cross_entropy(logits, target, reduction="none")
+#         nats.append(loss)
+#     real = y[:, 1:] != 0
+#     return torch.stack(nats, dim=1)[real].mean()
 # ```
 #
-# Searching in `" ".join(caption)` would find a ball in every balloon.
+# Asked for the word it has just read, the decoder learns to repeat it. Padding
+# is as easy: after one 0 comes another, so the mean looks better than any word
+# was.
 #
 # </details>
 #
-# ### 00.4 Mirror the answer sheet
+# ### 00.4 As low as the loss can get
 #
-# A mirrored picture is a second picture for free, if its answers are mirrored
-# too. Give the box and the caption that belong to the mirror image. A box is
-# (x0, y0, x1, y1), where x1 and y1 lie *just outside* the object.
+# A captioner knows the captions of a picture by heart: after each beginning, it
+# gives every next word the share that the word has among the captions that begin
+# so. No captioner has a lower loss on them. How low is it?
 
 # %% tags=["exercise"]
+import math
+
 from captionlib.exercises import check
 
 
-def mirror(box, tokens, width):  # (x0, y0, x1, y1), words, pixels
-    return ..., ...  # the new box, the new tokens
+def lowest(captions):  # of one picture: lists of words that end in "<end>"
+    return ...  # nats a word, the mean over all words, "<end>" included
 
 
-check("00.4", mirror)
+check("00.4", lowest)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Draw a box that begins at the left edge, x0 = 0, and is 3 pixels wide, in a
-# picture of 10 pixels. Where does it begin and end in the mirror?
+# Three captions begin with *a*, and two of them go on with *dog*: the first of
+# these two words costs $-\log 1$, the second $-\log \frac23$. What if a fourth
+# caption begins with *the*?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# The old right edge becomes the new left edge. As for the words: what happens
-# to *left of* if you first turn every *left* into *right*, and then every
-# *right* into *left*?
+# For word `t` of a caption, collect the captions with the same `caption[:t]`.
+# Which of them have the same word next? Add up all the costs, then divide once.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def mirror(box, tokens, width):
-#     x0, y0, x1, y1 = box
-#     other = {"left": "right", "right": "left"}
-#     mirrored = [other.get(token, token) for token in tokens]
-#     return (width - x1, y0, width - x0, y1), mirrored
+# def lowest(captions):
+#     nats = 0
+#     for caption in captions:
+#         for t, word in enumerate(caption):
+#             begun = [c[t] for c in captions if c[:t] == caption[:t]]
+#             nats -= math.log(begun.count(word) / len(begun))
+#     return nats / sum(map(len, captions))
 # ```
 #
-# Since x1 lies just outside, no 1 has to be added or taken away. A dictionary
-# looks at each word once, so nothing is turned and turned back.
+# Along a caption the shares multiply to that of the whole caption. So five
+# different ones cost $\log 5 = 1.6$ nats each, however they are worded.
 #
 # </details>
 #

@@ -972,11 +972,24 @@ check("01.2", normalise)
 #
 # </details>
 #
-# ### 01.3 Which words does the model know?
+# ### 01.3 Find the faults
 #
-# Build the word map of a data set in Karpathy's format. A word is kept that occurs at least
-# `min_word_freq` times in the captions of `train` and `restval`. Give `<pad>` the id 0, and every kept
-# word, `<unk>`, `<start>` and `<end>` an id of its own, without gaps, in any order.
+# A model trained on these rows never says the commonest word of its captions, and never `<unk>`, although
+# one word in ten is rare. Its loss, which leaves out every 0 as padding, looks fine. Mend both faults.
+#
+# ```python
+# def numbered(captions, min_word_freq):  # a list of lists of words
+#     counts = Counter(word for words in captions for word in words)
+#     kept = [word for word, n in counts.most_common() if n >= min_word_freq]
+#     names = [*kept, "<unk>", "<start>", "<end>"]
+#     word_map = {name: i for i, name in enumerate(names)}
+#     longest = max(len(words) for words in captions) + 2
+#     rows = []
+#     for words in captions:
+#         ids = [word_map.get(word, 0) for word in ["<start>", *words, "<end>"]]
+#         rows.append(ids + [0] * (longest - len(ids)))
+#     return word_map, rows
+# ```
 
 # %% tags=["exercise"]
 from collections import Counter
@@ -984,42 +997,46 @@ from collections import Counter
 from captionlib.exercises import check
 
 
-def build(images, min_word_freq):  # the "images" of Karpathy's JSON, a number
-    return ...  # a dictionary: word to id
+def mended(captions, min_word_freq):
+    return ..., ...  # the word map, the rows
 
 
-check("01.3", build)
+check("01.3", mended)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# An image is a dictionary; `image["split"]` names its split, and `sentence["tokens"]` of each
-# `image["sentences"]` is a list of words. A `Counter` takes such a list with `update`.
+# Which id does the commonest word get? And which id does a rare one get in the rows? What do both mean to
+# the loss?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Put `<pad>`, the words to keep and the three other special tokens into one list, and number it
-# with `enumerate`: that leaves no gap and starts at 0.
+# The id 0 must belong to `<pad>` and to nothing else. `word_map["<unk>"]` is there for the rare words.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def build(images, min_word_freq):
-#     counts = Counter()
-#     for image in images:
-#         if image["split"] in ("train", "restval"):
-#             for sentence in image["sentences"]:
-#                 counts.update(sentence["tokens"])
-#     kept = [word for word, count in counts.items() if count >= min_word_freq]
-#     words = ["<pad>", *kept, "<unk>", "<start>", "<end>"]
-#     return {word: i for i, word in enumerate(words)}
+# def mended(captions, min_word_freq):
+#     counts = Counter(word for words in captions for word in words)
+#     kept = [word for word, n in counts.most_common() if n >= min_word_freq]
+#     names = ["<pad>", *kept, "<unk>", "<start>", "<end>"]
+#     word_map = {name: i for i, name in enumerate(names)}
+#     unknown = word_map["<unk>"]
+#     longest = max(len(words) for words in captions) + 2
+#     rows = []
+#     for words in captions:
+#         spoken = ["<start>", *words, "<end>"]
+#         ids = [word_map.get(word, unknown) for word in spoken]
+#         rows.append(ids + [word_map["<pad>"]] * (longest - len(ids)))
+#     return word_map, rows
 # ```
 #
-# The validation and test captions have no say: their words are part of what is tested.
+# No line fails, and the loss even gets lower, since the words that it leaves out cost nothing. Names in
+# place of 0 would have shown both faults.
 #
 # </details>
 #

@@ -1,20 +1,21 @@
-"""Chapter 00: back to words, one look, how much was named, a mirrored scene."""
+"""Chapter 00: back to words, one look, a faulty loss, the lowest loss."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from captionlib.exercises.answers import (
     Wrong,
     also,
     call,
     compare,
-    describe,
-    items,
     number,
     parts,
-    shown,
     tensor,
     words,
 )
@@ -172,160 +173,186 @@ def exercise_2(look) -> str:
     return "that is all of attention, but for where the scores come from."
 
 
-def exercise_3(share_named) -> str:
-    """How many of the objects do the captions name?"""
-    captions = [
-        "a balloon left of a bunny".split(),
-        "a dog".split(),
-        "two dogs and a dog".split(),  # names one object, twice
-    ]
-    objects = [
-        [["ball"], ["rabbit", "bunny", "rabbits"]],
-        [["dog", "dogs"]],
-        [["dog", "dogs"], ["palm", "tree"], ["car"]],
-    ]
-    got = number(call(share_named, captions, objects), "the share")
+def exercise_3(mended) -> str:
+    """A loss with two faults."""
+    for N, T, V, seed in (
+        (3, 6, 7, 0),
+        (2, 4, 5, 1),
+        (4, 8, 9, 2),
+        (1, 5, 6, 3),
+    ):
+        step, state, y = _reader(N, T, V, seed)
+        right = _forced(step, state, y)
+        compare(
+            number(call(mended, step, state, y), "the loss"),
+            right.sum() / (right > 0).sum(),
+            _faults(step, state, y),
+            what="the loss",
+        )
+    return "ask for the word that comes next, and count words alone."
+
+
+def _reader(N: int, T: int, V: int, seed: int) -> tuple:
+    """A small decoder, its first state, and captions of all lengths."""
+    drawn = torch.Generator().manual_seed(seed)
+    word, out = torch.randn(2, V, V, generator=drawn)
+    y = torch.randint(3, V, (N, T), generator=drawn)
+    y[:, 0] = 1
+    for n in range(N):
+        y[n, T - 1 - n % (T - 2) :] = 0
+        y[n, T - 1 - n % (T - 2)] = 2
+
+    def step(words, state) -> tuple[Tensor, Tensor]:
+        state = (state.float() + word[torch.as_tensor(words)]).tanh()
+        return state @ out, state
+
+    return step, torch.randn(N, V, generator=drawn), y
+
+
+def _forced(
+    step, state, y: Tensor, ahead: int = 1, padding: bool = False
+) -> Tensor:
+    """The loss of each word (N, T - 1), 0 for padding."""
+    nats = []
+    for t in range(y.shape[1] - 1):
+        logits, state = step(y[:, t], state)
+        target = y[:, t + ahead]
+        loss = cross_entropy(logits, target, reduction="none")
+        nats.append(loss if padding else loss * (y[:, t + 1] != 0))
+    return torch.stack(nats, dim=1)
+
+
+def _faults(step, state, y: Tensor) -> list[tuple[Tensor, str]]:
+    right, count = _forced(step, state, y), (y[:, 1:] != 0).sum(dim=1)
+
+    def forgetful(words, _) -> tuple[Tensor, Tensor]:
+        return step(words, state)
+
     known = [
         (
-            4 / 6,
-            '"ball" was found inside "balloon", or an object that is named twice '
-            "was counted twice: ask for each object whether any of its words "
-            "is among the caption's",
+            right.sum() / y.shape[0],
+            "this is the loss of a caption; divide by the number of words",
         ),
         (
-            (1 / 2 + 1 + 1 / 3) / 3,
-            "the mean of the captions' shares counts an object more where "
-            "there are few: divide all hits by all objects",
-        ),
-        (1 / 6, "an object counts as soon as one of its words occurs"),
-        (
-            1 / 3,
-            "this is the share of captions that name everything; every object "
-            "counts by itself",
+            right.sum(),
+            "this is the sum over all words; the loss is their mean",
         ),
         (
-            1.0,
-            "your share is 1, and ball, palm and car are named by nobody: "
-            "every object counts, not every caption",
+            _forced(forgetful, state, y).sum() / count.sum(),
+            "each step starts from the first state again: pass on the one "
+            "that came back",
         ),
-        (3.0, "this is the number of hits; divide by the number of objects"),
-        (50.0, "a share of 1 is everything: leave out the percent"),
+        (
+            _forced(step, state, y, ahead=0).sum() / count.sum(),
+            "padding is left out now; but the decoder is still asked for the "
+            "word that it has just read",
+        ),
     ]
-    compare(
-        got,
-        3 / 6,
-        known,
-        "three of the six objects are named, and your share is "
-        f"{shown(got, 0.5)}",
-    )
-    if call(share_named, [["a", "cow"]], [[["pig"]]]) != 0:
-        raise Wrong("a caption that names nothing should give 0")
-
-    def right(captions, objects):
-        named = [
-            any(word in captions[i] for word in names)
-            for i, things in enumerate(objects)
-            for names in things
-        ]
-        return sum(named) / len(named)
-
-    also(
-        share_named,
-        right,
-        ([["a", "red", "car"]], [[["car", "cars"], ["dog"], ["red"]]]),
-        (captions[::-1], objects[::-1]),
-        (captions[1:], objects[1:]),
-        ([["a"], ["dog"], []], [[], [["dog"], ["cat"]], [["sea", "water"]]]),
-        what="the share",
-    )
-    return "whole words, any name, every object once: a score you can trust."
+    if y[:, 1:].all():
+        return known
+    return [
+        *known,
+        (
+            _forced(step, state, y, ahead=0, padding=True).mean(),
+            "nothing has changed: both faults are still there",
+        ),
+        (
+            _forced(step, state, y, padding=True).mean(),
+            "the decoder is asked for the next word now; but the padding after "
+            "<end> still counts",
+        ),
+        (
+            right.mean(),
+            "padding costs nothing now; but it still counts in the number by "
+            "which the sum is divided",
+        ),
+        (
+            (right.sum(dim=1) / count).mean(),
+            "this is a mean of the captions' means, which counts a word more "
+            "where there are few: take one mean over all words",
+        ),
+    ]
 
 
-def exercise_4(mirror) -> str:
-    """Mirror the answer sheet."""
-    caption = "a dog to the left of a tree and right of two left shoes".split()
-    result = call(mirror, (0, 2, 3, 9), caption, 10)
-    box, tokens = parts(result, "the new box", "the new words")
-    if np.shape(box) != (4,):
-        raise Wrong(f"the box should be four numbers, but is {describe(box)}")
-    compare(
-        items(box),
-        [7, 2, 10, 9],
-        [
-            (
-                [10, 2, 7, 9],
-                "the box's left edge lies right of its right edge: mirrored, "
-                "the two edges change places",
-            ),
-            (
-                [6, 2, 9, 9],
-                "the box is one pixel too far left: x1 lies just outside, so "
-                "an object at the left edge (x0 = 0) must end with x1 at the "
-                "width",
-            ),
-            (
-                [9, 2, 6, 9],
-                "the edges have to change places, and 1 is taken away for "
-                "nothing",
-            ),
-            (
-                [0, 1, 3, 8],
-                "this is upside down: x0 and x1 change, y0 and y1 stay",
-            ),
-            ([0, 2, 3, 9], "the box is where it was"),
-            (
-                [-3, 2, 0, 9],
-                "the box lies outside the picture: count from the picture's "
-                "width",
-            ),
-        ],
-        what="the box",
-    )
-    expected = (
-        "a dog to the right of a tree and left of two right shoes".split()
-    )
-    compare(
-        words(tokens, "the caption"),
-        expected,
-        [
-            (
-                caption,
-                "the box is right, but the caption still says left where it "
-                "is right now",
-            ),
-            (
-                ["left" if word == "right" else word for word in expected],
-                "every side is now left: what was turned from left to right "
-                "was turned back again",
-            ),
-            (
-                ["right" if word == "left" else word for word in expected],
-                "every side is now right: what was right has to become left",
-            ),
-        ],
-        what="the caption",
-    )
+def exercise_4(lowest) -> str:
+    """The loss of a captioner that knows the captions by heart."""
+    drawn = [
+        ["a dog", "a cat", "a dog", "the dog sits"],
+        ["a dog on a mat", "a dog on a lap", "it", "a cat on a mat", "it sits"],
+        ["snow", "a big red car", "a red car"],
+        ["a dog"] * 3,
+        ["one boy runs"],
+        ["a dog sits", "a dog", "a dog"],
+    ]
+    for sentences in drawn:
+        captions = [[*sentence.split(), "<end>"] for sentence in sentences]
+        got = number(call(lowest, captions), "the loss")
+        total = sum(
+            math.log(len(captions) / captions.count(each)) for each in captions
+        )
+        words = sum(map(len, captions))
+        said = f"the loss of {' / '.join(map(repr, sentences))}"
+        compare(got, total / words, _other_floors(captions, total), what=said)
+    return "as long as people put it differently, the loss stays above 0."
 
-    def right(box, tokens, width):
-        x0, y0, x1, y1 = box
-        turned = {"left": "right", "right": "left"}
-        return [width - x1, y0, width - x0, y1], [
-            turned.get(token, token) for token in tokens
-        ]
 
-    def mirrored(*given):
-        box, tokens = parts(mirror(*given), "the new box", "the new words")
-        return items(box, "the box"), words(tokens, "the caption")
+def _other_floors(captions: list, total: float) -> list[tuple[float, str]]:
+    """What typical mistakes make of the captions."""
+    words, each = sum(map(len, captions)), len(captions)
+    if not total:
+        return []
 
-    also(
-        mirrored,
-        right,
-        ((2, 0, 7, 5), ["right", "and", "left"], 9),
-        ((5, 3, 31, 8), "a leftover on the right".split(), 32),
-        ((0, 0, 6, 4), ["a", "wall"], 6),
-        what="the answer",
-    )
-    return (
-        "box and words. With the old words a mirrored picture would teach a "
-        "model to mix up sides."
-    )
+    def nats(same, weigh=math.log) -> float:
+        """The sum over all words; `same` tells which beginnings are alike."""
+        found = 0
+        for caption in captions:
+            for t, word in enumerate(caption):
+                begun = [
+                    other[t]
+                    for other in captions
+                    if len(other) > t and same(other[:t], caption[:t])
+                ]
+                found -= weigh(begun.count(word) / len(begun))
+        return found
+
+    even = 0
+    for caption in captions:
+        for t in range(len(caption)):
+            even += math.log(
+                len({c[t] for c in captions if c[:t] == caption[:t]})
+            )
+    own = [math.log(each / captions.count(c)) / len(c) for c in captions]
+    return [
+        (total, "this is the sum over all words; divide by their number"),
+        (total / each, "these are nats a caption; divide by all the words"),
+        (
+            total / words / math.log(2),
+            "these are bits: take the natural logarithm",
+        ),
+        (-total / words, "a surprise is not negative: mind the sign"),
+        (
+            total / (words - each),
+            '"<end>" was left out of the words; it is read, and costs, like '
+            "any other",
+        ),
+        (
+            even / words,
+            "every word that can come next got an equal share; it should be "
+            "the share of captions that go on with it",
+        ),
+        (
+            nats(lambda a, b: True) / words,
+            "the words were compared place by place, with all captions: only "
+            "those with the same beginning count",
+        ),
+        (
+            nats(lambda a, b: a[-1:] == b[-1:]) / words,
+            "only the last word was looked at; the decoder remembers the "
+            "whole beginning",
+        ),
+        (
+            sum(own) / each,
+            "this is a mean of the captions' means: add up all costs, then "
+            "divide by all words",
+        ),
+    ]

@@ -31,36 +31,38 @@ MISTAKES = {
          "should come back"),
     ],
     "00.3": [
-        ("letters", {"set(names) & set(caption)":
-                     "[n for n in names if n in ' '.join(caption)]"}, "inside"),
-        ("mean of means", "def share_named(captions, objects):\n"
-         "    shares = [sum(bool(set(n) & set(c)) for n in o) / len(o)\n"
-         "              for c, o in zip(captions, objects)]\n"
-         "    return sum(shares) / len(shares)", "mean of the captions' shares"),
-        ("all names", {"bool(set(names) & set(caption))": "set(names) <= set(caption)"},
-         "as soon as one of its words"),
-        ("hits alone", {"sum(hits) / len(hits)": "sum(hits)"}, "number of hits"),
-        ("percent", {"sum(hits) / len(hits)": "100 * sum(hits) / len(hits)"}, "percent"),
-        ("whole captions", "def share_named(captions, objects):\n"
-         "    done = [all(set(n) & set(c) for n in o) for c, o in zip(captions, objects)]\n"
-         "    return sum(done) / len(done)", "share of captions that name everything"),
-        ("the first caption", {"zip(captions, objects)": "zip(captions[1:], objects[1:])",
-                               "sum(hits) / len(hits)": "sum(hits) / len(hits) + 0.2"},
-         "three of the six"),
+        ("as it was", {"target = y[:, t + 1]": "target = y[:, t]", "[real]": ""},
+         "both faults"),
+        ("shifted only", {"[real]": ""}, "still counts"),
+        ("padding only", {"target = y[:, t + 1]": "target = y[:, t]"}, "just read"),
+        ("padding in the count", {"torch.stack(nats, dim=1)[real].mean()":
+                                  "(torch.stack(nats, dim=1) * real).mean()"}, "is divided"),
+        ("a sum", {".mean()": ".sum()"}, "the sum over all words"),
+        ("a caption's loss", {".mean()": ".sum() / len(y)"}, "the loss of a caption"),
+        ("mean of means", {"torch.stack(nats, dim=1)[real].mean()":
+                           "((torch.stack(nats, dim=1) * real).sum(1) / real.sum(1)).mean()"},
+         "mean of the captions' means"),
+        ("forgets", {"logits, state = step": "logits, _ = step"}, "pass on"),
+        ("a vector", {"[real].mean()": ""}, "should be one number"),
+        ("the end left out", {"!= 0": "> 2"}, "the loss is not right"),
     ],
     "00.4": [
-        ("edges not swapped", {"(width - x1, y0, width - x0, y1)":
-                               "(width - x0, y0, width - x1, y1)"}, "change places"),
-        ("one pixel off", {"(width - x1, y0, width - x0, y1)":
-                           "(width - 1 - x1, y0, width - 1 - x0, y1)"}, "one pixel too far left"),
-        ("words left alone", {"[other.get(token, token) for token in tokens]": "tokens"},
-         "still says left"),
-        ("replaced twice", {"[other.get(token, token) for token in tokens]":
-                            "' '.join(tokens).replace('left', 'right').replace('right', 'left')"
-                            ".split()"}, "every side is now left"),
-        ("only one way", {', "right": "left"': ""}, "every side is now right"),
-        ("a text", {"[other.get(token, token) for token in tokens]": "' '.join(tokens)"},
-         "should be a list of words"),
+        ("a sum", {" / sum(map(len, captions))": ""}, "divide by their number"),
+        ("a caption's", {"sum(map(len, captions))": "len(captions)"}, "nats a caption"),
+        ("bits", {"math.log(": "math.log2("}, "these are bits"),
+        ("negative", {"nats -=": "nats +="}, "mind the sign"),
+        ("no end", {"sum(map(len, captions))": "sum(len(c) - 1 for c in captions)"},
+         "was left out"),
+        ("equal shares", {"begun.count(word) / len(begun)": "1 / len(set(begun))"},
+         "an equal share"),
+        ("any beginning", {"if c[:t] == caption[:t]": "if len(c) > t"}, "place by place"),
+        ("one word back", {"if c[:t] == caption[:t]":
+                           "if len(c) > t and c[:t][-1:] == caption[:t][-1:]"},
+         "only the last word"),
+        ("mean of means", "def lowest(captions):\n"
+         "    own = [math.log(len(captions) / captions.count(c)) / len(c) for c in captions]\n"
+         "    return sum(own) / len(own)", "mean of the captions' means"),
+        ("nothing", "def lowest(captions):\n    return 0.0", "it is 0, expected"),
     ],
 }  # fmt: skip
 
@@ -101,34 +103,36 @@ def look(scores, cells):
         "    return (alpha[:, None] * cells).sum(dim=0), alpha",
     ],
     "00.3": [
-        """import numpy as np
-
-
-def share_named(captions, objects):
-    return np.mean([
-        not set(names).isdisjoint(captions[i])
-        for i in range(len(objects))
-        for names in objects[i]
-    ])
+        "def mended(step, state, y):\n    logits = []\n    for words in y.T[:-1]:\n"
+        "        scores, state = step(words, state)\n        logits.append(scores)\n"
+        "    logits = torch.stack(logits, 2)\n"
+        "    return nn.functional.cross_entropy(logits, y[:, 1:], ignore_index=0)",
+        """def mended(step, state, y):
+    total = count = 0
+    for t in range(1, y.shape[1]):
+        logits, state = step(y[:, t - 1], state)
+        for row, word in zip(logits.log_softmax(dim=1), y[:, t].tolist()):
+            if word:
+                total, count = total - row[word].item(), count + 1
+    return total / count
 """,
-        "def share_named(captions, objects):\n    hits = total = 0\n"
-        "    for caption, things in zip(captions, objects):\n"
-        "        for names in things:\n            total += 1\n"
-        "            hits += any(name in caption for name in names)\n"
-        "    return hits / total",
     ],
     "00.4": [
-        """def mirror(box, tokens, width):
-    left, top, right, bottom = box
-    mirrored = []
-    for token in tokens:
-        if token == "left":
-            mirrored.append("right")
-        elif token == "right":
-            mirrored.append("left")
-        else:
-            mirrored.append(token)
-    return [width - right, top, width - left, bottom], tuple(mirrored)
+        "def lowest(captions):\n    n = len(captions)\n"
+        "    words = sum(len(c) for c in captions)\n"
+        "    return sum(math.log(n / captions.count(c)) for c in captions) / words",
+        """import numpy as np
+from collections import Counter
+
+
+def lowest(captions):
+    begun = Counter(tuple(c[:t]) for c in captions for t in range(len(c) + 1))
+    costs = [
+        np.log(begun[tuple(c[:t])] / begun[tuple(c[: t + 1])])
+        for c in captions
+        for t in range(len(c))
+    ]
+    return np.mean(costs)
 """,
     ],
 }

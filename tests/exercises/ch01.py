@@ -47,22 +47,22 @@ def encode(tokens, word_map, max_len):
          "    return (pixels / 255 - mean.reshape(3, 1, 1)).astype(np.uint8)", "should be float"),
     ],
     "01.3": [
-        ("all splits", {'image["split"] in ("train", "restval")': "True"}, "must not know"),
-        ("no restval", {'("train", "restval")': '("train",)'}, "people train on"),
-        ("more than", {">=": ">"}, "at least is >="),
-        ("no threshold", {" if count >= min_word_freq": ""}, "occurs only once"),
-        ("no special tokens", {'["<pad>", *kept, "<unk>", "<start>", "<end>"]': "kept"},
-         "should have an id"),
-        ("padding last", {'["<pad>", *kept, "<unk>", "<start>", "<end>"]':
-                          '[*kept, "<unk>", "<start>", "<end>", "<pad>"]'}, "it must be 0"),
-        ("from one", {'"<pad>", *kept': "*kept", "enumerate(words)}":
-                      'enumerate(words, 2)} | {"<pad>": 0}'},
-         "there is a gap"),
-        ("ids shared", {"{word: i for": '{word: max(i - 1, 0) for'}, "share an id"),
-        ("captions counted", {'counts.update(sentence["tokens"])':
-                              'counts.update(set(sentence["tokens"]))'}, "count occurrences"),
-        ("a list", {"{word: i for i, word in enumerate(words)}": "words"},
-         "should be a dictionary"),
+        ("as it was", {'"<pad>", *kept': "*kept", '= word_map["<unk>"]': "= 0",
+                       'word_map["<pad>"]': "0"}, "never learns to say"),
+        ("padding only", {'= word_map["<unk>"]': "= 0"}, "has become padding"),
+        ("rare words only", {'"<pad>", *kept, "<unk>"': '"<unk>", *kept',
+                             'word_map["<pad>"]': "0"}, "<pad> should have an id"),
+        ("padding second", {'"<pad>", *kept, "<unk>"': '"<unk>", "<pad>", *kept'},
+         "<pad> has the id 1"),
+        ("more than", {">=": ">"}, "is missing from the word map"),
+        ("no threshold", {" if n >= min_word_freq": ""}, "it occurs only once"),
+        ("a list", {"return word_map, rows": "return names, rows"}, "should be a dictionary"),
+        ("no end", {', "<end>"]\n        ids': "]\n        ids"}, "which is not right"),
+        ("not filled up", {' + [word_map["<pad>"]] * (longest - len(ids))': ""},
+         "should be a tensor"),
+        ("too wide", {"captions) + 2": "captions) + 3"}, "has the shape (4, 8)"),
+        ("ids shared", {"{name: i for": "{name: min(i, 3) for"}, "belong to one word"),
+        ("rows alone", {"return word_map, rows": "return rows"}, "should come back"),
     ],
     "01.4": [
         ("one n", {"(1, 3, 4)": "(5,)"}, "`i // 5` passes"),
@@ -114,16 +114,21 @@ def encode(tokens, word_map, max_len):
 """,
     ],
     "01.3": [
-        """def build(images, min_word_freq):
-    words = [
-        word
-        for image in images
-        if image["split"] not in ("val", "test")
-        for sentence in image["sentences"]
-        for word in sentence["tokens"]
-    ]
+        """import numpy as np
+
+
+def mended(captions, min_word_freq):
+    words = [word for words in captions for word in words]
     kept = sorted({word for word in words if words.count(word) >= min_word_freq})
-    return {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *kept])}
+    special = ["<pad>", "<start>", "<end>", "<unk>"]
+    word_map = dict(zip(special + kept, range(len(kept) + 4)))
+    rows = np.zeros((len(captions), max(map(len, captions)) + 2), dtype=int)
+    for row, caption in zip(rows, captions):
+        row[0], row[len(caption) + 1] = 1, 2
+        row[1 : len(caption) + 1] = [word_map.get(word, 3) for word in caption]
+    return word_map, rows
 """,
+        {'["<pad>", *kept, "<unk>", "<start>", "<end>"]':
+         '["<pad>", "<unk>", "<start>", "<end>", *kept]', 'word_map["<pad>"]': "0"},
     ],
-}
+}  # fmt: skip
