@@ -905,7 +905,7 @@ check("04.2", effective_batch_sizes)
 # The original's decoder scores words by the state alone. The paper's equation 7 lets the last word and the
 # context speak, too:
 #
-# $$p(y_t) \\propto \\exp\\bigl(L_o (E y_{t-1} + L_h h_t + L_z \\hat z_t)\\bigr)$$
+# $$p(y_t) \propto \exp\bigl(L_o (E y_{t-1} + L_h h_t + L_z \hat z_t)\bigr)$$
 #
 # `word` is $E y_{t-1}$, the vector of the last word. Return the scores of all words, before exp and softmax.
 

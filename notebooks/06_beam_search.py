@@ -925,61 +925,54 @@ check("06.1", continue_beam)
 #
 # </details>
 #
-# ### 06.2 One step, and who has finished
+# ### 06.2 From the paper to the code: length and coverage
 #
-# Now a whole step, with a table in place of the decoder. `live` and `finished` are lists of pairs,
-# a log-probability and the words from `<start>` on. Make each live caption one word longer in every
-# way that the table knows; keep the best, as many as there are places left; put aside those that
-# end in `<end>`. A finished caption has taken one of the `k` places for good.
+# Google's translator {cite}`wu2016` ranks finished sentences by a gentler divisor than `settle`'s,
+# and takes off something for each place that it hardly looked at (its equation 14):
+#
+# $$s = \frac{\log p}{lp} + cp, \qquad lp = \frac{(5 + T)^a}{(5 + 1)^a}, \qquad
+# cp = b \sum_{i=1}^{P} \log \min\Bigl(\sum_{t=1}^{T} \alpha_{ti},\, 1\Bigr)$$
+#
+# Write the score of a caption of T words, whose maps over P cells are the rows of `alphas`.
 
 # %% tags=["exercise"]
-import math
+import torch
 
 from captionlib.exercises import check
 
 
-def advance(
-    live, finished, table, k
-):  # table: as NEXT at the start of the chapter
-    live, finished = ..., ...
-    return live, finished
+def rank_by(log_prob, alphas, a, b):  # a number, (T, P), two numbers
+    return ...  # a number
 
 
-check("06.2", advance)
+check("06.2", rank_by)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# First make all candidates, in one list: for each live caption and each `word, p` of
-# `table[words[-1]].items()` a new pair. What does a product of probabilities become when you
-# take logarithms?
+# Which axis of `alphas` does the inner sum run over, and which one the outer? How many numbers are
+# there in between?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Sort them once, best first, and cut the list at `k - len(finished)`. Only then ask which of them
-# end in `<end>`. And build new lists: whoever called you may still need the old ones.
+# `alphas.sum(dim=0)` says how much each cell got from all the words. `clamp(max=1)` takes the smaller
+# of that and 1, and only then comes the logarithm. `len(alphas)` is T.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def advance(live, finished, table, k):
-#     candidates = [
-#         (log_prob + math.log(p), [*words, word])
-#         for log_prob, words in live
-#         for word, p in table[words[-1]].items()
-#     ]
-#     kept = sorted(candidates, reverse=True)[: k - len(finished)]
-#     ended = [candidate for candidate in kept if candidate[1][-1] == "<end>"]
-#     live = [candidate for candidate in kept if candidate[1][-1] != "<end>"]
-#     return live, finished + ended
+# def rank_by(log_prob, alphas, a, b):
+#     length = (5 + len(alphas)) ** a / (5 + 1) ** a
+#     covered = alphas.sum(dim=0).clamp(max=1)
+#     return log_prob / length + b * covered.log().sum()
 # ```
 #
-# The cut comes before the split into live and finished: a caption that ends has to earn its place
-# among all candidates, like any other.
+# A translator should have read every word once. A caption's words share out one unit each, and there
+# are 64 cells, so that few reach 1: here the term asks for an even look, as the loss's second term does.
 #
 # </details>
 #

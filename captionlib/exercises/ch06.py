@@ -1,5 +1,5 @@
-"""Chapter 06, beam search: one step of a beam, its end, nucleus sampling, an
-ensemble."""
+"""Chapter 06, beam search: one step, a score for whole captions, the end, nucleus
+sampling, an ensemble."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from captionlib.exercises.answers import (
     close,
     compare,
     describe,
+    number,
     parts,
-    shown,
     tensor,
 )
 
@@ -123,154 +123,77 @@ def exercise_1(continue_beam) -> str:
     return "two of the best three continue one prefix, and one prefix has dropped out."
 
 
-TABLE = {
-    "<start>": {"a": 0.6, "dogs": 0.4},
-    "a": {"dog": 0.5, "cat": 0.5},
-    "dogs": {"<end>": 0.8, "sleep": 0.2},
-    "dog": {"<end>": 0.6, "sleeps": 0.4},
-    "cat": {"<end>": 0.7, "sleeps": 0.3},
-    "sleep": {"<end>": 1.0},
-    "sleeps": {"<end>": 1.0},
-}
+def exercise_2(rank_by) -> str:
+    """Equation 14 of the GNMT paper."""
+    drawn = ((4, 3, 0.7, 0.2), (7, 5, 1.0, 0.5), (1, 4, 0.3, 1.0), (3, 6, 0, 2))
+    for T, P, a, b in drawn:
+        log_prob = -1.5 * T - P / 7
+        alphas = (2 * torch.randn(T, P)).softmax(dim=1)
+        got = number(call(rank_by, log_prob, alphas, a, b), "the score")
+        right = _coverage_score(log_prob, alphas, a, b)
+        compare(
+            got,
+            right,
+            _other_scores(log_prob, alphas, a, b, right),
+            what=f"the score for T = {T}, P = {P}, a = {a}, b = {b}",
+        )
+    return "length and coverage each have a say, and a and b set how much."
 
 
-def exercise_2(advance) -> str:
-    """One step of the search, finished captions set aside."""
-    a = (math.log(0.6), ["<start>", "a"])
-    dogs = (math.log(0.4), ["<start>", "dogs"])
-    live, finished = _texts(call(advance, [a, dogs], [], TABLE, 3))
-    if close(finished.get("dogs <end>"), 0.32, 1e-3):
-        raise Wrong(
-            "these are probabilities; a longer caption's would soon be 0 in "
-            "floats"
-        )
-    if any(log_prob > 0 for log_prob in (live | finished).values()):
-        raise Wrong(
-            "a log-probability above 0: probabilities are multiplied, "
-            "logarithms added"
-        )
-    if "dogs <end>" in live:
-        raise Wrong(
-            'after the first step "dogs <end>" is finished and must leave `live`: the next step '
-            "would ask the table what comes after <end>"
-        )
-    if sorted([*live, *finished]) in (
-        ["a cat", "dogs <end>"],
-        ["a dog", "dogs <end>"],
-    ):
-        raise Wrong(
-            "there are three places, and you keep two captions, one of each "
-            'prefix; but they compete: "a dog" and "a cat" both belong to the '
-            "best three"
-        )
-    if len({*live, *finished}) > 3:
-        raise Wrong(
-            "there are three places, and you keep "
-            f"{', '.join(repr(each) for each in {**live, **finished})}"
-        )
-    if "dogs sleep" in live:
-        raise Wrong(
-            'you kept "dogs sleep" (0.08), which is the least likely of four: `sorted` begins '
-            "with the smallest"
-        )
-    if set(live) != {"a dog", "a cat"} or set(finished) != {"dogs <end>"}:
-        raise Wrong(
-            'with three places "a dog" and "a cat" should be live and "dogs <end>" finished; you '
-            f"have live {list(live)}, finished {list(finished)}"
-        )
-    log_prob = finished["dogs <end>"]
-    compare(
-        log_prob,
-        math.log(0.32),
-        [
-            (
-                math.log(0.8),
-                "the prefix's own log-probability is missing from the sum",
-            ),
-        ],
-        '"dogs <end>" has 0.4 * 0.8 = 0.32, '
-        f"{math.log(0.32):.4f} nats, and you have "
-        f"{shown(log_prob, math.log(0.32))}",
-    )
-    # Two places are left, for "a cat <end>" with 0.21 and "a dog <end>" with
-    # 0.18.
-    live = [(math.log(0.3), ["<start>", "a", word]) for word in ("dog", "cat")]
-    before = [(math.log(0.32), ["<start>", "dogs", "<end>"])]
-    live, finished = _texts(call(advance, live, before, TABLE, 3))
-    if "dogs <end>" not in finished:
-        raise Wrong(
-            '"dogs <end>" had finished a step before, and your second step forgot it'
-        )
-    if len(live) + len(finished) > 3:
-        raise Wrong(
-            "one of three had finished, and you still kept three more: a "
-            "finished caption takes up a place, so the beam is one narrower "
-            "from then on"
-        )
-    if live or len(finished) != 3:
-        raise Wrong(
-            'after the second step "a cat <end>" and "a dog <end>" should be finished and nothing '
-            f"live; you have live {list(live)}, finished {list(finished)}"
-        )
-    for k in (1, 2, 4, 5):
-        for live, finished in (
-            ([dogs], []),
-            ([(-1.5, ["<start>", "dogs", "sleep"]), a], before),
-            ([a, (-0.2, ["<start>", "dogs"])], before[:0]),
-        ):
-            if len(finished) <= k:
-                _check_step(advance, live, finished, k)
-    _check_step(advance, [], before, 3)
-    return "repeat it until `live` is empty, and the search is written."
+def _coverage_score(log_prob, alphas, a, b, least: float = 5) -> float:
+    lengths = ((least + len(alphas)) / (least + 1)) ** a
+    covered = alphas.double().sum(dim=0).clamp(max=1)
+    return log_prob / lengths + b * covered.log().sum().item()
 
 
-def _check_step(advance, live: list, finished: list, k: int) -> None:
-    """Raise `Wrong` unless a step with another width goes right."""
-    found = [
-        (log_prob + math.log(p), [*words, word])
-        for log_prob, words in live
-        for word, p in TABLE[words[-1]].items()
+def _other_scores(
+    log_prob: float, alphas: torch.Tensor, a: float, b: float, right: float
+) -> list[tuple[float, str]]:
+    """What typical mistakes make of a caption."""
+    T, P = alphas.shape
+    covered = alphas.double().sum(dim=0)
+    cover = b * covered.clamp(max=1).log().sum().item()
+    penalised = right - cover
+    each = alphas.double().clamp(max=1).log()
+    known = [
+        (
+            log_prob * (log_prob / penalised) + cover,
+            "log p is multiplied by lp; divide by it",
+        ),
+        (
+            log_prob / T**a + cover,
+            "this divides by T**a, as `settle` does; the 5 belongs to both "
+            "numerator and denominator",
+        ),
+        (
+            log_prob / (5 + T) ** a + cover,
+            "the denominator of lp, (5 + 1)**a, is missing",
+        ),
+        (
+            log_prob / (5 + P) ** a * 6**a + cover,
+            "lp counts the cells; T is the number of words",
+        ),
+        (
+            penalised + b * covered.log().sum().item(),
+            "nothing stops a cell at 1: one that got more than 1 is rewarded "
+            "for it",
+        ),
+        (
+            penalised + b * each.sum().item(),
+            "logarithm and min come before the sum over words; they belong "
+            "to the sum",
+        ),
+        (
+            penalised,
+            "coverage has no effect: is its sum over cells instead of "
+            "words, where every row adds up to 1?",
+        ),
+        (penalised - cover, "cp is subtracted; it is negative as it stands"),
+        (right - cover + cover / P, "cp is a sum over cells, not their mean"),
+        (penalised + cover / b, "b is missing"),
+        ((log_prob + cover) / (log_prob / penalised), "lp divides log p alone"),
     ]
-    # Of equally good ones either may be kept: compare log-probabilities.
-    found = sorted(found, key=lambda each: -each[0])[: k - len(finished)]
-    got = _texts(call(advance, live, finished, TABLE, k))
-    places = sorted([each[0] for each in found + finished])
-    about = (
-        f"with {len(live)} live, {len(finished)} finished captions and k = {k}"
-    )
-    for part, of in zip(got, ("live", "finished"), strict=True):
-        ended = [text for text in part if text.endswith("<end>")]
-        if len(ended) != (len(part) if of == "finished" else 0):
-            raise Wrong(f"{about} `{of}` is {list(part)}")
-    for log_prob, words in finished:
-        if not close(got[1].get(" ".join(words[1:])), log_prob):
-            raise Wrong(f"{about} an earlier finished caption is lost")
-    compare(
-        sorted((got[0] | got[1]).values()),
-        places,
-        what=f"{about} the list of log-probabilities of all captions",
-    )
-
-
-def _texts(answer: object) -> tuple[dict[str, float], dict[str, float]]:
-    """Log-probabilities by the text of a caption: of the live ones, and of the
-    finished ones."""
-    lists = []
-    for name, captions in zip(
-        ("live", "finished"), parts(answer, "live", "finished"), strict=True
-    ):
-        try:
-            lists.append(
-                {
-                    " ".join(words[1:]): float(log_prob)
-                    for log_prob, words in captions
-                }
-            )
-        except (TypeError, ValueError, IndexError, RuntimeError):
-            raise Wrong(
-                f"`{name}` should be a list of pairs (log_prob, words)"
-            ) from None
-    return lists[0], lists[1]
+    return [each for each in known if not close(each[0], right, 1e-3)]
 
 
 WRONG_WAY_ROUND = (

@@ -17,23 +17,21 @@ MISTAKES = {
         ("probabilities", {"return scores,": "return scores.exp(),"}, "these are probabilities"),
     ],
     "06.2": [
-        ("finished ones stay live", {"return live,": "return kept,"}, "must leave `live`"),
-        ("no place taken", {" - len(finished)": ""}, "one narrower from then on"),
-        ("earlier ones forgotten", {"finished + ended": "ended"}, "had finished a step before"),
-        ("multiplied", {"log_prob + math.log(p)": "log_prob * math.log(p)"}, "logarithms added"),
-        ("one each", "def advance(live, finished, table, k):\n    kept = []\n"
-         "    for log_prob, words in live:\n"
-         "        kept.append(max((log_prob + math.log(p), [*words, word])\n"
-         "                        for word, p in table[words[-1]].items()))\n"
-         "    return [c for c in kept if c[1][-1] != '<end>'], finished + [\n"
-         "        c for c in kept if c[1][-1] == '<end>']", "they compete"),
-        ("the worst", {", reverse=True": ""}, "the least likely of four"),
-        ("the last word alone", {"log_prob + math.log(p)": "math.log(p)"},
-         "own log-probability is missing"),
-        ("in place", {"return live, finished + ended": "finished += ended\n"
-                      "    return live, finished"}, "in place"),
-        ("probabilities", {"log_prob + math.log(p)": "math.exp(log_prob) * p"},
-         "these are probabilities"),
+        ("multiplied", {"log_prob / length": "log_prob * length"}, "divide by it"),
+        ("the plain power", {"(5 + len(alphas)) ** a / (5 + 1) ** a": "len(alphas) ** a"},
+         "as `settle` does"),
+        ("no denominator", {" / (5 + 1) ** a": ""}, "is missing"),
+        ("cells for words", {"len(alphas)": "alphas.shape[1]"}, "counts the cells"),
+        ("not limited", {".clamp(max=1)": ""}, "rewarded for it"),
+        ("each map by itself", {"alphas.sum(dim=0).clamp(max=1)": "alphas.clamp(max=1)"},
+         "they belong to the sum"),
+        ("over the cells", {"dim=0": "dim=1"}, "every row adds up to 1"),
+        ("subtracted", {"+ b *": "- b *"}, "negative as it stands"),
+        ("a mean", {".log().sum()": ".log().mean()"}, "not their mean"),
+        ("no b", {"b * covered": "covered"}, "b is missing"),
+        ("all divided", {"log_prob / length + b * covered.log().sum()":
+                         "(log_prob + b * covered.log().sum()) / length"}, "divides log p alone"),
+        ("a number a cell", {".log().sum()": ".log()"}, "should be one number"),
     ],
     "06.3": [
         ("the length of now", {"longest**a": "length**a"}, "divide by the current length"),
@@ -105,12 +103,22 @@ def continue_beam(beam_scores, log_probs):
         "    return sums[beams, words], beams, words",
     ],
     "06.2": [
-        "def advance(live, finished, table, k):\n    found = [\n"
-        "        (score + math.log(p), words + [word])\n        for score, words in live\n"
-        "        for word, p in table[words[-1]].items()\n    ]\n"
-        "    found.sort(key=lambda pair: -pair[0])\n    going, done = [], list(finished)\n"
-        "    for pair in found[: k - len(finished)]:\n"
-        "        (done if pair[1][-1] == '<end>' else going).append(pair)\n    return going, done",
+        """import math
+
+
+def rank_by(log_prob, alphas, a, b):
+    T, P = alphas.shape
+    covered = [sum(alphas[t, i].item() for t in range(T)) for i in range(P)]
+    cp = b * sum(math.log(min(each, 1)) for each in covered)
+    return log_prob / ((5 + T) / 6) ** a + cp
+""",
+        """import numpy as np
+
+
+def rank_by(log_prob, alphas, a, b):
+    sums = np.minimum(alphas.numpy().sum(axis=0), 1)
+    return log_prob * (6 / (len(alphas) + 5)) ** a + b * np.log(sums).sum()
+""",
     ],
     "06.3": [
         "import numpy as np\n\n\ndef can_win(log_prob, length, longest, best, a):\n"
