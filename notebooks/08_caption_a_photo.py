@@ -606,98 +606,121 @@ ask("08.d")
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
 # that it is right. Hints and solution are folded under it.
 #
-# ### 08.1 Whatever comes in, three colours
+# ### 08.1 Find the faults
 #
-# A picture may arrive as grey, (height, width); as RGB, (height, width, 3); or with an alpha
-# channel, (height, width, 4). Make RGB of all three. Where alpha is 0 white paper shows, where it
-# is 255 the colour, and between them the two mix. Everything is `uint8`, the answer too.
+# From most files this function makes what it should. But photographs from a phone lie on their side, a
+# transparent drawing gets a black background, and thin lines vanish from pictures with a palette,
+# such as GIFs. One line is missing, one comes too early, and one throws away what it should mix with
+# white. Mend all three.
+#
+# ```python
+# def read(picture, size):  # a PIL image, as Image.open returns it
+#     small = picture.resize((size, size))
+#     return np.asarray(small.convert("RGB"))
+# ```
 
 # %% tags=["exercise"]
 import numpy as np
+from PIL import Image
 
 from captionlib.exercises import check
 
 
-def to_rgb(pixels):
-    return ...  # (height, width, 3) uint8
+def mended(picture, size):
+    return ...  # (size, size, 3) uint8
 
 
-check("08.1", to_rgb)
+check("08.1", mended)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Ask for `pixels.ndim` first: a grey picture has no third axis. `np.stack([...], axis=-1)` makes
-# one out of three equal copies.
+# A pixel of a palette is the *number* of a colour. Is the mean of colours 3 and 5 colour 4? What does
+# `resize` do instead? For the way a phone was held, `PIL.ImageOps` has a function.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# `share = pixels[..., 3:] / 255` keeps a third axis of length 1, which meets all three colours. It
-# is a float, so nothing overflows; round at the end.
+# `convert("RGBA")` knows the transparent parts of a palette, too. `Image.alpha_composite(paper, it)`
+# lays a picture over a white one of the same size and mode.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def to_rgb(pixels):
-#     if pixels.ndim == 2:
-#         return np.stack([pixels] * 3, axis=-1)
-#     if pixels.shape[2] == 3:
-#         return pixels
-#     share = pixels[..., 3:] / 255  # (height, width, 1)
-#     mixed = share * pixels[..., :3] + (1 - share) * 255
-#     return mixed.round().astype(np.uint8)
+# from PIL import ImageOps
+#
+#
+# def mended(picture, size):
+#     picture = ImageOps.exif_transpose(picture).convert("RGBA")
+#     paper = Image.new("RGBA", picture.size, "white")
+#     whole = Image.alpha_composite(paper, picture).convert("RGB")
+#     return np.asarray(whole.resize((size, size)))
 # ```
 #
-# A transparent pixel may have any colour underneath, often black. If you just drop the alpha channel,
-# you show the model a picture that no person has seen.
+# Numbers of colours can't be averaged, so Pillow picks every n-th pixel of a palette picture. `convert("RGB")`
+# drops alpha and shows whatever colour lay under it, often black. No error tells you; a caption about a dark
+# picture may.
 #
 # </details>
 #
-# ### 08.2 The right way up
+# ### 08.2 Write the test
 #
-# Cameras store a photograph as the sensor saw it, and an EXIF note says how to turn it: 1, it is
-# upright already; 3, turn it by half; 6, turn it a quarter to the right (clockwise); 8, a quarter
-# to the left. Turn it.
+# `caption_all(images, caption_batch, size)` has to caption a list of images of any length, using
+# `caption_batch`, which takes a list of 1 to `size` images and returns a list of their captions.
+# One caption an image must come back, in the order of the images. Ten colleagues have written it,
+# not all of them well. Write a test: by `assert`, or by returning False. No model is needed: let your
+# own `caption_batch` do something simple with strings.
 
 # %% tags=["exercise"]
-import numpy as np
-
 from captionlib.exercises import check
 
 
-def upright(pixels, orientation):  # (height, width, 3) uint8, and 1, 3, 6 or 8
-    return ...
+def trust(caption_all):
+    return ...  # True or False; or use assert
 
 
-check("08.2", upright)
+check("08.2", trust)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `np.rot90(pixels, k)` turns by k quarters, but which way? Try it on `np.array([[1, 2], [3, 4]])`.
+# Which numbers of images are awkward for a batch of 4? And which images: may one come twice, are they
+# sorted?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# A quarter to the right is three quarters to the left. What is `k` for each of the four notes?
+# Let your `caption_batch` write down how many images it gets. Only 1 to `size` is promised: batches of 3,
+# 2 and 2 are as good as 3, 3 and 1.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def upright(pixels, orientation):
-#     quarters_left = {1: 0, 3: 2, 6: 3, 8: 1}
-#     return np.rot90(pixels, quarters_left[orientation])
+# def trust(caption_all):
+#     images = ["dog", "cat", "dog", "ant", "bee", "ape"]
+#     expected = ["DOG", "CAT", "DOG", "ANT", "BEE", "APE"]
+#     for size in (1, 4):
+#         counts = []
+#
+#         def caption_batch(batch):
+#             counts.append(len(batch))
+#             return [image.upper() for image in batch]
+#
+#         if caption_all(images, caption_batch, size) != expected:
+#             return False
+#         if not all(1 <= count <= size for count in counts):
+#             return False
+#     return True
 # ```
 #
-# The other four orientations are these, mirrored; hardly any camera writes them. Pillow does all
-# eight with `ImageOps.exif_transpose`, and `read_image` does too.
+# Six images leave a rest with 4, and none with 1. Calling it twice also finds the version that keeps
+# the captions of the first call in a default argument.
 #
 # </details>
 #

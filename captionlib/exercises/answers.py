@@ -29,6 +29,7 @@ __all__ = [
     "quantity",
     "shown",
     "tensor",
+    "trusted",
     "words",
 ]
 
@@ -407,6 +408,28 @@ def _brief(value: object) -> str:
         text = repr(value)
         return text if len(text) <= 70 else f"{text[:66]}...{text[-1]}"
     return describe(value)
+
+
+def trusted(trust: Callable, version: Callable) -> bool:
+    """Whether a reader's test lets a version of a function pass.
+
+    The test fails by an assertion, or by returning False.
+    """
+
+    def run(version) -> bool:
+        try:
+            verdict = trust(version)
+        except AssertionError:
+            return False
+        return True if verdict is None else verdict
+
+    verdict = call(run if callable(trust) else trust, version)
+    if not isinstance(verdict, (bool, np.bool_)):
+        raise Wrong(
+            "your test should assert, or return True or False; it returned "
+            f"{describe(verdict)}"
+        )
+    return bool(verdict)
 
 
 def shown(got: float, expected: float) -> str:

@@ -16,6 +16,7 @@ from captionlib.exercises.answers import (
     parts,
     quantity,
     tensor,
+    trusted,
 )
 
 WORD_MAP = {
@@ -318,11 +319,11 @@ def exercise_4(trust) -> str:
         "min(i // n, 3)": lambda i, n: min(i // n, 3),
     }
     for code, version in right.items():
-        if not _trusted(trust, version):
+        if not trusted(trust, version):
             raise Wrong(
                 f"your test refuses `{code}`, which is right for every i and n"
             )
-    missed = [c for c, version in wrong.items() if _trusted(trust, version)]
+    missed = [c for c, version in wrong.items() if trusted(trust, version)]
     if missed:
         others = f", and {len(missed) - 1} more" * (len(missed) > 1)
         raise Wrong(
@@ -332,25 +333,6 @@ def exercise_4(trust) -> str:
     return (
         f"{len(wrong)} wrong versions caught, {len(right)} right ones passed."
     )
-
-
-def _trusted(trust, version) -> bool:
-    """Whether a test, which asserts or returns True or False, lets pass."""
-
-    def run(version) -> bool:
-        try:
-            verdict = trust(version)
-        except AssertionError:
-            return False
-        return True if verdict is None else verdict
-
-    verdict = call(run if callable(trust) else trust, version)
-    if not isinstance(verdict, (bool, np.bool_)):
-        raise Wrong(
-            "your test should assert, or return True or False; it returned "
-            f"{describe(verdict)}"
-        )
-    return bool(verdict)
 
 
 def exercise_5(as_int64, as_int16) -> str:

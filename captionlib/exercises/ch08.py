@@ -1,12 +1,14 @@
-"""Chapter 08, caption a photo: three ways in; how sure a captioner is, and what
-it makes up."""
+"""Chapter 08, caption a photo: the way in; how sure a captioner is, and what it
+makes up."""
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from captionlib.captioner import Caption
 from captionlib.exercises.answers import (
@@ -17,7 +19,10 @@ from captionlib.exercises.answers import (
     number,
     shown,
     tensor,
+    trusted,
 )
+
+ORIENTATION = 274  # the EXIF note
 
 
 def _stored(
@@ -31,162 +36,189 @@ def _stored(
     return tensor(value, shape, what, "int", known).numpy()
 
 
-def exercise_1(to_rgb) -> str:
-    """Grey, transparent and plain pictures, all as RGB."""
-    grey = np.array([[0, 100, 255], [30, 60, 90]], dtype=np.uint8)
-    colour = np.arange(0, 180, 10, dtype=np.uint8).reshape(2, 3, 3)
-    alpha = np.array([[255, 0, 255], [51, 255, 0]], dtype=np.uint8)[..., None]
-    clear = np.concatenate([colour, alpha], axis=2)
-
-    def rgb(picture, what):
-        known = {
-            (3, 2, 3): (
-                f"{what} came back with the colours first; they are the last "
-                "axis"
-            ),
-            (2, 9): (
-                f"{what} came back as (2, 9): stack the copies along a new "
-                "last axis"
-            ),
-            (2, 3): f"{what} came back grey, (2, 3)",
-            (2, 3, 1): (
-                f"{what} came back with one colour, (2, 3, 1); copy it to all "
-                "three"
-            ),
-            (2, 3, 4): f"{what} still has its alpha channel",
-            (3, 2, 1): f"{what} came back as (3, 2, 1)",
-        }
-        return _stored(call(to_rgb, picture), (2, 3, 3), what, known).astype(
-            int
-        )
-
-    got = rgb(grey, "the grey picture")
-    if not (got == grey[..., None]).all():
-        raise Wrong(
-            "a grey pixel of 100 should become (100, 100, 100), but is "
-            f"{tuple(got[0, 1].tolist())}"
-        )
-    if not (rgb(colour, "the picture that was RGB already") == colour).all():
-        raise Wrong("a picture that is RGB already should come back as it is")
-    got = rgb(clear, "the transparent picture")
-    share, light = alpha / 255, colour.astype(float)
-    over_white = light * share + 255 * (1 - share)
-    over_black = light * share
-    if np.abs(got - over_white).max() > 1.01:
-        for wrong, message in (
-            (
-                light,
-                "dropping the alpha channel reveals whatever colour is stored "
-                "in the transparent parts. Mix with white: alpha / 255 of the "
-                "colour, the rest white",
-            ),
-            (
-                over_black,
-                "the transparent parts became black; over white, white is what "
-                "is left",
-            ),
-            (
-                light * (1 - share) + 255 * share,
-                "the wrong way round: an alpha of 255 is opaque, and 0 shows "
-                "the paper",
-            ),
-        ):
-            if np.abs(got - wrong).max() <= 1.01:
-                raise Wrong(message)
-        place = np.unravel_index(np.abs(got - over_white).argmax(), got.shape)
-        raise Wrong(
-            f"the colour {colour[place]} under an alpha of {alpha[place[:2]][0]} "
-            f"gives {over_white[place]:.0f} over white, and you have "
-            f"{got[place]}. (In uint8, products above 255 wrap around; floats "
-            "don't.)"
-        )
-    rng = np.random.default_rng(0)
-    for height, width in ((3, 4), (1, 1), (5, 3), (4, 4)):
-        channels = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
-        channels[0, :, 3], channels[-1, 0, 3] = 0, 255
-        share = channels[..., 3:] / 255
-        mixed = channels[..., :3] * share + 255 * (1 - share)
-        for picture, expected, name in (
-            (channels[..., 0], channels[..., [0, 0, 0]], "grey"),
-            (channels[..., :3], channels[..., :3], "coloured"),
-            (channels, mixed, "transparent"),
-        ):
-            what = f"a {name} picture of {height} rows and {width} columns"
+def exercise_1(mended) -> str:
+    """Read pictures that are turned, transparent or painted by number."""
+    for wide, tall, size in ((24, 16, 12), (10, 30, 8), (64, 64, 7)):
+        for name, stored in _pictures(wide, tall).items():
+            what = f"{name} of {wide} by {tall} pixels, as {size} by {size},"
+            expected = _read(stored, size)
             got = _stored(
-                call(to_rgb, np.ascontiguousarray(picture)),
-                (height, width, 3),
-                what,
-            ).astype(float)
-            if name == "transparent":
-                # Cutting decimals off is as good as rounding.
-                near = np.abs(got - expected) < 1.01
-                near &= (share > 0) & (share < 1)
-                got[near] = expected[near]
-            compare(got, expected, what=what)
-    return "whatever comes in, the encoder gets three colours."
+                call(mended, _opened(stored), size), (size, size, 3), what
+            )
+            if _alike(got, expected):
+                continue
+            for wrong, message in (
+                ({"early": True}, "was resized by number of colour, so that "
+                 "pixels are left out and lines vanish: first make colours of "
+                 "the numbers"),
+                ({"turn": False}, "still lies on its side"),
+                ({"paper": None}, "shows what is stored under its transparent "
+                 "parts; white paper should show there"),
+                ({"paper": None, "early": True}, "is black where it is "
+                 "transparent; white paper should show there"),
+                ({"paper": "black"}, "lies on black paper; it should be white"),
+            ):  # fmt: skip
+                if _alike(got, _read(stored, size, **wrong)):
+                    raise Wrong(f"{what} {message}")
+            if _alike(got, expected[:, :, ::-1]):
+                raise Wrong(f"{what} has red and blue exchanged")
+            compare(got.astype(float), expected.astype(float), what=what[:-1])
+    return "turned, mixed with white, and only then made smaller."
 
 
-def exercise_2(upright) -> str:
-    """Turn a picture by its EXIF note."""
-    # As the photographer saw it.
-    picture = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-    stored = {
-        1: picture,
-        3: np.rot90(picture, 2),
-        6: np.rot90(picture),
-        8: np.rot90(picture, 3),
+def _pictures(wide: int, tall: int) -> dict[str, bytes]:
+    """Files of several kinds, by name."""
+    rng = np.random.default_rng(wide)
+    coarse = rng.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    coarse[:2, :2, 3], coarse[2:, :2, 3] = 0, 255
+    clear = Image.fromarray(coarse).resize((wide, tall), Image.Resampling.BOX)
+    plain = clear.convert("RGB")
+    lines = np.tile(rng.integers(0, 4, wide, dtype=np.uint8), (tall, 1))
+    lines[::3] = 3
+    numbers = Image.fromarray(lines)
+    numbers.putpalette([250, 200, 0, 0, 30, 90, 10, 160, 60, 200, 0, 120])
+    pictures = {"a photograph": (plain, {})}
+    for note in (6, 3, 8):
+        exif = Image.Exif()
+        exif[ORIENTATION] = note
+        pictures[f"a photograph of orientation {note}"] = plain, {"exif": exif}
+    pictures |= {
+        "a drawing with alpha": (clear, {}),
+        "a picture with a palette": (numbers, {}),
+        "a transparent picture with a palette": (numbers, {"transparency": 3}),
     }
-    got = {}
-    for note, pixels in stored.items():
-        answer = call(upright, np.ascontiguousarray(pixels), note)
-        known = {
-            tuple(
-                pixels.shape
-            ): f"for orientation {note} the picture still lies on its side, "
-            f"{tuple(pixels.shape)}"
-        }
-        got[note] = _stored(
-            answer, (2, 3, 3), f"the picture of orientation {note}", known
-        )
-    if not np.array_equal(got[1], picture):
-        raise Wrong("orientation 1 means that the picture is upright as it is")
-    upside_down = np.rot90(picture, 2)
-    if np.array_equal(got[6], upside_down) and np.array_equal(
-        got[8], upside_down
-    ):
+    return {
+        name: _file(image, more) for name, (image, more) in pictures.items()
+    }
+
+
+def _file(image: Image.Image, more: dict) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **more)
+    return file.getvalue()
+
+
+def _opened(stored: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(stored))
+
+
+def _read(stored, size, turn=True, paper="white", early=False) -> np.ndarray:
+    """(size, size, 3) uint8, by default as it should be."""
+    image = _opened(stored)
+    image = image.resize((size, size)) if early else image
+    image = ImageOps.exif_transpose(image) if turn else image
+    if paper:
+        image = image.convert("RGBA")
+        below = Image.new("RGBA", image.size, paper)
+        image = Image.alpha_composite(below, image)
+    return np.asarray(image.convert("RGB").resize((size, size)))
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures are the same but for the order in which they were
+    made smaller and mixed, and for the filter that does the former."""
+    apart = np.abs(one.astype(float) - other)
+    return apart.max() < 50 and apart.mean() < 12
+
+
+def exercise_2(trust) -> str:
+    """A test that tells wrong versions of `caption_all` from right ones."""
+    for about, version in _right_batches().items():
+        if not trusted(trust, version):
+            raise Wrong(
+                f"your test refuses a version that {about}; it is right"
+            )
+
+    def passes(version) -> bool:
+        try:
+            return trusted(trust, version)
+        except (
+            Wrong
+        ):  # it has let right ones pass, so this is a version's fault
+            return False
+
+    wrong = _wrong_batches()
+    missed = [about for about, version in wrong.items() if passes(version)]
+    if missed:
+        others = f", and {len(missed) - 1} more" * (len(missed) > 1)
         raise Wrong(
-            "both 6 and 8 come out standing on their heads: you turn the other "
-            "way. `np.rot90` turns to the left, and 6 asks for a quarter to "
-            "the right"
+            f"a version that {missed[0]} passes your test{others}: with which "
+            "images and which size would it show?"
         )
-    for note in (3, 6, 8):
-        mirrored = f"orientation {note} comes out mirrored: " + (
-            "turning by half is flipping twice, up-down and left-right"
-            if note == 3
-            else "a transposed picture is not a turned one"
-        )
-        compare(
-            got[note],
-            picture,
-            [
-                (picture[:, ::-1].copy(), mirrored),
-                (picture[::-1].copy(), mirrored),
-                (
-                    upside_down.copy(),
-                    f"orientation {note} comes out standing on its head",
-                ),
-            ],
-            f"orientation {note} does not come out upright",
-        )
-    rng = np.random.default_rng(0)
-    for shape in ((3, 2, 3), (4, 4, 3), (1, 5, 3)):
-        for note, turns in ((6, 3), (1, 0), (8, 1), (3, 2)):
-            pixels = rng.integers(0, 256, shape, dtype=np.uint8)
-            expected = np.rot90(pixels, turns)
-            what = f"a picture of shape {shape} and orientation {note}"
-            got = _stored(call(upright, pixels, note), expected.shape, what)
-            compare(got, expected.copy(), what=what)
-    return "a phone held upright writes 6 on most of its photographs."
+    return f"{len(wrong)} wrong versions caught, all right ones passed."
+
+
+def _right_batches() -> dict:
+    """Versions that do what was promised, by what they do."""
+
+    def slices(images, caption_batch, size):
+        captions = []
+        for start in range(0, len(images), size):
+            captions += caption_batch(images[start : start + size])
+        return captions
+
+    def equal(images, caption_batch, size):
+        captions = []
+        many = -(-len(images) // size)
+        for i in range(many):
+            one, other = (len(images) * j // many for j in (i, i + 1))
+            captions += caption_batch(images[one:other])
+        return captions
+
+    def short_first(images, caption_batch, size):
+        rest = len(images) % size
+        first = caption_batch(images[:rest]) if rest else []
+        return [*first, *slices(images[rest:], caption_batch, size)]
+
+    return {
+        "takes slice after slice": slices,
+        "makes batches of nearly equal size": equal,
+        "begins with the smaller batch": short_first,
+    }
+
+
+def _wrong_batches() -> dict:
+    """Versions that don't, made anew, by what they do."""
+    slices = _right_batches()["takes slice after slice"]
+    kept: list[str] = []
+
+    def no_rest(images, caption_batch, size):
+        whole = len(images) // size * size
+        return slices(images[:whole], caption_batch, size)
+
+    def filled(images, caption_batch, size):
+        lacking = -len(images) % size
+        return slices([*images, *images[:1] * lacking], caption_batch, size)
+
+    def one_more(images, caption_batch, size):
+        captions = []
+        for start in range(0, len(images) + 1, size):
+            captions += caption_batch(images[start : start + size])
+        return captions
+
+    def remembering(images, caption_batch, size):
+        kept.extend(slices(images, caption_batch, size))
+        return list(kept)
+
+    def once_each(images, caption_batch, size):
+        return slices(list(dict.fromkeys(images)), caption_batch, size)
+
+    return {
+        "drops the rest of a batch": no_rest,
+        "fills the last batch up with the first image": filled,
+        "ends with an empty batch if no image is left over": one_more,
+        "takes all images at once": lambda i, c, size: slices(i, c, len(i)),
+        "takes batches of 2, whatever the size": lambda i, c, s: slices(
+            i, c, 2
+        ),
+        "takes batches that are one too large": (
+            lambda i, c, size: slices(i, c, size + 1)
+        ),
+        "sorts the images": lambda i, c, size: slices(sorted(i), c, size),
+        "starts from the end": lambda i, c, size: slices(i[::-1], c, size),
+        "captions an image that comes twice only once": once_each,
+        "still has the captions of the call before": remembering,
+    }
 
 
 def exercise_3(pad_to_square) -> str:

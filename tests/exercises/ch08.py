@@ -1,47 +1,57 @@
 """What readers get wrong in chapter 08, and what they should be told."""
 
+IMPORT = "from PIL import ImageOps\n\n\n"
+
 MISTAKES = {
     "08.1": [
-        ("colours first", {"axis=-1": "axis=0"}, "came back with the colours first"),
-        ("side by side", {"np.stack([pixels] * 3, axis=-1)": "np.concatenate([pixels] * 3, 1)"},
-         "along a new last axis"),
-        ("one colour", {"np.stack([pixels] * 3, axis=-1)": "pixels[..., None]"},
-         "copy it to all three"),
-        ("reshaped", {"np.stack([pixels] * 3, axis=-1)":
-                      "np.tile(pixels, 3).reshape(*pixels.shape, 3)"},
-         "should become (100, 100, 100)"),
-        ("alpha dropped", {"share * pixels[..., :3] + (1 - share) * 255": "1.0 * pixels[..., :3]"},
-         "dropping the alpha channel"),
-        ("over black", {" + (1 - share) * 255": ""}, "the transparent parts became black"),
-        ("the wrong way round", {"share * pixels[..., :3] + (1 - share) * 255":
-                                 "(1 - share) * pixels[..., :3] + share * 255"},
-         "255 is opaque"),
-        ("overflow", {"share = pixels[..., 3:] / 255  # (height, width, 1)":
-                      "a = pixels[..., 3:]",
-                      "share * pixels[..., :3] + (1 - share) * 255":
-                      "(a * pixels[..., :3] // 255 + (255 - a)) * 1.0"}, "wrap around"),
-        ("floats", {".astype(np.uint8)": ""}, "stored pixels are uint8"),
-        ("alpha kept", {"share = pixels[..., 3:] / 255  # (height, width, 1)": "return pixels"},
-         "still has its alpha channel"),
-        ("grey forgotten", {"if pixels.ndim == 2:\n        return np.stack([pixels] * 3, axis=-1)"
-                            "\n    ": ""}, "your code stops with IndexError"),
+        ("as it was", IMPORT + "def mended(picture, size):\n"
+         "    small = picture.resize((size, size))\n"
+         "    return np.asarray(small.convert('RGB'))", "orientation 6 of 24 by 16 pixels"),
+        ("only turned", IMPORT + "def mended(picture, size):\n"
+         "    small = ImageOps.exif_transpose(picture).resize((size, size))\n"
+         "    return np.asarray(small.convert('RGB'))", "black where it is transparent"),
+        ("alpha dropped", {"    paper = Image.new(\"RGBA\", picture.size, \"white\")\n": "",
+                           "Image.alpha_composite(paper, picture)": "picture"},
+         "of 24 by 16 pixels, as 12 by 12, shows what is stored"),
+        ("black paper", {'"white"': '"black"'}, "lies on black paper"),
+        ("early", {"exif_transpose(picture)": "exif_transpose(picture.resize((size, size)))"},
+         "first make colours of the numbers"),
+        ("colours exchanged", {"np.asarray(whole.resize((size, size)))":
+                               "np.asarray(whole.resize((size, size)))[:, :, ::-1]"},
+         "red and blue exchanged"),
+        ("alpha kept", {'.convert("RGB")': ""}, "has the shape (12, 12, 4)"),
+        ("floats", {"return np.asarray(whole.resize((size, size)))":
+                    "return np.asarray(whole.resize((size, size))) / 255"},
+         "stored pixels are uint8"),
+        ("only RGBA is transparent", IMPORT + "def mended(picture, size):\n"
+         "    picture = ImageOps.exif_transpose(picture)\n"
+         "    if picture.mode == 'RGBA':\n"
+         "        paper = Image.new('RGBA', picture.size, 'white')\n"
+         "        picture = Image.alpha_composite(paper, picture)\n"
+         "    return np.asarray(picture.convert('RGB').resize((size, size)))",
+         "a transparent picture with a palette"),
+        ("a frame of white", {"whole.resize((size, size))":
+                              "ImageOps.pad(whole, (size, size), color='white')"},
+         "is not right"),
     ],
     "08.2": [
-        ("the other way", {"6: 3, 8: 1": "6: 1, 8: 3"}, "standing on their heads"),
-        ("never", {"quarters_left[orientation]": "0"}, "still lies on its side"),
-        ("half by one flip", "def upright(pixels, orientation):\n    if orientation == 3:\n"
-         "        return pixels[::-1]\n"
-         "    return np.rot90(pixels, {1: 0, 6: 3, 8: 1}[orientation])",
-         "flipping twice"),
-        ("transposed", "def upright(pixels, orientation):\n    if orientation in (6, 8):\n"
-         "        return pixels.swapaxes(0, 1)\n"
-         "    return pixels[::-1, ::-1] if orientation == 3 else pixels",
-         "a transposed picture is not a turned one"),
-        ("half left out", {"3: 2": "3: 0"}, "orientation 3 comes out standing on its head"),
-        ("always turned", {"1: 0": "1: 2"}, "upright as it is"),
-        ("the wrong axes", {"quarters_left[orientation])": "quarters_left[orientation], (1, 2))"},
-         "has the shape (3, 3, 2)"),
-        ("floats", {"return np": "return 1.0 * np"}, "stored pixels are uint8"),
+        ("one size", {"for size in (1, 4)": "for size in (4, 4)"}, "and 1 more"),
+        ("one call", {"for size in (1, 4)": "for size in (4,)"}, "and 2 more"),
+        ("no rest", {"for size in (1, 4)": "for size in (1, 3)"}, "drops the rest"),
+        ("nobody counts", {"if not all(1 <= count <= size for count in counts)": "if False"},
+         "passes your test, and 3 more"),
+        ("empty allowed", {"1 <= count": "0 <= count"}, "ends with an empty batch"),
+        ("no image twice", {'"dog", "cat", "dog", "ant"': '"dog", "cat", "fox", "ant"',
+                            '"DOG", "CAT", "DOG", "ANT"': '"DOG", "CAT", "FOX", "ANT"'},
+         "comes twice only once"),
+        ("any order", {"(images, caption_batch, size) != expected":
+                       "(images, caption_batch, size).sort() != expected.sort()"},
+         "passes your test"),
+        ("more than was promised", {"1 <= count <= size for count in counts":
+                                    "count == size for count in counts[:-1]"},
+         "nearly equal size; it is right"),
+        ("always", "def trust(caption_all):\n    return True", "and 9 more"),
+        ("the captions", {"return True": "return expected"}, "should assert, or return"),
     ],
     "08.3": [
         ("in the corner", {"(side - height) // 2, (side - width) // 2": "0, 0"}, "in the corner"),
@@ -103,36 +113,55 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "08.1": [
-        """def to_rgb(pixels):
-    if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], 3, axis=2)
-    if pixels.shape[-1] == 4:
-        alpha = pixels[..., 3:].astype(int)
-        return ((alpha * pixels[..., :3] + (255 - alpha) * 255) // 255).astype(np.uint8)
-    return pixels.copy()
+        """def mended(picture, size):
+    clear = picture.convert("RGBA")
+    paper = Image.new("RGB", picture.size, (255, 255, 255))
+    paper.paste(clear, mask=clear.getchannel("A"))
+    small = paper.resize((size, size))
+    note = picture.getexif().get(274, 1)
+    return np.rot90(np.asarray(small), {1: 0, 3: 2, 6: 3, 8: 1}[note])
 """,
-        "from PIL import Image\n\n\ndef to_rgb(pixels):\n    picture = Image.fromarray(pixels)\n"
-        "    if picture.mode != 'RGBA':\n        return np.asarray(picture.convert('RGB'))\n"
-        "    page = Image.new('RGB', picture.size, 'white')\n"
-        "    page.paste(picture, mask=picture.getchannel('A'))\n    return np.asarray(page)",
-        "from captionlib.io.images import open_rgb\n\n\ndef to_rgb(pixels):\n"
-        "    return np.asarray(open_rgb(pixels))",
+        IMPORT + "def mended(picture, size):\n"
+        "    small = ImageOps.exif_transpose(picture.convert('RGBA').resize((size, size)))\n"
+        "    pixels = np.asarray(small).astype(float)\n    share = pixels[..., 3:] / 255\n"
+        "    mixed = share * pixels[..., :3] + (1 - share) * 255\n"
+        "    return mixed.round().astype(np.uint8)",
+        "from captionlib.io.images import open_rgb\n\n\ndef mended(picture, size):\n"
+        "    return np.asarray(open_rgb(picture).resize((size, size)))",
+        {
+            "whole.resize((size, size))": "whole.resize((size, size), Image.Resampling.LANCZOS)"
+        },
+        {
+            "whole.resize((size, size))": "whole.resize((size, size), Image.Resampling.BILINEAR)"
+        },
     ],
     "08.2": [
-        """def upright(pixels, orientation):
-    for _ in range({1: 0, 8: 1, 3: 2, 6: 3}[orientation]):
-        height, width = pixels.shape[:2]
-        turned = np.zeros((width, height, 3), np.uint8)
-        for r in range(height):
-            for c in range(width):
-                turned[width - 1 - c, r] = pixels[r, c]
-        pixels = turned
-    return pixels
+        """def trust(caption_all):
+    for n in range(8):
+        for size in range(1, 10):
+
+            def caption_batch(batch):
+                assert 1 <= len(batch) <= size
+                return [f"a photo of {image}" for image in batch]
+
+            images = [(5 * i + 2) % 4 for i in range(n)]
+            expected = [f"a photo of {image}" for image in images]
+            assert caption_all(images, caption_batch, size) == expected
 """,
-        "def upright(pixels, orientation):\n    if orientation == 3:\n"
-        "        return pixels[::-1, ::-1]\n    if orientation == 6:\n"
-        "        return pixels.swapaxes(0, 1)[:, ::-1]\n    if orientation == 8:\n"
-        "        return pixels.swapaxes(0, 1)[::-1]\n    return pixels",
+        """def trust(caption_all):
+    import numpy as np
+
+    def write(batch, size):
+        np.stack(batch)
+        assert len(batch) <= size
+        return [2 * image for image in batch]
+
+    images = [4, 1, 4, 0, 2]
+    return all(
+        caption_all(images, lambda b: write(b, size), size) == [8, 2, 8, 0, 4]
+        for size in (1, 3, 5, 7)
+    )
+""",
     ],
     "08.3": [
         """def pad_to_square(pixels):
