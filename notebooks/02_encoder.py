@@ -313,6 +313,11 @@ panels[0, 0].plot(column * 32 + 16, row * 32 + 16, "o", **circle)
 figure.tight_layout(pad=0.3)
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("02.e")
+
 # %% tags=["remove-cell"]
 best = cosines.flatten(1).max(dim=1)
 assert best.values[5] < best.values[1:5].min()

@@ -507,6 +507,11 @@ maps_figure(
 )
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("03.f")
+
 # %% [markdown]
 # Another scene, all sixteen epochs:
 

@@ -400,6 +400,11 @@ from captionlib.book.decoder_figures import captions_figure
 captions_figure(pictures, [" ".join(words) for words in captions])
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("04.e")
+
 # %% [markdown]
 # Whole sentences, in good grammar, about the right setting. The first is true to the
 # last word. The second sees the penguin twice and misses the snowman. The third counts

@@ -816,6 +816,11 @@ work.cleanup()
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
 
+ask("05.f")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
 ask("05.c")
 
 # %% tags=["question", "remove-input"]

@@ -816,6 +816,11 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
 
+ask("06.e")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
 ask("06.a")
 
 # %% tags=["question", "remove-input"]

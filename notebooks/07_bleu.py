@@ -686,6 +686,11 @@ axes.set(yticks=range(4), yticklabels=table, ylim=(3.5, -0.8), xlabel="BLEU-4")
 figure.tight_layout()
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("07.e")
+
 # %% tags=["remove-cell"]
 assert (
     table["teacher-forced"][0]["bleu4"] + 3 < table["free, beam 1"][0]["bleu4"]
