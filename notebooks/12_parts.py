@@ -459,7 +459,7 @@ for word in ("cat", "two", "left", "street"):
 # - The learning rate was chosen for the whole captioner. A change may do better with
 #   another.
 # - Drawn scenes have few words and clean shapes. What pays here need not pay on
-#   photographs: `python -m tools.experiments parts_flickr8k` asks the same of
+#   photographs: `python -m tools.experiments photographs` asks the same of
 #   Flickr8k; no result is stored yet.
 # - Seeds vary the training, not the scenes. Other scenes would move all rows
 #   together, and the gaps somewhat.

@@ -685,7 +685,7 @@ plt.show()
 # In the paper hard attention is ahead by BLEU-4, on photographs, with thousands of
 # images and a training of its own. Here both have the same sixteen epochs and
 # settings that were chosen for soft attention. For photographs there is `python -m
-# tools.experiments hard_flickr8k`, of which no result is stored yet.
+# tools.experiments photographs`, of which no result is stored yet.
 #
 # ## Departures
 #

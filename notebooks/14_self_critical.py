@@ -598,7 +598,7 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # [a beam's BLEU-4 fell](../book/captioner.md) from 22.82 to 21.70, though greedy
 # captions gained. Published gains, on COCO's 113,000 photographs, are about 10 points
 # of CIDEr and more {cite}`rennie2017`. Whether better settings would help on 6,000 is a
-# matter of measuring: `python -m tools.experiments self_critical_flickr8k` tries
+# matter of measuring: `python -m tools.experiments photographs` tries
 # three rates, two numbers of samples and two mixtures, run by run.
 #
 # ## Departures

@@ -22,7 +22,6 @@ from captionlib.hard_attention import (
     words_to_come,
 )
 from captionlib.model import CaptionModel
-from captionlib.toy.scenes import write_scenes
 from captionlib.toy.world import CONFIG, plain_loss
 from captionlib.training import caption_loss
 from tools.experiments import __main__ as experiments
@@ -367,17 +366,3 @@ def test_the_experiment_runs_and_compares_with_soft(tmp_path):
     assert found["settings"]["lambda_r"] == 0.1
     assert set(found["result"]) == {"soft", "hard"}
     assert "gap" in found["result"]["hard"]["correctness"]
-
-
-def test_the_experiment_on_photographs_takes_any_karpathy_file(tmp_path):
-    scenes, stored = tmp_path / "scenes", tmp_path / "stored.json"
-    karpathy = write_scenes(scenes, train=6, val=3, test=0)
-    command = ["hard_flickr8k", "--quick", "--store", str(stored)]
-    command += ["--captions", str(karpathy), "--images", str(scenes / "images")]
-    command += ["--work", str(tmp_path / "work")]
-    assert experiments.main(command) == 0
-    first = json.loads(stored.read_text(encoding="utf-8"))
-    assert set(first["result"]) == {"soft", "hard"}
-    assert first["data"] == {"train": 6, "val": 3}
-    assert experiments.main(command) == 0  # all is done already
-    assert json.loads(stored.read_text(encoding="utf-8")) == first

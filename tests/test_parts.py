@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from captionlib.attention import Attention
-from captionlib.config import DataConfig
-from captionlib.data import Vocabulary, prepare
+from captionlib.data import Vocabulary
 from captionlib.decoder import DecoderWithAttention
 from captionlib.io.files import read_json
 from captionlib.parts import (
@@ -20,7 +19,6 @@ from captionlib.parts import (
     nearest_images,
     word_vectors,
 )
-from captionlib.toy.scenes import write_scenes
 from tools.experiments import __main__ as experiments
 from tools.experiments import parts
 
@@ -156,24 +154,3 @@ def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path, capsys):
     assert experiments.main(command) == 0  # nothing is trained again
     assert before == {p: Path(p).stat().st_mtime_ns for p in before}
     assert json.loads(store.read_text())["runs"] == first["runs"]
-
-
-def test_the_experiment_on_photographs_reads_prepared_files(tmp_path):
-    karpathy = write_scenes(tmp_path / "scenes", train=24, val=6, test=1)
-    data = tmp_path / "data"
-    config = DataConfig(min_word_freq=1, max_len=30)
-    prepare(karpathy, tmp_path / "scenes" / "images", data, config)
-    store, work = tmp_path / "stored.json", tmp_path / "work"
-    command = ["parts_flickr8k", "--quick", "--data", str(data)]
-    command += ["--work", str(work), "--store", str(store)]
-    assert experiments.main(command) == 0
-    first = read_json(store)
-    assert (
-        len(first["runs"]) == 9
-        and "6 of the validation" in (first["settings"]["about"])
-    )
-    store.unlink()
-    before = {p: p.stat().st_mtime_ns for p in work.iterdir()}
-    assert experiments.main(command) == 0  # nothing is trained again
-    assert before == {p: p.stat().st_mtime_ns for p in before}
-    assert read_json(store)["runs"] == first["runs"]

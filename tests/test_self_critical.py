@@ -525,24 +525,3 @@ def test_the_experiment_runs_and_shares_its_start(tmp_path):
         )
     starts = sorted(path.name for path in (tmp_path / "work").glob("start*"))
     assert starts == ["start-1", "start-2"]
-
-
-def test_the_runs_on_photographs_are_stored_one_by_one(made, tmp_path):
-    data, store = made / "model" / "data", tmp_path / "stored"
-    command = ["self_critical_flickr8k", "--data", data, "--store", store]
-    command += ["--start", made / "model" / "stage1" / "best"]
-    command += ["--work", tmp_path / "work", "--epochs", 1]
-    command = [*map(str, command), "--most"]
-    assert experiments.main([*command, "0"]) == 0
-    assert [path.name for path in store.iterdir()] == ["start.json"]
-    assert experiments.main([*command, "1"]) == 0
-    run = "rate2e-05-samples5-share0-seed0"
-    found = json.loads((store / f"{run}.json").read_text())
-    assert found["settings"]["reward_samples"] == 5
-    assert found["beam"]["words"] > 0 and len(found["history"]) == 1
-    (store / f"{run}.json").unlink()  # the training is there, and goes on
-    assert experiments.main([*command, "1"]) == 0
-    again = json.loads((store / f"{run}.json").read_text())
-    assert again["history"] == found["history"]
-    assert experiments.main([*command, "3", "--minutes", "0"]) == 0
-    assert len(list(store.iterdir())) == 2  # no time for more

@@ -60,6 +60,8 @@ def cell(found: dict, measure: str) -> str:
         return f"{found['mean']:.1f}×"
     if measure == "seconds":
         return mean
+    if "sd" not in found:  # a single run
+        return mean
     if (gap := found.get("gap")) is None:
         return f"{mean}<br>± {_number(found['sd'], digits)}"
     if gap["low"] > 0 or gap["high"] < 0:
@@ -85,6 +87,7 @@ def table_of(stored: dict) -> list[str]:
         lines.append([row, *cells])
     runs = stored["runs"][baseline]
     seeds = ", ".join(str(run["seed"]) for run in runs)
+    single = [row for row in stored["runs"].values() if len(row) < len(runs)]
     versions = ", ".join(f"{k} {v}" for k, v in stored["versions"].items())
     about = settings.get("about") or SCENES.format(**stored["data"])
     return [
@@ -93,7 +96,9 @@ def table_of(stored: dict) -> list[str]:
         f"- {about}. Seeds {seeds}: *{baseline}* with mean ± standard "
         "deviation; the others with the mean and, in brackets, the 95 % "
         "interval of the difference to it, paired by seed (Student's t). Bold: "
-        "the interval leaves out 0.",
+        "the interval leaves out 0."
+        + " Rows without an interval have one seed."
+        * bool(single),
         f"- Versions: {versions}.",
         "",
     ]

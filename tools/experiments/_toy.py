@@ -46,17 +46,24 @@ def paired(row: list[float], baseline: list[float]) -> dict:
 
 
 def summary(runs: dict[str, list[dict]], baseline: str) -> dict:
-    """For each row and measure: mean, spread, and difference to the baseline."""
+    """For each row and measure: mean, spread, and difference to the baseline.
+
+    A single run has no spread, and a single pair no interval.
+    """
     table = {}
     for name, row in runs.items():
         measures = [key for key in row[0] if key not in ("seed", "note")]
+        base = {run["seed"]: run for run in runs[baseline]}
+        pairs = [(run, base[run["seed"]]) for run in row if run["seed"] in base]
         table[name] = {}
         for measure in measures:
             values = [run[measure] for run in row]
-            found = {"mean": mean(values), "sd": stdev(values)}
-            if name != baseline and measure in runs[baseline][0]:
-                base = [run[measure] for run in runs[baseline]]
-                found["gap"] = paired(values, base)
+            found = {"mean": mean(values)}
+            if len(values) > 1:
+                found["sd"] = stdev(values)
+            if name != baseline and len(pairs) > 1 and measure in pairs[0][1]:
+                gaps = [(run[measure], base[measure]) for run, base in pairs]
+                found["gap"] = paired(*zip(*gaps, strict=True))
             table[name][measure] = found
     return table
 
