@@ -120,10 +120,11 @@ def judge(number: str, *answers: object) -> Verdict:
         return Verdict("not yet", "put your code where the three dots are")
     except Wrong as wrong:
         return Verdict("not quite", " ".join(str(wrong).split()))
-    except Exception as error:  # an answer so odd that the checker fails on it
-        about = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+    except Exception:  # an answer so odd that the checker fails on it
         return Verdict(
-            "not quite", f"the checker can't read this answer ({about})"
+            "not quite",
+            "the checker can't read what came back; is it of the kind that "
+            "the question asks for?",
         )
     finally:
         random.setstate(state)

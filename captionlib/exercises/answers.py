@@ -69,8 +69,7 @@ def call(answer: object, *arguments: object, **named: object) -> object:
         gap = isinstance(error, NotImplementedError)
         if "ellipsis" in str(error) or (gap and "for '" not in str(error)):
             raise NotYet from None
-        about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise Wrong(f"your code stops with {about}{_line(error)}") from None
+        raise Wrong(_stopped(error, arguments)) from None
     parts = result if isinstance(result, tuple) else (result,)
     if any(part is ... for part in parts):
         raise NotYet
@@ -455,15 +454,47 @@ def _copy(value: object) -> object:
     return [_copy(each) for each in value] if type(value) is list else value
 
 
-def _line(error: Exception) -> str:
-    """The failing line of the reader's cell, quoted, if it is known."""
-    # Skip `call` itself.
+# What Python's errors mean, the special ones before the general.
+REASONS = {
+    ZeroDivisionError: "something is divided by zero",
+    RecursionError: "a function calls itself without end",
+    IndexError: "something is looked for beyond an end",
+    KeyError: "something is looked up that isn't there",
+    AssertionError: "an assertion doesn't hold",
+    OverflowError: "a number is too large",
+    TypeError: "values of these kinds, or so many arguments, don't go there",
+    ValueError: "a shape, a length or a value doesn't fit",
+    RuntimeError: "a shape, a size or a dtype doesn't fit",
+}
+
+
+def _stopped(error: Exception, arguments: Sequence) -> str:
+    """Where the reader's code stopped, why, and what it had been given."""
     lines = [
         frame.line
         for frame in traceback.extract_tb(error.__traceback__)[1:]
         if "site-packages" not in frame.filename and frame.line
     ]
-    return f", at the line `{lines[-1]}`" if lines else ""
+    where = f" at the line `{lines[-1]}`" if lines else ""
+    reasons = (
+        text for kind, text in REASONS.items() if isinstance(error, kind)
+    )
+    why = next(reasons, "Python can't go on")
+    if name := getattr(error, "name", None):
+        if isinstance(error, NameError):
+            why = f"`{name}` isn't defined"
+        elif isinstance(error, AttributeError):
+            why = f"something there has no `{name}`"
+    if isinstance(error, KeyError) and len(str(error)) < 40:
+        why = f"{error} is looked up, but isn't there"
+    given = " and ".join(
+        repr(value)
+        if isinstance(value, (list, dict)) and len(repr(value)) < 50
+        else describe(value)
+        for value in arguments
+    )
+    given = f" (it was given {given})" if given else ""
+    return f"your code stops{where}: {why}{given}"
 
 
 def _difference(got: object, expected: object, tolerance: float) -> str:

@@ -410,7 +410,7 @@ def exercise_5(occlusion) -> str:
 
     def score(picture):
         if np.shape(picture) != (4, 6, 3):
-            raise ValueError(
+            raise Wrong(
                 "score expects the whole picture, (4, 6, 3), got "
                 f"{np.shape(picture)}"
             )

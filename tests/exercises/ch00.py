@@ -6,7 +6,7 @@ MISTAKES = {
         ("reads on", {"if 2 in ids:": "if False:"}, "reads on after <end>"),
         ("end kept", {"ids.index(2)]": "ids.index(2) + 1]", "i > 2": "i > 1"},
          "<end> is still there"),
-        ("needs an end", {"if 2 in ids:": "if True:"}, "your code stops with"),
+        ("needs an end", {"if 2 in ids:": "if True:"}, "your code stops"),
         ("last word lost", {"if 2 in ids:": "if True:", "ids.index(2)]":
                             "ids.index(2) if 2 in ids else -1]"}, "the last word is lost"),
         ("a text", {"return [vocabulary[i] for i in ids if i > 2]":

@@ -10,7 +10,7 @@ MISTAKES = {
             "[word_map[token] for token in tokens[:max_len] if token in word_map]"},
          "should become <unk>"),
         ("unknown words fail", {'word_map.get(token, word_map["<unk>"])': "word_map[token]"},
-         "KeyError: 'jumps'"),
+         "'jumps' is looked up, but isn't there"),
         ("too short", {"max_len + 2 - len(ids)": "max_len - len(ids)"}, "there are 5 ids"),
         ("the length of the words", {"(max_len + 2 - len(ids)), len(ids)":
                                      "(max_len + 2 - len(ids)), len(tokens)"}, "words alone"),

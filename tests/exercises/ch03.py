@@ -14,7 +14,7 @@ MISTAKES = {
         ("one sum for the batch", {"raised.sum(dim=1, keepdim=True)": "raised.sum()"},
          "the whole batch adds up to 1"),
         ("axis lost in the sum", {"raised.sum(dim=1, keepdim=True)": "raised.sum(dim=1)"},
-         "your code stops with RuntimeError"),
+         "your code stops"),
     ],
     "03.2": [
         ("after the softmax", {'scores.masked_fill(~real, float("-inf")).softmax(dim=1)':
@@ -40,7 +40,7 @@ MISTAKES = {
          "plain average"),
         ("only for one state", {"(alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)":
                                 "(alpha[:, :, None] * encoder_out).sum(dim=1)"},
-         "your code stops with RuntimeError"),
+         "your code stops"),
         ("no sum", {"(alpha.view(B, -1, P) @ encoder_out).reshape(-1, D)":
                     "alpha[:, :, None] * encoder_out.repeat_interleave(len(alpha) // B, 0)"},
          "not yet added up"),

@@ -52,7 +52,7 @@ MISTAKES = {
          "    new = nn.Linear(3, 7)\n    new.weight = embedding.weight\n    return new",
          "another layer came back"),
         ("not a parameter", {"embedding.weight": "embedding.weight.data"},
-         "your code stops with TypeError"),
+         "your code stops"),
         ("nothing done", {"    fc.weight = embedding.weight\n": ""}, "scores with other numbers"),
     ],
     "04.5": [
@@ -65,7 +65,7 @@ MISTAKES = {
         ("no limit", {"while len(words) < most:": "while True:"}, "talking for ever"),
         ("one too many", {"len(words) < most": "len(words) <= most"}, "says 10 words"),
         ("the state for the logits", {"logits, state = step": "state, logits = step"},
-         "your code stops with AttributeError"),
+         "your code stops"),
     ],
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ MISTAKES = {
          "    real = torch.arange(targets.shape[1]) < decode_lengths.unsqueeze(1)\n"
          "    return nll[real].mean()", "over the steps"),
         ("classes last", {"logits.flatten(0, 1), targets.flatten()": "logits, targets"},
-         "your code stops with"),
+         "your code stops"),
         ("per caption", {".mean()": ".sum() / len(targets)"}, "number of captions"),
         ("no minus", {"return ": "return -"}, "the sign"),
         ("no reduction", {".mean()": ""}, "one number should come back"),

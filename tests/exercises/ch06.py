@@ -12,7 +12,7 @@ MISTAKES = {
          "beams and words are swapped"),
         ("by K", {"// V, positions % V": "// K, positions % K"}, "divide positions by K"),
         ("nothing added", {"beam_scores[:, None] + ": ""}, "scores of the last word alone"),
-        ("a row for a column", {"[:, None]": ""}, "your code stops with RuntimeError"),
+        ("a row for a column", {"[:, None]": ""}, "your code stops"),
         ("the worst", {"topk(K)": "topk(K, largest=False)"}, "best continuation is word 2"),
         ("probabilities", {"return scores,": "return scores.exp(),"}, "these are probabilities"),
     ],
