@@ -487,13 +487,14 @@ def _stopped(error: Exception, arguments: Sequence) -> str:
             why = f"something there has no `{name}`"
     if isinstance(error, KeyError) and len(str(error)) < 40:
         why = f"{error} is looked up, but isn't there"
-    given = " and ".join(
+    plain = (numbers.Real, str, list, dict)
+    given = ", ".join(
         repr(value)
-        if isinstance(value, (list, dict)) and len(repr(value)) < 50
+        if isinstance(value, plain) and len(repr(value)) < 50
         else describe(value)
         for value in arguments
     )
-    given = f" (it was given {given})" if given else ""
+    given = f" (it was given: {given})" if given else ""
     return f"your code stops{where}: {why}{given}"
 
 

@@ -81,7 +81,7 @@ MISTAKES = {
         ("not read", {"(k + n)": "n"}, "the first factor has to be read"),
         ("numbers for bytes", {"size * ": ""}, "a number has `size` bytes"),
         ("never", {" if gain > 0 else math.inf": ""}, "return math.inf"),
-        ("a division by zero", {"gain > 0": "gain >= 0"}, "stops with ZeroDivisionError"),
+        ("a division by zero", {"gain > 0": "gain >= 0"}, "divided by zero"),
         ("a column of weights", {"ahead = size * k * n": "ahead = size * n"}, "is not right"),
     ],
     "10.5": [
