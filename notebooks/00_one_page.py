@@ -785,15 +785,50 @@ check("00.4", lowest)
 # ```
 #
 # Along a caption the shares multiply to that of the whole caption. So five
-# different ones cost $\log 5 = 1.6$ nats each, however they are worded.
+# different ones cost $\log 5 = 1.6$ nats each, however they are worded. In the
+# 1,500 scenes of this chapter that is 0.17 nats a word: the captioner, at 0.6,
+# does not know them by heart.
+#
+# </details>
+
+# %% [markdown]
+# ### Without a checker, for a longer afternoon
+#
+# **Blind attention.** Give every cell the weight 1/64, and train again. What does
+# the captioner still get right, and what does it lose?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# Two lines of `Attention.forward` are enough: an `alpha` of equal weights, and the
+# context that follows from it. Leave out the second term of the loss, which has
+# nothing left to teach.
+#
+# With seed 0, on the chapter's 1,500 scenes, it names 71% of the objects instead
+# of 75%, and everything in 57% of the captions instead of 62%. BLEU-4 is 57
+# instead of 60. It takes as long as the chapter. With 200 scenes BLEU-4 has an
+# interval of about seven points ([chapter 07](07_bleu.ipynb)), so that this gap
+# alone proves little.
+#
+# It loses surprisingly little. The mean of 64 vectors still tells which objects
+# are there; with one to three in a scene, few can be confused.
+# [Chapter 03](03_attention.ipynb) asks a question that the mean cannot answer, and
+# [chapter 12](12_parts.ipynb) takes attention out on photographs.
 #
 # </details>
 #
-# ### Without a checker
+# **Fewer pictures.** Train on 300 scenes, then on 750. What grows faster with the
+# data, BLEU-4 or the share of objects named?
 #
-# - Replace the attention weights by an even 1/64 for every cell and train
-#   again. What does the captioner still get right, and what does it lose?
-# - Train on 300 scenes, then on 750. What grows faster with the data, BLEU-4 or
-#   the share of objects named?
-# - Let dogs stand only on grass in the training scenes. What do you expect it
-#   to say about a dog on a beach?
+# <details><summary>Hint, range and discussion</summary>
+#
+# Cut `captions` and `train_grids`, and run the training cell and those below it.
+#
+# With seed 0: 39% of the objects and a BLEU-4 of 35 after 300 scenes, 60% and 51
+# after 750, 75% and 60 after 1,500. On one busy core the two trainings took 40
+# and 134 seconds.
+#
+# Relative to its end, BLEU-4 comes first: how captions sound is learned from
+# every scene, what a camel looks like only from those with a camel. Part of
+# both is training time, as eight passes over 300 scenes are fewer steps.
+#
+# </details>
