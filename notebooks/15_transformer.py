@@ -597,7 +597,7 @@ assert prefix_marks["bleu4"] > 15
 # | Transformer of one layer | **49.2**<br>(+0.5 to +8.1) | **238.6**<br>(+16.9 to +61.6) | **0.28**<br>(+0.07 to +0.13) | **0.18**<br>(0.00 to +0.07) | 30 |
 # | prefix of 9 tokens | **53.9**<br>(+8.6 to +9.4) | **255.4**<br>(+48.1 to +64.1) | **0.21**<br>(+0.02 to +0.04) | 0.17<br>(−0.01 to +0.06) | 28 |
 #
-# - 400 drawn scenes for training where no other number is named, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
+# - 400 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
 # - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
 #
 # <!-- comparison: end -->

@@ -51,7 +51,6 @@ ROWS = {
     ),
     "hard, always drawn": trained(partial(HardObjective, share=1.0)),
     "hard, λ_r = 1": trained(partial(HardObjective, lambda_r=1.0)),
-    "hard, λ_e = 0": trained(partial(HardObjective, lambda_e=0.0)),
     "soft, α_c = 0": trained(alpha_c=0.0),
     "hard, α_c = 0": trained(HardObjective, alpha_c=0.0),
 }
