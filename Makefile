@@ -5,7 +5,7 @@ RUN = .venv/bin/python
 READY = .venv/ready
 JOBS ?= 2
 
-.PHONY: help book sphinx pdf zip test site-test lab-test colab-test canary mutants kills twice lab \
+.PHONY: help book sphinx pdf zip test site-test lab-test colab-test canary mutants kills twice long-test lab \
     export notebooks toy wasm check bench
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make pdf        the book on paper, _build/captionlib.pdf, by headless Chromium"
 	@echo "make zip        the chapters' notebooks, _build/html/notebooks.zip"
 	@echo "make test       the tests and every chapter"
+	@echo "make long-test a thousand odd inputs, the benchmarks, the card's figures on photographs"
 	@echo "make kills      a training killed twenty times, and resumed to the same weights"
 	@echo "make twice      every cell of every chapter twice, and again from the top"
 	@echo "make site-test  the built site, and a chapter in JupyterLab, in headless Chromium"
@@ -55,6 +56,10 @@ test: $(READY)
 	$(RUN) -m pytest -q -n $(JOBS)
 	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
 	    --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 900 notebooks
+
+long-test: export OMP_NUM_THREADS = 1
+long-test: $(READY)
+	$(RUN) -m pytest -q -n $(JOBS) -m long
 
 kills: export OMP_NUM_THREADS = 1
 kills: $(READY)

@@ -70,6 +70,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(memory, name, value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("benchmark", [*TIMED, memory])
 def test_a_benchmark_runs_and_says_what_it_found(benchmark, quick, capsys):
     rows = benchmark.main()

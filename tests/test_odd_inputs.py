@@ -797,6 +797,7 @@ CLEAR += (
 )
 
 
+@pytest.mark.long
 def test_each_of_a_thousand_odd_inputs_ends_in_a_caption_or_one_clear_line(
     report, capsys
 ):
@@ -838,6 +839,7 @@ def test_each_of_a_thousand_odd_inputs_ends_in_a_caption_or_one_clear_line(
         )
 
 
+@pytest.mark.long
 def test_a_thousand_odd_inputs_need_little_memory(report):
     assert report["growth"] < GROWTH
 
@@ -885,6 +887,7 @@ def test_a_large_image_costs_its_own_memory_and_its_colours():
     assert all(float(cost) < PER_PIXEL for cost in costs.values()), costs
 
 
+@pytest.mark.long
 def test_names_that_are_hard_to_say_go_through_a_real_process(thousand):
     folder = thousand / "places"
     names = [

@@ -112,6 +112,7 @@ def test_the_card_says_what_the_package_holds(stored):
         assert section in card
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     "FLICKR8K_DIR" not in os.environ,
     reason="Flickr8k's terms keep its photographs out of git",
