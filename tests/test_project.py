@@ -150,7 +150,12 @@ def test_both_licences_are_there(project):
 
 def test_continuous_integration_calls_what_it_should():
     script = read(".ci/run")
-    for command in ("make check", "make test", "make long-test", "make site-test"):
+    for command in (
+        "make check",
+        "make test",
+        "make long-test",
+        "make site-test",
+    ):
         assert re.search(rf"^ *{command}$", script, re.MULTILINE)
     assert "FLICKR8K_DIR" in script and "../shared/flickr8k" in script
     assert (ROOT / ".ci/run").stat().st_mode & 0o100
