@@ -579,6 +579,11 @@ assert status == 2 and len(out.getvalue().splitlines()) == 2
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
 
+ask("08.e")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
 ask("08.b")
 
 # %% tags=["question", "remove-input"]
@@ -670,7 +675,7 @@ check("08.1", mended)
 #
 # `caption_all(images, caption_batch, size)` has to caption a list of images of any length, using
 # `caption_batch`, which takes a list of 1 to `size` images and returns a list of their captions.
-# One caption an image must come back, in the order of the images. Ten colleagues have written it,
+# One caption an image must come back, in the order of the images. Thirteen colleagues have written it,
 # not all of them well. Write a test: by `assert`, or by returning False. No model is needed: let your
 # own `caption_batch` do something simple with strings.
 

@@ -537,6 +537,11 @@ axes.set_xticks(range(4), names)
 axes.set(ylabel="weight in the box", ylim=(0, 0.36))
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("09.e")
+
 # %% [markdown]
 # The word's own map has about twice the baseline in the box, and the map of the
 # word *before* has more: by the time the captioner says *dog* it has mostly

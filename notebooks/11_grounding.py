@@ -659,6 +659,11 @@ for k, n in enumerate(few):
 change_figure(rows)
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("11.e")
+
 # %% [markdown]
 # The change spills over. To say how far, call the cells that the box touches ring
 # 0, those around them ring 1, and so on. And now the cleanest experiment of this

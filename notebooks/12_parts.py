@@ -486,6 +486,11 @@ for word in ("cat", "two", "left", "street"):
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
 
+ask("12.e")
+
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
 ask("12.b")
 
 # %% tags=["question", "remove-input"]

@@ -485,6 +485,11 @@ from captionlib.book.hard_figures import variance_figure
 variance_figure(variance)
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("13.f")
+
 # %% [markdown]
 # The first and largest step is to have a baseline at all. The two beyond the paper's
 # reduce what is left to less than a half. All four kinds are right on average: they

@@ -462,6 +462,11 @@ with_reward, with_people = go_on(loss, 6), go_on(plain_loss, 12)
 reward_figure(rewarded, per_epoch=len(rewarded) // 6)
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("14.e")
+
 # %% tags=["nbval-ignore-output"]
 results = [measure(m) for m in (model, with_people, with_reward)]
 print(f"{'':17} start  cross-entropy  reward")
@@ -714,10 +719,17 @@ check("14.1", exact_gradient)
 #
 # </details>
 #
-# ### 14.2 Better than the best guess
+# ### 14.2 Find the faults
 #
-# `scores` are the rewards of n captions of each of B images, `greedy` those of the images' greedy
-# captions. Return the gains of self-critical training as it was first proposed.
+# An optimizer minimises this loss, and the reward falls. With the sign turned the reward rises a little, but
+# what the captioner learns is odd: all captions of easy images become likelier, good and bad ones, and all
+# captions of hard images less likely. Find both faults, and mend them.
+#
+# ```python
+# def loss(log_p, scores):  # (B, n) each, of n captions of each of B images
+#     gains = scores - scores.mean()
+#     return (gains * log_p).mean()
+# ```
 
 # %% tags=["exercise"]
 import torch
@@ -725,35 +737,37 @@ import torch
 from captionlib.exercises import check
 
 
-def gains_over_greedy(scores, greedy):  # (B, n), (B,)
-    return ...  # (B, n)
+def mended(log_p, scores):
+    return ...  # a scalar
 
 
-check("14.2", gains_over_greedy)
+check("14.2", mended)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# A gain is a difference, and may be negative.
+# A caption has a gain of +1. Which way should its log-probability go, and which way does the loss go then?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# (B, n) and (B,) don't go together: broadcasting compares last axes first. Where do you need an
-# axis of length 1?
+# What are the gains of an image whose captions all score 200, if the mean of the batch is 100? What
+# should they be? `keepdim=True` keeps an axis of length 1 where a mean was taken.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def gains_over_greedy(scores, greedy):
-#     return scores - greedy[:, None]
+# def mended(log_p, scores):
+#     gains = scores - scores.mean(dim=1, keepdim=True)
+#     return -(gains * log_p).mean()
 # ```
 #
-# Greedy captions usually beat drawn ones, so most of these gains are negative. Those of
-# `leave_one_out` add up to 0.
+# The mean of the batch is a baseline, too, and right on average. But most of what is left is the difference
+# between images, which no caption is to blame for. (`leave_one_out` differs by a factor of n / (n - 1); either
+# passes.)
 #
 # </details>
 #

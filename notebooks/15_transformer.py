@@ -507,6 +507,11 @@ rows.append((told[name.image][name.step], ["mean", "LSTM"], pair))
 heads_figure(Image.fromarray(picture), rows, name.boxes[0])
 plt.show()
 
+# %% tags=["question", "remove-input"]
+from captionlib.book.questions import ask
+
+ask("15.e")
+
 # %% [markdown]
 # (The numbers above are each head's weight in the box, the mean of all naming
 # words; an even map would have 0.11.) Heads differ. For *balloon* five of them are on
@@ -749,10 +754,12 @@ ask("15.d")
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
 # that it is right. Hints and solution are folded under it.
 #
-# ### 15.1 One head
+# ### 15.1 Write the test
 #
-# Scaled dot-product attention for one head, without a mask: queries (t, d), keys (L, d), values
-# (L, e). Return (t, e).
+# `read(x)` gives each of t words, the rows of x (t, d), a new vector: what it makes of itself and of all words
+# before it, (t, d). Fifteen colleagues have written one, for any t and d. Some let a word see what comes after
+# it; others hide more than they should. You can't look inside. Write a test, by `assert` or by
+# returning False.
 
 # %% tags=["exercise"]
 import torch
@@ -760,34 +767,44 @@ import torch
 from captionlib.exercises import check
 
 
-def attend(queries, keys, values):
-    return ...
+def trust(read):
+    return ...  # True or False; or use assert
 
 
-check("15.1", attend)
+check("15.1", trust)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# All scores at once are a matrix product: a row for each query, a column for each key.
+# Change one word. Which rows of the result may change?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Divide by `queries.shape[1] ** 0.5`, take the softmax along each row, and multiply by the values.
+# Which rows *must* change? Go through all words of a text that is not too short. Rows that should be equal
+# may differ in the last digit.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def attend(queries, keys, values):
-#     scores = queries @ keys.T / queries.shape[1] ** 0.5
-#     return scores.softmax(dim=1) @ values
+# def trust(read):
+#     x = torch.randn(12, 3)
+#     before = read(x)
+#     for t in range(len(x)):
+#         changed = x.clone()
+#         changed[t] = torch.randn(3)
+#         moved = (read(changed) - before).abs().amax(dim=1) > 1e-6
+#         if moved.tolist() != [row >= t for row in range(len(x))]:
+#             return False
+#     return True
 # ```
 #
-# `MultiHeadAttention` does this for all heads, captions and images in one call.
+# Such a leak is easily made and hard to see: the loss in training is wonderful, and the captions are
+# nonsense, since there is no next word to peep at. The test knows nothing of heads or masks, so it serves
+# the LSTM as well.
 #
 # </details>
 #

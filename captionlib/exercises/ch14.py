@@ -1,4 +1,4 @@
-"""Chapter 14, rewarding whole captions: gradient, baseline, log p, entropy."""
+"""Chapter 14, rewarding whole captions: gradient, faults, log p, entropy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import math
 
 import torch
 
-from captionlib.exercises.answers import also, call, compare, number, tensor
+from captionlib.exercises.answers import (
+    also,
+    call,
+    close,
+    compare,
+    number,
+    tensor,
+)
 
 
 def exercise_1(exact_gradient) -> str:
@@ -65,54 +72,59 @@ def exercise_1(exact_gradient) -> str:
     return "captions better than expected rise, the others fall."
 
 
-def exercise_2(gains_over_greedy) -> str:
-    """Gains over the greedy caption's reward."""
-    scores = torch.tensor(
-        [[10.0, 40.0, 25.0], [70.0, 30.0, 80.0], [5.0, 5.0, 50.0]]
-    )
-    greedy = torch.tensor([25.0, 60.0, 5.0])
-    got = tensor(call(gains_over_greedy, scores, greedy), (3, 3), "the gains")
-    others = (scores.sum(dim=1, keepdim=True) - scores) / 2
-    compare(
-        got,
-        scores - greedy[:, None],
-        [
-            (
-                scores - greedy,
-                "the greedy scores are one for each image, and images are "
-                "rows; subtracted like this, they go along the columns",
-            ),
-            (greedy[:, None] - scores, "the sign is turned"),
-            (
-                (scores - greedy[:, None]).clamp(min=0),
-                "captions worse than the greedy one should become less "
-                "likely: their gains are negative",
-            ),
-            (scores - others, "that compares with the other samples"),
-            (
-                scores - scores.mean(dim=1, keepdim=True),
-                "that compares with the mean of the samples",
-            ),
-            (
-                scores / greedy[:, None],
-                "that is a ratio; a gain is a difference",
-            ),
-            (
-                (scores - greedy[:, None]).sign(),
-                "how much better counts, not just whether",
-            ),
-        ],
-        what="the gains",
-    )
-    shapes = (1, 1), (2, 2), (1, 4), (5, 2)
-    cases = ((torch.randn(B, n), torch.randn(B)) for B, n in shapes)
-    also(
-        gains_over_greedy,
-        lambda scores, greedy: scores - greedy[:, None],
-        *cases,
-        what="the gains",
-    )
-    return "a draw that is as good as the greedy caption teaches nothing."
+def exercise_2(mended) -> str:
+    """The loss of self-critical training, with two faults."""
+
+    def loss(log_p, scores, sign=-1, dim=1, others=False):
+        mean = scores.mean() if dim is None else scores.mean(dim, keepdim=True)
+        gains = scores - mean
+        if others:
+            gains = gains * scores.shape[1] / (scores.shape[1] - 1)
+        return sign * (gains * log_p).mean()
+
+    for B, n in ((3, 4), (2, 2), (5, 3), (4, 4), (1, 6)):
+        log_p = -5 * torch.rand(B, n) - 1
+        scores = 100 * torch.rand(B, 1) + 20 * torch.rand(B, n)
+        got = tensor(call(mended, log_p, scores), (), "the loss")
+        right = loss(log_p, scores)
+        if close(got, loss(log_p, scores, others=True), 1e-4):
+            continue
+        gains = scores - scores.mean(dim=1, keepdim=True)
+        compare(
+            got,
+            right,
+            [
+                (loss(log_p, scores, 1, None), "both faults are still there"),
+                (
+                    -right,
+                    "the better a caption, the less likely this makes it: "
+                    "minimising the loss should raise the log-probability of "
+                    "those with a gain",
+                ),
+                (
+                    loss(log_p, scores, dim=None),
+                    "the mean is that of all images: a poor caption of an easy "
+                    "image still has a gain",
+                ),
+                (
+                    loss(log_p, scores, dim=0),
+                    "that compares captions of different images: the axis of "
+                    "an image's captions is the second",
+                ),
+                (
+                    -(scores * log_p).mean(),
+                    "nothing is subtracted: every caption drawn becomes likelier",
+                ),
+                (
+                    -(gains * log_p).sum(),
+                    "a sum came back; the mean over captions does not depend "
+                    "on how many there are",
+                ),
+            ],
+            what="the loss",
+            tolerance=1e-4,
+        )
+    return "less than its image's mean: less likely. More: likelier."
 
 
 def exercise_3(log_p) -> str:

@@ -1,69 +1,118 @@
-"""Chapter 15, Transformers: dot products, masks, caches and their size."""
+"""Chapter 15, Transformers: leaks, masks, caches and their size."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from captionlib.exercises.answers import (
+    Wrong,
     also,
     call,
     compare,
     number,
     parts,
     tensor,
+    trusted,
 )
 
 
-def exercise_1(attend) -> str:
-    """Scaled dot-product attention, one head."""
-    dice = torch.Generator().manual_seed(0)
-    queries, keys = (
-        2 * torch.randn(n, 4, generator=dice).double() for n in (3, 5)
+def exercise_1(trust) -> str:
+    """A test that finds out who looks ahead, or not far enough back."""
+    for about, version in _causal().items():
+        if not trusted(trust, version):
+            raise Wrong(
+                f"your test refuses a version that {about}. It is right: rows "
+                "depend on their own word and those before it, and on no other"
+            )
+
+    def passes(version) -> bool:
+        try:
+            return trusted(trust, version)
+        except (
+            Wrong
+        ):  # it has let right ones pass, so this is a version's fault
+            return False
+
+    wrong = _not_causal()
+    missed = [about for about, version in wrong.items() if passes(version)]
+    if missed:
+        others = f", and {len(missed) - 1} more" * (len(missed) > 1)
+        raise Wrong(
+            f"a version that {missed[0]} passes your test{others}: which word "
+            "would you change, and which row watch?"
+        )
+    return f"{len(wrong)} wrong versions caught, all right ones passed."
+
+
+def _looking(hidden) -> Callable:
+    """Attention of one head, in which `hidden(looks, seen)` can't be seen."""
+
+    def read(x: Tensor) -> Tensor:
+        x = torch.as_tensor(x).float()
+        t, d = x.shape
+        dice = torch.Generator().manual_seed(d)
+        q, k, v = torch.randn(3, d, d, generator=dice) / d**0.5
+        words = torch.arange(t)
+        mask = hidden(words[:, None], words)
+        # Bounded, so that no word is too faint to be noticed.
+        scores = torch.tanh(x @ q @ (x @ k).T)
+        scores = scores.masked_fill(mask, -torch.inf)
+        return scores.softmax(dim=1) @ (x @ v)
+
+    return read
+
+
+def _causal() -> dict[str, Callable]:
+    """Versions that are right, by what they do."""
+    look = _looking(lambda looks, seen: seen > looks)
+
+    def mean(x: Tensor) -> Tensor:
+        return x.cumsum(0) / torch.arange(1, len(x) + 1)[:, None]
+
+    def one_by_one(x: Tensor) -> Tensor:
+        return torch.stack([look(x[: t + 1])[-1] for t in range(len(x))])
+
+    return {
+        "has a causal mask": look,
+        "takes the mean of the words so far": mean,
+        "reads one word after the other": one_by_one,
+        "adds what it finds to the word": lambda x: x + look(x),
+    }
+
+
+def _not_causal() -> dict[str, Callable]:
+    """Versions that are wrong, by what they do."""
+    right = _causal()["has a causal mask"]
+    hidden = {
+        "has no mask": lambda looks, seen: seen > looks + len(seen),
+        "sees one word ahead": lambda looks, seen: seen > looks + 1,
+        "sees only the words that come after": lambda looks, seen: seen < looks,
+        "sees only the word itself": lambda looks, seen: seen != looks,
+        "never sees the first word": (
+            lambda looks, seen: (seen > looks) | (seen == 0)
+        ),
+        "sees three words at most": (
+            lambda looks, seen: (seen > looks) | (seen < looks - 2)
+        ),
+        "has a mask for eight words only": (
+            lambda looks, seen: (seen > looks) & (seen < 8)
+        ),
+    }
+    wrong = {about: _looking(rule) for about, rule in hidden.items()}
+    wrong["first subtracts the mean of all words"] = lambda x: right(
+        x - x.mean(dim=0)
     )
-    values = torch.randn(5, 2, generator=dice).double()
-
-    def mixed(scale: float = 0.5, dim: int = 1) -> Tensor:
-        return (queries @ keys.T * scale).softmax(dim=dim) @ values
-
-    got = tensor(
-        call(attend, queries, keys, values),
-        (3, 2),
-        "the result",
-        known={
-            (3, 5): "these are scores or weights: return the values' weighted "
-            "sums",
-            (3, 4): "keys were averaged; the weights are for the values",
-        },
+    wrong["doesn't see the word itself"] = lambda x: torch.cat(
+        [torch.zeros(1, x.shape[1]), right(x)[:-1]]
     )
-    compare(
-        got,
-        mixed(),
-        [
-            (mixed(1), "the scores are not divided by the root of d"),
-            (mixed(0.25), "divide by the root of d, not by d"),
-            (mixed(5**-0.5), "d is the length of a key, not their number"),
-            (
-                mixed(dim=0),
-                "the softmax runs over the queries: each query's weights "
-                "should sum to 1",
-            ),
-            (
-                (queries @ keys.T * 0.5) @ values,
-                "the scores are not softmaxed yet",
-            ),
-        ],
-        what="the result",
+    wrong["reads from the end"] = lambda x: right(x.flip(0)).flip(0)
+    wrong["lets the last word reach the first"] = lambda x: right(
+        torch.cat([x[:1] + x[-1:], x[1:]])
     )
-
-    def right(queries, keys, values):
-        scores = torch.einsum("td,ld->tl", queries, keys)
-        return (scores * keys.shape[1] ** -0.5).softmax(dim=1) @ values
-
-    for t, L, d, e in ((1, 2, 3, 4), (4, 1, 9, 2), (5, 5, 5, 5), (2, 6, 2, 1)):
-        drawn = torch.randn(t, d), torch.randn(L, d), torch.randn(L, e)
-        also(attend, right, drawn)
-    return "torch.nn.functional.scaled_dot_product_attention does this."
+    return wrong
 
 
 def exercise_2(prefix_mask) -> str:

@@ -13,17 +13,15 @@ MISTAKES = {
         ("one number", {"p * (rewards - p @ rewards)": "p @ rewards"}, "one number came back"),
     ],
     "14.2": [
-        ("along columns", {"greedy[:, None]": "greedy"}, "along the columns"),
-        ("turned", {"scores - greedy[:, None]": "greedy[:, None] - scores"}, "the sign is turned"),
-        ("clamped", {"scores - greedy[:, None]": "(scores - greedy[:, None]).clamp(min=0)"},
-         "their gains are negative"),
-        ("mean", {"greedy[:, None]": "scores.mean(dim=1, keepdim=True)"},
-         "the mean of the samples"),
-        ("others", {"greedy[:, None]": "(scores.sum(dim=1, keepdim=True) - scores) / 2"},
-         "with the other samples"),
-        ("ratio", {"scores - greedy[:, None]": "scores / greedy[:, None]"}, "that is a ratio"),
-        ("sign", {"scores - greedy[:, None]": "(scores - greedy[:, None]).sign()"},
-         "how much better counts"),
+        ("as it was", {"scores.mean(dim=1, keepdim=True)": "scores.mean()", "-(gains": "(gains"},
+         "both faults"),
+        ("one mean", {"scores.mean(dim=1, keepdim=True)": "scores.mean()"}, "of an easy image"),
+        ("turned", {"-(gains": "(gains"}, "should raise the log-probability"),
+        ("other axis", {"dim=1": "dim=0"}, "captions of different images"),
+        ("no baseline", {" - scores.mean(dim=1, keepdim=True)": ""}, "nothing is subtracted"),
+        ("a sum", {"log_p).mean()": "log_p).sum()"}, "a sum came back"),
+        ("no mean", {"(gains * log_p).mean()": "(gains * log_p)"}, "has the shape (3, 4)"),
+        ("exp", {"* log_p": "* log_p.exp()"}, "is not right"),
     ],
     "14.3": [
         ("padding", {"(taken * real).sum(dim=1)": "taken.sum(dim=1)"}, "the padding"),
@@ -60,8 +58,15 @@ ALSO_RIGHT = {
         "    (logits.softmax(dim=0) @ rewards).backward()\n    return logits.grad",
     ],
     "14.2": [
-        "def gains_over_greedy(scores, greedy):\n"
-        "    return torch.stack([row - best for row, best in zip(scores, greedy)])",
+        "def mended(log_p, scores):\n    n = scores.shape[1]\n"
+        "    others = (scores.sum(dim=1, keepdim=True) - scores) / (n - 1)\n"
+        "    return ((others - scores) * log_p).sum() / scores.numel()",
+        "from captionlib.self_critical import leave_one_out, self_critical_loss\n\n\n"
+        "def mended(log_p, scores):\n"
+        "    return self_critical_loss(log_p.flatten(), leave_one_out(scores).flatten())",
+        "def mended(log_p, scores):\n    total = 0\n    for row, each in zip(log_p, scores):\n"
+        "        total -= sum(p * (s - each.mean()) for p, s in zip(row, each))\n"
+        "    return total / log_p.numel()",
     ],
     "14.3": [
         "def log_p(log_probs, words, lengths):\n    found = []\n"

@@ -2,13 +2,17 @@
 
 MISTAKES = {
     "15.1": [
-        ("unscaled", {" / queries.shape[1] ** 0.5": ""}, "not divided by the root"),
-        ("by d", {"queries.shape[1] ** 0.5": "queries.shape[1]"}, "not by d"),
-        ("by L", {"queries.shape[1] ** 0.5": "len(keys) ** 0.5"}, "not their number"),
-        ("over queries", {"dim=1": "dim=0"}, "runs over the queries"),
-        ("no softmax", {".softmax(dim=1)": ""}, "not softmaxed"),
-        ("weights", {" @ values": ""}, "weighted sums"),
-        ("of keys", {"@ values": "@ keys"}, "keys were averaged"),
+        ("only the past", {"moved.tolist() != [row >= t for row in range(len(x))]":
+                           "moved[:t].any()"}, "sees only the word itself"),
+        ("one word", {"range(len(x)):\n        changed": "range(1):\n        changed"},
+         "has no mask passes"),
+        ("the last word", {"range(len(x)):\n        changed": "range(11, 12):\n        changed"},
+         "sees only the word itself passes"),
+        ("too short", {"torch.randn(12, 3)": "torch.randn(3, 3)"}, "and 1 more"),
+        ("eight words", {"torch.randn(12, 3)": "torch.randn(8, 3)"}, "eight words only passes"),
+        ("not itself", {"row >= t": "row > t"}, "your test refuses"),
+        ("the result", {"return True": "return before"}, "should assert, or return"),
+        ("always", "def trust(read):\n    return True", "and 10 more"),
     ],
     "15.2": [
         ("inverted", {"return mask": "return ~mask"}, "may not be seen"),
@@ -45,8 +49,27 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "15.1": [
-        "def attend(queries, keys, values):\n"
-        "    return torch.nn.functional.scaled_dot_product_attention(queries, keys, values)",
+        """def trust(read):
+    x = torch.randn(10, 5, requires_grad=True)
+    for row in range(10):
+        (slope,) = torch.autograd.grad(read(x)[row].sum(), x)
+        used = slope.abs().sum(dim=1) > 1e-9
+        assert used.tolist() == [word <= row for word in range(10)]
+""",
+        """def trust(read):
+    import numpy as np
+
+    for t in range(1, 12):
+        x = torch.randn(t, 2)
+        whole = np.asarray(read(x))
+        for word in range(t):
+            other = x.clone()
+            other[word] *= -2
+            apart = np.abs(np.asarray(read(other)) - whole).max(axis=1)
+            if (apart[:word] > 1e-5).any() or (apart[word:] < 1e-5).any():
+                return False
+    return True
+""",
     ],
     "15.2": [
         "def prefix_mask(images, words):\n"
