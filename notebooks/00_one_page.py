@@ -675,9 +675,9 @@ check("00.2", look)
 #
 # ### 00.3 Find the faults
 #
-# By this loss, a captioner is nearly perfect after one epoch. What it writes is
-# `<start> <start> <start>`. With that mended, a caption seems to cost less in a
-# batch with a longer one. There are two faults: mend both.
+# By this loss a captioner is soon nearly perfect, and it writes one word, over and
+# over. With that mended, a caption seems to cost less in a batch with a longer
+# one. There are two faults: mend both.
 #
 # ```python
 # def loss(step, state, y):  # y (N, T): <start>, words, <end>, then 0s

@@ -1042,12 +1042,42 @@ check("04.5", speak)
 # everything else is the same `step`.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
-# - The word's half of the LSTM's input product does not depend on the state either. Move it out of the
-#   loop. How much faster is a training step? Why does `step` then no longer serve search?
-# - The paper's equation 7 scores words from $E y_{t-1} + L_h h_t + L_z z_t$ ($E$ is the
-#   embedding's matrix) instead of from $h_t$ alone.
-#   Write `step` that way. What must `look` return now?
-# - Train nothing, but set `f_beta.bias` to −20. What does the decoder see of the picture?
+# **The gate shut, the gate open.** Set `decoder.f_beta.bias` to −20, then to 20. What does the decoder see of
+# the picture, and what becomes of its captions?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# The sigmoid of −20 is 0, that of 20 is 1, whatever the state adds. `captionlib.metrics.bleu` takes lists of
+# references and captions as [chapter 07](07_bleu.ipynb) does, and `named` of
+# [chapter 00](00_one_page.ipynb) counts objects.
+#
+# On the first 60 validation scenes, in seconds and without chance: as it is, the captioner names 80% of the
+# objects, with a BLEU-4 of 69. Shut: 39% and 13. Open: 52% and 29.
+#
+# With the gate shut, all it knows of the picture is $h_0$ and $c_0$, made from the mean of the grid. That is
+# enough for four objects in ten. Open, it sees more than ever, and yet writes worse: its other weights were
+# trained on a context that comes through about half. So a trained model without its gate doesn't tell
+# what a gate is worth; [chapter 12](12_parts.ipynb) trains such models anew.
+#
+# </details>
+#
+# **Begin with one picture, look at another.** Take the first state from one scene, and keys and values from the
+# next. Whose objects does the caption name?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# Call `begin` for both grids. `state._replace(hidden=other.hidden, cell=other.cell)` is the mixture, and the
+# loop of `write` does the rest.
+#
+# On the same 60 scenes, each begun with the one before it: 66% of the objects that it looks at, and 7% of
+# those that it began with. By chance it would be 3%, the share that the unmixed captions name of the scene
+# before. BLEU-4, for the scene that it looks at, is 45.
+#
+# The objects come from looking. The beginning still matters, as it costs 24 points of BLEU-4. It could say
+# more, as the closed gate showed, but is overruled by what each step sees.
+#
+# </details>

@@ -1116,12 +1116,54 @@ check("06.5", ensemble)
 # `logsumexp` takes the largest number out before it calls `exp`, as a stable softmax does.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
-# - Change one number of `NEXT` so that greedy search finds the best sentence. Change one so that a
-#   beam of two doesn't, but a beam of three does.
-# - Find a value of `diversity` at which the groups' captions are hardly likelier than samples. What
-#   has become of them?
-# - Draw 100 captions of one scene and take the one with the highest log-probability. How often is
-#   it the beam's, and what does it cost?
+# **Traps.** Change one number of `NEXT` so that greedy search finds the best sentence. Then change one so that
+# a beam of two doesn't, but a beam of three does. (Rows needn't add up to 1.)
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# A pencil is enough, or a search of ten lines. For the second, put another prefix in the way: something likely
+# after `<start>` that leads to nothing as good as 0.324.
+#
+# Raise *dogs* after `<start>` from 0.4 to 0.55, and greedy search says *dogs sleep*, now the best at 0.4455.
+# Raise *dog* after `<start>` from 0.05 to 0.5 instead: a beam of two keeps *a* and *dog*, and ends with *dog
+# sleeps*, 0.27. A beam of three keeps *dogs* as well, and finds 0.324.
+#
+# For every width there is such a table, with one more likely beginning that disappoints. What helps is that
+# trained models seldom have them: see how little five beams gain over three.
+#
+# </details>
+#
+# **Groups at any price.** Let four groups write four captions, and raise `diversity` until nothing changes any
+# more. Are the captions then as unlikely as samples? What has become of them?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `DecodingConfig(beam_size=4, groups=4, diversity=...)` in the cell of "Other ways to write". Take more than
+# one scene, and the mean of all log-probabilities.
+#
+# The first 24 scenes of this chapter, half a minute: −4.9 nats at 1, −6.2 at 3, −8.4 at 6, and −9.3 from 12 on.
+# Samples, seed 0, have −12.5.
+#
+# Once no later group can afford a word that another has just taken, the price no longer matters. The captions
+# of the last groups are forced round common words, as in *there is a gift on winter*. They remain likelier than
+# samples: each group still searches for the best among the words that are left.
+#
+# </details>
+#
+# **A hundred tries.** Draw 100 captions of a scene, and keep the likeliest. How often is it the beam's?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `write_captions` with `DecodingConfig(beam_size=1, sample=True)` and 100 in place of the 4.
+#
+# For the first 24 scenes, with seed 0, it is the caption of a beam of five 19 times, and once a likelier one. On
+# average 0.08 nats are missing. It took about twenty times as long as the beam.
+#
+# The beam's captions have −3.8 nats on average, one chance in 44. Such a caption comes up in nine of ten
+# series of a hundred tries. The tries that are needed grow as $1/p$, and longer captions are less likely.
+#
+# </details>

@@ -1062,12 +1062,38 @@ check("07.5", paired_interval)
 # interval doesn't contain 0, other images would hardly have reversed the order.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
-# - Repeat the teacher-forced score without `<end>` on either side. How much of the difference to
-#   the free-running one was that single word?
-# - Draw *other* images for the second beam than for the first: `resampled_sums` of both, with two
-#   seeds, and the interval of the difference. How much wider is it than that of `paired_bootstrap`,
-#   and why?
-# - Give every image but one the same references. What happens to CIDEr-D of that one, and why?
+# **Not in pairs.** Draw *other* images for the second machine than for the first: `resampled_sums` of both, with
+# two seeds, and the interval of the difference. How much wider is it than that of `paired_bootstrap`?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `image_statistics(people, machine)` gives the rows, `resampled_sums(rows, seed=1)` a thousand sums of them, and
+# `figures_of(sums, 200)` their scores; BLEU-4 is column 3.
+#
+# With the seeds 1 and 2, in seconds: from about −6.3 to +4.5, eleven points, where the pairs left less than one,
+# from −1.4 to −0.5. The middle is the same, −0.9.
+#
+# The variance of a difference is the sum of both variances, less twice what they have in common. The two
+# machines share nearly everything, and without pairs that is thrown away. To see so small a difference this
+# way, you would need more than a hundred times as many images.
+#
+# </details>
+#
+# **Company.** Make a corpus of one scene: its references 200 times, and one of its captions 200 times. What is
+# its CIDEr-D, and what was it among the 200 scenes?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `cider_d_scores([people[0]] * 200, [machine[0]] * 200)`. Exercise 07.4 has the weight of a run of words.
+#
+# It is 0, exactly. Among the chapter's scenes the same caption has 218.
+#
+# Every run of words now occurs in the references of every image, so each weighs $\log(200 / 200) = 0$, and
+# nothing is left to compare. CIDEr-D is a number about a caption *in a corpus*: two papers that
+# score on different images can't be compared by it, even if the images are equally hard.
+#
+# </details>
