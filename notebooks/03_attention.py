@@ -891,12 +891,54 @@ check("03.5", look)
 # how such a model is trained anyway.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
-# - In the 2×2 example, multiply `query` by ten, then by a tenth. What does `alpha`
-#   tend to in either direction?
-# - Replace the ReLU by tanh in `Attention` and train the colour task again. Does the
-#   map condense sooner or later?
-# - Let the questions name a *place* ("what colour is the thing at the lower left?").
-#   Which part of the layer would have to know about places, and does it?
+# **Tanh for ReLU.** Bahdanau's attention has a tanh where ours has a ReLU. Train the
+# colour task with it. Does the map condense sooner or later?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# Copy the class, with `torch.tanh` in place of `torch.relu`, and hand it to `fit`.
+#
+# With seed 0, less than a minute on one busy core: 29%, 43% and 63% on the named thing
+# after epochs 2, 3 and 4, where ReLU has 41%, 68% and 86%, and 93% at the end instead
+# of 96%. The colour is right in 97% of the questions with either.
+#
+# Tanh is flat for large inputs, which slows what has to grow. It gets there all the
+# same, and the answers don't tell the two apart. One seed and one learning rate: this
+# is no verdict on tanh.
+#
+# </details>
+#
+# **Shuffled cells.** Put the 64 cells of each grid into a random order, another one
+# for each scene, and train again. What becomes of the answers?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `torch.randperm(64)` for each scene, applied to its grid and to its row of `on_thing`.
+#
+# With seed 0: the colour is right in 97% of the questions, as before, and 96% of the
+# weight lies on the named thing, as before. The other epochs agree, too.
+#
+# Scores look at one cell at a time, and softmax and sum don't ask for an order. So
+# attention has no idea of places. Whatever a captioner knows of *left* and *right* must
+# stand in the vectors of the cells.
+#
+# </details>
+#
+# **Fewer scenes.** Train both networks on 100 of the 300 scenes. Which suffers more?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `torch.randperm(100)` in `fit` is enough.
+#
+# With seed 0 and 16 epochs, attention is right in 76% of the questions, with 77% of the
+# weight on the thing. The mean is right in 32%: no better than a guess among the three
+# colours of the scene.
+#
+# Each is trained for a third of the steps, so part of this is time. But attention finds
+# its way with little data: one rule, *look where the name is*, serves all names.
+#
+# </details>
