@@ -33,9 +33,9 @@ def boxes_to_cells(
 ) -> tuple[Tensor, Tensor]:
     """How the cells of a square grid, side * side of them, lie in boxes.
 
-    Boxes are (x0, y0, x1, y1) in whole pixels of a picture of size * size; x1
-    and y1 are just outside. Returns, for each cell, the part of it that is in
-    a box, (P,), and 1 or 0, (P,): whether its centre is.
+    Boxes are (x0, y0, x1, y1) in whole pixels, of size * size; x1 and y1 are
+    just outside. Returns the part of each cell that is in a box, (P,), and 1
+    or 0, (P,): whether its centre is.
     """
     covered = torch.zeros(size, size)
     for x0, y0, x1, y1 in boxes:
@@ -43,7 +43,8 @@ def boxes_to_cells(
     edges = torch.arange(side + 1) * size / side
     starts = torch.arange(size).clamp(min=edges[:-1, None])
     ends = torch.arange(1, size + 1).clamp(max=edges[1:, None])
-    parts = (ends - starts).clamp(min=0) * side / size  # (side, size)
+    # (side, size): in each row, the weight of each pixel in the mean of a cell
+    parts = (ends - starts).clamp(min=0) * side / size
     shares = parts @ covered @ parts.T
     centres = (edges[:-1] + size / side / 2).long()
     return shares.flatten(), covered[centres][:, centres].flatten()
@@ -190,7 +191,7 @@ def grounding(
     Args:
         model: has `encode`, `decoder` and `vocabulary`; in eval mode, with a
             square grid.
-        images: as `model.encode` takes them.
+        images: as `model.encode` takes them; it lets encoded grids pass.
         captions: a list of words for each image: the model's own, or the same
             for all models that are compared.
         things: as for `naming_words`, in pixels of size * size images.

@@ -166,8 +166,9 @@ class SelfCritical:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Captions, their lengths, and their rewards (B, count)."""
         v = self.vocabulary
-        found = sample(decoder, grids, v, count, self.longest, greedy)
-        return *found, rewards(self.cider, told, sentences(*found, v, self.end))
+        ids, long = sample(decoder, grids, v, count, self.longest, greedy)
+        written = sentences(ids, long, v, self.end)
+        return ids, long, rewards(self.cider, told, written)
 
     def __call__(
         self, model: CaptionModel, batch: tuple, config=None, progress=0.0
@@ -175,13 +176,14 @@ class SelfCritical:
         model.eval()  # no dropout: who writes the captions is judged by them
         images, *captions = batch
         grids, told = model.encode(images), self.told(*captions)
-        *written, scores = self.write(model.decoder, grids, told, self.samples)
+        decoder, n = model.decoder, self.samples
+        ids, long, scores = self.write(decoder, grids, told, n)
         if self.greedy:
-            *_, best = self.write(model.decoder, grids, told, 1, greedy=True)
+            _, _, best = self.write(decoder, grids, told, 1, greedy=True)
             gains = scores - best
         else:
             gains = leave_one_out(scores)
-        output = model.decoder(grids, *written)
+        output = decoder(grids, ids, long)
         log_probs = caption_log_probs(output, self.vocabulary)
         total = self_critical_loss(log_probs, gains.flatten() / 100)
         return SelfCriticalLoss(total, scores.mean())

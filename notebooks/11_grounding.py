@@ -121,9 +121,9 @@ def boxes_to_cells(
 ) -> tuple[Tensor, Tensor]:
     """How the cells of a square grid, side * side of them, lie in boxes.
 
-    Boxes are (x0, y0, x1, y1) in whole pixels of a picture of size * size; x1
-    and y1 are just outside. Returns, for each cell, the part of it that is in
-    a box, (P,), and 1 or 0, (P,): whether its centre is.
+    Boxes are (x0, y0, x1, y1) in whole pixels, of size * size; x1 and y1 are
+    just outside. Returns the part of each cell that is in a box, (P,), and 1
+    or 0, (P,): whether its centre is.
     """
     covered = torch.zeros(size, size)
     for x0, y0, x1, y1 in boxes:
@@ -131,7 +131,8 @@ def boxes_to_cells(
     edges = torch.arange(side + 1) * size / side
     starts = torch.arange(size).clamp(min=edges[:-1, None])
     ends = torch.arange(1, size + 1).clamp(max=edges[1:, None])
-    parts = (ends - starts).clamp(min=0) * side / size  # (side, size)
+    # (side, size): in each row, the weight of each pixel in the mean of a cell
+    parts = (ends - starts).clamp(min=0) * side / size
     shares = parts @ covered @ parts.T
     centres = (edges[:-1] + size / side / 2).long()
     return shares.flatten(), covered[centres][:, centres].flatten()
@@ -219,9 +220,8 @@ for i, best in enumerate(found):
 # %% [markdown]
 # ## What would chance give?
 #
-# A correctness says nothing by itself. A large thing gets much weight from any map,
-# and since things stand in the lower half of the picture, a map that always looks
-# there does well. So the word's own map has four rivals:
+# A correctness says nothing by itself: a large thing gets much weight from any map.
+# So the word's own map has four rivals:
 #
 # - an even map: its correctness is the box's share of the picture;
 # - a bell in the centre of the picture;
@@ -485,7 +485,7 @@ assert means["in the box"] > 1.3 * means["both maps"] > means["own map"]
 # no decoration. But the cells in the box matter more than twice as much, although
 # attention is mostly elsewhere. Two maps together still fall short of the box.
 #
-# How does it go on if we erase more and more?
+# What happens as we erase more?
 
 # %%
 orders["least attended"] = -orders["both maps"]
@@ -506,7 +506,7 @@ half = {name: curve[5] for name, curve in curves.items()}
 assert half["both maps"] > half["in the box"] > 3 * half["random"]
 assert half["least attended"] < 0.1 * half["both maps"]
 
-# %% mystnb={"figure": {"caption": "Nats that a naming word loses as cells are erased, mean of all naming words.", "name": "fig-grounding-deletion"}, "image": {"alt": "Four curves of nats lost over the number of cells erased, from 0 to 64, all ending at the same height. In the box first rises fastest up to 16 cells, then the curve of both maps overtakes it. Random cells cost little up to half of the grid. Least attended first stays lowest, and rises only over the last sixteen cells. The numbers are those of the table above."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Nats that a naming word loses as cells are erased, mean of all naming words. *In the box*: when the box is gone, random cells follow.", "name": "fig-grounding-deletion"}, "image": {"alt": "Four curves of nats lost over the number of cells erased, from 0 to 64, all ending at the same height. In the box, then at random, rises fastest up to 16 cells; then the curve of both maps overtakes it. Random cells cost little up to half of the grid. Least attended first stays lowest, and rises only over the last sixteen cells. The numbers are those of the table above."}} tags=["hide-input"]
 from captionlib.book.grounding_figures import deletion_figure
 
 deletion_figure(counts, curves)
@@ -514,9 +514,10 @@ plt.show()
 
 
 # %% [markdown]
-# Up to a quarter of the grid the box is ahead. Then attention overtakes it, and it
-# is best at knowing what does *not* matter: erase the less attended half of the
-# picture, and a word loses 0.3 of its 4.9 nats. (Read from the right, this curve
+# Up to a quarter of the grid the box is ahead. Then attention overtakes it, though
+# by then most boxes are gone, and *in the box* means random cells. Attention is best
+# at knowing what does *not* matter: erase the less attended half of the picture, and
+# a word loses 0.3 of its 4.9 nats. (Read from the right, this curve
 # is the *insertion* test: begin with nothing, and put the most attended cells back
 # first.) So the maps know roughly where the evidence is, and not exactly.
 #
@@ -562,7 +563,7 @@ def grounding(
     Args:
         model: has `encode`, `decoder` and `vocabulary`; in eval mode, with a
             square grid.
-        images: as `model.encode` takes them.
+        images: as `model.encode` takes them; it lets encoded grids pass.
         captions: a list of words for each image: the model's own, or the same
             for all models that are compared.
         things: as for `naming_words`, in pixels of size * size images.
@@ -605,7 +606,7 @@ def grounding(
 
 
 # %%
-looked = grounding(model, grids, captions, things)
+looked = grounding(model, grids, captions, things)  # grids pass `encode`
 for name, nats in looked.fall.items():
     print(f"{name:13} {mean_interval(nats, looked.images)[0]:.2f}")
 
@@ -648,7 +649,7 @@ here, gone = grids[images[few]], gone.flatten(1, 2)  # (N, P, D)
 change = (here - gone).norm(dim=2)
 change /= (here - grids.mean(dim=(0, 1))).norm(dim=2).mean()
 
-# %% mystnb={"figure": {"caption": "With the thing, without it, and how much each cell has changed. Both scenes share one scale; the box is where the thing was.", "name": "fig-grounding-change"}, "image": {"alt": "A row for each of two scenes: a kite over a gift in the snow; an umbrella and a car in a street. First the whole picture, then the picture without the kite or the umbrella, then a map of the change of each cell: bright inside the box, and still clearly lit one and two cells around it."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "With the thing, without it, and how much each cell has changed: 1 is how far a cell usually is from the mean cell. The box is where the thing was.", "name": "fig-grounding-change"}, "image": {"alt": "A row for each of two scenes: a kite over a gift in the snow; an umbrella and a car in a street. First the whole picture, then the picture without the kite or the umbrella, then a map of the change of each cell: bright inside the box, and still clearly lit one and two cells around it. A bar tells the colours' scale, from 0 to about 2."}} tags=["hide-input"]
 from captionlib.book.grounding_figures import change_figure
 
 rows = []
@@ -686,8 +687,8 @@ def nats_lost(grids):
 
 inner = (shares[few] > 0).float()  # ring 0
 outer = torch.zeros_like(inner)
-print("                        weight in map   nats lost if gone are")
-print("        cells  change   own   before   rings 0 to here   all beyond")
+print("                        weight in map     nats lost, empty picture in")
+print("ring k  cells  change   own   before      rings 0 to k     beyond k")
 for ring in range(5):
     edge = inner - outer
     share, moved = edge.mean(), (edge * change).sum() / edge.sum()
@@ -709,8 +710,7 @@ assert nats_lost(gone) > 3.5 and in_box < nats_lost(gone) - 0.5
 assert 0.1 < outside < 1
 
 # %% [markdown]
-# (A change of 1 is how far a cell usually is from the mean cell.) A cell next to the
-# box changes nearly that much, although none of the thing is in its square, and two
+# A cell next to the box changes by nearly 1, although none of the thing is in its square, and two
 # cells away it is still half as much. So there are copies of the evidence. With
 # ring 0 from the empty picture the neighbours still know, and the word loses three
 # quarters of what it loses without the thing. With everything *but* ring 0 from the
@@ -761,25 +761,23 @@ assert flat_loss < 0.3 * everything
 # | most attended | 0.55 | 0.64 ± 0.07 |
 # | random | 0.08 | 0.10 ± 0.02 |
 #
-# - Others: seeds 1, 2, 3, 4, 5, mean ± standard deviation; BLEU-4 on the validation split 64.9 to 67.8.
-# - The word before against the word itself, in the 6 captioners: +0.02 to +0.07 of the weight, −0.04 to +0.04 of the peaks.
-# - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
+# <small>Others: seeds 1, 2, 3, 4, 5, mean ± standard deviation; BLEU-4 on the validation split 64.9 to 67.8. The word before against the word itself, in the 6 captioners: +0.02 to +0.07 of the weight, −0.04 to +0.04 of the peaks. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- grounding: end -->
 #
 # All six have about twice chance's weight on what they name, and lose twice as much
 # without the cells of the box as without those they attend to most. The weight comes
-# a word early in all six. The peak does not: some point better with the word before,
-# others with the word itself.
+# a word early in all six, most clearly in the captioner shown above. The peak does not:
+# some point better with the word before, others with the word itself.
 #
 # ## On photographs
 #
 # Photographs come without boxes, and nobody can take the mountain out of them. But
 # we can cover one part after the other with a grey square, and see which words
 # suffer {cite}`zeiler2014`. Exercise 09.5 was a first version; `occlusion` takes a
-# square a quarter as wide as the picture to 7 × 7 places. The [gallery](../book/gallery.md)
-# shows what comes out for all its photographs, beside where the captioner looked. How
-# well do the two agree?
+# square a quarter as wide as the picture to 7 × 7 places, where neighbours overlap. The
+# [gallery](../book/gallery.md) shows what comes out, beside where the captioner looked.
+# Do the two agree? We average each map over 7 × 7 tiles of 36 × 36 pixels, side by side:
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.book.occlusion import occlusion
@@ -804,7 +802,7 @@ for photograph in photographs:
 # %% tags=["remove-cell"]
 assert min(agreed) < 0.2 and 0 < np.mean(agreed) < 0.5
 
-# %% mystnb={"figure": {"caption": "For the two words of each photograph that one grey square hurts most: where it looked, and which places the word needs. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0).", "name": "fig-grounding-occlusion"}, "image": {"alt": "Four rows of two panels: a man at the rim of a canyon twice, a photographer with a tripod twice, each for one word. On the left the photograph is lit where the captioner looked, on the right where a grey square makes the word less likely. The lit places overlap in some rows and differ in others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "For the two words of each photograph that one grey square hurts most: where it looked, and which places it needs, from none (dark) to the number of nats above. Yellow lines enclose the brightest places, with half of the light. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0).", "name": "fig-grounding-occlusion"}, "image": {"alt": "Four rows of two panels: a man at the rim of a canyon twice, a photographer with a tripod twice, each for one word. On the left the photograph is lit where the captioner looked, on the right where a grey square makes the word less likely. A yellow line encloses the brightest places of each panel, which overlap in some rows and differ in others."}} tags=["hide-input"]
 from captionlib.book.grounding_figures import occlusion_figure
 
 rows = []
@@ -835,10 +833,10 @@ plt.show()
 #
 # - A map is judged against chance: an even map, the centre, other words, other
 #   images. This captioner's maps have twice chance's weight on what they name.
-# - They have more a word earlier, in weight though not in their peaks. It looks, then
-#   speaks.
-# - Words depend on the attended cells far more than on random ones, and on the
-#   cells of the thing twice as much again.
+# - The map a word earlier has more still, in weight though not in its peak. The
+#   captioner looks, then speaks.
+# - Words depend on the attended cells far more than on random ones, and more than
+#   twice as strongly on the cells of the thing.
 # - A cell knows its neighbours, and the mean of the picture is worth four nats in
 #   five. Attention need not be exact, and isn't.
 # - `grounding` measures all of this for any model with `encode`, `begin` and `step`.
@@ -989,9 +987,9 @@ check("11.2", borrowed)
 #
 # ### 11.3 A lag without a trap
 #
-# `inside` holds, for each caption and each word of it, the weight that the word's map has in the box of
-# the caption's naming word, which is at `steps`. Return the mean weight `lag` words later; a negative
-# lag is earlier. Captions that have no such word are left out: `lengths` says how long each is, and
+# Let each caption have one naming word, at `steps`. For each caption and each word of it, `inside` holds
+# the weight that the word's map has in the box of the naming word. Return the mean weight `lag` words
+# later than that word; a negative lag is earlier. Captions that have no such word are left out: `lengths` says how long each is, and
 # beyond its end are numbers that mean nothing.
 
 # %% tags=["exercise"]

@@ -86,8 +86,8 @@ def nearest_images(
 
 # %% [markdown]
 # A smarter thief takes the thirty most similar pictures and asks which of their
-# captions is the most ordinary: the one that has most words and pairs of words in
-# common with the others.
+# captions is the most ordinary: the one that has the most words and pairs of words
+# in common with the others.
 
 # %%
 #| export
@@ -136,10 +136,11 @@ for name, captions in (("nearest", stolen), ("of thirty", typical)):
 # start: the other weights have to grow without it. Everything else stays the same:
 # scenes, epochs, learning rate, search. One question remains. Two trainings that
 # differ in nothing but the seed have different scores. *How large must a difference
-# be to be one?*
+# be to count?*
 #
-# Here are three made-up captioners, and the same three without a part. The means
-# differ by one, and the scores of either kind by eight. A hopeless case?
+# Here are three made-up captioners, and the same three without a part. Their means
+# differ by 1, while the scores of either kind have a standard deviation of 4. A
+# hopeless case?
 
 # %%
 whole = torch.tensor([50.0, 54.0, 58.0])  # seeds 1, 2 and 3
@@ -149,9 +150,10 @@ print(whole.mean() - without.mean(), whole.std())
 # %% [markdown]
 # Not if each pair shares a seed, as it does here: the same order of the same scenes,
 # the same first weights where both have them. Look at the three gaps instead. With
-# their mean $\bar d$ and standard deviation $s$, Student's interval for $n$ pairs is
+# their mean $\bar d$ and standard deviation $s$, Student's 95 % interval for $n$ pairs,
+# with $n - 1$ degrees of freedom, is
 #
-# $$\bar d \pm t_n\, \frac{s}{\sqrt{n}}, \qquad t_3 = 4.30, \quad t_5 = 2.78$$
+# $$\bar d \pm t_{n-1}\, \frac{s}{\sqrt{n}}, \qquad t_2 = 4.30, \quad t_4 = 2.78$$
 
 # %%
 gaps = without - whole
@@ -199,9 +201,10 @@ cells = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [2.0, 5.0]]])  # one image
 even(torch.zeros(1, 4), even.keys(cells), cells)
 
 # %% [markdown]
-# Here is the training of both, on 500 scenes. `train_on` is the loop of [chapter
-# 05](05_training.ipynb), and `yardsticks` judges words and, by [chapter
-# 11](11_grounding.ipynb)'s measures, where the captioner looks.
+# Here is the training of both, on 500 scenes, with attention and LSTM twice as large as
+# in the table below (160 for 80), since larger ones get further in so few epochs.
+# `train_on` is the loop of [chapter 05](05_training.ipynb), and `yardsticks` judges
+# words and, by [chapter 11](11_grounding.ipynb)'s measures, where the captioner looks.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -240,12 +243,12 @@ assert whole["correctness"] > mean_only["correctness"] + 0.05
 
 # %% [markdown]
 # About a tenth of CIDEr-D. The mean of a frozen grid still tells what is in the
-# picture, and with so few words that is most of a caption. What has been lost is
-# hidden in the third figure: with even maps, the weight in the box is its share of
-# the picture. The captioner still says *umbrella*, and could not say where.
+# picture, and with so few words that is most of a caption. What has been lost shows
+# in the third number: with even maps, the weight in the box is its share of the
+# picture. The captioner still says *umbrella*, and could not say where.
 #
 # This is a single training of each. Another seed would give other figures: how
-# other, the table will tell.
+# different, the table will tell.
 #
 # ## A gate that never closes
 #
@@ -384,14 +387,14 @@ for word in ("cat", "two", "left", "street"):
 # - *Penalty*: `alpha_c` is 1 in this book, a mean over cells. The paper sums over
 #   cells, which is 64 times as strong here.
 # - *Grid*: the original stretches the encoder's grid to 14 × 14 cells.
-# - *Scheduled sampling*: by the end, a quarter of the input are the decoder's own
+# - *Scheduled sampling*: by the end, a quarter of the inputs are the decoder's own
 #   words.
 # - *Epoch*: others than the last were kept, the best of the validation split.
 #
 # > **Predict.** Which change hurts CIDEr-D most? Which helps? Which one moves the
 # > weight in the box and leaves the words alone? Write three guesses down.
 #
-# <details><summary>The table</summary>
+# <details><summary>Show the table (after your guesses)</summary>
 #
 # <!-- comparison parts: written by tools.results -->
 #
@@ -403,8 +406,8 @@ for word in ("cat", "two", "left", "street"):
 # | attention: none, the mean cell | 53.0<br>(−8.2 to +0.8) | 238.3<br>(−63.2 to +13.3) | **0.11**<br>(−0.08 to −0.06) | 0.6× |
 # | attention: dot product | 56.5<br>(−2.6 to +2.2) | 261.1<br>(−23.3 to +18.9) | **0.13**<br>(−0.09 to −0.03) | 0.9× |
 # | gate: none | 55.2<br>(−5.2 to +2.2) | 254.9<br>(−41.8 to +25.1) | **0.12**<br>(−0.09 to −0.03) | 0.9× |
-# | α_c: 0 | 57.1<br>(−1.0 to +1.9) | 265.6<br>(−8.9 to +13.7) | **0.32**<br>(+0.08 to +0.19) | 1.0× |
-# | α_c: the paper's | 54.5<br>(−5.9 to +1.6) | 252.0<br>(−40.6 to +18.2) | **0.16**<br>(−0.03 to −0.02) | 1.0× |
+# | α<sub>c</sub>: 0 | 57.1<br>(−1.0 to +1.9) | 265.6<br>(−8.9 to +13.7) | **0.32**<br>(+0.08 to +0.19) | 1.0× |
+# | α<sub>c</sub>: the paper's | 54.5<br>(−5.9 to +1.6) | 252.0<br>(−40.6 to +18.2) | **0.16**<br>(−0.03 to −0.02) | 1.0× |
 # | grid: stretched to 14×14 | 56.5<br>(−3.4 to +3.0) | 265.2<br>(−5.6 to +9.7) | 0.25<br>(−0.02 to +0.15) | 1.8× |
 # | dropout: none | 55.1<br>(−5.4 to +2.2) | 261.0<br>(−33.6 to +29.1) | 0.19<br>(−0.04 to +0.05) | 1.0× |
 # | captions: one of five | **47.9**<br>(−10.9 to −6.7) | **217.2**<br>(−60.0 to −32.0) | 0.18<br>(−0.03 to +0.04) | 0.3× |
@@ -417,8 +420,7 @@ for word in ("cat", "two", "left", "street"):
 # | two epochs more | 57.8<br>(−0.8 to +3.1) | 268.3<br>(−2.5 to +12.6) | 0.19<br>(0.00 to +0.01) | 1.1× |
 # | two epochs more, encoder tuned | 57.8<br>(−2.7 to +4.9) | 270.7<br>(−20.2 to +35.1) | **0.17**<br>(−0.02 to −0.01) | 2.3× |
 #
-# - 1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
-# - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
+# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -479,7 +481,7 @@ for word in ("cat", "two", "left", "street"):
 # - In this world the words depend on the LSTM's size, on how many captions there are,
 #   and then, probably, on attention. The maps depend on the penalty, the gate and the kind of
 #   score.
-# - Most changes change nothing that can be told from luck.
+# - Most changes change nothing that can be told apart from luck.
 #
 # ## Questions
 

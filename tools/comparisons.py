@@ -32,6 +32,7 @@ TITLES = {
     "distinct": "distinct captions",
     "seconds": "seconds",
 }
+SUBSCRIPT = re.compile(r"([αλ])_(\w)")
 DIGITS = {
     "bleu4": 1,
     "cider_d": 1,
@@ -84,7 +85,7 @@ def table_of(stored: dict) -> list[str]:
             cell(measures[column], column) if column in measures else "–"
             for column in columns
         ]
-        lines.append([row, *cells])
+        lines.append([SUBSCRIPT.sub(r"\1<sub>\2</sub>", row), *cells])
     runs = stored["runs"][baseline]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     single = [row for row in stored["runs"].values() if len(row) < len(runs)]
@@ -93,13 +94,12 @@ def table_of(stored: dict) -> list[str]:
     return [
         *("| " + " | ".join(line) + " |" for line in lines),
         "",
-        f"- {about}. Seeds {seeds}: *{baseline}* with mean ± standard "
+        f"<small>{about}. Seeds {seeds}: *{baseline}* with mean ± standard "
         "deviation; the others with the mean and, in brackets, the 95 % "
         "interval of the difference to it, paired by seed (Student's t). Bold: "
         "the interval leaves out 0."
-        + " Rows without an interval have one seed."
-        * bool(single),
-        f"- Versions: {versions}.",
+        + " Rows without an interval have one seed." * bool(single)
+        + f" Versions: {versions}.</small>",
         "",
     ]
 

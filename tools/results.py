@@ -495,11 +495,11 @@ def grounding(stored: dict) -> list[str]:
         "",
         *table(["cells erased", "nats lost", others], falls),
         "",
-        f"- Others: seeds {seeds}, mean ± standard deviation; BLEU-4 on the "
-        f"validation split {min(bleu4):.1f} to {max(bleu4):.1f}.",
-        f"- The word before against the word itself, in the {len(runs) + 1} "
-        f"captioners: {first} of the weight, {second} of the peaks.",
-        f"- Versions: {versions}.",
+        f"<small>Others: seeds {seeds}, mean ± standard deviation; BLEU-4 on "
+        f"the validation split {min(bleu4):.1f} to {max(bleu4):.1f}. The word "
+        f"before against the word itself, in the {len(runs) + 1} captioners: "
+        f"{first} of the weight, {second} of the peaks. Versions: {versions}."
+        "</small>",
         "",
     ]
 

@@ -40,7 +40,7 @@ def change_figure(rows: Sequence[tuple]) -> None:
         side = round(len(change) ** 0.5)
         panels[0].imshow(picture)
         panels[1].imshow(empty)
-        panels[2].imshow(
+        shown = panels[2].imshow(
             change.view(side, side),
             extent=(0, picture.width, picture.height, 0),
             vmin=0,
@@ -51,6 +51,7 @@ def change_figure(rows: Sequence[tuple]) -> None:
             panels[2].add_patch(plt.Rectangle(*frame, fill=False, ec="white"))
     for axes in grid.flat:
         axes.axis("off")
+    figure.colorbar(shown, ax=grid[:, 2], shrink=0.7)
     for axes, title in zip(grid[0], ("with", "without", "change"), strict=True):
         axes.set_title(title)
 
@@ -72,4 +73,4 @@ def occlusion_figure(rows: Sequence[tuple]) -> None:
             draw_lit(axes, pixels, lit, max(lit.max(), 1e-9))
             axes.axis("off")
         panels[0].set_title(f"{word}: attention")
-        panels[1].set_title(f"loses up to {nats.max():.1f} nats")
+        panels[1].set_title(f"needed: up to {nats.max():.1f} nats")

@@ -28,6 +28,8 @@ __all__ = ["deletion_view", "lag_view"]
 ACROSS, DOWN = 340, 150  # pixels of a chart's axes
 LEFT, TOP, BELOW = 44, 12, 40  # pixels around them
 SIDE = 256  # pixels along a picture, which boxes refer to
+COVER = "--veil: #7d7d7d; --line: #ffffff"  # seen on snow and at night
+FIT = "width: 100%; height: auto; max-width: 25rem"
 SHEETS = ("grounding.css",)
 
 
@@ -106,8 +108,9 @@ def lag_view(
         f'alt="{html.escape(says[step])}">{shape}</div></figure></div>{chart}</div>'
         f"{controls(names, step, 'Word')}{status(says[step])}"
         f'<ul class="clv-sheet">{sheet}</ul>'
-        '<p class="clv-note">Purple: this caption’s weight in the box. Grey: the mean of all '
-        "captions, around a naming word. Dashed: an even map.</p>"
+        '<p class="clv-note">Weight in the box. Solid, with dots (purple): this caption’s maps. '
+        "Solid, without dots (grey): the mean of all captions, around a naming word. Dashed: an "
+        "even map.</p>"
     )
     data = {"names": names, "says": says}
     return View("lag", summary, body, data, sheets=SHEETS, style=photo(picture))
@@ -163,11 +166,11 @@ def deletion_view(
             for count, value in enumerate(found)
         ]
         orders.append({"cells": cells, "says": says, "found": found})
-    low = min(min(order["found"]) for order in orders)
+    most_lost = before - min(min(order["found"]) for order in orders)
     for n, order in enumerate(orders):
         x = LEFT + ACROSS * np.arange(P + 1) / P
         y = [
-            (value - low) / (before - low + 1e-9)
+            (before - value) / (most_lost + 1e-9)
             for value in order.pop("found")
         ]
         curves += _line(
@@ -182,8 +185,8 @@ def deletion_view(
     )
     chart = _chart(
         "The curves of erasing",
+        _nats(most_lost),
         "0",
-        _nats(low - before),
         f'{curves}<path class="clv-now" d="M{LEFT} {TOP}v{DOWN}" '
         f'transform="translate({ACROSS * at_first / P:.1f} 0)"/>'
         + ticks
@@ -197,13 +200,13 @@ def deletion_view(
     more = f'<label>Erase <select name="order">{options}</select></label>'
     body = (
         f"{tag('p', ' '.join(words), class_='clv-title')}"
-        '<div class="clv-pair"><div class="clv-stage" hidden><figure>'
+        f'<div class="clv-pair"><div class="clv-stage" style="{COVER}" hidden><figure>'
         '<div class="clv-photo" role="img" '
         f'aria-label="The picture under its grid; erased cells are covered.">{frames(boxes, P)}'
         f"</div></figure></div>{chart}</div>{controls(names, at_first, 'Cell', more)}{status(said)}"
-        '<p class="clv-note">Log-probability of '
-        f"{tag('b', word)} in nats, relative to the whole picture. Purple: most attended first. "
-        "Orange, dashed: the box first. Grey, dotted: in a random order.</p>"
+        f'<p class="clv-note">Nats that {tag("b", word)} loses. Solid (purple): the cells first '
+        f"that have most weight in the map of {tag('b', word)} itself. Dashed (orange): the box "
+        "first, then random cells. Dotted (grey): in a random order.</p>"
     )
     data = {"names": names, "says": orders[0]["says"], "orders": orders}
     data["across"] = ACROSS
@@ -276,7 +279,8 @@ def _chart(name: str, top: str, bottom: str, inner: str, label: str) -> str:
     return (
         '<div class="clv-scroll" tabindex="0" role="region" '
         f'aria-label="{html.escape(name)}">'
-        f'<svg class="clv-chart" width="{LEFT + ACROSS + 16}" height="{TOP + DOWN + BELOW}" '
+        f'<svg class="clv-chart" viewBox="0 0 {LEFT + ACROSS + 16} {TOP + DOWN + BELOW}" '
+        f'style="{FIT}" '
         f'aria-label="{html.escape(label)}" role="img">'
         f'<path class="clv-axis" d="M{LEFT} {TOP}v{DOWN}h{ACROSS}"/>{ends}{inner}</svg></div>'
     )

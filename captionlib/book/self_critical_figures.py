@@ -20,29 +20,29 @@ def drawn_figure(
 
     Bars above the mean have the colour of words.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(4.8, 2.9), width_ratios=(1, 1.9), layout="constrained"
+    _, (above, below) = plt.subplots(
+        2, 1, figsize=(4.8, 4.8), height_ratios=(1, 1.7), layout="constrained"
     )
-    left.imshow(pixels.movedim(0, 2).numpy())
-    left.axis("off")
+    above.imshow(pixels.movedim(0, 2).numpy())
+    above.axis("off")
     mean, places = np.mean(scores), np.arange(len(scores))
     colors = [PALETTE["word" if s > mean else "plain"] for s in scores]
-    right.barh(places, scores, 0.34, color=colors)
+    below.barh(places, scores, 0.34, color=colors)
     means = np.full(len(scores), mean)
-    right.vlines(means, places - 0.21, places + 0.21, color=PALETTE["state"])
-    edge = right.get_yaxis_transform()
+    below.vlines(means, places - 0.21, places + 0.21, color=PALETTE["state"])
+    edge = below.get_yaxis_transform()
     for place, words, score in zip(places, captions, scores, strict=True):
         text = " ".join(word for word in words if word != "<end>")
-        right.text(0, place - 0.29, text, fontsize=8, color=INK)
+        below.text(0, place - 0.29, text, color=INK)
         number = f"{score:.0f}"
-        right.text(1, place, number, transform=edge, ha="right", va="center")
-    right.set(
+        below.text(1, place, number, transform=edge, ha="right", va="center")
+    below.set(
         xlabel="CIDEr-D; green: the mean",
         xlim=(0, 1.25 * max(scores)),
         yticks=[],
     )
-    right.invert_yaxis()
-    right.spines["left"].set_visible(False)
+    below.invert_yaxis()
+    below.spines["left"].set_visible(False)
 
 
 def reward_figure(rewards: Sequence[float], per_epoch: int) -> None:

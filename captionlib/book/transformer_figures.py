@@ -67,7 +67,7 @@ def heads_figure(picture, rows: Sequence[tuple], frame: Sequence) -> None:
             x0, y0, x1, y1 = frame
             shape = (x0, y0), x1 - x0, y1 - y0
             axes.add_patch(plt.Rectangle(*shape, fill=False, ec="white"))
-            axes.set_title(title, fontsize=9)
+            axes.set_title(title)
         panels[0].axis("on")
         panels[0].set(xticks=[], yticks=[])
         panels[0].spines[:].set_visible(False)
@@ -83,24 +83,13 @@ def _light(alpha: Tensor, pixels: int) -> np.ndarray:
 
 def today_figure() -> None:
     """The parts of a projector-and-language-model captioner, and ours."""
-    axes = canvas(4.8, 4.9)
-    axes.text(1.15, 4.72, "today", color=INK, ha="center", va="center")
-    axes.text(3.6, 4.72, "in this book", color=INK, ha="center", va="center")
+    axes = canvas(4.8, 5.3)
+    axes.text(1.15, 5.12, "today", color=INK, ha="center", va="center")
+    axes.text(3.6, 5.12, "in this book", color=INK, ha="center", va="center")
     for n, (kind, theirs, ours, does) in enumerate(TODAY):
-        y = 4.25 - 0.95 * n
+        y = 4.65 - 0.95 * n
         box(axes, 1.15, y, 2.1, 0.45, theirs, kind)
         box(axes, 3.6, y, 2.2, 0.45, ours, kind)
         arrow(axes, (2.5, y), (2.2, y), kind=kind)
-        if n + 1 < len(TODAY):
-            arrow(axes, (1.15, y - 0.22), (1.15, y - 0.73), kind=kind)
-            axes.text(1.3, y - 0.47, does, fontsize=9, color=INK, va="center")
-        else:
-            axes.text(
-                1.15,
-                y - 0.38,
-                does,
-                fontsize=9,
-                color=INK,
-                ha="center",
-                va="center",
-            )
+        arrow(axes, (1.15, y - 0.22), (1.15, y - 0.73), kind=kind)
+        axes.text(1.3, y - 0.47, does, fontsize=9, color=INK, va="center")

@@ -1,4 +1,4 @@
-"""Chapter 14, rewarding whole captions: gradient, faults, log p, entropy."""
+"""Chapter 14, rewarding whole captions: baseline, faults, log p, entropy."""
 
 from __future__ import annotations
 
@@ -16,60 +16,58 @@ from captionlib.exercises.answers import (
 )
 
 
-def exercise_1(exact_gradient) -> str:
-    """The gradient of the expected reward, for a softmax over captions."""
+def exercise_1(best_baseline) -> str:
+    """The constant baseline with the least variance."""
+
+    def parts(logits, rewards):
+        p = logits.softmax(dim=0)
+        return p, (torch.eye(len(p)) - p).square().sum(dim=1), rewards
+
+    def mean(weights, rewards):
+        return float(weights @ rewards / weights.sum())
+
+    def best(logits, rewards):
+        p, squares, rewards = parts(logits, rewards)
+        return mean(p * squares, rewards)
+
     logits = torch.tensor([0.3, -0.8, 1.1, 0.0])
     rewards = torch.tensor([2.0, 5.0, 1.0, 3.5])
-    p = logits.softmax(dim=0)
-    right = p * (rewards - p @ rewards)
-    got = tensor(
-        call(exact_gradient, logits, rewards),
-        (4,),
-        "the gradient",
-        known={
-            (): "one number came back: the expected reward itself, perhaps; "
-            "return its slope along each logit"
-        },
-    )
+    p, squares, _ = parts(logits, rewards)
+    got = number(call(best_baseline, logits, rewards), "the baseline")
     compare(
         got,
-        right,
+        best(logits, rewards),
         [
             (
-                -right,
-                "the sign is turned: this would make the reward fall",
+                mean(p, rewards),
+                "that is the expected reward: good, but some captions pull "
+                "harder than others when they are drawn",
             ),
             (
-                p * rewards,
-                "a logit also lowers the probability of all other captions: "
-                "subtract the expected reward from each reward",
+                float(rewards.mean()),
+                "that is the plain mean: some captions are drawn more often "
+                "than others",
             ),
             (
-                rewards - p @ rewards,
-                "each caption pulls as often as it is drawn: its probability "
-                "is missing",
+                mean(squares, rewards),
+                "how often a caption is drawn counts, too: its probability is "
+                "missing",
             ),
             (
-                p * (rewards - rewards.mean()),
-                "subtract the expected reward, which weights each reward by "
-                "its probability; this is their plain mean",
+                mean(p * squares.sqrt(), rewards),
+                "variance is a mean of squares: square the lengths of the "
+                "pulls",
             ),
             (
-                rewards,
-                "that is the gradient along the probabilities; they come from "
-                "a softmax of the logits",
+                float((p * squares) @ rewards),
+                "these weights don't add up to 1: divide by their sum",
             ),
         ],
-        what="the gradient",
+        what="the baseline",
     )
-
-    def gradient(logits, rewards):
-        p = logits.softmax(dim=0)
-        return p * (rewards - p @ rewards)
-
-    cases = ((torch.randn(k), 3 * torch.randn(k)) for k in (1, 2, 3, 7))
-    also(exact_gradient, gradient, *cases, what="the gradient")
-    return "captions better than expected rise, the others fall."
+    cases = ((torch.randn(k), 3 * torch.randn(k)) for k in (2, 3, 7))
+    also(best_baseline, best, *cases, what="the baseline")
+    return "it is near the expected reward, and a little better."
 
 
 def exercise_2(mended) -> str:

@@ -2,15 +2,12 @@
 
 MISTAKES = {
     "14.1": [
-        ("turned", {"rewards - p @ rewards": "p @ rewards - rewards"},
-         "would make the reward fall"),
-        ("no others", {"(rewards - p @ rewards)": "rewards"},
-         "lowers the probability of all other"),
-        ("not weighted", {"p * (rewards - p @ rewards)": "rewards - p @ rewards"},
-         "its probability is missing"),
-        ("plain mean", {"p @ rewards": "rewards.mean()"}, "this is their plain mean"),
-        ("along p", {"p * (rewards - p @ rewards)": "rewards"}, "along the probabilities"),
-        ("one number", {"p * (rewards - p @ rewards)": "p @ rewards"}, "one number came back"),
+        ("expected", {"p * pulls.square().sum(dim=1)": "p"}, "that is the expected reward"),
+        ("plain mean", {"weights @ rewards / weights.sum()": "rewards.mean()"}, "the plain mean"),
+        ("not by p", {"p * pulls.square()": "pulls.square()"}, "its probability is missing"),
+        ("lengths", {"pulls.square().sum(dim=1)": "pulls.norm(dim=1)"}, "square the lengths"),
+        ("not divided", {" / weights.sum()": ""}, "divide by their sum"),
+        ("no mean", {"weights @ rewards": "weights * rewards"}, "should be one number"),
     ],
     "14.2": [
         ("as it was", {"scores.mean(dim=1, keepdim=True)": "scores.mean()", "-(gains": "(gains"},
@@ -53,9 +50,9 @@ MISTAKES = {
 
 ALSO_RIGHT = {
     "14.1": [
-        "def exact_gradient(logits, rewards):\n"
-        "    logits = logits.clone().requires_grad_()\n"
-        "    (logits.softmax(dim=0) @ rewards).backward()\n    return logits.grad",
+        "def best_baseline(logits, rewards):\n"
+        "    p = logits.softmax(dim=0)\n    weights = p * (1 - 2 * p + p @ p)\n"
+        "    return (weights / weights.sum() * rewards).sum().item()",
     ],
     "14.2": [
         "def mended(log_p, scores):\n    n = scores.shape[1]\n"
