@@ -812,7 +812,7 @@ check("00.4", lowest)
 # It loses surprisingly little. The mean of 64 vectors still tells which objects
 # are there; with one to three in a scene, few can be confused.
 # [Chapter 03](03_attention.ipynb) asks a question that the mean cannot answer, and
-# [chapter 12](12_parts.ipynb) takes attention out on photographs.
+# [chapter 12](12_parts.ipynb) takes attention out with several seeds.
 #
 # </details>
 #
