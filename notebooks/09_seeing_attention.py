@@ -990,11 +990,39 @@ check("09.5", occlusion)
 #
 # ### Without a checker, for a longer afternoon
 #
-# - Score each kind of object on its own. Which are looked at best? Is it size, or is it the
-#   encoder, which knows only some of them from ImageNet?
-# - Naming words come after *a*, *two* or an adjective. Is the map before the name on the object in
-#   all three cases?
-# - Run `occlusion` on a scene of the toy world, with the log-probability of a naming word as its
-#   score. Does the map agree with the word's attention?
-# - Train the toy captioner with `alpha_c=0` ([chapter 05](05_training.ipynb)) and compare its maps:
-#   weight in the box, for the word and the word before it.
+# **Small and large.** On what does the captioner look best, on small or large things? And
+# which kinds of things come first?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# The chapter's loop, with `mask.mean()` beside each weight. Sort the naming words by the
+# area of their boxes and cut the list in three. Draw more scenes, with `test=200`.
+#
+# In 200 scenes (seed 0), the smallest third, 6 % of the picture on average, has 0.16 of the
+# weight of its own map: 2.9 times its area. The middle one, 10 %, has 0.21 or 2.1 times, and
+# the largest, 21 %, 0.35 or 1.6 times. Of the kinds named at least five times, castles have
+# most, 0.40, and airplanes least, 0.11, hardly more than their area.
+#
+# Weight and area go together, so that a list of kinds by weight is mostly one by size.
+# Divided by area it turns around. With five to eighteen words a kind, most of the rest
+# is luck.
+#
+# </details>
+#
+# **Where to look, and what is needed.** Run 09.5's `occlusion` on scenes of the toy world,
+# with the log-probability of a naming word as its score. Does it agree with the word's map?
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# `captionlib.book.occlusion` has it ready for all words of a caption, at 7 × 7 places.
+# Average the map over the same squares, and take the correlation.
+#
+# For the 45 naming words of 24 scenes (seed 0): 0.32 on average, from −0.58 to 0.87. With
+# the map of the word before it is 0.20, and with the *box* of the thing 0.70. It takes a
+# minute.
+#
+# What the word needs is where the thing is. The map is a rough guide to it, for some words
+# a good one and for others the opposite. [Chapter 11](11_grounding.ipynb) asks the same of
+# cells instead of pixels.
+#
+# </details>

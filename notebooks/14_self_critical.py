@@ -734,9 +734,9 @@ check("14.1", best_baseline)
 #
 # ### 14.2 Find the faults
 #
-# An optimizer minimises this loss, and the reward falls. With the sign turned the reward rises a little, but
-# what the captioner learns is odd: all captions of easy images become likelier, good and bad ones, and all
-# captions of hard images less likely. Find both faults, and mend them.
+# An optimizer minimises this loss, and the reward falls. And there is a second fault: captions should be
+# compared with others of the same image. Here all captions of an easy image have a gain, good and bad ones,
+# and all captions of a hard image are pushed down. Mend both.
 #
 # ```python
 # def loss(log_p, scores):  # (B, n) each, of n captions of each of B images
@@ -778,9 +778,8 @@ check("14.2", mended)
 #     return -(gains * log_p).mean()
 # ```
 #
-# The mean of the batch is a baseline, too, and right on average. But most of what is left is the difference
-# between images, which no caption is to blame for. (`leave_one_out` differs by a factor of n / (n - 1); either
-# passes.)
+# The mean of the batch is a baseline, too, and right on average. But the gains of an image then add up to
+# what the image is, not to 0. (`leave_one_out` differs by a factor of n / (n - 1); either passes.)
 #
 # </details>
 #
@@ -875,12 +874,36 @@ check("14.4", entropy)
 #
 # ### Without a checker, for a longer afternoon
 #
-# - Reward something else: BLEU-4 of a single caption, or whether the caption names the right
-#   things (`world.train.things` knows them). What happens to the captions, and to CIDEr-D?
-# - Measure the variance of the gradient of one batch, over twenty draws: without a baseline, with
-#   the greedy caption's, with the other samples'.
-# - Train with `end=False`. Do captions end in mid-phrase? How long does it take?
-# - Train until the captions collapse, with a rate ten times as high. Which of the numbers in the
-#   table warns first? Does a share of cross-entropy prevent it?
-# - Where does the captioner look after training on rewards? Compare both with [chapter
-#   11](11_grounding.ipynb)'s measures, on the same captions.
+# **How noisy?** Measure the variance of the gradient of one batch, over twenty draws of five
+# captions an image: without a baseline, with the greedy caption's score, with the mean of the
+# other samples.
+#
+# <details><summary>Hint, range and discussion</summary>
+#
+# Write the captions once, and take the gradient of `self_critical_loss` for each kind of
+# gains, with `torch.autograd.grad(..., retain_graph=True)`.
+#
+# With the toy captioner, the first 32 scenes and seed 0: the greedy caption's score leaves 109 %
+# of the variance without a baseline, the mean of the other samples 35 %, and the mean of the
+# whole batch 32 %. Half a minute of processor time.
+#
+# These greedy captions score 359, and a draw 214 on average. So nearly all gains are negative,
+# which is no better than all positive: a good baseline is near what is drawn. The mean of four
+# others is noisy itself. That of the batch is not, but it knows nothing of the image; here it
+# comes to the same.
+#
+# </details>
+#
+# **Reward something else.** Say, whether a caption names the right things, and only those;
+# `world.train.things` knows them. What happens to the captions, and to CIDEr-D?
+#
+# <details><summary>Hint and discussion</summary>
+#
+# A function in the place of `rewards` is enough. It gets the words and has to return
+# (B, n). Begin with the chapter's six epochs, and print ten captions after each.
+#
+# Ask of each part of a sentence whether your reward can see it: order, articles, places,
+# `<end>`. What it can't see is free to go, and with a high rate goes soon. A share of
+# cross-entropy, or of CIDEr-D, is the usual remedy.
+#
+# </details>

@@ -943,9 +943,32 @@ check("15.4", numbers_kept)
 #
 # ### Without a checker, for a longer afternoon
 #
-# - Use one matrix for `embedding` and `fc`. It saves weights; does it help on few captions?
-# - Give the cells positions of their own, for rows and columns. Do the maps become sharper?
-# - Replace the mean of cells by nine learned queries, a `MultiHeadAttention` whose `x` is a parameter.
-#   That is BLIP-2's way.
-# - Train `PrefixDecoder` on the captions alone first, with an empty picture, then on the pairs. What
-#   does knowing the language bring?
+# **Take out a head.** Set a head's columns of a block's `grid.out.weight` to zero and measure
+# the loss of the test captions. Which of the eight is missed most? Is it one on the balloon?
+#
+# <details><summary>Hint and discussion</summary>
+#
+# Head h has columns 24 (h − 1) to 24 h of `decoder.blocks[layer].grid.out.weight`. Zero them under
+# `torch.no_grad()`, and put a copy back afterwards. `caption_loss(...).nats` with `alpha_c=0`
+# tells the price in nats a token.
+#
+# Also take out both heads of a pair, and all heads of a layer. If the price of a pair is more
+# than the sum of the two prices, each could do the other's work, and neither was missed alone.
+# Where a head looks tells you what it could know, and its price what the others don't.
+#
+# </details>
+#
+# **One matrix.** Use one matrix for `embedding` and `fc`. How many weights does it save, and
+# does it help on few captions?
+#
+# <details><summary>Hint and discussion</summary>
+#
+# `decoder.fc.weight = decoder.embedding.weight`, before training: both have a row of `width`
+# numbers for each word. An embedding's rows are of length $\sqrt{W}$ at first, too long
+# for `fc`, so scale them down by that.
+#
+# It saves V · W numbers, with V words and W = 96. A word that is seldom read is then at least
+# written now and then, and learns from both. Whether that pays needs several seeds: see
+# [chapter 12](12_parts.ipynb) on how to compare.
+#
+# </details>
