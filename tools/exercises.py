@@ -71,11 +71,8 @@ def exercises(path: Path) -> list[Exercise]:
             raise ValueError(
                 f'{path}: the cell of {number} needs one call of check("{number}", '
             )
-        folded = (
-            FOLDED.findall(after.source)
-            if after and after.cell_type == "markdown"
-            else []
-        )
+        told = after.source if after and after.cell_type == "markdown" else ""
+        folded = FOLDED.findall(told.split("\n### ")[0])
         names = [summary for summary, _ in folded]
         hints = [f"Hint {i + 1}" for i in range(len(names) - 1)]
         if len(hints) < HINTS or names != [*hints, "Solution"]:
