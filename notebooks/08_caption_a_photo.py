@@ -877,7 +877,8 @@ check("08.5", invented_share)
 # from COCO's annotations and from what people said about it, with a list of synonyms.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **Red and blue.** Exchange the two channels before captioning. How many captions

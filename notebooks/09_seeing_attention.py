@@ -987,7 +987,8 @@ check("09.5", occlusion)
 # for every square, but it answers the question of what the word depends on.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **Small and large.** On what does the captioner look best, on small or large things? And

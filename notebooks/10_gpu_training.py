@@ -811,7 +811,8 @@ check("10.5", epochs_to_pay)
 # is often two: filling the cache costs as much as one epoch's encoding, and the second epoch saves it.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **Your own roof.** Multiply (m, 1792) by (1792, 2048) for m = 1, 2, 4, … 256. What does a row

@@ -1128,7 +1128,8 @@ check("11.5", differences)
 # five words about one kite as five independent findings, and make the interval too narrow.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **After which word?** Split the lags by the word before the name: *a*, *two*, *small*.

@@ -713,7 +713,8 @@ check("12.4", mended)
 # divided by the same number, which changes none of the comparisons.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **A better eye.** The mean cell forgets where things are. Give the thief the whole grid:

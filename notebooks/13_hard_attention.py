@@ -984,7 +984,8 @@ check("13.5", above_others)
 # captions like that.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **Eight draws.** Draw eight times for each caption, with exercise 13.5's baseline. By how

@@ -871,7 +871,8 @@ check("14.4", entropy)
 # `torch.special.entr` computes $-p \log p$, and knows about $0 \log 0$.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **How noisy?** Measure the variance of the gradient of one batch, over twenty draws of five

@@ -940,7 +940,8 @@ check("15.4", numbers_kept)
 # The LSTM of chapter 04 keeps $2H$ numbers a caption, and $A + D$ a cell.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Without a checker, for a longer afternoon
 #
 # **Take out a head.** Set a head's columns of a block's `grid.out.weight` to zero and measure
