@@ -779,7 +779,7 @@ check("14.2", mended)
 # ```
 #
 # The mean of the batch is a baseline, too, and right on average. But the gains of an image then add up to
-# what the image is, not to 0. (`leave_one_out` differs by a factor of n / (n - 1); either passes.)
+# how easy the image is, not to 0. (`leave_one_out` differs by a factor of n / (n - 1); either passes.)
 #
 # </details>
 #
