@@ -53,7 +53,7 @@ def _number(value: float, digits: int, sign: bool = False) -> str:
 def cell(found: dict, measure: str) -> str:
     """Mean ± spread; or the mean and the interval of the paired difference.
 
-    The mean is bold if the interval leaves out 0.
+    The mean is bold if the interval, as printed, leaves out 0.
     """
     digits = DIGITS.get(measure, 2)
     mean = _number(found["mean"], digits)
@@ -65,7 +65,7 @@ def cell(found: dict, measure: str) -> str:
         return mean
     if (gap := found.get("gap")) is None:
         return f"{mean}<br>± {_number(found['sd'], digits)}"
-    if gap["low"] > 0 or gap["high"] < 0:
+    if round(gap["low"], digits) > 0 or round(gap["high"], digits) < 0:
         mean = f"**{mean}**"
     low, high = (_number(gap[end], digits, True) for end in ("low", "high"))
     return f"{mean}<br>({low} to {high})"
