@@ -639,8 +639,8 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #   captions of the same image are a good one, and cost nothing.
 # - A captioner that cross-entropy had nearly exhausted gained 18 to 22 points of CIDEr-D
 #   by rewards, and 2 to 11 by cross-entropy in no less time (one run). For younger
-#   captioners, cross-entropy did as well. The model becomes surer of itself, its
-#   captions shorter and less varied, and a beam has less to add.
+#   captioners, cross-entropy did as well, and a beam had little left to add after
+#   rewards. The model becomes surer of itself, and its captions less varied.
 # - What the reward does not see is free to change. `<end>` is a word of the caption, or
 #   stopping too early costs next to nothing.
 #
