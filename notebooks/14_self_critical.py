@@ -597,8 +597,8 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #
 # Other things are beyond doubt. After rewards a captioner is surer of itself, its
 # captions are shorter and less varied, and more of its weight lies in the boxes, .26
-# against .23. The beam hardly finds anything better than the greedy caption: it adds one
-# point, where it added 13 at the start and 6 after more cross-entropy.
+# against .23. Unlike above, a beam hardly finds better than the greedy caption: it adds
+# one point, where it added 13 at the start and 6 after more cross-entropy.
 #
 # The greedy caption is a poor baseline here: an extra search at every step, and no gain
 # over the start. Leaving out `<end>` did no harm in ten epochs; what was cheap was not
