@@ -672,9 +672,9 @@ plt.show()
 # for where a captioner looks. All of it runs on a laptop, and what a table claims, a
 # command repeats.
 #
-# Three things to try: [train on your own photographs](../book/own_data.md); take a
-# question from the end of a chapter, and answer it with five seeds; or read one of
-# the papers above with this code beside it.
+# Three things to try: [train on your own photographs](../book/own_data.md); choose a
+# [project](../book/projects.md), such as a captioner that speaks German; or read one
+# of the papers above with this code beside it.
 #
 # To cite the book:
 #

@@ -1,7 +1,7 @@
 """Every exercise is proven: the gap says not yet, the solution passes, mistakes are told apart.
 
-The solutions are the chapters' own, folded there. tests/exercises/chNN.py lists what readers get
-wrong, as edits of the solution or as whole answers, each with words that the message must have.
+The solutions are the chapters' own, folded there. tests/exercises lists what readers get wrong, as
+edits of the solution or as whole answers, each with words that the message must have.
 """
 
 import runpy
@@ -20,9 +20,14 @@ from tools.exercises import exercises
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = find_chapters(ROOT)
-EXERCISES = {each.number: each for path in CHAPTERS for each in exercises(path)}
+PROJECTS = ROOT / "book" / "projects.md"
+EXERCISES = {
+    each.number: each
+    for path in (*CHAPTERS, PROJECTS)
+    for each in exercises(path)
+}
 MISTAKES, ALSO_RIGHT = {}, {}
-for _path in sorted((ROOT / "tests" / "exercises").glob("ch*.py")):
+for _path in sorted((ROOT / "tests" / "exercises").glob("*.py")):
     _names = runpy.run_path(str(_path))
     MISTAKES |= _names["MISTAKES"]
     ALSO_RIGHT |= _names.get("ALSO_RIGHT", {})

@@ -230,6 +230,7 @@ def test_every_picture_of_the_pages_exists_and_says_what_it_shows():
         "toy-scenes.jpg",
         "toy-settings.jpg",
         "own-pictures.jpg",
+        "verbs-world.jpg",
         "bench.svg",
     }
     photographs = json.loads(
@@ -289,7 +290,9 @@ def test_the_toy_picture_is_what_the_toy_captioner_says(tmp_path):
     ), "draw it anew"
 
 
-@pytest.mark.parametrize("name", ["toy-scenes", "toy-settings", "own-pictures"])
+@pytest.mark.parametrize(
+    "name", ["toy-scenes", "toy-settings", "own-pictures", "verbs-world"]
+)
 def test_the_toy_worlds_pictures_are_what_the_code_draws(name, tmp_path):
     getattr(draw, name.replace("-", "_"))(tmp_path)
     stored, drawn = (

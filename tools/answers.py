@@ -41,6 +41,7 @@ from tools.exercises import Exercise, exercises
 from tools.mutants import but, changes
 
 ROOT = Path(__file__).parent.parent
+PROJECTS = ROOT / "book" / "projects.md"
 EXPLAINED = ROOT / "tools" / "answers.yml"
 # Calls whose result differs from what they are called on.
 DROPPED = ("clamp", "clone", "sort", "sorted", "abs", "detach", "flatten")
@@ -438,7 +439,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     known, total = explained(), Counter()
     print("chapter  wrong  refused  right after all  right  accepted")
-    for path in find_chapters(ROOT):
+    for path in (*find_chapters(ROOT), PROJECTS):
         counts = Counter()
         for exercise in exercises(path):
             if not exercise.number.startswith(options.only):

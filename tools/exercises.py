@@ -3,7 +3,8 @@
 An exercise is a heading "### 03.1 Title", a text, a code cell tagged `exercise`
 with a gap and a call of `check`, and a Markdown cell with folded hints and,
 last, the folded solution. The solution's Python exists only there:
-tests/test_exercises.py runs what the reader unfolds.
+tests/test_exercises.py runs what the reader unfolds. The page of projects has
+the same form, with blocks of Python as its cells.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jupytext
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from tools.notebooks import tags
 
-HEADING = re.compile(r"^### (\d\d\.\d) (.+)$", re.MULTILINE)
+HEADING = re.compile(r"^### ((?:\d\d|[A-D])\.\d) (.+)$", re.MULTILINE)
+# A block of the page with a gap; one without is no exercise.
+GAP = re.compile(
+    r"^```python\n((?:(?!```).*\n)*?def .*\n    return \.\.\..*\n"
+    r"(?:(?!```).*\n)*?check\(.*\n)```$",
+    re.MULTILINE,
+)
 FOLDED = re.compile(
     r"^<details><summary>(.+?)</summary>\n\n(.+?)\n\n</details>$", re.M | re.S
 )
@@ -50,7 +59,7 @@ def exercises(path: Path) -> list[Exercise]:
         ValueError: if a cell tagged `exercise` lacks its heading, check, hints
             or solution.
     """
-    cells = jupytext.read(path).cells
+    cells = _blocks(path) if path.suffix == ".md" else jupytext.read(path).cells
     found = []
     for before, cell, after in zip(
         cells, cells[1:], cells[2:] + [None], strict=False
@@ -91,3 +100,16 @@ def exercises(path: Path) -> list[Exercise]:
             Exercise(number, title, text, cell.source, hints, solution[0])
         )
     return found
+
+
+def _blocks(path: Path) -> list[NotebookNode]:
+    """A page as cells: blocks with a gap, and text up to the next heading."""
+    parts = GAP.split(path.read_text(encoding="utf-8"))
+    cells = [new_markdown_cell(parts[0])]
+    for gap, text in zip(parts[1::2], parts[2::2], strict=True):
+        cells.append(
+            new_code_cell(gap.rstrip(), metadata={"tags": ["exercise"]})
+        )
+        folds, *rest = re.split(r"^(?=##)", text, flags=re.MULTILINE)
+        cells += [new_markdown_cell(folds), new_markdown_cell("".join(rest))]
+    return cells

@@ -731,6 +731,17 @@ def toy_scenes(folder: Path) -> None:
     _tile(pictures, 3).save(folder / "toy-scenes.jpg", quality=85)
 
 
+def verbs_world(folder: Path) -> None:
+    """Eight scenes of the world with verbs, as `verbs-world.jpg`."""
+    from captionlib.toy.verbs import draw_scene, scene_with_captions
+
+    pictures = []
+    for index in (4, 17, 3, 26, 5, 14, 25, 23):
+        scene, _ = scene_with_captions("train", index)
+        pictures.append(draw_scene(scene))
+    _tile(pictures, 4).save(folder / "verbs-world.jpg", quality=85)
+
+
 def own_pictures(folder: Path) -> None:
     """The pictures that book/own_data.md tests on, as `own-pictures.jpg`."""
     from captionlib.toy.scenes import write_scenes
@@ -819,6 +830,7 @@ def main(folder: Path = HERE) -> None:
     toy_settings(folder)
     toy_scenes(folder)
     own_pictures(folder)
+    verbs_world(folder)
     print("first-look:", first_look(folder))
 
 

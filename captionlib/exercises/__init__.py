@@ -1,11 +1,12 @@
 """The checkers of the exercises: `check("03.1", answer)` judges an answer.
 
 Module `chNN` holds the checkers of chapter NN, a function `exercise_N` for each
-exercise. It takes the reader's answer, returns a sentence if the answer is
-right, and raises `Wrong` with a reason otherwise. `answers` provides the
-building blocks. A checker tests a property, or compares with a small case
-worked out another way or with the package itself; the solution is folded in the
-chapter. CONTRIBUTING.md explains how to write an exercise.
+exercise; `projects` has those of the projects. A checker takes the reader's
+answer, returns a sentence if the answer is right, and raises `Wrong` with a
+reason otherwise. `answers` provides the building blocks. A checker tests a
+property, or compares with a small case worked out another way or with the
+package itself; the solution is folded in the chapter. CONTRIBUTING.md explains
+how to write an exercise.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def check(number: str, *answers: object) -> None:
     """Print a verdict: not yet, not quite and why, or right. Never raises.
 
     Args:
-        number: the exercise, as its heading says: chapter, dot, number.
+        number: the exercise, as its heading says: chapter (or project), dot,
+            number.
         answers: a function or values, as the exercise asks; `...` where one is
             missing.
     """
@@ -131,8 +133,14 @@ def judge(number: str, *answers: object) -> Verdict:
 
 
 def _find(number: str):
-    match = re.fullmatch(r"(\d\d)\.(\d)", str(number))
-    name = f"captionlib.exercises.ch{match[1]}" if match else None
-    if not name or not importlib.util.find_spec(name):
+    match = re.fullmatch(r"(\d\d|[A-D])\.(\d)", str(number))
+    if not match:
         return None
-    return getattr(importlib.import_module(name), f"exercise_{match[2]}", None)
+    chapter, which = match.groups()
+    module, checker = f"ch{chapter}", f"exercise_{which}"
+    if chapter.isalpha():
+        module, checker = "projects", f"project_{chapter.lower()}_{which}"
+    name = f"captionlib.exercises.{module}"
+    if not importlib.util.find_spec(name):
+        return None
+    return getattr(importlib.import_module(name), checker, None)

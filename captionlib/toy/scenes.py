@@ -44,8 +44,10 @@ __all__ = [
     "SIZE",
     "Scene",
     "Thing",
+    "choose",
     "describe",
     "draw_scene",
+    "layout_of",
     "random_scene",
     "scene_with_captions",
     "sentence",
@@ -304,27 +306,27 @@ def sentence(scene: Scene, rng: Random) -> str:
     """
     groups = scene.groups
     kinds = [KINDS[group[0].name] for group in groups]
-    layout = _layout(kinds)
+    layout = layout_of(kinds)
     if layout == "above":  # its templates begin with what flies
         groups, kinds = groups[::-1], kinds[::-1]
     places = SKIES if layout == "alone" and kinds[0].flies else PLACES
-    facts = {"place": _choose(places[scene.setting], rng)}
+    facts = {"place": choose(places[scene.setting], rng)}
     for letter, group, kind in zip("abc", groups, kinds, strict=False):
         facts[letter] = _noun_phrase(group, rng)
         facts[f"{letter}_doing"] = kind.doing
         facts[f"{letter}_is"] = "is" if len(group) == 1 else "are"
-    text = _choose(TEMPLATES[layout], rng).format(**facts)
+    text = choose(TEMPLATES[layout], rng).format(**facts)
     return text[0].upper() + text[1:] + "."
 
 
-def _layout(kinds: list[Kind]) -> str:
+def layout_of(kinds: list[Kind]) -> str:
     """The key of `TEMPLATES` for these kinds; only the last may fly."""
     if len(kinds) > 1 and kinds[-1].flies:
         return "above" if len(kinds) == 2 else "above two"
     return ("alone", "beside", "three")[len(kinds) - 1]
 
 
-def _choose(options: tuple[str, ...], rng: Random) -> str:
+def choose(options: tuple[str, ...], rng: Random) -> str:
     """Choose the first most often, the second half as often, and so on."""
     weights = [1 / rank for rank in range(1, len(options) + 1)]
     return rng.choices(options, weights)[0]
@@ -334,7 +336,7 @@ def _noun_phrase(group: list[Thing], rng: Random) -> str:
     """Say "a small dog", "an elephant" or "two sheep"."""
     name, size = group[0].name, ""
     if rng.random() < 0.5:
-        size = _choose(SIZE_WORDS[group[0].size], rng)
+        size = choose(SIZE_WORDS[group[0].size], rng)
     if len(group) > 1:
         words = ("two", "three")[len(group) - 2], size, PLURALS[name]
     else:

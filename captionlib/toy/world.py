@@ -97,20 +97,31 @@ class World(NamedTuple):
 
 
 def draw_world(
-    train: int = 1000, val: int = 200, test: int = 200, seed: int = 0
+    train: int = 1000,
+    val: int = 200,
+    test: int = 200,
+    seed: int = 0,
+    tell: Callable = scene_with_captions,
+    paint: Callable = draw_scene,
 ) -> World:
     """Draw scenes as `write_scenes` does, and encode them by the encoder that
     the toy captioner has.
+
+    Args:
+        train, val, test: scenes in each split.
+        seed: another seed gives other scenes.
+        tell: called as `scene_with_captions`.
+        paint: called as `draw_scene`, with what `tell` gives first.
     """
     encoder = Encoder(SHAPE.backbone, grid_size=None).eval()
     splits = []
     for name, count in (("train", train), ("val", val), ("test", test)):
         scenes, told = [], []
         for i in range(count):
-            scene, sentences = scene_with_captions(name, i, seed)
+            scene, sentences = tell(name, i, seed)
             scenes.append(scene)
             told.append([tokenise(sentence) for sentence in sentences])
-        pictures = [np.asarray(draw_scene(scene)) for scene in scenes]
+        pictures = [np.asarray(paint(scene)) for scene in scenes]
         pixels = torch.from_numpy(np.stack(pictures)).movedim(3, 1)
         grids = torch.cat(list(encode_once(encoder, pixels))).flatten(1, 2)
         things = [
