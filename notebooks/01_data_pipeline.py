@@ -1003,7 +1003,7 @@ from captionlib.exercises import check
 
 
 def mended(captions, min_word_freq):
-    return ..., ...  # the word map, the rows
+    return ..., ...  # the word map (0 is padding, then 1, 2, …), the rows
 
 
 check("01.3", mended)
@@ -1047,9 +1047,10 @@ check("01.3", mended)
 #
 # ### 01.4 Write the test
 #
-# Five colleagues have written `image_of(i, n)`: which image does caption `i` belong to, if each image has
-# `n` captions? Not all of them are right. Write a test that takes such a function, and fails for a wrong one:
-# by `assert`, or by returning False. It must let every right one pass.
+# Colleagues have written `image_of(i, n)`: which image does caption `i` belong to, if each image has `n`
+# captions? (Both are whole numbers as data sets have them, `i` from 0 on and `n` from 1.) Not all of them are
+# right. Write a test that takes such a function, and fails for a wrong one: by `assert`, or by returning
+# False. It must let every right one pass.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check

@@ -1001,8 +1001,8 @@ check("02.2", vectors, side)
 # side = 14 * 32
 # ```
 #
-# At 448 pixels a 14×14 grid is a real one. Its price is an image twice as high and twice as wide as one
-# of 224.
+# At 448 pixels a 14×14 grid is a real one. (From 417 on it is, too: the network pads what is left over.)
+# Its price is an image twice as high and twice as wide as one of 224.
 #
 # </details>
 #
@@ -1049,8 +1049,8 @@ check("02.3", annotation_vectors)
 #
 # ### 02.4 Frozen, and still
 #
-# Freeze a network for good: no parameter asks for a gradient, and forward passes leave every buffer as
-# it is. Give the network back.
+# Freeze a trained network: no parameter asks for a gradient, and forward passes leave every buffer as it
+# is. Give the network back.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check

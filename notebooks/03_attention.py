@@ -715,7 +715,8 @@ check("03.1", softmax)
 #
 # Replace the grid cells by the words of a sentence, and attention meets padding.
 # Write a softmax in which positions that aren't `real` get the weight 0 while the
-# others still sum to 1. (Every row has at least one real position.)
+# others still sum to 1, for large scores, too. (Every row has at least one real
+# position.)
 
 # %% tags=["exercise"]
 from captionlib.exercises import check

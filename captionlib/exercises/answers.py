@@ -11,6 +11,7 @@ import numbers
 import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ __all__ = [
     "words",
 ]
 
+CHECKERS = Path(__file__).parent
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -139,6 +141,13 @@ def tensor(
         value = _stacked(value)
     if isinstance(value, numbers.Real) and not tuple(shape):
         value = torch.as_tensor(value)
+    if isinstance(value, (list, tuple)):
+        lengths = _lengths(value)
+        if len(set(lengths)) > 1:
+            raise Wrong(
+                f"{what} should be a tensor of shape {tuple(shape)}, but its "
+                f"rows have the lengths {', '.join(map(str, lengths))}"
+            )
     if not isinstance(value, Tensor):
         raise Wrong(
             f"{what} should be a tensor of shape {tuple(shape)}, but is "
@@ -183,6 +192,14 @@ def _stacked(value: list | tuple) -> object:
         return torch.stack([torch.as_tensor(part) for part in parts])
     except (TypeError, ValueError, RuntimeError):
         return value
+
+
+def _lengths(value: list | tuple) -> list[int]:
+    """How many items each item has, if all are lists, arrays or the like."""
+    try:
+        return [len(each) for each in value if not isinstance(each, str)]
+    except TypeError:  # among them is a number
+        return []
 
 
 def number(
@@ -473,7 +490,9 @@ def _stopped(error: Exception, arguments: Sequence) -> str:
     lines = [
         frame.line
         for frame in traceback.extract_tb(error.__traceback__)[1:]
-        if "site-packages" not in frame.filename and frame.line
+        if "site-packages" not in frame.filename
+        and Path(frame.filename).parent != CHECKERS
+        and frame.line
     ]
     where = f" at the line `{lines[-1]}`" if lines else ""
     reasons = (
@@ -504,6 +523,10 @@ def _difference(got: object, expected: object, tolerance: float) -> str:
         torch.from_numpy(x) if isinstance(x, np.ndarray) else x
         for x in (got, expected)
     )
+    got, expected = (
+        x.item() if isinstance(x, Tensor) and not x.ndim else x
+        for x in (got, expected)
+    )
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor) or got.shape != expected.shape:
             return f"it is {describe(got)}, expected {describe(expected)}"
@@ -511,7 +534,7 @@ def _difference(got: object, expected: object, tolerance: float) -> str:
             got.double(), expected.double(), tolerance, tolerance
         )
         place = tuple(apart.nonzero()[0].tolist())
-        where = f"its element {list(place)}" if place else "it"
+        where = f"its element {list(place)}"
         return _pair(where, got[place].item(), expected[place].item())
     if isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
         if len(got) != len(expected):

@@ -73,6 +73,17 @@ def exercise_1(to_words) -> str:
         ended = [*ids, 2].index(2)
         return [vocabulary[i] for i in ids[:ended] if i > 2]
 
+    compare(
+        words(call(to_words, [1, 3, 4, 2], [*vocabulary[:3], "a", "<unk>"])),
+        ["a", "<unk>"],
+        [
+            (
+                ["a"],
+                '"<unk>" is lost: only the numbers 0, 1 and 2 are no words',
+            )
+        ],
+        what="a caption with <unk>",
+    )
     longer = [*vocabulary[:3], *"two red cats sit there".split()]
     also(
         lambda *given: words(to_words(*given)),
@@ -163,7 +174,7 @@ def exercise_2(look) -> str:
         alpha = scores.softmax(0)
         return alpha @ cells, alpha
 
-    drawn = ((1, 4), (7, 3), (5, 5))
+    drawn = ((1, 4), (7, 3), (5, 5), (4, 1), (1, 1))
     also(
         look,
         right_for,
@@ -176,8 +187,8 @@ def exercise_2(look) -> str:
 def exercise_3(mended) -> str:
     """A loss with two faults."""
     for N, T, V, seed in (
-        (3, 6, 7, 0),
         (2, 4, 5, 1),
+        (3, 6, 7, 0),
         (4, 8, 9, 2),
         (1, 5, 6, 3),
     ):
@@ -185,15 +196,31 @@ def exercise_3(mended) -> str:
         right = _forced(step, state, y)
         compare(
             number(call(mended, step, state, y), "the loss"),
-            right.sum() / (right > 0).sum(),
+            right.sum() / (y[:, 1:] != 0).sum(),
             _faults(step, state, y),
             what="the loss",
         )
+    # Sure of the words 1, 3, 4, 2, in this order, which then cost nothing.
+    sure = 50 * torch.eye(5)[torch.tensor([0, 3, 0, 4, 2])]
+    y = torch.tensor([[1, 3, 4, 2, 0], [1, 4, 3, 4, 2]])
+    compare(
+        number(call(mended, lambda w, s: (sure[w], s), sure[:2], y)),
+        100 / 7,
+        [
+            (
+                50.0,
+                "where the decoder is sure of a word and right, the word costs "
+                "0, and it still counts as a word",
+            )
+        ],
+        what="the loss of a decoder that is sure of some words",
+    )
     return "ask for the word that comes next, and count words alone."
 
 
 def _reader(N: int, T: int, V: int, seed: int) -> tuple:
-    """A small decoder, its first state, and captions of all lengths."""
+    """A small decoder, its first state, and captions of all lengths, of which
+    row `seed` is the longest."""
     drawn = torch.Generator().manual_seed(seed)
     word, out = torch.randn(2, V, V, generator=drawn)
     y = torch.randint(3, V, (N, T), generator=drawn)
@@ -201,6 +228,7 @@ def _reader(N: int, T: int, V: int, seed: int) -> tuple:
     for n in range(N):
         y[n, T - 1 - n % (T - 2) :] = 0
         y[n, T - 1 - n % (T - 2)] = 2
+    y = y.roll(seed, 0)
 
     def step(words, state) -> tuple[Tensor, Tensor]:
         state = (state.float() + word[torch.as_tensor(words)]).tanh()
@@ -267,6 +295,11 @@ def _faults(step, state, y: Tensor) -> list[tuple[Tensor, str]]:
             "which the sum is divided",
         ),
         (
+            right.sum() / (y != 0).sum(),
+            "the sum is divided by a number in which <start> counts, too: it is "
+            "read and never asked for, so it costs nothing",
+        ),
+        (
             (right.sum(dim=1) / count).mean(),
             "this is a mean of the captions' means, which counts a word more "
             "where there are few: take one mean over all words",
@@ -283,6 +316,10 @@ def exercise_4(lowest) -> str:
         ["a dog"] * 3,
         ["one boy runs"],
         ["a dog sits", "a dog", "a dog"],
+        ["base ball games end", "baseball games start", "baseball games end"],
+        ["dog and cat run", "cat and dog sit", "dog and cat sit"],
+        [f"{who} boy in the snow on a big red sled" for who in ("a", "one")]
+        + ["a boy in the snow on a big red bike", "two cats in bed"],
     ]
     for sentences in drawn:
         captions = [[*sentence.split(), "<end>"] for sentence in sentences]
@@ -347,8 +384,8 @@ def _other_floors(captions: list, total: float) -> list[tuple[float, str]]:
         ),
         (
             nats(lambda a, b: a[-1:] == b[-1:]) / words,
-            "only the last word was looked at; the decoder remembers the "
-            "whole beginning",
+            "only the last word or words were looked at; the decoder remembers "
+            "the whole beginning",
         ),
         (
             sum(own) / each,

@@ -1,13 +1,13 @@
 """Chapter 01, the data pipeline."""
 
 import numbers
+import operator
 from collections import Counter
 
 import numpy as np
 
 from captionlib.exercises.answers import (
     Wrong,
-    also,
     call,
     compare,
     describe,
@@ -77,7 +77,11 @@ def exercise_1(encode) -> str:
         5,
         [
             (3, "the length counts the words alone, without <start> and <end>"),
-            (4, "the length leaves one of <start> and <end> out: both count"),
+            (
+                4,
+                'the length of "a dog jumps" is 4, and should be 5: <start>, '
+                "three words, the unknown one among them, and <end>",
+            ),
             (
                 6,
                 "the length counts the padding too; it should say where the "
@@ -86,21 +90,24 @@ def exercise_1(encode) -> str:
         ],
         what="the length",
     )
-    words, length = run("a dog runs a dog runs".split())
+    long = "a dog runs a dog runs"
+    words, length = run(long.split())
     if len(words) != 6:
         raise Wrong(
             f"a caption of six words, cut to max_len = 4, has {len(words)} ids "
             "and not 4 + 2"
         )
-    if words[-1] != "<end>":
+    if "<end>" not in words:
         raise Wrong(
             f"a caption that had to be cut ends in {words[-1]} and has lost its "
             "<end>"
         )
+    expected = ["<start>", "a", "dog", "runs", "a", "<end>"]
     compare(
         words,
-        ["<start>", "a", "dog", "runs", "a", "<end>"],
-        what="a caption that was cut",
+        expected,
+        otherwise=f'with max_len = 4, "{long}" becomes "{" ".join(words)}" and '
+        f'not "{" ".join(expected)}"',
     )
     compare(
         length,
@@ -116,17 +123,35 @@ def exercise_1(encode) -> str:
         return [word_map[word] for word in said + padding], len(said)
 
     other = dict(zip(reversed(WORD_MAP), range(len(WORD_MAP)), strict=True))
-    also(
-        encode,
-        right,
-        (["a", "cat"], WORD_MAP, 5),
-        ("dog a dog runs".split(), WORD_MAP, 4),
-        ("a cow runs".split(), other, 1),
-        ([], other, 3),
-        ("the dog runs a lot".split(), other, 7),
-        what="the answer",
-    )
+    first = ["dog", "a", "TV", "<end>", "<unk>", "<start>", "<pad>"]
+    first = dict(zip(first, range(7), strict=True))
+    for words, word_map, max_len in (
+        ("a cat", WORD_MAP, 5),
+        ("dog a dog runs", WORD_MAP, 4),
+        ("a cow runs", other, 1),
+        ("", other, 3),
+        ("the dog runs a lot", other, 7),
+        ("a dog", first, 4),
+        ("A dog sees a Dog on TV", first, 8),
+    ):
+        given = words.split(), word_map, max_len
+        _check_encoded(call(encode, *given), right(*given), words, *given[1:])
     return "every caption gets as many ids, and every one its <end>."
+
+
+def _check_encoded(
+    result, right: tuple, words: str, word_map: dict, max_len: int
+) -> None:
+    """Raise `Wrong` unless ids and length are right; it shows them as words."""
+    ids, length = parts(result, "the ids", "the length")
+    ids = items(ids, "the list of ids")
+    names = {i: word for word, i in word_map.items()}
+    got = " ".join(str(names.get(i, i)) for i in ids)
+    wanted = " ".join(names[i] for i in right[0])
+    where = f'"{words}" with max_len = {max_len} and the map {word_map}'
+    if got != wanted:
+        raise Wrong(f'{where} becomes "{got}", expected "{wanted}"')
+    compare(number(length), right[1], what=f"the length of {where}")
 
 
 def exercise_2(normalise) -> str:
@@ -211,6 +236,19 @@ def exercise_2(normalise) -> str:
             right(drawn / 255),
             what=f"an image of shape {shape}",
         )
+    dark = np.random.default_rng(2).integers(0, 2, (3, 4, 5), np.uint8)
+    compare(
+        values(dark),
+        right(dark / 255),
+        [
+            (
+                right(dark),
+                "an image that is nearly black, with pixels of 0 and 1, was not "
+                "divided by 255: uint8 pixels always go from 0 to 255",
+            )
+        ],
+        what="an image that is nearly black, with pixels of 0 and 1,",
+    )
     return "scaled once, colour by colour."
 
 
@@ -222,6 +260,7 @@ def exercise_3(mended) -> str:
         (["one bird", "two birds fly over one tree"], 1),
         (["snow snow snow", "rain rain", "sun"], 2),
         (["a b c"], 2),
+        (["A man has a TV", "The TV", "The A team on TV"], 2),
     )
     for sentences, least in drawn:
         captions = [sentence.split() for sentence in sentences]
@@ -236,6 +275,8 @@ def exercise_3(mended) -> str:
 def _check_rows(result, captions: list[list[str]], least: int) -> None:
     """Raise `Wrong` unless the rows, read by the word map, are right."""
     word_map, rows = parts(result, "the word map", "the rows")
+    if isinstance(word_map, dict):  # a map may do without the padding
+        word_map = {"<pad>": 0, **word_map}
     counts = Counter(word for words in captions for word in words)
     kept = {word for word, n in counts.items() if n >= least}
     _check_word_map(word_map, kept, counts)
@@ -271,7 +312,7 @@ def _check_word_map(word_map, kept: set[str], counts: Counter) -> None:
             )
     special = {"<pad>", "<unk>", "<start>", "<end>"}
     ids = {i: word for word, i in word_map.items()}
-    if ids.get(0) in kept:
+    if word_map["<pad>"] == 0 and ids[0] != "<pad>" or ids.get(0) in kept:
         raise Wrong(
             f"{ids[0]!r} has the id 0, which the loss leaves out as padding: "
             "the model never learns to say it"
@@ -301,6 +342,30 @@ def _check_word_map(word_map, kept: set[str], counts: Counter) -> None:
 
 def exercise_4(trust) -> str:
     """A test that tells wrong versions of `image_of` from right ones."""
+    tried = set()
+
+    def watched(version):
+        """The version, for captions and images that there are."""
+
+        def image_of(i, n):
+            for name, value, least in (("i", i, 0), ("n", n, 1)):
+                try:
+                    whole = operator.index(value)
+                except TypeError:
+                    raise Wrong(
+                        f"your test calls `image_of` with {describe(value)} as "
+                        f"{name}, which is one whole number"
+                    ) from None
+                if not least <= whole < 10**9:
+                    raise Wrong(
+                        f"your test calls `image_of` with {name} = {whole}; no "
+                        "data set has that: i is 0 or more, n is 1 or more"
+                    )
+            tried.add(operator.index(n))
+            return version(i, n)
+
+        return image_of
+
     right = {
         "i // n": lambda i, n: i // n,
         "int(i / n)": lambda i, n: int(i / n),
@@ -314,16 +379,26 @@ def exercise_4(trust) -> str:
         "(i + n - 1) // n": lambda i, n: (i + n - 1) // n,
         "(i + 1) // n": lambda i, n: (i + 1) // n,
         "i // n + 1": lambda i, n: i // n + 1,
+        "(i + 1) // n - 1": lambda i, n: (i + 1) // n - 1,
         "i // 5": lambda i, n: i // 5,
+        "i // 2 // max(n // 2, 1)": lambda i, n: i // 2 // max(n // 2, 1),
         "i // (n + 1)": lambda i, n: i // (n + 1),
         "min(i // n, 3)": lambda i, n: min(i // n, 3),
     }
     for code, version in right.items():
-        if not trusted(trust, version):
+        if not trusted(trust, watched(version)):
             raise Wrong(
-                f"your test refuses `{code}`, which is right for every i and n"
+                f"your test refuses `{code}`, which is right for every i and n "
+                "that a data set can have"
             )
-    missed = [c for c, version in wrong.items() if trusted(trust, version)]
+    if len(tried) == 1:  # a version that is right for this number alone
+        (only,) = tried
+        wrong = {f"i // {only}": lambda i, n: i // only, **wrong}
+    missed = [
+        code
+        for code, version in wrong.items()
+        if trusted(trust, watched(version))
+    ]
     if missed:
         others = f", and {len(missed) - 1} more" * (len(missed) > 1)
         raise Wrong(

@@ -126,8 +126,10 @@ def exercise_2(vectors, side) -> str:
         what="the number of vectors",
         whole=True,
     )
+    side = number(side, "the side", whole=True)
+    # A part of 32 pixels makes a cell, too.
     quantity(
-        side,
+        448 if 417 <= side <= 448 else side,
         448,
         [
             (
@@ -140,9 +142,10 @@ def exercise_2(vectors, side) -> str:
             (448 * 448, "give the side, not the area"),
         ],
         what="the side",
-        whole=True,
+        tolerance=0,
     )
-    return "a cell for every 32×32 pixels, whatever the image's shape."
+    said = "a cell for every 32×32 pixels, whatever the image's shape."
+    return said if side == 448 else f"{said} (448 is 14 · 32, without a rest.)"
 
 
 def exercise_3(annotation_vectors) -> str:
@@ -216,9 +219,11 @@ def exercise_4(freeze) -> str:
     _check_frozen(freeze, network)
     _check_frozen(freeze, _deep())
     said = "no gradients, and no statistics updated."
-    if any(module.training for module in network.modules()):
-        return said
-    return f"{said} Calling `train()` would undo half of it."
+    before = _state(network)
+    _forward(network.train())
+    if _moved(network, before):
+        return f"{said} Calling `train()` would undo half of it."
+    return f"{said} Not even `train()` undoes it."
 
 
 def _deep() -> nn.Module:
@@ -229,17 +234,45 @@ def _deep() -> nn.Module:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(inner, nn.ReLU())),
         nn.Dropout(0.5),
         nn.BatchNorm2d(4, momentum=None),
+        nn.Flatten(2),
+        nn.BatchNorm1d(4),
+        nn.Unflatten(2, (7, 7, 1)),
+        nn.BatchNorm3d(4),
     )
     network.register_parameter("scale", nn.Parameter(torch.ones(1)))
     network.register_buffer("seen", torch.zeros(1))
     return network
 
 
+def _state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the weights and buffers."""
+    return {name: each.clone() for name, each in network.state_dict().items()}
+
+
+def _moved(network: nn.Module, before: dict) -> str | None:
+    """The first weight or buffer that is no longer as before."""
+    after = network.state_dict()
+    for name, value in before.items():
+        if not torch.equal(after[name], value):
+            return name
+    return None
+
+
+def _forward(network: nn.Module) -> None:
+    """Two forward passes, with different statistics."""
+    try:
+        network(torch.randn(2, 3, 9, 9))
+        network(torch.randn(2, 3, 9, 9) + 3)
+    except Exception as error:
+        raise Wrong(f"the network no longer runs: {error}") from None
+
+
 def _check_frozen(freeze, network: nn.Module) -> None:
-    """Raise `Wrong` unless the network stays as it is."""
-    before = {
-        name: value.clone() for name, value in network.state_dict().items()
-    }
+    """Raise `Wrong` unless the network, which has been trained, stays as it
+    is."""
+    for value in network.state_dict().values():
+        value.copy_(torch.rand(value.shape) + 0.5 + 7 * (not value.ndim))
+    before = _state(network)
     frozen = call(freeze, network)
     if not isinstance(frozen, nn.Module):
         raise Wrong(
@@ -247,11 +280,22 @@ def _check_frozen(freeze, network: nn.Module) -> None:
         )
     if frozen is not network:
         raise Wrong("another network came back; freeze the one that was given")
-    try:
-        network(torch.randn(2, 3, 9, 9))
-        network(torch.randn(2, 3, 9, 9) + 3)
-    except Exception as error:
-        raise Wrong(f"the network no longer runs: {error}") from None
+    if gone := sorted(before.keys() - network.state_dict().keys()):
+        statistics = "running" in gone[0] or "num_batches" in gone[0]
+        raise Wrong(
+            f"the network no longer has its {gone[0]}: "
+            + (
+                "without statistics, it normalises each batch by itself"
+                if statistics
+                else "freezing takes no layer and no weight away"
+            )
+        )
+    if name := _moved(network, before):
+        raise Wrong(
+            f"your function itself changes {name}, before any forward pass; "
+            "what the network has learned should stay"
+        )
+    _forward(network)
     loose = [
         name for name, each in network.named_parameters() if each.requires_grad
     ]
@@ -260,6 +304,11 @@ def _check_frozen(freeze, network: nn.Module) -> None:
             "`network.requires_grad = False` only hangs a new attribute on the "
             "module, and PyTorch looks at each parameter's own: use the method "
             "with an underscore"
+        )
+    if names := [name for each in network.parameters() for name in vars(each)]:
+        raise Wrong(
+            f"`{names[0]}` is a new attribute that you hung on the parameters; "
+            "PyTorch looks at `requires_grad`"
         )
     total = len(list(network.parameters()))
     if len(loose) == total:
@@ -277,35 +326,31 @@ def _check_frozen(freeze, network: nn.Module) -> None:
             f"{len(loose)} of {total} parameters still require a gradient, "
             f"first {loose[0]}"
         )
-    after = network.state_dict()
-    if gone := sorted(before.keys() - after.keys()):
+    if name := _moved(network, before):
         raise Wrong(
-            f"the network no longer has its {gone[0]}: without statistics, and "
-            "in training mode, it normalises each batch by itself"
+            "no gradients, but two forward passes have moved the buffer "
+            f"{name}: batch normalisation keeps updating its statistics in "
+            "training mode"
         )
-    for name, value in before.items():
-        if not torch.equal(after[name], value):
-            if "running" in name or "num_batches" in name:
-                raise Wrong(
-                    "no gradients, but two forward passes have moved the "
-                    f"buffer {name}: batch normalisation keeps updating its "
-                    "statistics in training mode"
-                )
-            raise Wrong(
-                f"the weights of {name} are no longer the ones that were given"
-            )
 
 
 def exercise_5(mended) -> str:
     """Two faults in a function that encodes."""
-    for B, D, side in ((2, 3, 8), (1, 4, 6), (3, 2, 10)):
+    for B, D, side, brightest in (
+        (2, 3, 8, 255),
+        (1, 4, 6, 255),
+        (3, 2, 10, 255),
+        (2, 2, 8, 1),
+    ):
         torch.manual_seed(B)
         layer = nn.Conv2d(3, D, 3, stride=2, padding=1)
 
         def network(images, layer=layer) -> torch.Tensor:
             return layer(images.float())
 
-        pixels = torch.randint(256, (B, 3, side, side), dtype=torch.uint8)
+        pixels = torch.randint(
+            brightest + 1, (B, 3, side, side), dtype=torch.uint8
+        )
         mean, std = torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.2
 
         def grid(images, network=network) -> torch.Tensor:
@@ -339,8 +384,19 @@ def exercise_5(mended) -> str:
                 ),
                 (
                     grid(images).reshape(right.shape),
-                    "the pixels are right now; but `view` cuts the numbers in "
+                    "the pixels are right now; but `reshape` cuts the numbers in "
                     "the order in which they lie in memory, channel by channel",
+                ),
+                (
+                    grid((pixels - mean) / std).flatten(2).mT,
+                    f"the cells are right now; but pixels from 0 to {brightest} "
+                    "are not divided by 255, and `mean` and `std` are those of "
+                    "pixels between 0 and 1",
+                ),
+                (
+                    grid((pixels - mean) / std).reshape(right.shape),
+                    "the pixels are not divided by 255 any more, and the cells "
+                    "are as they were",
                 ),
                 (
                     grid(pixels / 255).flatten(2).mT,

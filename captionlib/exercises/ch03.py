@@ -7,6 +7,7 @@ from captionlib.exercises.answers import (
     Wrong,
     also,
     call,
+    close,
     compare,
     parts,
     tensor,
@@ -43,6 +44,11 @@ def exercise_1(softmax) -> str:
             (
                 small / small.sum(1, keepdim=True),
                 "the scores are divided, but where is exp?",
+            ),
+            (
+                (small / small.amax(1, keepdim=True)).softmax(dim=1),
+                "the scores were divided by their maximum, which changes the "
+                "weights: subtract it",
             ),
         ],
         what="alpha",
@@ -145,12 +151,37 @@ def exercise_2(masked_softmax) -> str:
         ],
         what="alpha",
     )
+    large = torch.tensor([[-3000.0, -3001.0, 5.0], [-200.0, 2000.0, 1999.0]])
+    kept = torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
+    what = "alpha for large scores"
+    try:
+        alpha = tensor(call(masked_softmax, large, kept), (2, 3), what)
+    except Wrong as wrong:
+        if "holds nan" not in str(wrong):
+            raise
+        raise Wrong(
+            "real scores of -3000 beside padding of 5, or of 2000 in another "
+            "image, give nan: all the exponentials of the real ones became 0 or "
+            "infinite"
+        ) from None
+    if (most := alpha[~kept].max()) > 0:
+        raise Wrong(
+            f"beside real scores of -3000, padding gets a weight of {most:.1g}, "
+            "and should get 0: is the score in its place low enough?"
+        )
+    compare(
+        alpha,
+        large.masked_fill(~kept, -1e30).softmax(dim=1),
+        what=what,
+        tolerance=1e-3,
+    )
     scattered = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0]]).bool()
     also(
         masked_softmax,
         lambda scores, real: scores.masked_fill(~real, -1e30).softmax(dim=1),
         (2 * torch.randn(2, 5), scattered),
         (-60 * torch.rand(2, 5), scattered),
+        (500 * torch.randn(2, 5), scattered),
         (torch.randn(1, 2), torch.tensor([[True, False]])),
         (torch.randn(3, 3), torch.eye(3) == 0),
         what="alpha",
@@ -293,6 +324,11 @@ def exercise_4(attend) -> str:
                 "this is the root of D; A is the keys' length",
             ),
             (
+                (products / B**0.5).softmax(dim=1),
+                "this is the root of B, the number of images; A is the keys' "
+                "length",
+            ),
+            (
                 (products * 4).softmax(dim=1),
                 "multiplied by the root of A, not divided",
             ),
@@ -333,59 +369,40 @@ def exercise_4(attend) -> str:
 
 def exercise_5(look) -> str:
     """Hard attention."""
-    n = 2000
-    alpha = torch.tensor(
-        [[0.1, 0.2, 0.7, 0.0], [0.6, 0.1, 0.0, 0.3]]
-    ).repeat_interleave(n, 0)
-    cells = torch.arange(4.0).repeat(2 * n, 1)
-    encoder_out = torch.stack(
-        [torch.arange(2.0 * n)[:, None].expand(-1, 4), cells], dim=2
-    )
+    B, P, D = 3, 4, 2
     known = {
-        (2 * n, 1, 2): (
+        (B, 1, D): (
             "an axis of length 1 is left over, where the grid cells were"
         ),
-        (2 * n,): (
-            "these seem to be numbers of grid cells; return their vectors"
-        ),
-        (2 * n, 1): (
-            "these seem to be numbers of grid cells; return their vectors"
-        ),
-        (2 * n, 2 * n, 2): (
+        (B,): "these seem to be numbers of grid cells; return their vectors",
+        (B, 1): "these seem to be numbers of grid cells; return their vectors",
+        (B, B, D): (
             "each image got the cells of all images: index rows and cells in "
             "pairs"
         ),
     }
-    got = tensor(
-        call(look, alpha, encoder_out), (2 * n, 2), "the result", known=known
+    few = torch.randn(B, P).softmax(dim=1), torch.randn(B, P, D)
+    tensor(call(look, *few), (B, D), "the result", known=known)
+    n = 4000
+    weights = torch.tensor(
+        [[0.136, 0.26, 0.5995, 0.0045], [0.57, 0.13, 0.0, 0.3]]
     )
-    soft = (alpha[:, :, None] * encoder_out).sum(1)
-    if torch.allclose(got, soft, rtol=1e-4, atol=1e-3):
-        raise Wrong(
-            "this is the average, so soft attention; here one vector is to be "
-            "drawn"
-        )
-    if not torch.equal(got[:, 0], encoder_out[:, 0, 0]):
-        raise Wrong("some rows come from another image")
-    drawn = got[:, 1].round().long()
-    if (
-        not torch.allclose(got[:, 1], drawn.float())
-        or drawn.min() < 0
-        or drawn.max() > 3
-    ):
-        raise Wrong("the result is none of the image's vectors")
-    shares = (
-        torch.stack(
-            [drawn[:n].bincount(minlength=4), drawn[n:].bincount(minlength=4)]
-        )
-        / n
+    alpha = weights.repeat_interleave(n, 0)
+    # An image's number, a cell's, and another number of the cell.
+    image = torch.arange(2.0 * n)[:, None].expand(-1, P)
+    cell = torch.arange(4.0).expand(2 * n, P)
+    encoder_out = torch.stack([image, cell, 0.5 - cell], dim=2)
+    got = tensor(call(look, alpha, encoder_out), (2 * n, 3), "the result")
+    drawn = _drawn_cells(got, alpha, encoder_out)
+    shares = torch.stack(
+        [each.bincount(minlength=P) for each in drawn.split(n)]
     )
-
-    def near(other):
-        return (shares - other).abs().max() < 0.05
-
+    shares = shares / n
     if (shares == 1).any(dim=1).all():
-        if torch.equal(drawn, alpha.argmax(dim=1)):
+        looks = [call(look, weights, encoder_out[:2]) for _ in range(20)]
+        if all(close(each, looks[0]) for each in looks) and torch.equal(
+            drawn, alpha.argmax(dim=1)
+        ):
             raise Wrong(
                 "it always looks at the cell with the largest weight; the "
                 "others should have their chance, too"
@@ -393,28 +410,13 @@ def exercise_5(look) -> str:
         raise Wrong(
             "one draw served the whole batch: all images look at the same cell"
         )
-    if near(torch.full((2, 4), 0.25)):
-        raise Wrong(
-            "all cells are drawn equally often: the weights play no part"
-        )
-    if near(alpha[[0, n]].softmax(dim=1)):
-        raise Wrong(
-            "weights like [0.1, 0.2, 0.7, 0] are drawn as if they were scores, "
-            "after another softmax: they are probabilities already"
-        )
-    if near(alpha[[0, 0]]) or near(alpha[[n, n]]):
-        raise Wrong("every image is drawn with the weights of one and the same")
-    if not near(alpha[[0, n]]):
-        said = ", ".join(f"{share:.2f}" for share in shares[0].tolist())
-        raise Wrong(
-            "for weights of 0.1, 0.2, 0.7 and 0 the four cells were drawn with "
-            f"shares of {said}"
-        )
-    again = tensor(call(look, alpha, encoder_out), (2 * n, 2))
+    _check_shares(shares, weights, n)
+    again = tensor(call(look, alpha, encoder_out), (2 * n, 3))
     if torch.equal(again, got):
         raise Wrong(
             "a second call draws the same cells: do not set the seed inside"
         )
+    _check_independent(look)
     # Where a weight is 1, there is no choice.
     for B, P, D in ((1, 2, 1), (5, 3, 4), (4, 6, 3)):
         sure = torch.eye(P)[torch.randint(P, (B,))]
@@ -424,3 +426,108 @@ def exercise_5(look) -> str:
             (sure, torch.randn(B, P, D)),
         )
     return "one cell for each image, as often as its weight says."
+
+
+def _drawn_cells(got, alpha, encoder_out) -> torch.Tensor:
+    """Which cell each row shows, or `Wrong` if one shows none of its own."""
+    soft = (alpha[:, :, None] * encoder_out).sum(1)
+    if torch.allclose(got, soft, rtol=1e-4, atol=1e-3):
+        raise Wrong(
+            "this is the average, so soft attention; here one vector is to be "
+            "drawn"
+        )
+
+    def shown(vectors):
+        """Where each row is one of these vectors of its image."""
+        return torch.isclose(got[:, None], vectors, atol=1e-4).all(dim=2)
+
+    own = shown(encoder_out)
+    if own.any(dim=1).all():
+        return own.int().argmax(dim=1)
+    if shown(alpha[:, :, None] * encoder_out).any(dim=1).all():
+        raise Wrong(
+            "each vector was multiplied by its weight; a cell that is looked at "
+            "counts whole"
+        )
+    within = got[:, 0].round().long().clamp(0, len(got) - 1)
+    if torch.isclose(got[:, None], encoder_out[within]).all(2).any(1).all():
+        raise Wrong("some rows come from another image")
+    if torch.equal(got[:, 0], encoder_out[:, 0, 0]) and all(
+        torch.isin(each, values).all()
+        for each, values in zip(got.T, encoder_out[0].T, strict=True)
+        if not torch.equal(each, got[:, 0])
+    ):
+        raise Wrong(
+            "some vectors are made of numbers from several cells: draw one cell "
+            "for an image, not one for each of the D numbers"
+        )
+    raise Wrong("some rows are none of their image's vectors")
+
+
+def _check_shares(shares, weights, n: int) -> None:
+    """Raise `Wrong` unless the cells of two groups of `n` images were drawn
+    with these weights, up to chance."""
+    error = 5 * (weights * (1 - weights) / n).sqrt()
+    never = (weights > 0) & (shares == 0)
+    if ((shares - weights).abs() <= error).all() and not never.any():
+        return
+
+    def near(other):
+        return (shares - other).abs().max() < 0.03
+
+    if near(torch.full_like(weights, 1 / weights.shape[1])):
+        raise Wrong(
+            "all cells are drawn equally often: the weights play no part"
+        )
+    if near(weights.softmax(dim=1)):
+        raise Wrong(
+            "weights like [0.57, 0.13, 0, 0.3] are drawn as if they were "
+            "scores, after another softmax: they are probabilities already"
+        )
+    if near(weights[:1]) or near(weights[1:]):
+        raise Wrong("every image is drawn with the weights of one and the same")
+    if never.any() and near(weights):
+        raise Wrong(
+            f"a cell of weight {weights[never][0]:.4f} was not drawn once in "
+            f"{n} looks"
+        )
+    group = int((shares - weights).abs().amax(dim=1).argmax())
+    listed = [
+        ", ".join(f"{each:.4f}" for each in row)
+        for row in (weights[group].tolist(), shares[group].tolist())
+    ]
+    raise Wrong(
+        f"for weights of {listed[0]} the four cells were drawn with shares of "
+        f"{listed[1]}, in {n} looks"
+    )
+
+
+def _check_independent(look) -> None:
+    """Raise `Wrong` if two images of a small batch look at the same one of two
+    cells more or less often than half of the time."""
+    B, looks = 4, 400
+    alpha = torch.full((B, 2), 0.5)
+    cells = torch.arange(2.0).expand(B, 2)[:, :, None]
+    drawn = [
+        tensor(call(look, alpha, cells), (B, 1))[:, 0] for _ in range(looks)
+    ]
+    drawn = torch.stack(drawn)
+    pairs = torch.combinations(torch.arange(B))
+    alike = drawn[:, pairs[:, 0]] == drawn[:, pairs[:, 1]]
+    share = alike.float().mean(dim=0)
+    apart = (share - 0.5).abs()
+    worst = int(apart.argmax())
+    if apart[worst] > 2.5 / looks**0.5:
+        i, j = pairs[worst].tolist()
+        raise Wrong(
+            f"images {i} and {j} of a batch of {B}, with weights of 0.5 and 0.5, "
+            f"look at the same cell in {share[worst]:.0%} of {looks} calls, "
+            "expected 50%: their draws depend on each other"
+        )
+    mean = share.mean()
+    if (mean - 0.5).abs() > 2.5 / (looks * len(pairs)) ** 0.5:
+        raise Wrong(
+            f"two images of a batch of {B}, with weights of 0.5 and 0.5, look at "
+            f"the same cell in {mean:.0%} of {looks} calls, expected 50%: the "
+            "draws of a batch depend on each other"
+        )

@@ -1,5 +1,18 @@
 """What readers get wrong in chapter 00, and what they should be told."""
 
+PREFIXES = """from collections import Counter
+
+
+def lowest(captions):
+    begun, pairs = Counter(), Counter()
+    for caption in captions:
+        for t, word in enumerate(caption):
+            key = {}
+            begun[key] += 1
+            pairs[key, word] += 1
+    nats = sum(n * math.log(begun[key] / n) for (key, _), n in pairs.items())
+    return nats / sum(map(len, captions))
+"""
 MISTAKES = {
     "00.1": [
         ("special tokens kept", {" if i > 2]": "]"}, "<start> is still there"),
@@ -14,6 +27,8 @@ MISTAKES = {
          "should be a list of words"),
         ("everything", {"if 2 in ids:": "if False:", " if i > 2]": "]"},
          "the special tokens included"),
+        ("every bracket dropped", {" if i > 2]": " if vocabulary[i][0] != '<']"},
+         "is lost"),
     ],
     "00.2": [
         ("no exponential", {"scores.softmax(dim=0)": "scores / scores.sum()"},
@@ -27,6 +42,8 @@ MISTAKES = {
         ("the scores", {"alpha @ cells": "scores @ cells"}, "weighted with the scores"),
         ("swapped", {"return alpha @ cells, alpha": "return alpha, alpha @ cells"},
          "the other order"),
+        ("squeezed", {"return alpha @ cells": "return (alpha @ cells).squeeze()"},
+         "has the shape (), expected (1,)"),
         ("context alone", {"return alpha @ cells, alpha": "return alpha @ cells"},
          "should come back"),
     ],
@@ -45,6 +62,14 @@ MISTAKES = {
         ("forgets", {"logits, state = step": "logits, _ = step"}, "pass on"),
         ("a vector", {"[real].mean()": ""}, "should be one number"),
         ("the end left out", {"!= 0": "> 2"}, "the loss is not right"),
+        ("start in the count", {"[real].mean()": "[real].sum() / (y != 0).sum()"},
+         "<start> counts"),
+        ("cut as the first caption", {"    nats = []":
+                                      "    y = y[:, : int((y[0] != 0).sum())]\n    nats = []"},
+         "the loss is not right"),
+        ("sure words left out", {"torch.stack(nats, dim=1)[real]": "nats[nats > 0]",
+                                 "    real =": "    nats = torch.stack(nats, dim=1)\n    nats ="
+                                 " nats * (y[:, 1:] != 0)\n    real ="}, "costs 0"),
     ],
     "00.4": [
         ("a sum", {" / sum(map(len, captions))": ""}, "divide by their number"),
@@ -59,6 +84,11 @@ MISTAKES = {
         ("one word back", {"if c[:t] == caption[:t]":
                            "if len(c) > t and c[:t][-1:] == caption[:t][-1:]"},
          "only the last word"),
+        ("eight words back", {"if c[:t] == caption[:t]":
+                              "if len(c) > t and c[:t][-8:] == caption[:t][-8:]"},
+         "two cats in bed"),
+        ("prefixes joined", PREFIXES.format("''.join(caption[:t])"), "base ball"),
+        ("prefixes sorted", PREFIXES.format("tuple(sorted(caption[:t]))"), "dog and cat"),
         ("mean of means", "def lowest(captions):\n"
          "    own = [math.log(len(captions) / captions.count(c)) / len(c) for c in captions]\n"
          "    return sum(own) / len(own)", "mean of the captions' means"),
@@ -78,7 +108,7 @@ def to_words(ids, vocabulary):
 """,
         "def to_words(ids, vocabulary):\n    words = []\n    for i in ids:\n"
         "        if vocabulary[i] == '<end>':\n            break\n"
-        "        if not vocabulary[i].startswith('<'):\n"
+        "        if vocabulary[i] not in ('<pad>', '<start>'):\n"
         "            words.append(vocabulary[i])\n    return words",
     ],
     "00.2": [

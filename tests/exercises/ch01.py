@@ -30,6 +30,15 @@ def encode(tokens, word_map, max_len):
     return ids + [word_map["<pad>"]] * (max_len + 2 - len(ids)), len(ids)
 """, "lost its <end>"),
         ("never cut", {"tokens[:max_len]": "tokens"}, "has 8 ids"),
+        ("the first id unknown", {'word_map.get(token, word_map["<unk>"])':
+                                  '(word_map.get(token) or word_map["<unk>"])'},
+         '"<start> a <unk> <end> <pad> <pad>", expected "<start> a dog'),
+        ("lower case", {"get(token,": "get(token.lower(),"}, "expected \"<start> <unk> dog"),
+        ("cut too early", {"tokens[:max_len]": "tokens[: max_len - (len(tokens) > max_len)]"},
+         '"<start> a dog runs <end> <pad>" and not'),
+        ("padded with 0", {'[word_map["<pad>"]]': "[0]"}, '"<start> <end> <end> <end> <end>"'),
+        ("length without unknown ones", {", len(ids)": ', len(ids) - ids.count(word_map["<unk>"])'},
+         "is 4, and should be 5"),
         ("one list", {", len(ids)": ""}, "the ids, the length should come back"),
     ],
     "01.2": [
@@ -41,6 +50,8 @@ def encode(tokens, word_map, max_len):
         ("no std", {" / std.reshape(3, 1, 1)": ""}, "divide by std"),
         ("variance", {"std.reshape(3, 1, 1)": "std.reshape(3, 1, 1) ** 2"}, "its root"),
         ("floor division", {"pixels / 255": "pixels // 255"}, "drops the decimals"),
+        ("scaled if it seems needed", {
+            "(pixels / 255 -": "(pixels / (255 if pixels.max() > 1 else 1) -"}, "nearly black"),
         ("channels last", "def normalise(pixels):\n"
          "    return (pixels.transpose(1, 2, 0) / 255 - mean) / std", "went to the end"),
         ("uint8", "def normalise(pixels):\n    pixels = pixels.astype(np.uint8)\n"
@@ -51,7 +62,10 @@ def encode(tokens, word_map, max_len):
                        'word_map["<pad>"]': "0"}, "never learns to say"),
         ("padding only", {'= word_map["<unk>"]': "= 0"}, "has become padding"),
         ("rare words only", {'"<pad>", *kept, "<unk>"': '"<unk>", *kept',
-                             'word_map["<pad>"]': "0"}, "<pad> should have an id"),
+                             'word_map["<pad>"]': "0"}, "'<unk>' has the id 0"),
+        ("lower case", {"(word for words": "(word.lower() for words",
+                        "word_map.get(word,": "word_map.get(word.lower(),"},
+         "'A' is missing"),
         ("padding second", {'"<pad>", *kept, "<unk>"': '"<unk>", "<pad>", *kept'},
          "<pad> has the id 1"),
         ("more than", {">=": ">"}, "is missing from the word map"),
@@ -59,7 +73,7 @@ def encode(tokens, word_map, max_len):
         ("a list", {"return word_map, rows": "return names, rows"}, "should be a dictionary"),
         ("no end", {', "<end>"]\n        ids': "]\n        ids"}, "which is not right"),
         ("not filled up", {' + [word_map["<pad>"]] * (longest - len(ids))': ""},
-         "should be a tensor"),
+         "its rows have the lengths 5, 5, 7, 3"),
         ("too wide", {"captions) + 2": "captions) + 3"}, "has the shape (4, 8)"),
         ("ids shared", {"{name: i for": "{name: min(i, 3) for"}, "belong to one word"),
         ("rows alone", {"return word_map, rows": "return rows"}, "should come back"),
@@ -70,9 +84,22 @@ def encode(tokens, word_map, max_len):
         ("first of each", "def trust(image_of):\n"
          "    return all(image_of(j * n, n) == j for j in range(9) for n in (1, 3, 4))",
          "passes your test"),
+        ("another n", {"(1, 3, 4)": "(3,)"}, "`i // 3` passes"),
+        ("even ones", {"(1, 3, 4)": "(2, 4, 6)"}, "`i // 2 // max(n // 2, 1)` passes"),
+        ("last of each", "def trust(image_of):\n"
+         "    return all(image_of(j * n - 1, n) == j - 1 for j in range(1, 9) for n in (1, 3, 4))",
+         "`(i + 1) // n - 1` passes"),
+        ("before the first", "def trust(image_of):\n"
+         "    return all(image_of(i, 3) == i // 3 for i in range(-3, 9))", "with i = -3"),
+        ("no captions", {"(1, 3, 4)": "(0, 1, 3, 4)", "range(9 * n)": "range(9)"}, "with n = 0"),
+        ("too far", "def trust(image_of):\n    return image_of(2**60 + 1, 1) == 2**60 + 1",
+         "no data set"),
+        ("an array", "import numpy as np\n\n\ndef trust(image_of):\n"
+         "    return np.array_equal(image_of(np.arange(9), 3), np.arange(9) // 3)",
+         "an array of shape (9,)"),
         ("from 1", {"expected = [image for": "expected = [image + 1 for"}, "your test refuses"),
         ("the result", {"return True": "return image_of(7, 3)"}, "should assert, or return"),
-        ("always", "def trust(image_of):\n    return True", "and 8 more"),
+        ("always", "def trust(image_of):\n    return True", "and 10 more"),
     ],
     "01.5": [
         ("bits", {"* 8 /": "* 64 /"}, "int64 has 64 bits"),
@@ -130,5 +157,7 @@ def mended(captions, min_word_freq):
 """,
         {'["<pad>", *kept, "<unk>", "<start>", "<end>"]':
          '["<pad>", "<unk>", "<start>", "<end>", *kept]', 'word_map["<pad>"]': "0"},
+        {'"<pad>", *kept': "*kept", "enumerate(names)": "enumerate(names, 1)",
+         'word_map["<pad>"]': "0"},
     ],
 }  # fmt: skip

@@ -23,6 +23,7 @@ MISTAKES = {
         ("the paper's side", {"14 * 32": "224"}, "would be 7×7"),
         ("cells for pixels", {"14 * 32": "14"}, "how many pixels"),
         ("a guess", {"14 * 32": "300"}, "too small"),
+        ("a pixel too many", {"14 * 32": "449"}, "too large"),
     ],
     "02.3": [
         ("reshape", {"maps.flatten(2).transpose(1, 2)":
@@ -47,10 +48,30 @@ MISTAKES = {
                                 "network[0].requires_grad_(False)"}, "6 of 8 parameters"),
         ("one layer's mode", {"return network.eval()": "network[1].eval()\n    return network"},
          "have moved the buffer 4.running_mean"),
+        ("one kind's mode", {"return network.eval()":
+                             "for module in network.modules():\n"
+                             "        if isinstance(module, nn.BatchNorm2d):\n"
+                             "            module.eval()\n    return network",
+                             "def freeze": "from torch import nn\n\n\ndef freeze"},
+         "have moved the buffer 5.running_mean"),
+        ("reset", {"return network.eval()":
+                   "for i in (1, 4, -1):\n        if hasattr(network[i], 'reset_running_stats'):\n"
+                   "            network[i].reset_running_stats()\n    return network.eval()"},
+         "itself changes 1.running_mean"),
+        ("as new", {"return network.eval()":
+                    "for module in network.modules():\n"
+                    "        if hasattr(module, 'reset_parameters'):\n"
+                    "            module.reset_parameters()\n    return network.eval()"},
+         "itself changes 0.weight"),
+        ("removed", "from torch import nn\n\n\ndef freeze(network):\n"
+         "    network[1] = nn.Identity()\n    return network.requires_grad_(False).eval()",
+         "takes no layer"),
+        ("misspelt", "def freeze(network):\n    for parameter in network.parameters():\n"
+         "        parameter.require_grad = False\n    return network.eval()", "`require_grad`"),
         ("nothing measured", {"return network.eval()":
                               "for i in (1, 4):\n        network[i].track_running_stats = False\n"
                               "        network[i].running_mean, network[i].running_var = None, None"
-                              "\n    return network"}, "in training mode"),
+                              "\n    return network"}, "each batch by itself"),
         ("no return", {"return network.eval()": "network.eval()"}, "returns nothing"),
     ],
     "02.5": [
@@ -61,6 +82,10 @@ MISTAKES = {
                          "grid.reshape(len(grid), -1, grid.shape[1])"}, "channel by channel"),
         ("cells only", {"(pixels / 255 - mean) / std": "(pixels - mean) / std / 255"},
          "look at the pixels' scale"),
+        ("not divided", {"pixels / 255": "pixels"}, "from 0 to 255 are not divided"),
+        ("divided if it seems needed", {"pixels / 255 -":
+                                        "pixels / (255 if pixels.max() > 1 else 1) -"},
+         "from 0 to 1 are not divided"),
         ("not turned", {".transpose(1, 2)": ""}, "this is (B, D, P)"),
         ("not normalised", {"(pixels / 255 - mean) / std": "pixels / 255"},
          "no longer normalised"),
@@ -68,6 +93,7 @@ MISTAKES = {
 }  # fmt: skip
 
 ALSO_RIGHT = {
+    "02.2": [{"14 * 32": "420"}, {"14 * 32": "417"}],
     "02.5": [
         "def mended(network, pixels, mean, std):\n"
         "    images = (pixels - 255 * mean) / (255 * std)\n"
@@ -102,5 +128,7 @@ def annotation_vectors(maps):
         "def freeze(network):\n    network.requires_grad_(False)\n"
         "    for module in network.modules():\n        if list(module.buffers(recurse=False)):\n"
         "            module.eval()\n    return network",
+        "def freeze(network):\n    network.requires_grad_(False).eval()\n"
+        "    network.train = lambda mode=True: network\n    return network",
     ],
 }

@@ -15,6 +15,7 @@ MISTAKES = {
          "the whole batch adds up to 1"),
         ("axis lost in the sum", {"raised.sum(dim=1, keepdim=True)": "raised.sum(dim=1)"},
          "your code stops"),
+        ("divided by the maximum", {" - scores.amax": " / scores.amax"}, "subtract it"),
     ],
     "03.2": [
         ("after the softmax", {'scores.masked_fill(~real, float("-inf")).softmax(dim=1)':
@@ -26,6 +27,15 @@ MISTAKES = {
         ("upside down", {"~real": "real"}, "upside down"),
         ("no mask", {'.masked_fill(~real, float("-inf"))': ""}, "made no difference"),
         ("over the batch", {"dim=1": "dim=0"}, "over the images"),
+        ("filled with too little", {'float("-inf")': "-100.0"}, "a weight of 1,"),
+        ("filled with less than the lowest", {'float("-inf")': "scores.min() - 20"},
+         "a weight of 6e-10"),
+        ("divided again", "def masked_softmax(scores, real):\n"
+         "    alpha = scores.softmax(dim=1) * real\n"
+         "    return alpha / (alpha.sum(dim=1, keepdim=True) + 1e-12)", "expected 0.7311"),
+        ("one maximum for the batch", "def masked_softmax(scores, real):\n"
+         "    raised = (scores - scores[real].max()).exp() * real\n"
+         "    return raised / raised.sum(dim=1, keepdim=True)", "give nan"),
         ("filled in place", {"masked_fill(": "masked_fill_("}, "in place"),
     ],
     "03.3": [
@@ -50,6 +60,7 @@ MISTAKES = {
         ("by A", {" ** 0.5": ""}, "divided by A"),
         ("the root of P", {"keys.shape[2]": "keys.shape[1]"}, "root of P"),
         ("the root of D", {"keys.shape[2]": "values.shape[2]"}, "root of D"),
+        ("the root of B", {"keys.shape[2]": "len(query)"}, "root of B"),
         ("over the batch", {"dim=1": "dim=0"}, "over the images"),
         ("swapped", {'torch.einsum("bp,bpd->bd", alpha, values), alpha':
                      'alpha, torch.einsum("bp,bpd->bd", alpha, values)'}, "alpha came first"),
@@ -80,6 +91,24 @@ MISTAKES = {
         ("an axis left", {".squeeze(1)": "", "encoder_out[torch.arange(len(cell)), cell]":
                           "encoder_out[torch.arange(len(cell))[:, None], cell]"}, "left over"),
         ("seeded", {"    cell =": "    torch.manual_seed(0)\n    cell ="}, "set the seed"),
+        ("numbers drawn apart", "def look(alpha, encoder_out):\n    cell = torch.multinomial("
+         "alpha, encoder_out.shape[2], replacement=True)\n"
+         "    return encoder_out.gather(1, cell[:, None])[:, 0]", "from several cells"),
+        ("times the weight", {"len(cell)), cell]":
+                              "len(cell)), cell] * alpha.gather(1, cell[:, None])"},
+         "multiplied by its weight"),
+        ("ten tickets", {"multinomial(alpha, 1)": "multinomial((10 * alpha).round(), 1)"},
+         "with shares of"),
+        ("a hundred tickets", {"multinomial(alpha, 1)": "multinomial((100 * alpha).round(), 1)"},
+         "was not drawn once"),
+        ("neighbours alike", {"cell = torch.multinomial(alpha, 1).squeeze(1)":
+                              "u = torch.rand(len(alpha) // 2 + 1).repeat_interleave(2)\n"
+                              "    u = u[: len(alpha), None]\n"
+                              "    cell = (u > alpha.cumsum(1)[:, :-1]).sum(1)"}, "in 100% of"),
+        ("evenly spread", {"cell = torch.multinomial(alpha, 1).squeeze(1)":
+                           "u = torch.randperm(len(alpha))[:, None] + torch.rand(len(alpha), 1)\n"
+                           "    cell = (u / len(alpha) > alpha.cumsum(1)[:, :-1]).sum(1)"},
+         "depend on each other"),
     ],
 }  # fmt: skip
 
