@@ -244,6 +244,7 @@ def test_what_pytorch_cannot_do_is_an_error_and_no_gap():
     ("got", "expected", "said"),
     [
         (0.67781, 0.67784, "is 0.67781, expected 0.67784"),
+        (0.5, torch.tensor(0.25), "it is 0.5, expected 0.25"),
         ([1, 2, 3], [1, 2], "the length 3, expected 2: it is [1, 2, 3]"),
         (["a", "cat"], ["a", "dog"], "its item 1 is 'cat', expected 'dog'"),
         ({"a": 1.0}, {"a": 1.0, "b": 2.0}, "its entry 'b' is missing"),
@@ -254,6 +255,29 @@ def test_a_message_shows_what_differs(got, expected, said):
     with pytest.raises(Wrong) as caught:
         compare(got, expected)
     assert said in str(caught.value)
+
+
+def test_a_line_of_the_checker_is_not_shown_as_the_readers():
+    def trust(image_of):
+        return image_of(torch.tensor(1), "two") == 0
+
+    def fails(image_of):
+        return image_of(3, 4).shape == ()
+
+    for answer in (trust, fails):
+        message = judge("01.4", answer).message
+        assert "lambda i, n" not in message, message
+    assert "`return image_of(3, 4).shape == ()`" in message
+
+
+def test_a_draw_that_is_right_passes_whatever_the_seed():
+    def look(alpha, encoder_out):
+        cell = torch.multinomial(alpha, 1, generator=drawn)[:, 0]
+        return encoder_out[torch.arange(len(cell)), cell]
+
+    for seed in range(10):
+        drawn = torch.Generator().manual_seed(seed)
+        assert judge("03.5", look).status == "right"
 
 
 def test_a_grid_that_is_copied_is_right_but_not_praised_for_memory():
