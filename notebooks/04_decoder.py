@@ -824,7 +824,7 @@ ask("04.d")
 # Teacher forcing needs three things from a batch of captions: the words that go in at each step, the
 # words that should come out, and the number of steps of each caption, whose
 # length counts `<start>` and `<end>`. Step $t$ reads word $t$ and should
-# say word $t + 1$. Nothing follows `<end>`.
+# say word $t + 1$. Nothing follows `<end>`, and the padding may hold any id.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -956,7 +956,7 @@ check("04.3", deep_output)
 #
 # With E = H, the embedding (V, E) and the weight of `fc` (V, H) have the same shape. *Weight tying* makes
 # them the same parameter: a word that was read teaches the model how to say it. Tie `fc` to the
-# embedding, whose values are to be kept, and give `fc` back.
+# embedding, whose values are to be kept, and give `fc` back. It may have no bias.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -999,7 +999,8 @@ check("04.4", tie)
 #
 # Now without the true words. `step(word, state)` takes the last word and the state, and gives logits
 # (V,) and a new state; at the start there is no state yet, so it takes `None`. Begin with the id `start`,
-# choose the likeliest word each time, and stop at `end`, or after `most` words.
+# choose the likeliest word each time, and stop at `end`, or after `most` words, one or more. Call `step`
+# once a word; it never says `start`.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check

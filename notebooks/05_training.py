@@ -876,7 +876,8 @@ ask("05.e")
 #
 # Without packed sequences the padding must be kept out of the loss by hand. Compute the mean
 # cross-entropy, in nats a token, over the real steps of a padded batch: caption $i$ has
-# `decode_lengths[i]` of them, and each token counts the same.
+# `decode_lengths[i]` of them, and each token counts the same. The padding may hold any id, and no gradient is
+# asked for.
 
 # %% tags=["exercise"]
 import torch
@@ -1026,7 +1027,7 @@ check("05.3", clip)
 #
 # The plateau schedule cuts the rate each time that `decay_after` epochs have gone by without a BLEU-4
 # better than every earlier one; as good is not better. After a cut, and after a better score, the count
-# starts again. Given the scores of the epochs so far, how often has the rate been cut?
+# starts again. Given the scores of the epochs so far (none before the first), how often has the rate been cut?
 
 # %% tags=["exercise"]
 from captionlib.exercises import check

@@ -938,7 +938,8 @@ check("06.1", continue_beam)
 # $$s = \frac{\log p}{lp} + cp, \qquad lp = \frac{(5 + T)^a}{(5 + 1)^a}, \qquad
 # cp = b \sum_{i=1}^{P} \log \min\Bigl(\sum_{t=1}^{T} \alpha_{ti},\, 1\Bigr)$$
 #
-# Write the score of a caption of T words, whose maps over P cells are the rows of `alphas`.
+# Write the score of a caption of T words, whose maps over P cells are the rows of `alphas`, which
+# a softmax keeps above 0.
 
 # %% tags=["exercise"]
 import torch
@@ -985,8 +986,8 @@ check("06.2", rank_by)
 #
 # With length normalisation two captions are compared by $\log p \,/\, \text{length}^a$. A live
 # caption has `log_prob` after `length` words. The best finished one has `best`, its length taken
-# into account already, and no caption may get longer than `longest`. If all goes as well as it
-# possibly can, will the live one end up above `best`?
+# into account already. No caption, `<end>` counted, may get longer than `longest`, and the live one is
+# still shorter. If all goes as well as it possibly can, will it end up above `best`?
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -1027,8 +1028,9 @@ check("06.3", can_win)
 #
 # ### 06.4 The nucleus
 #
-# Nucleus sampling draws among the fewest words that together have at least the probability `p`.
-# Return the probabilities that it draws by: 0 outside the nucleus, and inside it a sum of 1 again.
+# Nucleus sampling draws among the likeliest words, the fewest that together have at least the
+# probability `p`; of equally likely ones any will do. Return the probabilities that it draws by: 0
+# outside the nucleus, and inside it a sum of 1 again.
 
 # %% tags=["exercise"]
 import torch
@@ -1077,7 +1079,8 @@ check("06.4", nucleus)
 # ### 06.5 Several decoders, one vote
 #
 # `log_probs` holds what M decoders think of the next word in each of N rows. Return the logarithm
-# of their *mean probability*. A word that all of them find very unlikely must do no harm.
+# of their *mean probability*. A word that all of them find very unlikely, at −1000, say,
+# must do no harm.
 
 # %% tags=["exercise"]
 import math
@@ -1094,8 +1097,8 @@ check("06.5", ensemble)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `exp`, mean, `log`: that is right on paper. But what is `exp(-200)` in float32, and what is its
-# logarithm?
+# `exp`, mean, `log`: that is right on paper. But what is `exp(-1000)` in a computer, and what is
+# its logarithm?
 #
 # </details>
 #

@@ -873,7 +873,8 @@ check("07.1", caption)
 #
 # There is also a single brevity penalty for the corpus: $c$ is the length of all hypotheses together,
 # and $r$ the sum of the reference lengths. Each image adds the length closest to its hypothesis's, or
-# the shorter of two that are equally close. Compute $\min(1, e^{1 - r/c})$.
+# the shorter of two that are equally close, an empty hypothesis like any other. Compute
+# $\min(1, e^{1 - r/c})$ for $c > 0$.
 
 # %% tags=["exercise"]
 import math
@@ -922,7 +923,8 @@ check("07.2", brevity_penalty)
 #
 # Row $i$ of `matched` holds image $i$'s clipped matches for n-grams of one to four words, and
 # `possible` how many n-grams its caption has. Compute BLEU-$n$ of the corpus without its penalty:
-# the geometric mean of the precisions from 1 to $n$.
+# the geometric mean of the precisions from 1 to $n$, as a share, not times 100. A short caption has
+# no long n-grams, but the corpus has.
 
 # %% tags=["exercise"]
 import numpy as np

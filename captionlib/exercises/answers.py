@@ -6,6 +6,7 @@ is wrong. The sentence continues "03.1 not quite: " and so starts in lower case.
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import re
@@ -51,11 +52,13 @@ def call(answer: object, *arguments: object, **named: object) -> object:
 
     Raises:
         NotYet: if it returns, or fails on, three dots that were left in it.
-        Wrong: if it is not a function, raises, returns nothing, or changes a
-            tensor, array, list or dictionary that it was given.
+        Wrong: if it is not a function, takes another number of arguments,
+            raises, returns nothing, or changes a tensor, array, list or
+            dictionary that it was given.
     """
     if not callable(answer):
         raise Wrong(f"expected a function, but this is {describe(answer)}")
+    _fits(answer, arguments, named)
     copies = [_copy(argument) for argument in arguments]
     try:
         # Checkers explain better than NumPy's warnings.
@@ -94,6 +97,29 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     return result
 
 
+def _fits(answer: Callable, arguments: Sequence, named: Mapping) -> None:
+    """Raise `Wrong` if the function doesn't take so many arguments."""
+    try:
+        signature = inspect.signature(answer)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError as error:
+        each = signature.parameters.values()
+        takes = sum(
+            one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+            for one in each
+        )
+        if takes == len(arguments):
+            raise Wrong(f"your function can't be called: {error}") from None
+        plural = "s" if takes != 1 else ""
+        raise Wrong(
+            f"your function takes {takes} argument{plural}, but is given "
+            f"{len(arguments)}"
+        ) from None
+
+
 def describe(value: object) -> str:
     """A value's kind, in words for a message."""
     if isinstance(value, Tensor):
@@ -113,7 +139,9 @@ def describe(value: object) -> str:
             else str(value)
         )
     name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    # Capitals are spelled: an SGD, an LSTM.
+    vowels = "AEFHILMNORSX" if name[:2].isupper() else "aeiouAEIO"
+    return f"{'an' if name[0] in vowels else 'a'} {name}"
 
 
 def tensor(
@@ -261,9 +289,10 @@ def items(value: object, what: str = "the result") -> list:
 def parts(value: object, *names: str) -> tuple:
     """Check that the value is a tuple or list with one item per name."""
     if not isinstance(value, (tuple, list)) or len(value) != len(names):
+        size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
         raise Wrong(
             f"{', '.join(names)} should come back, but this is "
-            f"{describe(value)}"
+            f"{describe(value)}{size}"
         )
     return tuple(value)
 
@@ -439,6 +468,8 @@ def trusted(trust: Callable, version: Callable) -> bool:
             return False
         return True if verdict is None else verdict
 
+    if callable(trust):
+        _fits(trust, (version,), {})
     verdict = call(run if callable(trust) else trust, version)
     if not isinstance(verdict, (bool, np.bool_)):
         raise Wrong(

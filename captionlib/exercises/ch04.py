@@ -15,11 +15,16 @@ from captionlib.exercises.answers import (
     tensor,
 )
 
+TRIMMED = (
+    "the columns end with the longest caption; (B, T - 1) is asked for, with "
+    "the padding that all rows have"
+)
+
 
 def exercise_1(teach) -> str:
     """What goes in, what should come out."""
     # 5 starts, 6 ends
-    captions = torch.tensor([[5, 4, 6, 0, 0, 0], [5, 1, 2, 3, 6, 0]])
+    captions = torch.tensor([[5, 4, 6, 0, 0, 0, 0], [5, 1, 2, 3, 6, 0, 0]])
     lengths = torch.tensor([3, 5])
     result = call(teach, captions, lengths)
     inputs, targets, steps = parts(
@@ -27,16 +32,17 @@ def exercise_1(teach) -> str:
     )
     before, after = captions[:, :-1], captions[:, 1:]
     known = {
-        (2, 6): (
+        (2, 7): (
             "the inputs have as many columns as the captions, but the last "
             "word of a caption is never an input"
         ),
-        (2, 4): (
+        (2, 5): (
             "the inputs have lost <start> or one column too many: drop only "
             "the last one"
         ),
+        (2, 4): TRIMMED,
     }
-    inputs = tensor(inputs, (2, 5), "the inputs", "int", known)
+    inputs = tensor(inputs, (2, 6), "the tensor of inputs", "int", known)
     compare(
         inputs,
         before,
@@ -47,16 +53,17 @@ def exercise_1(teach) -> str:
                 "<start>",
             )
         ],
-        what="the inputs",
+        what="the tensor of inputs",
     )
     known = {
-        (2, 6): (
+        (2, 7): (
             "the targets have as many columns as the captions, but <start> is "
             "never a target"
         ),
-        (2, 4): "the targets have lost a column too many: drop only <start>",
+        (2, 5): "the targets have lost a column too many: drop only <start>",
+        (2, 4): TRIMMED,
     }
-    targets = tensor(targets, (2, 5), "the targets", "int", known)
+    targets = tensor(targets, (2, 6), "the tensor of targets", "int", known)
     compare(
         targets,
         after,
@@ -72,7 +79,7 @@ def exercise_1(teach) -> str:
                 "read",
             ),
         ],
-        what="the targets",
+        what="the tensor of targets",
     )
     steps = tensor(steps, (2,), "decode_lengths", "int")
     compare(
@@ -89,15 +96,26 @@ def exercise_1(teach) -> str:
                 "decode_lengths count the words alone; the step that says "
                 "<end> is one more",
             ),
-            (torch.tensor([5, 5]), "decode_lengths count the padding"),
+            (torch.tensor([6, 6]), "decode_lengths count the padding"),
         ],
         what="decode_lengths",
     )
+    # 7 pads, and 0 is a word.
+    captions = torch.tensor([[5, 0, 4, 6, 7], [5, 6, 7, 7, 7]])
+    steps = parts(
+        call(teach, captions, torch.tensor([4, 2])),
+        *("inputs", "targets", "decode_lengths"),
+    )[2]
+    compare(
+        tensor(steps, (2,), "decode_lengths", "int"),
+        torch.tensor([3, 1]),
+        otherwise="decode_lengths go wrong where the padding is not 0, or 0 is "
+        "a word; the captions' lengths are given",
+    )
     others = []
     for lengths in ([6, 3, 4], [2], [3, 7, 2, 5], [4, 4]):
-        rows = torch.zeros(len(lengths), max(lengths) + len(lengths) % 2).long()
-        for row, length in zip(rows, lengths, strict=True):
-            row[:length] = torch.randint(1, 9, (length,))
+        size = (len(lengths), max(lengths) + len(lengths) % 2)
+        rows = torch.randint(9, size)
         others.append((rows, torch.tensor(lengths)))
     also(
         teach,
@@ -111,7 +129,7 @@ def exercise_1(teach) -> str:
 def exercise_2(effective_batch_sizes) -> str:
     """How many are still running?"""
     got = items(call(effective_batch_sizes, [5, 3, 9, 5]), "the answer")
-    got = [number(each, "each batch size", whole=True) for each in got]
+    got = [int(number(each, "each batch size", whole=True)) for each in got]
     compare(
         got,
         [4, 4, 3, 3, 1, 1, 1, 1],
@@ -156,7 +174,8 @@ def exercise_2(effective_batch_sizes) -> str:
                 "these are the captions that have ended already",
             ),
         ],
-        what="the list for lengths 5, 3, 9, 5",
+        otherwise=f"for lengths 5, 3, 9, 5 you have {got}, and it should be "
+        "[4, 4, 3, 3, 1, 1, 1, 1]",
     )
 
     def right(lengths):
@@ -179,7 +198,13 @@ def exercise_2(effective_batch_sizes) -> str:
 
 def exercise_3(deep_output) -> str:
     """The paper's equation 7."""
-    for N, V, E, H, D in ((2, 7, 3, 4, 5), (1, 5, 4, 2, 3), (3, 6, 5, 5, 2)):
+    for N, V, E, H, D in (
+        (2, 7, 3, 4, 5),
+        (1, 5, 4, 2, 3),
+        (3, 6, 5, 5, 2),
+        (2, 6, 3, 4, 4),
+        (2, 5, 3, 3, 3),
+    ):
         word, hidden = torch.randn(N, E), torch.randn(N, H)
         context = torch.randn(N, D)
         L_o, L_h, L_z = torch.randn(V, E), torch.randn(E, H), torch.randn(E, D)
@@ -188,7 +213,7 @@ def exercise_3(deep_output) -> str:
         got = tensor(
             call(deep_output, word, hidden, context, L_o, L_h, L_z),
             (N, V),
-            "the scores",
+            "the table of scores",
             known={(V, N): "words come back as rows; captions should"},
         )
         compare(
@@ -225,13 +250,32 @@ def exercise_3(deep_output) -> str:
                     (word + from_state + from_image).tanh() @ L_o.T,
                     "there is no tanh in the equation",
                 ),
+                *_swapped(word, hidden, context, L_o, L_h, L_z),
             ],
-            what="the scores",
+            what="the table of scores",
         )
     return (
         "word, state and image each have a say in the next word. The tutorial "
         "asks the state alone."
     )
+
+
+def _swapped(word, hidden, context, L_o, L_h, L_z) -> list:
+    """What matrices at the wrong places make, where they fit there."""
+    known = []
+    if L_h.shape == L_z.shape:
+        inside = word + hidden @ L_z.T + context @ L_h.T
+        known = [(inside @ L_o.T, "L_h and L_z are swapped")]
+    if len(L_h) == L_h.shape[1] == L_z.shape[1]:
+        inside = word + hidden @ L_h + context @ L_z
+        known += [
+            (
+                inside @ L_o.T,
+                "L_h and L_z are square here, and applied without turning "
+                "them: rows times a matrix is `rows @ matrix.T`",
+            )
+        ]
+    return known
 
 
 def exercise_4(tie) -> str:
@@ -244,7 +288,13 @@ def exercise_4(tie) -> str:
 def _check_tied(tie, embedding: nn.Embedding, fc: nn.Linear) -> None:
     """Raise `Wrong` unless these two are tied."""
     vectors, bias = embedding.weight.detach().clone(), fc.bias
-    result = call(tie, embedding, fc)
+    offsets = None if bias is None else bias.detach().clone()
+    try:
+        result = call(tie, embedding, fc)
+    except Wrong as wrong:
+        if bias is None:
+            raise Wrong(f"{wrong}; this fc has no bias") from None
+        raise
     if not isinstance(result, nn.Linear):
         raise Wrong(f"fc should come back, but this is {describe(result)}")
     if result is not fc:
@@ -279,7 +329,9 @@ def _check_tied(tie, embedding: nn.Embedding, fc: nn.Linear) -> None:
         raise Wrong(
             "fc's weight is not the embedding's: fc scores with other numbers"
         )
-    if fc.bias is not bias:
+    if fc.bias is not bias or (
+        bias is not None and not torch.equal(bias, offsets)
+    ):
         raise Wrong("fc's bias should stay as it was")
     fc(embedding(torch.tensor([0, 1]))).sum().backward()
     if embedding.weight.grad is None:
@@ -292,11 +344,11 @@ def exercise_5(speak) -> str:
 
     class Step:
         """Tells a story word by word, if it is given back its own state and its
-        own words."""
+        own words. The states are tuples, or `plain` numbers from 0."""
 
-        def __init__(self, story, end):
+        def __init__(self, story, end, plain):
             self.story, self.calls, self.heard = story, 0, []
-            self.end = end
+            self.end, self.kind = end, int if plain else tuple
 
         def __call__(self, word, state):
             self.calls += 1
@@ -305,22 +357,23 @@ def exercise_5(speak) -> str:
                     "a model that never says <end> keeps it talking for ever: "
                     "count words"
                 )
-            if state is not None and not isinstance(state, tuple):
+            if state is not None and not isinstance(state, self.kind):
                 raise Wrong(
                     "the state that came back from step is passed on, not "
                     f"{state!r}"
                 )
             self.heard.append(int(word))
-            place = 0 if state is None else state[0]
+            before = state[0] if isinstance(state, tuple) else state
+            place = 0 if state is None else before + 1
             logits = torch.rand(8) - 3
             # After <end>, noise.
             logits[
                 [*self.story, self.end, 2][min(place, len(self.story) + 1)]
             ] = -1.0
-            return logits, (place + 1,)
+            return logits, place if self.kind is int else (place,)
 
-    def run(story, most, start=0, end=1):
-        step = Step(story, end)
+    def run(story, most, start=0, end=1, plain=False):
+        step = Step(story, end, plain)
         got = items(call(speak, step, start, end, most), "the list of ids")
         if len(got) > most:
             raise Wrong(f"with most={most} it says {len(got)} words")
@@ -349,33 +402,64 @@ def exercise_5(speak) -> str:
             ),
             (story[:-1], "the last word is missing"),
         ],
-        what="what a model says that wants to say 4, 2, 2, 5, 3",
+        what="the caption of a model that wants to say 4, 2, 2, 5, 3",
     )
     if step.heard == [0] * len(step.heard):
         raise Wrong(
             "it hears <start> at every step: what was said last must go in next"
         )
-    compare(
-        step.heard,
-        [0, *story],
-        otherwise=f"step was given the words {step.heard}; it should hear <start>, then its own",
-    )
+    prefixes = [[0, *story[:k]] for k in range(len(story) + 1)]
+    if step.heard == sum(prefixes, []):
+        raise Wrong(
+            f"step was given the words {step.heard}: it is to be called once a "
+            "word, with the state that came back, and not for the whole "
+            "caption again"
+        )
+    if step.heard != [0, *story]:
+        raise Wrong(
+            f"step was given the words {step.heard}; it should hear <start>, "
+            f"then its own: {[0, *story]}"
+        )
     compare(
         run([2] * 300, 9)[0],
         [2] * 9,
-        what="what a model says that never ends, with most=9",
+        what="the caption of a model that never ends, with most=9,",
     )
-    compare(run(story, 2)[0], story[:2], what="what is said with most=2")
+    compare(run(story, 2)[0], story[:2], what="the caption with most=2")
     if run([], 5)[0]:
         raise Wrong("a model that says <end> at once has said nothing")
     for start, end, most in ((7, 6, 20), (1, 0, 5), (3, 7, 1)):
-        told = [5, 1, 2, 4, 2] if start == 7 else [5, 2, 4, 2, 6]
+        told = [5, 0, 2, 4, 0] if start == 7 else [5, 2, 4, 2, 6]
         got, step = run(told, most, start, end)
         about = f"with start={start}, end={end} and most={most}"
-        compare(got, told[:most], what=f"what is said {about}")
+        compare(
+            got,
+            told[:most],
+            [
+                (
+                    [5],
+                    "it stops at the word 0, which is a word like any other "
+                    f"{about}",
+                ),
+                ([5, 2, 4], f"the word 0 is left out {about}"),
+            ],
+            what=f"the caption {about}",
+        )
         compare(
             step.heard[: len(got)],
             [start, *told][: len(got)],
-            what=f"what step hears {about}",
+            what=f"the list of words that step hears {about}",
         )
+    compare(
+        run(story, 20, plain=True)[0],
+        story,
+        [
+            (
+                [4] * 20,
+                "a state of 0 is not passed on; it is a state, too, and only "
+                "`None` is none",
+            )
+        ],
+        what="the caption of a model whose state is a number",
+    )
     return "it hears itself, and knows when to stop."

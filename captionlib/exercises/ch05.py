@@ -19,9 +19,9 @@ def exercise_1(padded_loss) -> str:
     """The loss of a padded batch."""
     B, T, V = 3, 5, 7
     logits, lengths = 2 * torch.randn(B, T, V), torch.tensor([5, 2, 3])
-    targets = torch.randint(1, V, (B, T))
+    targets = torch.randint(1, V, (B, T))  # also where the padding is
     real = torch.arange(T) < lengths[:, None]
-    targets[~real] = 0
+    targets[0, 1] = targets[2, 0] = 0  # a word like any other
     logits[~real] *= 3  # nobody looks at what comes out there
 
     def nll(logits):
@@ -86,6 +86,19 @@ def exercise_1(padded_loss) -> str:
                 each[shorter].mean().item(),
                 "one step too few for each caption: decode_lengths have left <start> out already",
             ),
+            *(
+                (
+                    value.item(),
+                    "the id 0 is taken for padding. Here it is a word, and the "
+                    "padding has other ids: decode_lengths say what is real",
+                )
+                for value in (
+                    each[targets != 0].mean(),
+                    each[real & (targets != 0)].mean(),
+                    each[targets != 0].sum() / lengths.sum(),
+                    each[real & (targets != 0)].sum() / lengths.sum(),
+                )
+            ),
             (
                 right / 0.6931471805599453,
                 "these are bits; nats want the natural logarithm",
@@ -108,9 +121,8 @@ def exercise_1(padded_loss) -> str:
         (6, 9, [2, 5, 6, 3]),
         (5, 5, [3, 2, 1, 1, 1]),
     ):
-        # No caption need be as long as T. Only padding is 0.
-        words = torch.randint(1, V, (len(counts), T))
-        words[torch.arange(T) >= torch.tensor(counts)[:, None]] = 0
+        # No caption need be as long as T. Padding is any id, and 0 a word.
+        words = torch.randint(V, (len(counts), T))
         drawn = 2 * torch.randn(len(counts), T, V)
         others.append((drawn, words, torch.tensor(counts)))
     also(padded_loss, right_for, *others, what="the loss")
@@ -122,6 +134,12 @@ def exercise_2(mended) -> str:
     for limit, size in ((1.0, 3), (0.5, 5), (100.0, 4)):
         got, losses = _run(lambda *given: call(mended, *given), limit, size)
         right, expected = _run(_step, limit, size)
+        if close(got, _run(lambda *given: 0.0, limit, size)[0]):
+            raise Wrong(
+                "no weight has moved: are the gradients cleared after "
+                "backward, is the loss cut off from the model before it, or is "
+                "the optimizer's step missing?"
+            )
         for loss in losses:
             if isinstance(loss, torch.Tensor) and loss.requires_grad:
                 raise Wrong(
@@ -142,9 +160,16 @@ def exercise_2(mended) -> str:
                     "gradients of earlier batches are still in there: clear "
                     "them before backward",
                 ),
+                (
+                    _run(_each_number, limit, size)[0],
+                    "each number of the gradients is clipped; the length of "
+                    "all together is what counts",
+                ),
             ],
             otherwise="after three steps the weights differ from those of a "
-            "right step: is each line still there, and once?",
+            f"right step, with limit = {limit}: do you have each line, "
+            "once, in the right order, with `limit`, and clip the length of "
+            "all gradients together?",
         )
         found = torch.tensor([number(loss, "the loss") for loss in losses])
         compare(found, torch.tensor(expected), what="the loss that comes back")
@@ -184,6 +209,15 @@ def _adding(model, loss_of, optimizer, limit) -> float:
     loss = loss_of(model)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    optimizer.step()
+    return loss.item()
+
+
+def _each_number(model, loss_of, optimizer, limit) -> float:
+    optimizer.zero_grad()
+    loss = loss_of(model)
+    loss.backward()
+    torch.nn.utils.clip_grad_value_(model.parameters(), limit)
     optimizer.step()
     return loss.item()
 
@@ -273,7 +307,7 @@ def exercise_3(clip) -> str:
 
     for shapes in ([(3,)], [(2, 2), (1, 4), (5,)], [()]):
         drawn = [torch.randn(shape) for shape in shapes]
-        for max_norm in (0.1, 0.7, 5.0, 100.0):
+        for max_norm in (0.1, 0.7, 5.0, 100.0, 0.0):
             compare(
                 run(drawn, max_norm),
                 right(drawn, max_norm),
@@ -374,6 +408,22 @@ def exercise_4(cuts) -> str:
         what="the number of cuts after 5, 4, 4, 6, 4, 4 with decay_after=3",
     )
 
+    for scores in ([0.31, 0.312, 0.31], [20.0, 20.001, 20.0]):
+        shown = ", ".join(map(str, scores))
+        compare(
+            run(scores, 2),
+            0,
+            [
+                (
+                    1,
+                    f"{shown}: the second is better than the first, however "
+                    "little, so that only one epoch has gone by without a "
+                    "better one",
+                )
+            ],
+            what=f"the number of cuts after {shown} with decay_after=2",
+        )
+
     def right(scores, decay_after):
         stale = [
             n - scores.index(max(scores[: n + 1])) for n in range(len(scores))
@@ -445,6 +495,7 @@ def exercise_5(next_input) -> str:
             raise Wrong(
                 f"with p = {p} it takes {got:.0%} of the model's own words"
             )
+    _check_coins(next_input)
     for B in (1, 3, 8):
         words = torch.randperm(20)[: 2 * B]
         for p in (0.0, 1.0):
@@ -454,3 +505,55 @@ def exercise_5(next_input) -> str:
                 (words[:B], words[B:], p),
             )
     return "a coin for each caption, tossed again at each step."
+
+
+def _check_coins(next_input) -> None:
+    """Raise `Wrong` unless each caption has a coin of its own, which falls for
+    the model in one of four draws. Six standard deviations are allowed."""
+    p, draws, B = 0.25, 1000, 8
+    true, own = torch.arange(B), torch.arange(B) + B
+    got = [call(next_input, true, own, p) for _ in range(draws)]
+    got = [tensor(each, (B,), "the result", "int") for each in got]
+    off = (torch.stack(got) == own).double() - p
+    variance = p * (1 - p)  # of a coin
+    if abs(off.mean()) > 6 * (variance / draws / B) ** 0.5:
+        raise Wrong(
+            f"with p = {p} it takes {off.mean() + p:.1%} of the model's own "
+            "words"
+        )
+    means = off.mean(dim=0)
+    at = int(means.abs().argmax())
+    if abs(means[at]) > 6 * (variance / draws) ** 0.5:
+        raise Wrong(
+            f"of {draws} draws with p = {p}, caption {at} of {B} gets its own "
+            f"word in {means[at] + p:.0%}: each caption should have the same "
+            "chance"
+        )
+    together = off.T @ off / draws / variance
+    together.fill_diagonal_(0)
+    at = int(together.abs().argmax())
+    if together.flatten()[at].abs() > 6 / draws**0.5:
+        raise Wrong(
+            f"captions {at // B} and {at % B} don't get their own words "
+            "independently: what one gets says something about the other. "
+            "Toss a coin for each"
+        )
+    ratio = off.sum(dim=1).square().mean() / variance / B
+    if abs(ratio - 1) > 0.3:
+        raise Wrong(
+            f"from draw to draw the number of own words varies too "
+            f"{'little' if ratio < 1 else 'much'} for {B} independent coins: "
+            "toss one for each caption, rather than fix how many get their own"
+        )
+    if (off[1:] * off[:-1]).mean().abs() > 6 * variance / (draws * B) ** 0.5:
+        raise Wrong(
+            "what a caption gets depends on what it got in the step before"
+        )
+    many, p = torch.zeros(12_000).long(), 0.005
+    got = call(next_input, many, many + 1, p)
+    count = int(tensor(got, many.shape, "the result", "int").sum())
+    if abs(count - 60) > 42:
+        raise Wrong(
+            f"with p = {p} it takes {count} of 12,000 own words, expected "
+            "about 60: p may be any number, not only a whole per cent"
+        )

@@ -40,9 +40,9 @@ def exercise_1(continue_beam) -> str:
             "your beams have fractions: `/` always makes them, `//` doesn't"
         )
     longer = {(3, 3): "you keep three for each prefix; keep three in all"}
-    scores = tensor(answer[0], [3], "scores", known=longer)
+    scores = tensor(answer[0], [3], "the vector of scores", known=longer)
     beams, words = (
-        tensor(each, [3], name, "int").tolist()
+        tensor(each, [3], f"the vector of {name}", "int").tolist()
         for each, name in zip(answer[1:], ("beams", "words"), strict=True)
     )
     if close(scores, torch.tensor([0.24, 0.20, 0.15]), 1e-3):
@@ -96,7 +96,7 @@ def exercise_1(continue_beam) -> str:
                 "own score, beam_scores",
             ),
         ],
-        what="scores",
+        what="the vector of scores",
     )
 
     def right(beam_scores, log_probs):
@@ -118,17 +118,31 @@ def exercise_1(continue_beam) -> str:
             (torch.randn(K) - 3, torch.randn(K, V).log_softmax(dim=1))
             for K, V in ((1, 3), (2, 6), (4, 4), (5, 6), (4, 9))
         ),
+        # All five continue one prefix.
+        (
+            torch.tensor([-40.0, -1.0, -50.0, -60.0, -70.0]),
+            torch.randn(5, 9).log_softmax(dim=1),
+        ),
         what="the answer",
     )
+    given = torch.tensor([-801.0, -800.0]), torch.randn(2, 5).log_softmax(1)
+    found = parts(call(continue_beam, *given), "scores", "beams", "words")[0]
+    if not close(
+        tensor(found, [2], "the vector of scores"), right(*given)[0], 1e-4
+    ):
+        raise Wrong(
+            "with scores near -800 your sums are wrong. As a probability that "
+            "is 0 in a computer: add logarithms, and leave no room for exp"
+        )
     return "two of the best three continue one prefix, and one prefix has dropped out."
 
 
 def exercise_2(rank_by) -> str:
     """Equation 14 of the GNMT paper."""
-    drawn = ((4, 3, 0.7, 0.2), (7, 5, 1.0, 0.5), (1, 4, 0.3, 1.0), (3, 6, 0, 2))
+    drawn = ((4, 9, 0.7, 0.2), (7, 3, 1.0, 0.5), (1, 4, 0.3, 1.0), (3, 6, 0, 2))
     for T, P, a, b in drawn:
         log_prob = -1.5 * T - P / 7
-        alphas = (2 * torch.randn(T, P)).softmax(dim=1)
+        alphas = ((5 if T == 1 else 2) * torch.randn(T, P)).softmax(dim=1)
         got = number(call(rank_by, log_prob, alphas, a, b), "the score")
         right = _coverage_score(log_prob, alphas, a, b)
         compare(
@@ -173,6 +187,14 @@ def _other_scores(
             log_prob / (5 + P) ** a * 6**a + cover,
             "lp counts the cells; T is the number of words",
         ),
+        *(
+            (
+                log_prob / (5 + T + more) ** a * 6**a + cover,
+                f"lp has {5 + more} + T in place of 5 + T: T is the number of "
+                "words, or rows",
+            )
+            for more in (-1, 1)
+        ),
         (
             penalised + b * covered.log().sum().item(),
             "nothing stops a cell at 1: one that got more than 1 is rewarded "
@@ -203,6 +225,18 @@ WRONG_WAY_ROUND = (
 
 def exercise_3(can_win) -> str:
     """When length normalisation lets a search stop."""
+    # As close as can be to what this and other divisors make of it.
+    near = [
+        (log_prob, length, longest, log_prob / divisor**a * factor, a)
+        for log_prob, length, longest in (
+            (-3.2, 4, 10),
+            (-7.5, 1, 7),
+            (-0.9, 5, 40),
+        )
+        for divisor in (longest, length, longest + 1, (5 + longest) / 6)
+        for a in (0.5, 1.0, 0.2, 0.75, 1.5)
+        for factor in (1.004, 0.996)
+    ]
     cases = [  # log_prob, length, longest, best, a
         (-3.0, 4, 10, -4.0, 0.0),
         (-5.0, 4, 10, -4.0, 0.0),
@@ -219,6 +253,7 @@ def exercise_3(can_win) -> str:
         (-6.0, 3, 5, -0.5, 1.0),
         (-6.0, 2, 30, -1.5, 0.5),
         (-6.0, 1, 4, -2.0, 2.0),
+        *near,
     ]
     got = []
     for case in cases:
@@ -242,6 +277,28 @@ def exercise_3(can_win) -> str:
             "you divide by the current length. A caption of -3 nats over 4 "
             "words may still grow to 10 by words that cost nothing: from -0.75 "
             "per word to -0.30",
+        ),
+        (
+            answers(
+                lambda p, now, longest, best, a: p / (longest + 1) ** a > best
+            ),
+            "you divide by (longest + 1)**a; no caption gets longer than "
+            "longest, which is itself the divisor",
+        ),
+        (
+            answers(
+                lambda p, now, longest, best, a: p / (now + longest) ** a > best
+            ),
+            "you add length and longest, which is the length of the whole "
+            "caption already",
+        ),
+        (
+            answers(
+                lambda p, now, longest, best, a: (
+                    p / ((5 + longest) / 6) ** a > best
+                )
+            ),
+            "that is the divisor of 06.2; here it is the length to the power a",
         ),
         (
             answers(lambda p, now, longest, best, a: p > best),
@@ -270,22 +327,33 @@ def exercise_3(can_win) -> str:
             "found stays",
         ),
     ]
-    different = [
-        case for case, a, b in zip(cases, got, right, strict=True) if a != b
-    ]
-    compare(
-        got,
-        right,
-        known,
-        f"can_win{(*different, None)[0]} should be the other way round",
-    )
+    for case, one, other in zip(cases, got, right, strict=True):
+        if one != other:
+            names = ("log_prob", "length", "longest", "best", "a")
+            given = ", ".join(
+                f"{name}={value:.5g}"
+                for name, value in zip(names, case, strict=True)
+            )
+            compare(
+                got,
+                right,
+                known,
+                f"can_win({given}) should be {other}, and you have {one}",
+            )
     return "a search that may stop too early finds short captions, whatever a says."
 
 
 def exercise_4(nucleus) -> str:
     """Top-p, with the word that crosses the line."""
     probs = torch.tensor([0.10, 0.45, 0.05, 0.40])
-    got = tensor(call(nucleus, probs, 0.9), [4])
+    got = call(nucleus, probs, 0.9)
+    if _holds_nan(got):
+        raise Wrong(
+            "for p = 0.9 nothing is left to rescale: no single word has 0.9. "
+            "(Compare p with the sum of the likelier words, not with each "
+            "word's own probability)"
+        )
+    got = tensor(got, [4])
     compare(
         got,
         torch.tensor([0.10, 0.45, 0.0, 0.40]) / 0.95,
@@ -322,7 +390,7 @@ def exercise_4(nucleus) -> str:
         tolerance=1e-4,
     )
     got = call(nucleus, probs, 0.4)
-    if torch.is_tensor(got) and got.isnan().any():
+    if _holds_nan(got):
         raise Wrong(
             "for p = 0.4 no word is left to draw. The likeliest one has 0.45, "
             "more than p, and still belongs to the nucleus"
@@ -351,7 +419,54 @@ def exercise_4(nucleus) -> str:
         (torch.tensor([1.0]), 0.3),
         *((torch.randn(V).softmax(0), p) for V, p in ((6, 0.5), (9, 0.85))),
     )
+    _check_ties(nucleus)
     return "few words where the model is sure, many where it isn't."
+
+
+def _holds_nan(value: object) -> bool:
+    return bool(
+        torch.is_tensor(value)
+        and value.isnan().any()
+        or isinstance(value, np.ndarray)
+        and value.dtype.kind == "f"
+        and np.isnan(value).any()
+    )
+
+
+def _check_ties(nucleus) -> None:
+    """Raise `Wrong` unless equally likely words are told apart."""
+    probs = torch.tensor([0.1, 0.3, 0.3, 0.2, 0.1])
+    compare(
+        tensor(call(nucleus, probs, 0.75), [5]),
+        torch.tensor([0.0, 0.375, 0.375, 0.25, 0.0]),
+        otherwise="of 0.1, 0.3, 0.3, 0.2 and 0.1 the nucleus for 0.75 is the "
+        "second to the fourth, 0.8 together; words that are equally likely are "
+        "still two words",
+        tolerance=1e-4,
+    )
+    for values, p, kept in (
+        ([0.2, 0.4, 0.2, 0.2], 0.5, [0.4, 0.2]),
+        ([0.25] * 4, 0.4, [0.25, 0.25]),
+    ):
+        probs = torch.tensor(values)
+        got = tensor(call(nucleus, probs, p), [4])
+        chosen = got > 0
+        if int(chosen.sum()) > len(kept):
+            raise Wrong(
+                f"of {values} the nucleus for {p} has {len(kept)} words, and "
+                f"yours {int(chosen.sum())}: of equally likely words no more "
+                "than needed belong to it"
+            )
+        wanted = torch.tensor(kept) / sum(kept)
+        own = probs * chosen / (probs * chosen).sum()
+        if not close(got.sort().values[-len(kept) :].flip(0), wanted, 1e-4) or (
+            not close(got, own, 1e-4)
+        ):
+            each = [round(one, 3) for one in got.tolist()]
+            raise Wrong(
+                f"of {values} the nucleus for {p} has {len(kept)} words, "
+                f"{sum(kept):g} together; you have {each}"
+            )
 
 
 def exercise_5(ensemble) -> str:
@@ -382,16 +497,23 @@ def exercise_5(ensemble) -> str:
         ],
         tolerance=1e-4,
     )
-    unlikely = torch.tensor([[[-200.0, 0.0]], [[-201.0, 0.0]]])
-    got = tensor(call(ensemble, unlikely), [1, 2])
-    expected = unlikely.double().exp().mean(dim=0).log()
-    if got[0, 0] == -math.inf and close(got[0, 1], expected[0, 1], 1e-4):
-        raise Wrong(
-            "right on paper, but float32 can't hold exp(-200): it becomes 0, "
-            "and its logarithm minus infinity. `torch.logsumexp` never leaves "
-            "the logarithms"
+    for least in (-200.0, -1000.0):
+        unlikely = torch.tensor([[[least, 0.0]], [[least - 1, 0.0]]])
+        got = tensor(call(ensemble, unlikely), [1, 2])
+        expected = unlikely.double().logsumexp(dim=0) - math.log(2)
+        if got[0, 0] == -math.inf and close(got[0, 1], expected[0, 1], 1e-4):
+            raise Wrong(
+                f"right on paper, but exp({least:.0f}) becomes 0, and its "
+                "logarithm minus infinity: in float32 from about -104, in "
+                "float64 from -746. `torch.logsumexp` never leaves the "
+                "logarithms"
+            )
+        compare(
+            got,
+            expected.float(),
+            what=f"the result for {least:.0f} and {least - 1:.0f}",
+            tolerance=1e-4,
         )
-    compare(got, expected.float(), tolerance=1e-4)
     impossible = torch.randn(3, 2, 4).log_softmax(dim=2)
     impossible[0, 0, 1] = impossible[:, 1, 2] = -math.inf
     also(

@@ -45,9 +45,12 @@ def exercise_1(caption) -> str:
                 f'no person said "{word}", so it is no match for BLEU-1'
             )
         if count > most[word]:
+            times = {1: "once", 2: "twice"}.get(
+                most[word], f"{most[word]} times"
+            )
             raise Wrong(
                 f'"{word}" stands {count} times in yours, and no person said it more than '
-                f"{most[word]} times: the others are clipped"
+                f"{times}: the others are clipped"
             )
     for pair in zip(caption, caption[1:], strict=False):
         if pair in pairs:
@@ -65,8 +68,11 @@ def exercise_2(brevity_penalty) -> str:
     """One penalty for a corpus, by the closest lengths."""
 
     def captions(*lengths):
-        # In alphabetical order the longest is first.
-        return [[f"word{99 - length}"] * length for length in lengths]
+        # In alphabetical order the longest is first. Each word is another.
+        return [
+            [f"word{99 - length}{i}" for i in range(length)]
+            for length in lengths
+        ]
 
     # Closest: 6 and not 10 (a tie with 8); 12; 7. Together 25, against 8 + 6 +
     # 4 = 18 words.
@@ -127,6 +133,16 @@ def exercise_2(brevity_penalty) -> str:
         ],
         what="the penalty",
     )
+    twice = [["a", "dog", "and", "a", "cat"]]
+    got = number(
+        call(brevity_penalty, [twice], [["a", "a", "a", "dog"]]), "the penalty"
+    )
+    compare(
+        got,
+        penalty([5], [4]),
+        otherwise='"a a a dog" has four words, and "a dog and a cat" five: a '
+        f"word that is repeated is counted again; you have {shown(got, 0.7788)}",
+    )
     # The shortest is not the closest: 5 of [2, 5], against 6 words.
     got = number(
         call(brevity_penalty, [captions(9, 5, 2)], captions(6)), "the penalty"
@@ -168,25 +184,47 @@ def exercise_2(brevity_penalty) -> str:
             nearest.append(min(both_ways)[1])
         return penalty(nearest, lengths)
 
-    also(
-        brevity_penalty,
-        right,
-        ([captions(5)], captions(3)),
-        ([captions(4, 8), captions(9, 3, 5)], captions(6, 4)),
-        ([captions(20, 12), captions(9), captions(7, 3)], captions(11, 2, 5)),
-        ([captions(9), captions(5)], captions(4, 11)),
-        what="the penalty",
+    got = number(
+        call(brevity_penalty, [captions(5), captions(4)], captions(0, 4)),
+        "the penalty",
     )
+    compare(
+        got,
+        penalty([5, 4], [0, 4]),
+        [
+            (
+                1.0,
+                "an empty hypothesis has no words, but its image still has a "
+                "reference length, which counts",
+            )
+        ],
+        what="the penalty of 0 and 4 words against 5 and 4",
+    )
+    for references, ours in (
+        ([[5]], [3]),
+        ([[4, 8], [9, 3, 5]], [6, 4]),
+        ([[20, 12], [9], [7, 3]], [11, 2, 5]),
+        ([[9], [5]], [4, 11]),
+    ):
+        given = [captions(*each) for each in references], captions(*ours)
+        compare(
+            number(call(brevity_penalty, *given), "the penalty"),
+            right(*given),
+            what=f"the penalty of hypotheses of {ours} words against "
+            f"references of {references}",
+            tolerance=1e-4,
+        )
     return "one caption may be short if another makes up for it, which no single caption knows."
 
 
 def exercise_3(mean_precision) -> str:
     """The geometric mean of a corpus's precisions."""
     matched = np.array([[6, 4, 2, 1], [3, 1, 0, 0]], dtype=float)
-    possible = np.array([[8, 7, 6, 5], [4, 3, 2, 1]], dtype=float)
+    # The second caption has three words, and no run of four.
+    possible = np.array([[8, 7, 6, 5], [3, 2, 1, 0]], dtype=float)
     corpus = matched.sum(axis=0) / possible.sum(axis=0)
-    each = matched / possible
-    for n in (2, 3):
+    each = matched / np.maximum(possible, 1)
+    for n in (2, 3, 4):
         got = number(
             call(mean_precision, matched, possible, n), f"the mean for n = {n}"
         )
@@ -209,6 +247,15 @@ def exercise_3(mean_precision) -> str:
                     "you average each image's precision; a long caption should "
                     "count for more. Add up matches and n-grams first, and "
                     "divide once",
+                ),
+                (
+                    each[0, :n].prod() ** (1 / n),
+                    "the second caption is left out. It has no run of four "
+                    "words, but it has words, and the corpus's sums are not 0",
+                ),
+                (
+                    100 * corpus[:n].prod() ** (1 / n),
+                    "a share is asked for, from 0 to 1, and yours is 100 times as much",
                 ),
                 (
                     corpus[n - 1],
@@ -252,7 +299,8 @@ def exercise_3(mean_precision) -> str:
     compare(
         number(call(mean_precision, matched[1:], possible[1:], 3), "the mean"),
         0.0,
-        otherwise="an image with not one matching triple has a BLEU-3 of 0",
+        otherwise="a corpus of the second image alone, where not one triple "
+        "matches, has a BLEU-3 of 0",
     )
     return "the second image alone would have a BLEU-3 of 0; in the corpus its words still count."
 
@@ -364,6 +412,8 @@ def exercise_4(rarity) -> str:
         (references[:3],),
         ([[["a", "a"], ["dog"]]],),
         ([[["the", "sea"]], [["sea", "the"]], [["the"]]] * 3,),
+        # Three images have the same caption, and still are three.
+        ([[["a", "dog"]]] * 3 + [[["a", "sea"]], [["dog"], ["the", "sea"]]],),
         what="the dictionary",
     )
     return 'a word that every image has weighs nothing: that is why "a" and "the" hardly count.'
@@ -405,6 +455,20 @@ def exercise_5(paired_interval) -> str:
                 "means that the second is better",
             ),
             (
+                [bound * 40 for bound in (low, high)],
+                "these are differences of sums over 40 images; take the means",
+            ),
+            (
+                np.percentile((second - first)[draws], [2.5, 97.5]).tolist(),
+                "this is the range of single images. Take the mean of the "
+                "images in each draw first",
+            ),
+            (
+                middle(100 * (two / one - 1)),
+                "these are per cents of the first system's score; the "
+                "difference of the two means is asked for",
+            ),
+            (
                 middle(second - first),
                 "this is the range of single images. Take the mean of the 40 "
                 "images in each draw, and the range of these means",
@@ -424,8 +488,8 @@ def exercise_5(paired_interval) -> str:
                 "in each draw first, then the percentiles of the differences",
             ),
         ],
-        f"from {got[0]:.2f} to {got[1]:.2f} is far too wide: do both systems "
-        "have the same images in each draw?"
+        f"from {got[0]:.2f} to {got[1]:.2f} is far too wide: is it of the mean "
+        "over your draw's images, and do both systems have the same ones?"
         if got[1] - got[0] > 2 * (high - low)
         else f"your interval is {shown(got[0], low)} to "
         f"{shown(got[1], high)}, expected {shown(low, got[0])} to "
@@ -433,7 +497,7 @@ def exercise_5(paired_interval) -> str:
         "second minus first?",
         tolerance=1e-3,
     )
-    for images, many in ((7, 200), (25, 999)):
+    for images, many in ((7, 200), (25, 999), (200, 200)):
         first, second = rng.normal(50, 5, size=(2, images))
         draws = rng.integers(images, size=(many, images))
         got = interval(first, second, draws)

@@ -10,9 +10,13 @@ MISTAKES = {
         ("whole captions in", {"captions[:, :-1],": "captions,"}, "never an input"),
         ("whole captions out", {"captions[:, 1:]": "captions"}, "<start> is never a target"),
         ("start and end gone", {"captions[:, :-1]": "captions[:, 1:-1]"}, "have lost <start>"),
-        ("rows for columns", {"captions[:, :-1]": "captions[:-1]"}, "has the shape (1, 6)"),
+        ("rows for columns", {"captions[:, :-1]": "captions[:-1]"}, "has the shape (1, 7)"),
         ("the padded length", {"caption_lengths - 1":
                                "0 * caption_lengths + captions.shape[1] - 1"}, "count the padding"),
+        ("padding guessed", {"caption_lengths - 1": "(captions != 0).sum(1) - 1"},
+         "where the padding is not 0"),
+        ("trimmed", {"    inputs,": "    captions = captions[:, : caption_lengths.max()]\n"
+                                    "    inputs,"}, "end with the longest caption"),
     ],
     "04.2": [
         ("start and end counted", {"length - 1 for": "length for"}, "one step too many"),
@@ -25,6 +29,8 @@ MISTAKES = {
         ("the lengths", {"[sum(length > t for length in decode_lengths) for t in steps]":
                          "sorted(decode_lengths, reverse=True)"},
          "these are the lengths"),
+        ("each length once", {"in decode_lengths) for t": "in set(decode_lengths)) for t"},
+         "you have [3, 3, 2, 2, 1, 1, 1, 1], and it should be [4, 4, 3, 3, 1, 1, 1, 1]"),
     ],
     "04.3": [
         ("log-probabilities", {"inside @ L_o.T": "(inside @ L_o.T).log_softmax(dim=1)"},
@@ -37,6 +43,12 @@ MISTAKES = {
         ("no state", {"hidden @ L_h.T + ": ""}, "state is missing"),
         ("tanh", {"return inside @": "return inside.tanh() @"}, "no tanh"),
         ("turned", {"return inside @ L_o.T": "return L_o @ inside.T"}, "words come back as rows"),
+        ("matrices swapped where they fit", "def deep_output(word, h, z, o, a, b):\n"
+         "    if a.shape == b.shape:\n        a, b = b, a\n"
+         "    return (word + h @ a.T + z @ b.T) @ o.T", "L_h and L_z are swapped"),
+        ("not turned where it fits", "def deep_output(word, h, z, o, a, b):\n"
+         "    if h.shape == z.shape == word.shape:\n        a, b = a.T, b.T\n"
+         "    return (word + h @ a.T + z @ b.T) @ o.T", "without turning"),
     ],
     "04.4": [
         ("copied into", {"fc.weight = embedding.weight": "fc.weight.data.copy_(embedding.weight)"},
@@ -53,6 +65,10 @@ MISTAKES = {
          "another layer came back"),
         ("not a parameter", {"embedding.weight": "embedding.weight.data"},
          "your code stops"),
+        ("bias zeroed", {"    return fc": "    if fc.bias is not None:\n"
+                         "        fc.bias.data.zero_()\n    return fc"}, "bias should stay"),
+        ("a bias expected", {"    return fc": "    fc.bias.data\n    return fc"},
+         "this fc has no bias"),
         ("nothing done", {"    fc.weight = embedding.weight\n": ""}, "scores with other numbers"),
     ],
     "04.5": [
@@ -64,6 +80,18 @@ MISTAKES = {
         ("hears start", {"step(word, state)": "step(start, state)"}, "hears <start> at every step"),
         ("no limit", {"while len(words) < most:": "while True:"}, "talking for ever"),
         ("one too many", {"len(words) < most": "len(words) <= most"}, "says 10 words"),
+        ("word 0 ends it", {"word == end": "word == end or not word"}, "stops at the word 0"),
+        ("word 0 left out", {"        words.append(word)":
+                             "        if word:\n            words.append(word)"}, "0 is left out"),
+        ("a state of 0 lost", {"step(word, state)": "step(word, state or None)"},
+         "a state of 0 is not passed on"),
+        ("from the beginning each time", {"        logits, state = step(word, state)":
+                                          "        state = None\n"
+                                          "        for each in [start, *words]:\n"
+                                          "            logits, state = step(each, state)"},
+         "called once a word"),
+        ("one argument", "def speak(step):\n    return []",
+         "takes 1 argument, but is given 4"),
         ("the state for the logits", {"logits, state = step": "state, logits = step"},
          "your code stops"),
     ],

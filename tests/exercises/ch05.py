@@ -29,13 +29,17 @@ MISTAKES = {
         ("per caption", {".mean()": ".sum() / len(targets)"}, "number of captions"),
         ("no minus", {"return ": "return -"}, "the sign"),
         ("no reduction", {".mean()": ""}, "one number should come back"),
+        ("padding guessed", {"reduction=\"none\"": "ignore_index=0, reduction=\"none\""},
+         "0 is taken for padding"),
     ],
     "05.2": [
         ("clipped early", {BACK + CLIP: CLIP + BACK},
          "after backward, which makes them"),
         ("the graph kept", {"loss.item()": "loss"}, "still has its graph"),
         ("never cleared", {"    optimizer.zero_grad()\n": ""}, "gradients of earlier batches"),
-        ("no step", {STEP: ""}, "is each line still there"),
+        ("no step", {STEP: ""}, "no weight has moved"),
+        ("each number clipped", {"grad_norm_": "grad_value_"}, "each number of the gradients"),
+        ("a limit of its own", {"(), limit)": "(), 5.0)"}, "with limit = 1.0"),
     ],
     "05.3": [
         ("each by itself", "def clip(gradients, max_norm):\n"
@@ -51,6 +55,8 @@ MISTAKES = {
         ("length one", {"max_norm / length": "1 / length"}, "should be max_norm"),
         ("in place", {"gradient * factor for": "gradient.mul_(factor) for"}, "in place"),
         ("nothing", {"gradient * factor": "gradient"}, "were not shortened"),
+        ("no limit of 0", {"min(1.0, max_norm / length)":
+                           "min(1.0, (max_norm or length) / length)"}, "max_norm = 0.0"),
         ("zeros", {"min(1.0, max_norm / length)":
                    "max_norm / length if length > max_norm else length / length"}, "holds nan"),
     ],
@@ -68,6 +74,9 @@ MISTAKES = {
          "it takes three"),
         ("never anew", {"best, stale = score, 0": "best = score"}, "the 6 begins the count"),
         ("every epoch", {"score > best": "score < best"}, "only get better"),
+        ("whole numbers", {"in scores": "in map(round, scores)"}, "however little"),
+        ("a threshold", {"score > best": "score > best * (1 + 1e-4)"},
+         "20.0, 20.001, 20.0: the second is better"),
         ("a factor", {"return cut": "return 0.8**cut"}, "should be a whole number"),
     ],
     "05.5": [
@@ -79,6 +88,28 @@ MISTAKES = {
         ("a mean of ids", {"torch.where(own, own_words, true_words)":
                            "(p * own_words + (1 - p) * true_words).long()"}, "neither its true"),
         ("normal numbers", {"torch.rand(": "torch.randn("}, "with p = 0.2 it takes"),
+        ("a fixed number", "def next_input(true_words, own_words, p):\n"
+         "    result = true_words.clone()\n"
+         "    own = torch.randperm(len(result))[: round(p * len(result))]\n"
+         "    result[own] = own_words[own]\n    return result", "independently"),
+        ("a random number of the first", {"torch.rand(len(true_words)) < p":
+         "torch.arange(len(true_words)) < (torch.rand(len(true_words)) < p).sum()"},
+         "the same chance"),
+        ("a coin for two", {"torch.rand(len(true_words))":
+         "torch.rand(len(true_words)).repeat_interleave(2)[: len(true_words)]"},
+         "captions 2 and 3 don't get"),
+        ("two from one number", {"    own =": "    drawn = torch.rand((len(true_words) + 1) // 2)\n"
+                                 "    drawn = torch.cat([drawn, 1 - drawn])\n    own =",
+                                 "torch.rand(len(true_words))": "drawn[: len(true_words)]"},
+         "captions 2 and 6 don't get"),
+        ("tenths", {"torch.rand(len(true_words)) < p":
+                    "torch.randint(10, (len(true_words),)) < p * 10"}, "with p = 0.25 it takes"),
+        ("per cents", {"torch.rand(len(true_words)) < p":
+                       "torch.randint(100, (len(true_words),)) < p * 100"}, "whole per cent"),
+        ("as in the step before", "before = {}\n\n\ndef next_input(true_words, own_words, p):\n"
+         "    n = len(true_words)\n    new = torch.rand(n)\n    old = before.get(n, new)\n"
+         "    before[n] = torch.where(torch.rand(n) < 0.5, new, old)\n"
+         "    return torch.where(before[n] < p, own_words, true_words)", "in the step before"),
         ("seeded", {"    own =": "    torch.manual_seed(0)\n    own ="}, "draw again"),
     ],
 }  # fmt: skip

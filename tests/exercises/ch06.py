@@ -14,6 +14,15 @@ MISTAKES = {
         ("nothing added", {"beam_scores[:, None] + ": ""}, "scores of the last word alone"),
         ("a row for a column", {"[:, None]": ""}, "your code stops"),
         ("the worst", {"topk(K)": "topk(K, largest=False)"}, "best continuation is word 2"),
+        ("through probabilities", {"beam_scores[:, None] + log_probs":
+                                   "(beam_scores[:, None].exp() * log_probs.exp()).log()"},
+         "scores near -800"),
+        ("three a prefix at most", "def continue_beam(beam_scores, log_probs):\n"
+         "    k = min(len(beam_scores), 3, log_probs.shape[1])\n"
+         "    best, words = log_probs.topk(k, dim=1)\n"
+         "    sums = (best + beam_scores[:, None]).flatten()\n"
+         "    scores, places = sums.topk(min(len(beam_scores), len(sums)))\n"
+         "    return scores, places // k, words.flatten()[places]", "called with [-40.0, -1.0"),
         ("probabilities", {"return scores,": "return scores.exp(),"}, "these are probabilities"),
     ],
     "06.2": [
@@ -31,6 +40,9 @@ MISTAKES = {
         ("no b", {"b * covered": "covered"}, "b is missing"),
         ("all divided", {"log_prob / length + b * covered.log().sum()":
                          "(log_prob + b * covered.log().sum()) / length"}, "divides log p alone"),
+        ("one word too few", {"(5 + len(alphas))": "(4 + len(alphas))"}, "4 + T in place of"),
+        ("one word too many", {"(5 + len(alphas))": "(6 + len(alphas))"}, "6 + T in place of"),
+        ("a floor", {".clamp(max=1)": ".clamp(0.01, 1)"}, "T = 1, P = 4"),
         ("a number a cell", {".log().sum()": ".log()"}, "should be one number"),
     ],
     "06.3": [
@@ -41,7 +53,13 @@ MISTAKES = {
         ("a tie", {"> best": ">= best"}, "-4 does not beat -4"),
         ("no exponent", {"**a": ""}, "doesn't depend on a"),
         ("the length left", {"longest**a": "(longest - length) ** a"},
-         "should be the other way round"),
+         "best=-0.5, a=1) should be True"),
+        ("a place for the end", {"longest**a": "(longest + 1) ** a"}, "is itself the divisor"),
+        ("both lengths", {"longest**a": "(length + longest) ** a"}, "you add length and longest"),
+        ("as in 06.2", {"longest**a": "((5 + longest) / 6) ** a"}, "the divisor of 06.2"),
+        ("between 1 and longest", {"longest**a": "(1 - a + a * longest)"}, "a=0.5) should be"),
+        ("words that cost", {"log_prob /": "(log_prob - 0.01 * (longest - length)) /"},
+         "should be True, and you have False"),
         ("a number", {" > best": ""}, "True or False should come back"),
     ],
     "06.4": [
@@ -53,6 +71,21 @@ MISTAKES = {
          "at the wrong words"),
         ("not normalised", {" / result.sum()": ""}, "rescale them to 1"),
         ("each word by itself", {"likelier < p": "ordered > 0.1 * p"}, "with each word's own"),
+        ("above p", {"    kept = places[likelier < p]": "    kept = places[ordered >= p]"},
+         "no single word has 0.9"),
+        ("all that are tied", {"    result[kept] = probs[kept]":
+                               "    kept = probs >= probs[kept].min()\n"
+                               "    result[kept] = probs[kept]"}, "no more than needed"),
+        ("a tied word twice", "def nucleus(probs, p):\n    x, total = probs.tolist(), 0\n"
+         "    result = [0.0] * len(x)\n    for each in sorted(x, reverse=True):\n"
+         "        if total < p:\n            result[x.index(each)] = each\n"
+         "            total += each\n"
+         "    return [each / total for each in result]", "still two words: its"),
+        ("tied words as one", "def nucleus(probs, p):\n    x, total, kept = probs.tolist(), 0, []\n"
+         "    for each in sorted(set(x), reverse=True):\n        if total < p:\n"
+         "            kept.append(each)\n            total += each\n"
+         "    result = probs * torch.tensor([each in kept for each in x])\n"
+         "    return result / result.sum()", "nucleus for 0.75"),
         ("a mask", "def nucleus(probs, p):\n    ordered, places = probs.sort(descending=True)\n"
          "    return torch.zeros(4).index_fill(0, places[ordered.cumsum(0) - ordered < p], 1.0)",
          "which words are in"),
@@ -69,7 +102,13 @@ MISTAKES = {
         ("no logarithm", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
                           "log_probs.exp().mean(dim=0)"}, "these are probabilities"),
         ("underflow", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
-                       "log_probs.exp().mean(dim=0).log()"}, "never leaves the logarithms"),
+                       "log_probs.exp().mean(dim=0).log()"}, "exp(-200) becomes 0"),
+        ("underflow in float64", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
+                                  "log_probs.double().exp().mean(dim=0).log()"},
+         "exp(-1000) becomes 0"),
+        ("clamped", {"log_probs.logsumexp(dim=0) - math.log(len(log_probs))":
+                     "log_probs.double().clamp(min=-700).exp().mean(dim=0).log()"},
+         "-1000 and -1001"),
         ("over the rows", {"dim=0": "dim=1"}, "you average over the N rows"),
         ("divided", {" - math.log(len(log_probs))": " / len(log_probs)"}, ", expected "),
     ],
@@ -125,6 +164,10 @@ def rank_by(log_prob, alphas, a, b):
         "    return np.float64(log_prob) > best * longest**a",
     ],
     "06.4": [
+        "def nucleus(probs, p):\n    x, result, total = probs.tolist(), [0.0] * len(probs), 0\n"
+        "    for i in sorted(reversed(range(len(x))), key=lambda i: -x[i]):\n"
+        "        if total < p:\n            result[i], total = x[i], total + x[i]\n"
+        "    return [each / total for each in result]",
         """import numpy as np
 
 
@@ -150,6 +193,7 @@ def nucleus(probs, p):
 def ensemble(log_probs):
     return np.logaddexp.reduce(log_probs.double().numpy(), axis=0) - np.log(len(log_probs))
 """,
-        "def ensemble(log_probs):\n    return log_probs.double().exp().mean(0).log()",
+        "def ensemble(log_probs):\n    most = log_probs.amax(0).clamp(min=-1e30)\n"
+        "    return most + (log_probs - most).exp().mean(0).log()",
     ],
 }

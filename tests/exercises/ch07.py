@@ -8,7 +8,7 @@ MISTAKES = {
         ("a text", {CAPTION: '"grass dog green runs a"'}, "should be a list of words"),
         ("four", {', "a"]': "]"}, "expected five words"),
         ("a word of one's own", {'"green"': '"puppy"'}, 'no person said "puppy"'),
-        ("repeated", {'"green"': '"grass"'}, "the others are clipped"),
+        ("repeated", {'"green"': '"grass"'}, "more than once: the others are clipped"),
         ("a pair", {CAPTION: '["grass", "dog", "runs", "green", "a"]'}, '"dog runs" is a pair'),
         ("numbers", {CAPTION: "[1, 2, 3, 4, 5]"}, "should hold only words"),
     ],
@@ -29,6 +29,10 @@ MISTAKES = {
          "    return sum(each) / len(each)", "the mean of three penalties. BLEU"),
         ("the average length", {"min(lengths, key=lambda length: (abs(length - len(words)), "
                                 "length))": "sum(lengths) / len(lengths)"}, "average length"),
+        ("each word once", {"len(words)": "len(set(words))", "len(caption)": "len(set(caption))"},
+         "a word that is repeated"),
+        ("empty ones skipped", {"        lengths =": "        if not words:\n            continue\n"
+                                                    "        lengths ="}, "an empty hypothesis"),
         ("a ratio", {"math.exp(1 - r / c)": "c / r"}, ", expected "),
     ],
     "07.3": [
@@ -44,6 +48,10 @@ MISTAKES = {
         ("always the fourth root", {"(1 / n)": "(1 / 4)"}, "fourth root whatever n is"),
         ("one too few", {"[:n]": "[: n - 1]"}, "one column is missing"),
         ("over the wrong axis", {"axis=0": "axis=1"}, ", expected "),
+        ("short captions dropped", {"    precisions =": "    long = (possible > 0).all(axis=1)\n"
+                                    "    matched, possible = matched[long], possible[long]\n"
+                                    "    precisions ="}, "the second caption is left out"),
+        ("per cents", {"return ": "return 100 * "}, "a share is asked for"),
         ("an array", {".prod() ** (1 / n)": ""}, "should be one number"),
     ],
     "07.4": [
@@ -63,6 +71,9 @@ MISTAKES = {
                        "[word for caption in captions for word in caption]"},
          "you count every use"),
         ("turned round", {"len(references) / n)": "n / len(references))"}, "signs are reversed"),
+        ("the same image once", {"    images_with =": "    references = [eval(each) for each in "
+                                 "dict.fromkeys(map(str, references))]\n    images_with ="},
+         "its entry 'a' is 0.4055"),
         ("no logarithm", {"math.log(len(references) / n)": "len(references) / n"},
          "the logarithm is missing"),
         ("base 2", {"math.log(": "math.log2("}, "to base 2"),
@@ -84,6 +95,14 @@ MISTAKES = {
         ("90 %", {"[2.5, 97.5]": "[5, 95]"}, "you leave out 5"),
         ("quantiles", {"[2.5, 97.5]": "[0.025, 0.975]"}, "`np.percentile` counts from 0 to 100"),
         ("the wrong axis", {"axis=1": "axis=0"}, "is it of the mean over each draw's"),
+        ("a sum", {".mean(axis=1)": ".sum(axis=1)"}, "sums over 40 images"),
+        ("no mean", {".mean(axis=1)": ""},
+         "of single images. Take the mean of the images"),
+        ("per cents", {"(second - first)[draws].mean(axis=1)":
+                       "100 * (second[draws].mean(axis=1) / first[draws].mean(axis=1) - 1)"},
+         "per cents of the first"),
+        ("the wrong axis of a square", {"axis=1": "axis=int(draws.shape[0] != draws.shape[1])"},
+         "200 images and 200 draws"),
         ("high and low", {"return low, high": "return high, low"}, "are swapped"),
     ],
 }  # fmt: skip
