@@ -762,7 +762,7 @@ ask("13.e")
 # ### 13.1 The exact gradient
 #
 # Cell $s$ is drawn with probability `alpha[s]`, the softmax of the scores, and earns `rewards[s]`.
-# Return the gradient of the mean reward with respect to the *scores*, without autograd.
+# Return the gradient of the mean reward with respect to the *scores*.
 
 # %% tags=["exercise"]
 import torch
@@ -806,7 +806,7 @@ check("13.1", exact)
 # ### 13.2 One draw
 #
 # The estimate of that gradient from one draw, `cell`, with a baseline. Again with respect to the
-# scores, without autograd.
+# scores.
 
 # %% tags=["exercise"]
 import torch

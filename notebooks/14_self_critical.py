@@ -693,7 +693,8 @@ ask("14.d")
 # ### 14.1 The best baseline
 #
 # A model has K captions in all, with probabilities `logits.softmax(dim=0)`, and each has its reward. The
-# mean of single draws is the same for any constant baseline. With which one is their variance least?
+# gradient by the logits is estimated from one draw; its mean is the same for any constant baseline. With
+# which one is its variance, summed over all K entries, least?
 
 # %% tags=["exercise"]
 import torch
@@ -741,7 +742,7 @@ check("14.1", best_baseline)
 #
 # An optimizer minimises this loss, and the reward falls. And there is a second fault: captions should be
 # compared with others of the same image. Here all captions of an easy image have a gain, good and bad ones,
-# and all captions of a hard image are pushed down. Mend both.
+# and all captions of a hard image are pushed down. Mend both; it stays a mean over all $B \cdot n$ captions.
 #
 # ```python
 # def loss(log_p, scores):  # (B, n) each, of n captions of each of B images
@@ -791,8 +792,9 @@ check("14.2", mended)
 # ### 14.3 The log-probability of a caption
 #
 # `log_probs` holds, for N captions, the log-probabilities of all V words at each of T steps;
-# `words` are the words drawn, and `lengths` says how many they are, `<end>` counted. What comes
-# after is padding. Return the log-probability of each caption.
+# `words` are the words drawn, the first one after `<start>`, and `lengths` says how many they are, `<end>`
+# counted. What comes after is padding: any ids, also of probability 0. Return the log-probability of
+# each caption.
 
 # %% tags=["exercise"]
 import torch
@@ -816,6 +818,7 @@ check("14.3", log_p)
 # <details><summary>Hint 2</summary>
 #
 # `torch.arange(T) < lengths[:, None]` marks the real words. The log of a product is a sum.
+# `torch.where` keeps out the padding; times 0, minus infinity would be nan.
 #
 # </details>
 #
@@ -825,7 +828,7 @@ check("14.3", log_p)
 # def log_p(log_probs, words, lengths):
 #     taken = log_probs.gather(2, words[:, :, None]).squeeze(2)
 #     real = torch.arange(words.shape[1]) < lengths[:, None]
-#     return (taken * real).sum(dim=1)
+#     return torch.where(real, taken, 0.0).sum(dim=1)
 # ```
 #
 # `caption_log_probs` gets rid of the padding sooner: packed logits have none.

@@ -760,7 +760,7 @@ ask("15.d")
 # ### 15.1 Write the test
 #
 # `read(x)` gives each of t words, the rows of x (t, d), a new vector: what it makes of itself and of all words
-# before it, (t, d). Fifteen colleagues have written one, for any t and d. Some let a word see what comes after
+# before it, (t, d). Twenty-five colleagues have written one, for any t. Some let a word see what comes after
 # it; others hide more than they should. You can't look inside. Write a test, by `assert` or by
 # returning False.
 
@@ -785,8 +785,8 @@ check("15.1", trust)
 #
 # <details><summary>Hint 2</summary>
 #
-# Which rows *must* change? Go through all words of a text that is not too short. Rows that should be equal
-# may differ in the last digit.
+# Which rows *must* change? Go through all words of a text that is not too short, then of one with a
+# word more. Rows that should be equal may differ in the last digit.
 #
 # </details>
 #
@@ -794,14 +794,15 @@ check("15.1", trust)
 #
 # ```python
 # def trust(read):
-#     x = torch.randn(12, 3)
-#     before = read(x)
-#     for t in range(len(x)):
-#         changed = x.clone()
-#         changed[t] = torch.randn(3)
-#         moved = (read(changed) - before).abs().amax(dim=1) > 1e-6
-#         if moved.tolist() != [row >= t for row in range(len(x))]:
-#             return False
+#     for words in (11, 12):
+#         x = torch.randn(words, 4)
+#         before = read(x)
+#         for t in range(words):
+#             changed = x.clone()
+#             changed[t] = torch.randn(4)
+#             moved = (read(changed) - before).abs().amax(dim=1) > 1e-6
+#             if moved.tolist() != [row >= t for row in range(words)]:
+#                 return False
 #     return True
 # ```
 #
@@ -815,7 +816,8 @@ check("15.1", trust)
 #
 # In `PrefixDecoder` the mask is causal for the image tokens, too: the first sees only itself. Make a mask
 # in which image tokens see each other, but no words, and words see the image, themselves, and the
-# words before. True marks what may *not* be seen; row $i$ is who looks, column $j$ what is seen.
+# words before (none at first). True marks what may *not* be seen; row $i$ is who looks, column $j$ what
+# is seen.
 
 # %% tags=["exercise"]
 import torch
@@ -860,8 +862,8 @@ check("15.2", prefix_mask)
 # ### 15.3 One more word
 #
 # A step with a cache, for one head: the new word's query (d,), key (d,) and value (e,), and the keys
-# (s, d) and values (s, e) of the words before. Return what the word finds, (e,), and the longer keys
-# and values.
+# (s, d) and values (s, e) of the words before (s is 0 at first). Return what the word finds, (e,), and the
+# longer keys and values.
 
 # %% tags=["exercise"]
 import torch
@@ -905,7 +907,7 @@ check("15.3", attend_next)
 # ### 15.4 What a search keeps
 #
 # How many numbers does a `TransformerState` hold for one image, when a beam of `beam` captions has read
-# `words` words each?
+# `words` words each, `<start>` counted?
 
 # %% tags=["exercise"]
 from captionlib.exercises import check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,15 +23,15 @@ T_POINTS = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
 
 def exercise_1(paired_interval) -> str:
     """Student's interval of paired differences."""
-    for n in random.sample(sorted(T_POINTS), 4):
+    for i, n in enumerate(random.sample(sorted(T_POINTS), 4)):
         baseline = [random.uniform(40, 60) for _ in range(n)]
-        row = [value + random.uniform(-3, 2) for value in baseline]
+        # Below zero, above, or around it.
+        shift = 30 * (i % 3 - 1)
+        row = [value + shift + random.uniform(-3, 2) for value in baseline]
         gaps = torch.tensor(row, dtype=torch.float64) - torch.tensor(
             baseline, dtype=torch.float64
         )
         found = call(paired_interval, row, baseline, T_POINTS[n])
-        if isinstance(found, Tensor):
-            found = found.tolist()
         low, high = (
             number(end, name)
             for end, name in zip(
@@ -43,10 +44,21 @@ def exercise_1(paired_interval) -> str:
             return torch.stack([gaps.mean() - half, gaps.mean() + half])
 
         apart = torch.tensor(row).std(), torch.tensor(baseline).std()
+        right = ends(gaps, gaps.std())
+        half = (right[1] - right[0]) / 2
         compare(
             torch.tensor([low, high], dtype=torch.float64),
-            ends(gaps, gaps.std()),
+            right,
             [
+                (
+                    right.flip(0),
+                    "the ends are swapped: the lower one comes first",
+                ),
+                (
+                    torch.stack([gaps.mean(), half]),
+                    "these are the mean and half the width; the ends lie so "
+                    "far below and above the mean",
+                ),
                 (
                     ends(-gaps, gaps.std()),
                     "the sign is turned: the row minus the baseline",
@@ -127,6 +139,10 @@ def exercise_3(ppmi) -> str:
     for V in (3, 4, 6):
         counts = torch.randint(0, 6, (V, V)).float()
         counts = counts + counts.T
+        # The last word was seen once, with the one before it: the two belong
+        # together, however few the counts.
+        counts[-1] = counts[:, -1] = 0
+        counts[-1, -2] = counts[-2, -1] = 1
         counts[0, 1] = counts[1, 0] = 0
         counts[0, 0], counts[1, 2], counts[2, 1] = 4, 1, 1
         p = counts / counts.sum()
@@ -169,22 +185,21 @@ def exercise_3(ppmi) -> str:
 
 def exercise_4(mended) -> str:
     """A thief with a fault, and a line that only looks like one."""
-    for B, all_known, D in ((3, 5, 4), (4, 4, 6), (2, 7, 3)):
+    # Many known pictures for few, as many, and so few that some are nearest
+    # twice, and that the nearest of some looks the other way.
+    for B, all_known, D in ((12, 40, 4), (8, 8, 6), (12, 3, 5)):
         # Directions tell who is nearest, lengths mislead.
-        known = torch.nn.functional.normalize(
-            torch.randn(all_known, 1, D), dim=2
-        )
-        wanted = torch.randperm(all_known)[:B]
         lengths = torch.linspace(1, 9, all_known)[:, None, None]
-        noise = torch.randn(all_known, 6, D)
-        noise = noise - noise.mean(dim=1, keepdim=True)
-        grids = 3 * known[wanted] + noise[:B]
-        known = lengths * known + noise
+        grids = torch.randn(B, 6, D) * torch.rand(B, 6, 1)
+        known = torch.randn(all_known, 6, D) * torch.rand(all_known, 6, 1)
+        known = lengths * known
         captions = [f"caption {i}" for i in range(all_known)]
         a, b = grids.mean(dim=1), known.mean(dim=1)
         cosines = torch.cosine_similarity(a[:, None], b[None], dim=2)
         right = [captions[i] for i in cosines.argmax(dim=1).tolist()]
         got = call(mended, grids, known, captions)
+        if isinstance(got, np.ndarray):
+            got = got.tolist()
         if not isinstance(got, (list, tuple)) or len(got) != B:
             raise Wrong(
                 f"there are {B} pictures and {all_known} known ones: {B} captions "

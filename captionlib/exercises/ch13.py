@@ -121,7 +121,7 @@ def _baselines(baselines, rewards: Tensor) -> None:
     got = tensor(
         got,
         (K,),
-        "the baselines",
+        "the row of baselines",
         known={(K + 1,): "there is one for each batch, the first of them 0"},
     )
     right = averages(0.9)
@@ -143,12 +143,17 @@ def _baselines(baselines, rewards: Tensor) -> None:
                 "the first baseline is 0, before anything was seen",
             ),
             (
+                torch.tensor([0.0, *averages(0.9, float(rewards[0]))[1:K]]),
+                "in yours the average begins with the first reward; it begins "
+                "with 0, and takes in a tenth of the first reward, too",
+            ),
+            (
                 rewards.cumsum(0) / torch.arange(1, K + 1),
                 "that is the plain mean; a moving average forgets slowly, "
                 "because the rewards rise as the model learns",
             ),
         ],
-        what="the baselines",
+        what="the row of baselines",
     )
 
 
@@ -158,15 +163,16 @@ def exercise_4(weights_of) -> str:
     for cells, coin in (
         ([2, 0, 3, 1, 1], [True, False, False, True, True]),
         ([5, 0, 4], [False, False, True]),
+        ([0, 1, 1], [True, False, True]),
     ):
-        P = max(cells) + 1
+        P = max(len(cells), max(cells) + 2)  # nobody draws the last
         alpha = torch.rand(len(cells), P).softmax(dim=1)
         cells, coin = torch.tensor(cells), torch.tensor(coin)
         hot = F.one_hot(cells, P).float()
         got = tensor(
             call(weights_of, alpha, cells, coin),
             alpha.shape,
-            "the weights",
+            "the table of weights",
             known={
                 (len(cells),): "return the weights of all cells of each image, "
                 "(B, P)",
@@ -199,7 +205,7 @@ def exercise_4(weights_of) -> str:
                     "the drawn cell has weight 1, all of the look",
                 ),
             ],
-            what="the weights",
+            what="the table of weights",
         )
     return "the mean of the values under these weights is the context."
 
@@ -209,6 +215,8 @@ def exercise_5(above_others) -> str:
     for rewards in (
         [[-9.0, -6.0, -12.0, -5.0], [-20.0, -26.0, -18.0, -4.0]],
         [[-3.0, -7.0], [-8.0, -1.0], [-2.0, -2.5]],
+        # The same caption drawn twice, and as many draws as captions.
+        [[-5.0, -5.0, -2.0], [-4.0, -1.0, -4.0], [-1.0, -8.0, -3.0]],
     ):
         _above_others(above_others, torch.tensor(rewards))
     return "a baseline made for the caption, for the price of more draws."
@@ -217,8 +225,10 @@ def exercise_5(above_others) -> str:
 def _above_others(above_others, rewards: Tensor) -> None:
     total, K = rewards.sum(dim=1, keepdim=True), rewards.shape[1]
     right = rewards - (total - rewards) / (K - 1)
+    differs = rewards[:, :, None] != rewards[:, None]
+    unequal = (differs * rewards[:, None]).sum(2) / differs.sum(2)
     compare(
-        tensor(call(above_others, rewards), rewards.shape, "the differences"),
+        tensor(call(above_others, rewards), rewards.shape, "the table"),
         right,
         [
             (
@@ -237,6 +247,11 @@ def _above_others(above_others, rewards: Tensor) -> None:
                 "these are the baselines; subtract them from the rewards",
             ),
             (
+                rewards - unequal,
+                "another draw with the same reward is one of the others, too: "
+                "leave a draw out by its place, not by its value",
+            ),
+            (
                 rewards - (total - rewards) / K,
                 "there are K - 1 others to divide by",
             ),
@@ -246,5 +261,5 @@ def _above_others(above_others, rewards: Tensor) -> None:
                 "of its own",
             ),
         ],
-        what="the rewards above the others'",
+        what="the table",
     )

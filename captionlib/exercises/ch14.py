@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from captionlib.exercises.answers import (
+    Wrong,
     also,
     call,
     close,
@@ -59,6 +61,11 @@ def exercise_1(best_baseline) -> str:
                 "pulls",
             ),
             (
+                mean(p * (1 - p).square(), rewards),
+                "a draw pulls at all K logits: square all K entries of its "
+                "gradient, not only that of its own logit",
+            ),
+            (
                 float((p * squares) @ rewards),
                 "these weights don't add up to 1: divide by their sum",
             ),
@@ -83,10 +90,12 @@ def exercise_2(mended) -> str:
     for B, n in ((3, 4), (2, 2), (5, 3), (4, 4), (1, 6)):
         log_p = -5 * torch.rand(B, n) - 1
         scores = 100 * torch.rand(B, 1) + 20 * torch.rand(B, n)
-        got = tensor(call(mended, log_p, scores), (), "the loss")
+        found = call(mended, log_p, scores)
+        got = tensor(found, (), "the loss")
         right = loss(log_p, scores)
-        if close(got, loss(log_p, scores, others=True), 1e-4):
-            continue
+        alone = loss(log_p, scores, others=True)
+        if close(got, alone, 1e-4):
+            right = alone
         gains = scores - scores.mean(dim=1, keepdim=True)
         compare(
             got,
@@ -114,6 +123,16 @@ def exercise_2(mended) -> str:
                     "nothing is subtracted: every caption drawn becomes likelier",
                 ),
                 (
+                    right * n,
+                    "that is n times the loss: an image's captions are added "
+                    "up; take the mean over all B times n",
+                ),
+                (
+                    alone * n,
+                    "that is n times the loss: an image's captions are added "
+                    "up; take the mean over all B times n",
+                ),
+                (
                     -(gains * log_p).sum(),
                     "a sum came back; the mean over captions does not depend "
                     "on how many there are",
@@ -122,7 +141,24 @@ def exercise_2(mended) -> str:
             what="the loss",
             tolerance=1e-4,
         )
+        if isinstance(found, Tensor):
+            size = float(right / loss(log_p, scores)) / log_p.numel()
+            _trains(mended, log_p, scores, -size * gains)
     return "less than its image's mean: less likely. More: likelier."
+
+
+def _trains(mended, log_p: Tensor, scores: Tensor, right: Tensor) -> None:
+    """Refuse a loss of the right value that has not the right gradient."""
+    log_p.requires_grad_()
+    try:
+        found = call(mended, log_p, scores)
+        (slope,) = torch.autograd.grad(found, log_p)
+    except (Wrong, RuntimeError):  # no gradient, or none for `log_p`
+        raise Wrong(
+            "the value is right, but no gradient reaches `log_p`, so nothing "
+            "would be trained: is it detached, or computed under `no_grad`?"
+        ) from None
+    compare(slope, right, what="the gradient along `log_p`", tolerance=1e-4)
 
 
 def exercise_3(log_p) -> str:
@@ -137,7 +173,7 @@ def exercise_3(log_p) -> str:
     got = tensor(
         call(log_p, log_probs, words, lengths),
         (3,),
-        "the log-probabilities",
+        "the row of log-probabilities",
         known={
             (3, 4): "there is a number for each word yet: add up those of a "
             "caption",
@@ -146,6 +182,12 @@ def exercise_3(log_p) -> str:
     )
     best = (log_probs.amax(dim=2) * real).sum(dim=1)
     early = torch.arange(4) < lengths[:, None] - 1
+    later = log_probs[:, :-1].gather(2, words[:, 1:, None]).squeeze(2)
+    before = log_probs[:, 1:].gather(2, words[:, :-1, None]).squeeze(2)
+    shifted = (
+        "words and steps are shifted by one: `words` begins after `<start>`, "
+        "and step t is where word t was drawn"
+    )
     compare(
         got,
         right,
@@ -166,6 +208,8 @@ def exercise_3(log_p) -> str:
                 "these are the likeliest words at each place, not those of "
                 "the captions",
             ),
+            ((later * early[:, :3]).sum(dim=1), shifted),
+            ((before * real[:, 1:]).sum(dim=1), shifted),
             (
                 (taken * early).sum(dim=1),
                 "the last word, `<end>`, is missing: it was drawn, too",
@@ -189,9 +233,30 @@ def exercise_3(log_p) -> str:
             torch.randint(V, (len(counts), T)),
             torch.tensor(counts),
         )
-        for T, V, counts in ((1, 3, [1]), (5, 2, [3, 5]), (6, 4, [2, 1, 4, 2]))
+        for T, V, counts in (
+            (1, 3, [1]),
+            (5, 2, [3, 5]),
+            (6, 4, [2, 1, 4, 2]),
+            (1, 4, [1, 1, 1]),
+            (60, 9, [57, 60]),  # a probability too small for a float
+        )
     )
     also(log_p, total, *cases, what="the log-probability of each caption")
+    # Padding that can't be drawn, as in chapter 14's sampling.
+    logits = torch.randn(3, 5, 4)
+    logits[:, :, 0] = -torch.inf
+    counts = torch.tensor([2, 5, 4])
+    words = torch.randint(1, 4, (3, 5))
+    words[torch.arange(5) >= counts[:, None]] = 0
+    never = logits.log_softmax(dim=2), words, counts
+    found = call(log_p, *never)
+    if isinstance(found, Tensor) and found.isnan().any():
+        raise Wrong(
+            "nan comes out where padding has the log-probability minus "
+            "infinity, since 0 times it is nan, too: leave the padding out, by "
+            "`torch.where` for example"
+        )
+    also(log_p, total, never, what="the log-probability of each caption")
     return "times the gain, and averaged, it is the loss with its sign turned."
 
 
@@ -237,10 +302,12 @@ def exercise_4(entropy) -> str:
         p = [x for i, x in enumerate(logits.tolist()) if i not in never]
         return torch.special.entr(torch.tensor(p).softmax(dim=0)).sum().item()
 
-    cases = (
+    cases = [
         (torch.randn(V), never)
         for V, never in ((3, []), (2, [1]), (9, [8, 0, 3]), (5, [0, 1]))
-    )
+    ]
+    # Nearly all the probability is that of a word that is never drawn.
+    cases.append((torch.tensor([25.0, 0.0, 0.0, 0.3]), [0]))
     also(entropy, nats, *cases, what="the entropy")
     sure = number(
         call(entropy, torch.tensor([0.0, 200.0, 0.0, 0.0]), [3]), "the entropy"

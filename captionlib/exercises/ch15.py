@@ -18,11 +18,34 @@ from captionlib.exercises.answers import (
     trusted,
 )
 
+LONGER = "try a text of more words"
+ODD_AND_EVEN = "try texts of different lengths, odd and even"
+CURES = {
+    "sees three words at most": LONGER,
+    "has a mask for eight words only": LONGER,
+    "has no mask for texts of more than nine words": LONGER,
+    "sees ten words at most": LONGER,
+    "has no mask for an odd number of words": ODD_AND_EVEN,
+    "has no mask for an even number of words": ODD_AND_EVEN,
+    "has two heads, the second without a mask": (
+        "change all numbers of a word, and watch all of a row"
+    ),
+}
+
 
 def exercise_1(trust) -> str:
     """A test that finds out who looks ahead, or not far enough back."""
+    verdicts = []
+
+    def asked(version) -> object:
+        verdict = trust(version)
+        verdicts.append(verdict)
+        one = isinstance(verdict, Tensor) and verdict.ndim == 0
+        return verdict.item() if one else verdict
+
+    test = asked if callable(trust) else trust
     for about, version in _causal().items():
-        if not trusted(trust, version):
+        if not trusted(test, version):
             raise Wrong(
                 f"your test refuses a version that {about}. It is right: rows "
                 "depend on their own word and those before it, and on no other"
@@ -30,7 +53,7 @@ def exercise_1(trust) -> str:
 
     def passes(version) -> bool:
         try:
-            return trusted(trust, version)
+            return trusted(test, version)
         except (
             Wrong
         ):  # it has let right ones pass, so this is a version's fault
@@ -38,11 +61,19 @@ def exercise_1(trust) -> str:
 
     wrong = _not_causal()
     missed = [about for about, version in wrong.items() if passes(version)]
+    if len(missed) == len(wrong) and all(each is None for each in verdicts):
+        raise Wrong(
+            "nothing came back from your test for any version, and no "
+            "assertion failed, so all have passed: return the verdict, or "
+            "assert it"
+        )
     if missed:
         others = f", and {len(missed) - 1} more" * (len(missed) > 1)
+        cure = CURES.get(
+            missed[0], "which word would you change, and which row watch?"
+        )
         raise Wrong(
-            f"a version that {missed[0]} passes your test{others}: which word "
-            "would you change, and which row watch?"
+            f"a version that {missed[0]} passes your test{others}: {cure}"
         )
     return f"{len(wrong)} wrong versions caught, all right ones passed."
 
@@ -100,8 +131,53 @@ def _not_causal() -> dict[str, Callable]:
         "has a mask for eight words only": (
             lambda looks, seen: (seen > looks) & (seen < 8)
         ),
+        "has no mask for texts of more than nine words": (
+            lambda looks, seen: (seen > looks) & (len(seen) < 10)
+        ),
+        "has no mask for an odd number of words": (
+            lambda looks, seen: (seen > looks) & (len(seen) % 2 == 0)
+        ),
+        "has no mask for an even number of words": (
+            lambda looks, seen: (seen > looks) & (len(seen) % 2 == 1)
+        ),
+        "sees ten words at most": (
+            lambda looks, seen: (seen > looks) | (seen < looks - 9)
+        ),
+        "sees the word after the next": (
+            lambda looks, seen: (seen > looks) & (seen != looks + 2)
+        ),
+        "sees one word ahead, except from the first row": (
+            lambda looks, seen: (
+                (seen > looks) & ((seen > looks + 1) | (looks == 0))
+            )
+        ),
+        "sees one word ahead, but never the last": (
+            lambda looks, seen: (
+                (seen > looks) & ((seen > looks + 1) | (seen > len(seen) - 2))
+            )
+        ),
+        "sees the first word and the word itself, except in the last row": (
+            lambda looks, seen: (
+                (seen > looks)
+                | ((seen > 0) & (seen < looks) & (looks < len(seen) - 1))
+            )
+        ),
+        "doesn't see the word itself, except in the first and last rows": (
+            lambda looks, seen: (
+                (seen > looks)
+                | ((seen == looks) & (looks > 0) & (looks < len(seen) - 1))
+            )
+        ),
     }
     wrong = {about: _looking(rule) for about, rule in hidden.items()}
+    open_ = wrong["has no mask"]
+    wrong["has two heads, the second without a mask"] = lambda x: torch.cat(
+        [
+            part(half)
+            for part, half in zip((right, open_), _halves(x), strict=True)
+        ],
+        dim=1,
+    )
     wrong["first subtracts the mean of all words"] = lambda x: right(
         x - x.mean(dim=0)
     )
@@ -113,6 +189,11 @@ def _not_causal() -> dict[str, Callable]:
         torch.cat([x[:1] + x[-1:], x[1:]])
     )
     return wrong
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    half = x.shape[1] // 2
+    return x[:, :half], x[:, half:]
 
 
 def exercise_2(prefix_mask) -> str:
@@ -159,7 +240,7 @@ def exercise_2(prefix_mask) -> str:
         looks, seen = torch.arange(n)[:, None], torch.arange(n)
         return (seen > looks) & ((seen >= images) | (looks >= images))
 
-    sizes = (1, 3), (4, 4), (5, 2)
+    sizes = (1, 3), (4, 4), (5, 2), (3, 0)
     also(prefix_mask, right_for, *sizes, what="the mask")
     return "models with such a mask are called prefix language models."
 
@@ -183,15 +264,16 @@ def exercise_3(attend_next) -> str:
         "the values",
     )
     short = "is as long as before: the new word's belongs there, too"
-    for what, found, before, after in (
-        ("the keys", found_keys, keys, longer[0]),
-        ("the values", found_values, values, longer[1]),
+    for kind, found, before, after in (
+        ("keys", found_keys, keys, longer[0]),
+        ("values", found_values, values, longer[1]),
     ):
+        what = f"the cache of {kind}"
         found = tensor(
             found,
             after.shape,
             what,
-            known={tuple(before.shape): f"{what[:-1]} cache {short}"},
+            known={tuple(before.shape): f"{what} {short}"},
         )
         compare(
             found,
@@ -199,7 +281,7 @@ def exercise_3(attend_next) -> str:
             [
                 (
                     after.roll(1, 0),
-                    f"{what[4:]} should be in the order of the words: the new "
+                    f"{kind} should be in the order of the words: the new "
                     "one comes last",
                 )
             ],
@@ -215,6 +297,15 @@ def exercise_3(attend_next) -> str:
                 "the scores are not divided by the root of d",
             ),
             (
+                (longer[0] @ query / 4).softmax(dim=0) @ longer[1],
+                "the scores are divided by d; it should be its root",
+            ),
+            (
+                (longer[0] @ query / 2**0.5).softmax(dim=0) @ longer[1],
+                "the scores are divided by the root of e, the length of a "
+                "value; it should be that of a key, d",
+            ),
+            (
                 (longer[0] @ key / 2).softmax(dim=0) @ longer[1],
                 "the key was used as the query",
             ),
@@ -228,7 +319,7 @@ def exercise_3(attend_next) -> str:
         scores = torch.mv(keys, query) * len(key) ** -0.5
         return scores.softmax(dim=0) @ values, keys, values
 
-    for s, d, e in ((1, 3, 2), (6, 9, 4), (4, 4, 4)):
+    for s, d, e in ((1, 3, 2), (6, 9, 4), (4, 4, 4), (0, 3, 2)):
         new = torch.randn(d), torch.randn(d), torch.randn(e)
         drawn = (*new, torch.randn(s, d), torch.randn(s, e))
         also(attend_next, right, drawn, what="the answer")
@@ -238,32 +329,38 @@ def exercise_3(attend_next) -> str:
 def exercise_4(numbers_kept) -> str:
     """The size of a state of TransformerDecoder."""
 
-    def kept(layers, width, cells, beam, words) -> float:
+    def kept(layers, width, cells, beam, words) -> int:
         return layers * 2 * width * (cells + beam * words)
 
-    for case in ((3, 256, 81, 5, 20), (2, 96, 64, 1, 7)):
+    for case in (
+        (3, 256, 81, 5, 20),
+        (2, 96, 64, 1, 7),
+        (4, 32, 9, 3, 0),
+    ):
         layers, width, cells, beam, words = case
         got = number(call(numbers_kept, *case), "the number")
         compare(
-            got,
-            float(kept(*case)),
+            int(got) if got == int(got) else got,
+            kept(*case),
             [
                 (
-                    layers * 2.0 * width * beam * (cells + words),
+                    layers * 2 * width * beam * (cells + words),
                     "a beam's captions share the keys and values of their "
                     "image",
                 ),
-                (kept(*case) / 2.0, "there are keys and values"),
-                (kept(*case) / float(layers), "each layer has its own"),
+                (kept(*case) / 2, "there are keys and values"),
+                (kept(*case) / layers, "each layer has its own"),
                 (
-                    layers * 2.0 * width * beam * words,
+                    layers * 2 * width * beam * words,
                     "the grid's keys and values are kept, too",
                 ),
                 (
-                    layers * 2.0 * width * (cells + words),
+                    layers * 2 * width * (cells + words),
                     "each caption of the beam has words of its own",
                 ),
             ],
-            otherwise=f"for {case} it is not {got:g}",
+            what=f"the number for {layers} layers of width {width}, {cells} "
+            f"cells, a beam of {beam} and {words} words",
+            tolerance=1e-9,
         )
     return "with long texts, this is what fills a GPU's memory."

@@ -23,6 +23,23 @@ MISTAKES = {
             {"gaps.mean() - half, gaps.mean() + half": "half, half"},
             "and yours is",
         ),
+        (
+            "mean and half",
+            {"gaps.mean() - half, gaps.mean() + half": "gaps.mean(), half"},
+            "the mean and half the width",
+        ),
+        (
+            "swapped",
+            {"- half, gaps.mean() + half": "+ half, gaps.mean() - half"},
+            "the lower one comes first",
+        ),
+        (
+            "never above zero",
+            {
+                "return gaps.mean() - half": "return (gaps.mean() - half).clamp(max=0)"
+            },
+            "and yours is",
+        ),
         ("one size", {"len(row) ** 0.5": "3**0.5"}, "pairs with the gaps"),
     ],
     "12.2": [
@@ -61,6 +78,11 @@ MISTAKES = {
             "all entries are 0",
         ),
         ("infinite", {".clamp(min=0)": ""}, "never meet"),
+        (
+            "seen once",
+            {".clamp(min=0)": ".clamp(min=0).where(counts > 1, 0.0)"},
+            "is 0, expected",
+        ),
     ],
     "12.4": [
         (
@@ -75,6 +97,45 @@ MISTAKES = {
             {"sims.argmax(dim=1).tolist()": "sims[:1].argmax(dim=1).tolist()"},
             "should come back",
         ),
+        (
+            "cells of one length",
+            {
+                "    a, b = ": "    grids = grids / grids.norm(dim=2, keepdim=True)\n"
+                "    known = known / known.norm(dim=2, keepdim=True)\n    a, b = "
+            },
+            "the list of captions",
+        ),
+        (
+            "correlation",
+            {
+                "    sims": "    a = a - a.mean(dim=1, keepdim=True)\n"
+                "    b = b - b.mean(dim=1, keepdim=True)\n    sims"
+            },
+            "the list of captions",
+        ),
+        (
+            "sum of sizes",
+            {"b.norm(dim=1)": "b.abs().sum(dim=1)"},
+            "the list of captions",
+        ),
+        (
+            "either way",
+            {"sims.argmax": "sims.abs().argmax"},
+            "the list of captions",
+        ),
+        (
+            "no caption twice",
+            {
+                "    return [captions[i] for i in sims.argmax(dim=1).tolist()]": (
+                    "    found = []\n    for row in sims:\n"
+                    "        order = row.argsort(descending=True).tolist()\n"
+                    "        left = [i for i in order if captions[i] not in found]\n"
+                    "        found += [captions[i] for i in left[:1]]\n"
+                    "    return found"
+                )
+            },
+            "the list of captions",
+        ),
     ],
 }
 
@@ -85,6 +146,15 @@ ALSO_RIGHT = {
         "    m = statistics.mean(gaps)\n"
         "    half = t * statistics.stdev(gaps) / len(gaps) ** 0.5\n"
         "    return [m - half, m + half]",
+        {
+            "gaps.mean() - half, gaps.mean() + half": (
+                "gaps.mean() + half * torch.tensor([-1.0, 1.0])"
+            )
+        },
+        "import numpy as np\n\n\ndef paired_interval(row, baseline, t):\n"
+        "    gaps = np.subtract(row, baseline)\n"
+        "    half = t * gaps.std(ddof=1) / np.sqrt(gaps.size)\n"
+        "    return gaps.mean() + np.array([-half, half])",
     ],
     "12.2": [
         "def alphas_of(hidden, cells, W):\n"
@@ -103,5 +173,9 @@ ALSO_RIGHT = {
         "    out = []\n    for x in a:\n"
         "        sims = torch.cosine_similarity(x[None], b, dim=1)\n"
         "        out.append(captions[int(sims.argmax())])\n    return out",
+        "import numpy as np\n\n\ndef mended(grids, known, captions):\n"
+        "    a, b = grids.mean(dim=1), known.mean(dim=1)\n"
+        "    sims = a @ b.T / b.norm(dim=1)\n"
+        "    return np.array(captions, dtype=object)[sims.argmax(dim=1).numpy()]",
     ],
 }

@@ -23,6 +23,10 @@ MISTAKES = {
          "update it afterwards"),
         ("swapped", {"0.9 * b + 0.1": "0.1 * b + 0.9"}, "are swapped"),
         ("starts at the first", {"b = 0.0": "b = float(rewards[0])"}, "the first baseline is 0"),
+        ("begins with the first reward", "def baselines(rewards):\n"
+         "    found, b = [0.0], float(rewards[0])\n    for reward in rewards[1:].tolist():\n"
+         "        found.append(b)\n        b = 0.9 * b + 0.1 * reward\n    return found",
+         "begins with the first reward"),
         ("plain mean", "def baselines(rewards):\n"
          "    return rewards.cumsum(0) / torch.arange(1, len(rewards) + 1)", "plain mean"),
         ("one more", {"return found": "return [*found, b]"}, "one for each batch"),
@@ -36,6 +40,10 @@ MISTAKES = {
         ("its alpha", {"one, alpha": "one * alpha, alpha"}, "has weight 1"),
         ("a cell", {"return torch.where(coin[:, None], one, alpha)": "return cells + 0"},
          "all cells of each image"),
+        ("as many cells as drawn", {"cells, alpha.shape[1]": "cells"}, "your code stops"),
+        ("size of the batch", {"coin[:, None]":
+                               "coin[:, None] if len(coin) != alpha.shape[1] else coin"},
+         "the table of weights"),
     ],
     "13.5": [
         ("own", {"others = (total - rewards) / (rewards.shape[1] - 1)":
@@ -47,6 +55,12 @@ MISTAKES = {
         ("K", {"(rewards.shape[1] - 1)": "rewards.shape[1]"}, "K - 1 others"),
         ("one for all", {"others = (total - rewards) / (rewards.shape[1] - 1)":
                          "others = rewards.mean()"}, "baseline of its own"),
+        ("by value", "def above_others(rewards):\n    return torch.stack([\n"
+         "        torch.stack([x - row[row != x].mean() for x in row]) for row in rewards])",
+         "by its place, not by its value"),
+        ("keepdim", {"rewards - others":
+                     "rewards - (others if len(others) != others.shape[1] else others.T)"},
+         "the table is not right"),
     ],
 }  # fmt: skip
 
