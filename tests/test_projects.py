@@ -155,6 +155,7 @@ def test_a_bias_is_a_bias_on_scores(page):
     assert attention.coarse.tolist() == pytest.approx([0.6] * 4)
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path):
     command = ["projects", "--quick", "--work", str(tmp_path / "work")]
     command += ["--store", str(tmp_path / "stored.json"), "--seeds", "1"]
