@@ -287,10 +287,7 @@ def items(value: object, what: str = "the result") -> list:
 
 
 def parts(value: object, *names: str) -> tuple:
-    """Check that the value is a tuple, list, array or tensor with one item per
-    name."""
-    if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
-        value = tuple(value)
+    """Check that the value is a tuple or list with one item per name."""
     if not isinstance(value, (tuple, list)) or len(value) != len(names):
         size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
         raise Wrong(

@@ -32,6 +32,8 @@ def exercise_1(paired_interval) -> str:
             baseline, dtype=torch.float64
         )
         found = call(paired_interval, row, baseline, T_POINTS[n])
+        if isinstance(found, (Tensor, np.ndarray)):
+            found = found.tolist()
         low, high = (
             number(end, name)
             for end, name in zip(
