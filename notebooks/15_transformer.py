@@ -619,9 +619,23 @@ assert prefix_marks["bleu4"] > 15
 # - One layer lies in between. A second look at the grid, by a word that has looked
 #   once, seems to be worth something; its interval says how sure we can be.
 #
-# These are drawn scenes. On photographs we have not compared the two; that is an
-# afternoon's work for you, with the [command line](../book/command_line.md)'s data and
-# the code of this page.
+# These are drawn scenes. `python -m tools.experiments photographs` compares the two on
+# Flickr8k's 6,000, for four minutes of one thread each:
+#
+# <!-- comparison transformer_flickr8k: written by tools.results -->
+#
+# |  | BLEU-4 | CIDEr-D | distinct captions | seconds |
+# | --- | ---: | ---: | ---: | ---: |
+# | LSTM with attention | 20.3<br>± 0.1 | 47.3<br>± 0.1 | 712<br>± 21 | 233 |
+# | Transformer | **21.0**<br>(+0.6 to +0.8) | **48.4**<br>(+0.6 to +1.6) | **811**<br>(+43 to +156) | 255 |
+#
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+#
+# <!-- comparison: end -->
+#
+# Ahead again, in all seeds, but by little: less than a point of BLEU-4, for a tenth more
+# time, and with greater variety. With four minutes and 6,000 photographs neither has
+# learned much; which would win in a night, we have not measured.
 #
 # ## What today's captioners are made of
 #

@@ -36,7 +36,7 @@ def test_each_table_has_the_rows_that_have_run(ran):
     _, _, store = ran
     tables = {path.stem: read_json(path) for path in store.iterdir()}
     assert set(tables) == set(photographs.TABLES)
-    assert list(tables["hard_flickr8k"]["runs"]) == ["all parts", "hard"]
+    assert list(tables["hard_flickr8k"]["runs"]) == ["soft", "hard"]
     assert len(tables["self_critical_flickr8k"]["runs"]) == 3
     about = tables["parts_flickr8k"]["settings"]["about"]
     assert "24 photographs" in about and "6 of the validation" in about
