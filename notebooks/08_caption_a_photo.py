@@ -613,10 +613,10 @@ ask("08.d")
 #
 # ### 08.1 Find the faults
 #
-# From most files this function makes what it should. But photographs from a phone lie on their side, a
-# transparent drawing gets a black background, and thin lines vanish from pictures with a palette,
-# such as GIFs. One line is missing, one comes too early, and one throws away what it should mix with
-# white. Mend all three.
+# From most files this function makes what it should. But photographs from a phone lie on their side or
+# are mirrored, transparent parts, in whichever mode they are stored, become black, and thin lines vanish
+# from pictures with a palette, such as GIFs. One line is missing, one comes too early, and one throws
+# away what it should mix with white. Mend all three.
 #
 # ```python
 # def read(picture, size):  # a PIL image, as Image.open returns it
@@ -675,9 +675,10 @@ check("08.1", mended)
 #
 # `caption_all(images, caption_batch, size)` has to caption a list of images of any length, using
 # `caption_batch`, which takes a list of 1 to `size` images and returns a list of their captions.
-# One caption an image must come back, in the order of the images. Thirteen colleagues have written it,
-# not all of them well. Write a test: by `assert`, or by returning False. No model is needed: let your
-# own `caption_batch` do something simple with strings.
+# One caption an image must come back, in the order of the images; how often and in which order it calls
+# `caption_batch` is up to it. Eighteen colleagues have written it, not all of them well. Write a test: by
+# `assert`, or by returning False. No model is needed: let your own `caption_batch` do something simple
+# with strings.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -708,23 +709,23 @@ check("08.2", trust)
 #
 # ```python
 # def trust(caption_all):
-#     images = ["dog", "cat", "dog", "ant", "bee", "ape"]
-#     expected = ["DOG", "CAT", "DOG", "ANT", "BEE", "APE"]
-#     for size in (1, 4):
-#         counts = []
+#     for images in ([], ["bee"], ["dog", "cat", "dog", "ant", "bee", "ape"]):
+#         for size in (1, 4):
+#             counts = []
 #
-#         def caption_batch(batch):
-#             counts.append(len(batch))
-#             return [image.upper() for image in batch]
+#             def caption_batch(batch):
+#                 counts.append(len(batch))
+#                 return [image.upper() for image in batch]
 #
-#         if caption_all(images, caption_batch, size) != expected:
-#             return False
-#         if not all(1 <= count <= size for count in counts):
-#             return False
+#             expected = [image.upper() for image in images]
+#             if caption_all(images, caption_batch, size) != expected:
+#                 return False
+#             if not all(1 <= count <= size for count in counts):
+#                 return False
 #     return True
 # ```
 #
-# Six images leave a rest with 4, and none with 1. Calling it twice also finds the version that keeps
+# Six images leave a rest with 4, and none with 1. Calling it again also finds the version that keeps
 # the captions of the first call in a default argument.
 #
 # </details>

@@ -53,8 +53,8 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     Raises:
         NotYet: if it returns, or fails on, three dots that were left in it.
         Wrong: if it is not a function, takes another number of arguments,
-            raises, returns nothing, or changes a tensor, array, list or
-            dictionary that it was given.
+            raises, returns nothing, or changes a tensor, array, list,
+            dictionary or set that it was given.
     """
     if not callable(answer):
         raise Wrong(f"expected a function, but this is {describe(answer)}")
@@ -86,9 +86,9 @@ def call(answer: object, *arguments: object, **named: object) -> object:
     for position, (before, after) in enumerate(
         zip(arguments, copies, strict=True)
     ):
-        if isinstance(before, (Tensor, np.ndarray, list, dict)) and not close(
-            before, after, 0
-        ):
+        if isinstance(
+            before, (Tensor, np.ndarray, list, dict, set)
+        ) and not close(before, after, 0):
             raise Wrong(
                 f"your function changes its {ORDINALS[position]} argument in "
                 "place, which its caller may still need: build a new value "
@@ -499,6 +499,8 @@ def _copy(value: object) -> object:
         return value.copy()
     if isinstance(value, dict) and type(value) is dict:
         return {key: _copy(each) for key, each in value.items()}
+    if type(value) is set:
+        return set(value)
     return [_copy(each) for each in value] if type(value) is list else value
 
 

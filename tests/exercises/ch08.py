@@ -30,19 +30,57 @@ MISTAKES = {
          "        picture = Image.alpha_composite(paper, picture)\n"
          "    return np.asarray(picture.convert('RGB').resize((size, size)))",
          "a transparent picture with a palette"),
+        ("not mirrored", IMPORT + "def mended(picture, size):\n"
+         "    turned = {3: 180, 6: -90, 8: 90}.get(picture.getexif().get(274), 0)\n"
+         "    picture = picture.convert('RGBA').rotate(turned, expand=True)\n"
+         "    paper = Image.new('RGBA', picture.size, 'white')\n"
+         "    whole = Image.alpha_composite(paper, picture).convert('RGB')\n"
+         "    return np.asarray(whole.resize((size, size)))",
+         "orientation 2 of 24 by 16 pixels, as 12 by 12, is still mirrored"),
+        ("upside down", IMPORT + "def mended(picture, size):\n"
+         "    turned = {6: -90, 8: 90}.get(picture.getexif().get(274), 0)\n"
+         "    picture = picture.convert('RGBA').rotate(turned, expand=True)\n"
+         "    paper = Image.new('RGBA', picture.size, 'white')\n"
+         "    whole = Image.alpha_composite(paper, picture).convert('RGB')\n"
+         "    return np.asarray(whole.resize((size, size)))", "is still upside down"),
+        ("one transparent colour", IMPORT + "def mended(picture, size):\n"
+         "    picture = ImageOps.exif_transpose(picture)\n"
+         "    if picture.mode in ('RGBA', 'LA', 'P'):\n"
+         "        picture = picture.convert('RGBA')\n"
+         "        paper = Image.new('RGBA', picture.size, 'white')\n"
+         "        picture = Image.alpha_composite(paper, picture)\n"
+         "    return np.asarray(picture.convert('RGB').resize((size, size)))",
+         "an RGB picture with a transparent colour"),
         ("a frame of white", {"whole.resize((size, size))":
                               "ImageOps.pad(whole, (size, size), color='white')"},
          "is not right"),
     ],
     "08.2": [
-        ("one size", {"for size in (1, 4)": "for size in (4, 4)"}, "and 1 more"),
-        ("one call", {"for size in (1, 4)": "for size in (4,)"}, "and 2 more"),
-        ("no rest", {"for size in (1, 4)": "for size in (1, 3)"}, "drops the rest"),
+        ("one size", {"(1, 4)": "(4, 4)"}, "takes batches of 2, whatever the size passes"),
+        ("one call", {"[], [\"bee\"], ": "", "(1, 4)": "(4,)"}, "and 4 more"),
+        ("no rest", {"[\"bee\"], ": "", "(1, 4)": "(1, 3)"},
+         "drops the rest"),
+        ("no empty list", {"[], ": ""}, "a batch of nothing if there is no image passes"),
+        ("no short list", {"[\"bee\"], ": ""}, "shorter than a batch passes"),
+        ("few calls", {"if not all(": "if len(counts) != -(-len(images) // size) or not all("},
+         "refuses a version that captions one image after the other"),
+        ("each image once", {"if not all(": "if sum(counts) != len(images) or not all("},
+         "captions an image that comes twice once, and copies the caption; it is right"),
+        ("captions numbered", """def trust(caption_all):
+    for n, size in ((6, 1), (6, 4), (2, 4), (0, 4)):
+        said = []
+
+        def caption_batch(batch):
+            assert 1 <= len(batch) <= size
+            said.extend(batch)
+            return list(range(len(said) - len(batch), len(said)))
+
+        assert caption_all(list("dcabef")[:n], caption_batch, size) == list(range(n))
+""", "captions the last batch first; it is right"),
         ("nobody counts", {"if not all(1 <= count <= size for count in counts)": "if False"},
          "passes your test, and 3 more"),
         ("empty allowed", {"1 <= count": "0 <= count"}, "ends with an empty batch"),
-        ("no image twice", {'"dog", "cat", "dog", "ant"': '"dog", "cat", "fox", "ant"',
-                            '"DOG", "CAT", "DOG", "ANT"': '"DOG", "CAT", "FOX", "ANT"'},
+        ("no image twice", {'"dog", "cat", "dog", "ant"': '"dog", "cat", "fox", "ant"'},
          "comes twice only once"),
         ("any order", {"(images, caption_batch, size) != expected":
                        "(images, caption_batch, size).sort() != expected.sort()"},
@@ -50,14 +88,14 @@ MISTAKES = {
         ("more than was promised", {"1 <= count <= size for count in counts":
                                     "count == size for count in counts[:-1]"},
          "nearly equal size; it is right"),
-        ("always", "def trust(caption_all):\n    return True", "and 9 more"),
+        ("always", "def trust(caption_all):\n    return True", "and 11 more"),
         ("the captions", {"return True": "return expected"}, "should assert, or return"),
     ],
     "08.3": [
         ("in the corner", {"(side - height) // 2, (side - width) // 2": "0, 0"}, "in the corner"),
         ("odd row above", {"(side - height) // 2, (side - width) // 2":
                            "(side - height + 1) // 2, (side - width + 1) // 2"},
-         "the larger half goes behind it"),
+         "the one left over goes below it"),
         ("at the far edge", {"(side - height) // 2": "side - height"}, "at the far edge"),
         ("black", {"np.full((side, side, 3), 128, dtype=np.uint8)":
                    "np.zeros((side, side, 3), np.uint8)"}, "the bands are black"),
@@ -77,6 +115,8 @@ MISTAKES = {
     ],
     "08.4": [
         ("no <end>", {" + caption.finished": ""}, "four choices were made"),
+        ("unfinished dropped", {"nats = -sum": "captions = [c for c in captions if c.finished]\n"
+                                 "    nats = -sum"}, "no choices are left"),
         ("always <end>", {"caption.finished": "1"}, "never said <end>"),
         ("sign", {"nats = -sum": "nats = sum"}, "below 1"),
         ("not divided", {"nats / choices": "nats"}, "divide the nats"),
@@ -105,6 +145,11 @@ MISTAKES = {
         ("a set", {"for word in words:": "for word in set(words):"}, 'says "dog" twice'),
         ("what is there", {"word not in there": "word in there"}, "the share that is there"),
         ("nothing named", {" if named else 0.0": ""}, "nothing is invented either"),
+        ("names used up", {"    return invented": "    names.clear()\n    return invented"},
+         "changes its third argument in place"),
+        ("scenes used up", {"for word in words:": "there &= names\n        for word in words:",
+                            "    return invented": "    scenes[0].clear()\n    return invented"},
+         "changes its second argument in place"),
         ("what was missed", "def invented_share(captions, scenes, names):\n    lost = total = 0\n"
          "    for words, there in zip(captions, scenes):\n        total += len(there)\n"
          "        lost += len(there - set(words))\n    return lost / total", "forgot to name"),
@@ -119,7 +164,10 @@ ALSO_RIGHT = {
     paper.paste(clear, mask=clear.getchannel("A"))
     small = paper.resize((size, size))
     note = picture.getexif().get(274, 1)
-    return np.rot90(np.asarray(small), {1: 0, 3: 2, 6: 3, 8: 1}[note])
+    pixels = np.asarray(small)
+    if note in (2, 4, 5, 7):
+        pixels, note = pixels[:, ::-1], {2: 1, 4: 3, 5: 8, 7: 6}[note]
+    return np.rot90(pixels, {1: 0, 3: 2, 6: 3, 8: 1}[note])
 """,
         IMPORT + "def mended(picture, size):\n"
         "    small = ImageOps.exif_transpose(picture.convert('RGBA').resize((size, size)))\n"
@@ -130,6 +178,9 @@ ALSO_RIGHT = {
         "    return np.asarray(open_rgb(picture).resize((size, size)))",
         {
             "whole.resize((size, size))": "whole.resize((size, size), Image.Resampling.LANCZOS)"
+        },
+        {
+            "whole.resize((size, size))": "whole.resize((size, size), Image.Resampling.BOX)"
         },
         {
             "whole.resize((size, size))": "whole.resize((size, size), Image.Resampling.BILINEAR)"
@@ -160,7 +211,24 @@ ALSO_RIGHT = {
     return all(
         caption_all(images, lambda b: write(b, size), size) == [8, 2, 8, 0, 4]
         for size in (1, 3, 5, 7)
-    )
+    ) and caption_all([], lambda b: write(b, size=2), 2) == []
+""",
+        """def trust(caption_all):
+    for n in range(9):
+        for size in (1, 2, 3):
+
+            def caption_batch(batch):
+                if not 1 <= len(batch) <= size:
+                    raise ValueError(len(batch))
+                return [image[::-1] for image in batch]
+
+            images = ["bc", "ab", "bc", "zy", "de", "ab", "ghi", "f"][:n]
+            try:
+                if caption_all(images, caption_batch, size) != [i[::-1] for i in images]:
+                    return False
+            except Exception:
+                return False
+    return True
 """,
     ],
     "08.3": [
@@ -189,6 +257,9 @@ def perplexity(captions):
             choices += 1
     return math.e ** (nats / choices)
 """,
+        "def perplexity(captions):\n    choices = sum(\n"
+        "        (len(c.text.split(' ')) if c.text else 0) + c.finished for c in captions\n    )\n"
+        "    return np.exp(-sum(c.log_prob for c in captions) / choices)",
         "def perplexity(captions):\n    choices = 0\n    for each in captions:\n"
         "        choices += len(each.text.split()) + (1 if each.finished else 0)\n"
         "    return np.exp(-sum(each[2] for each in captions)) ** (1 / choices)",
