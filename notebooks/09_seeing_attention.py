@@ -795,7 +795,7 @@ check("09.1", enlarge)
 # ### 09.2 The pointing game
 #
 # A word points at its object if the cell with its largest weight lies there: more exactly, the
-# *centre* of that cell, in pixels. Return True or False for each map and its box. Cells are squares of
+# *centre* of that cell, in pixels, without smoothing. Return True or False for each map and its box. Cells are squares of
 # `side` pixels; a box is (x0, y0, x1, y1), and x1 and y1 are just outside.
 
 # %% tags=["exercise"]

@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from captionlib.exercises.answers import (
     shown,
     tensor,
 )
+from captionlib.visualize import upsample_alpha
 
 
 def _array(
@@ -103,47 +105,52 @@ def exercise_1(enlarge) -> str:
 
 def exercise_2(hits) -> str:
     """The pointing game."""
-    maps = np.full((5, 2, 3), 0.1)
-    peaks = [(1, 2), (0, 1), (1, 0), (0, 2), (1, 1)]
+    maps = np.full((7, 2, 3), 0.1)
+    peaks = [(1, 2), (0, 1), (1, 0), (0, 2), (1, 1), (0, 0), (1, 2)]
     for weights, peak in zip(maps, peaks, strict=True):
         weights[peak] = 0.5
     maps[0] = [[0.08, 0.08, 0.08], [0.08, 0.08, 0.6]]
     maps[3] = [[0.3, 0.0, 0.35], [0.3, 0.05, 0.0]]
+    maps[5] = [[0.3, 0.05, 0.25], [0.0, 0.15, 0.25]]
+    # No two of the mistakes below make the same hits.
     boxes = [
         (64, 32, 96, 64),
         (40, 8, 60, 30),
-        (40, 10, 90, 30),
+        (20, 10, 90, 50),
         (0, 0, 32, 64),
         (33, 33, 60, 60),
+        (0, 0, 32, 32),
+        (70, 40, 96, 64),
     ]
-    answer = call(hits, maps, boxes, 32)
-    if not isinstance(answer, (np.ndarray, torch.Tensor, list, tuple)):
-        raise Wrong(
-            "expected a list of True and False, one per map; this is "
-            f"{describe(answer)}"
-        )
-    got = tensor(answer, (5,), "the list of hits", "bool").tolist()
+    got = _hits(call(hits, maps, boxes, 32), 7)
 
-    def game(
-        cell=lambda weights: divmod(int(weights.argmax()), 3),
-        at=0.5,
-        swap=False,
-    ):
+    def plain(weights):
+        return divmod(int(weights.argmax()), 3)
+
+    def smoothed(weights):
+        pixel = divmod(int(upsample_alpha(weights, (64, 96)).argmax()), 96)
+        return tuple((place + 0.5) / 32 - 0.5 for place in pixel)
+
+    def balance(weights):
+        return tuple((weights * np.indices((2, 3))).sum(axis=(1, 2)))
+
+    def game(cell=plain, at=0.5, side=32, swap=False):
         said = []
         for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
             row, column = cell(weights)
-            x, y = (column + at) * 32, (row + at) * 32
+            x, y = (column + at) * side, (row + at) * side
             if swap:
                 x, y = y, x
             said.append(bool(x0 <= x < x1 and y0 <= y < y1))
         return said
 
-    mass = [
-        bool(
-            np.kron(weights, np.ones((32, 32)))[y0:y1, x0:x1].sum() / 1024 > 0.5
-        )
-        for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True)
-    ]
+    mass, touched = [], []
+    for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
+        pixels = np.kron(weights, np.ones((32, 32)))
+        mass.append(bool(pixels[y0:y1, x0:x1].sum() / 1024 > 0.5))
+        touched.append(bool(pixels[y0:y1, x0:x1].max() == weights.max()))
+    overall = np.unravel_index(maps.argmax(), maps.shape)[1:]
+    numbers = [i + 1 for i, hit in enumerate(game()) if hit]
     compare(
         got,
         game(),
@@ -159,9 +166,30 @@ def exercise_2(hits) -> str:
                 "cell further, at (column + 0.5) * side and (row + 0.5) * side",
             ),
             (
+                game(smoothed),
+                "you ask for the peak of the smoothed map, as `look` does; "
+                "this game asks for the cell with the largest weight, and its "
+                "centre",
+            ),
+            (
+                game(lambda weights: overall),
+                "one cell was found for all maps, that of the largest weight "
+                "anywhere; each map has a largest weight of its own",
+            ),
+            (
                 game(lambda weights: divmod(int(weights.argmax()), 2)),
                 "you divide the index of the largest weight by the number of "
                 "rows; a row is as long as there are columns",
+            ),
+            (
+                game(at=0, side=1),
+                "you look for the row and the column of a cell in a box of "
+                "pixels: a cell has `side` pixels both ways",
+            ),
+            (
+                game(balance),
+                "you ask for the mean place of all the weight; the pointing "
+                "game asks for the largest weight alone",
             ),
             (
                 mass,
@@ -169,35 +197,67 @@ def exercise_2(hits) -> str:
                 "game asks for the largest weight alone",
             ),
             (
+                touched,
+                "you ask whether the box has any part of the cell; it should "
+                "have the cell's centre",
+            ),
+            (
                 [not each for each in game()],
                 "the wrong way round: these are the misses",
             ),
         ],
-        f"of the five, the first, second and fifth are hits; you have {got}",
+        f"of the seven, numbers {numbers} are hits, counted from 1; you have "
+        f"{got}",
     )
     rng = np.random.default_rng(0)
-    also(
-        hits,
-        _pointing,
-        *(
-            (
-                rng.dirichlet(np.ones(h * w), 24).reshape(24, h, w),
-                [_box(rng, w * side, h * side) for _ in range(24)],
-                side,
-            )
-            for h, w, side in ((3, 2, 10), (4, 4, 7), (2, 5, 16))
-        ),
-        # The centre lies on an edge of the box: inside at x0 and y0 only.
-        (
-            np.eye(4).reshape(4, 2, 2),
-            [(2, 2, 4, 4), (0, 0, 6, 4), (2, 6, 4, 8), (4, 4, 8, 6)],
-            4,
-        ),
-        what="the list of hits",
+    for h, w, side in ((3, 2, 10), (4, 4, 7), (2, 5, 16)):
+        maps = rng.dirichlet(np.ones(h * w), 24).reshape(24, h, w).round(3)
+        boxes = [_box(rng, w * side, h * side) for _ in range(24)]
+        _play(hits, maps, boxes, side)
+    # The centre lies on an edge of the box: inside at x0 and y0 only.
+    maps = np.eye(4).reshape(4, 2, 2)
+    _play(
+        hits, maps, [(2, 2, 4, 4), (0, 0, 6, 4), (2, 6, 4, 8), (4, 4, 8, 6)], 4
     )
+    # Centres of 3.5 and 10.5.
+    for end in (4, 11):
+        box = (end - 4, end - 4, end, end)
+        _play(hits, maps, [box] * 4, 7)
+        _play(hits, maps, [(end, 0, 14, 14), (0, end, 14, 14)] * 2, 7)
     return (
         "the mean of the list is the share of words that point at their object."
     )
+
+
+def _hits(answer: object, many: int) -> list[bool]:
+    """The answer, if it is True or False so many times."""
+    if not isinstance(answer, (np.ndarray, torch.Tensor, list, tuple)):
+        raise Wrong(
+            "expected a list of True and False, one per map; this is "
+            f"{describe(answer)}"
+        )
+    if any(not isinstance(each, bool) for each in np.ravel(answer).tolist()):
+        raise Wrong(
+            "the list of hits holds something other than True and False: "
+            f"{np.ravel(answer).tolist()[:3]} to begin with"
+        )
+    return tensor(answer, (many,), "the list of hits", "bool").tolist()
+
+
+def _play(hits: Callable, maps: np.ndarray, boxes: list, side: int) -> None:
+    """Compare all hits, and show the first map that is judged wrongly."""
+    got = _hits(call(hits, maps, boxes, side), len(maps))
+    for said, weights, box in zip(got, maps, boxes, strict=True):
+        row, column = np.unravel_index(weights.argmax(), weights.shape)
+        x, y = (float(column) + 0.5) * side, (float(row) + 0.5) * side
+        right = box[0] <= x < box[2] and box[1] <= y < box[3]
+        if said != right:
+            raise Wrong(
+                f"with cells of {side} pixels and the largest weight in row "
+                f"{row}, column {column} of {weights.tolist()}, the "
+                f"centre is at x = {x}, y = {y}, so with the box {box} it is a "
+                f"{'hit' if right else 'miss'}; you say {said}"
+            )
 
 
 def _box(rng, width: int, height: int) -> tuple[int, int, int, int]:
@@ -206,16 +266,6 @@ def _box(rng, width: int, height: int) -> tuple[int, int, int, int]:
     x1 = x0 + 1 + rng.integers(width - x0)
     y1 = y0 + 1 + rng.integers(height - y0)
     return int(x0), int(y0), int(x1), int(y1)
-
-
-def _pointing(maps, boxes, side) -> np.ndarray:
-    """Whether each map's largest weight has its centre in the box."""
-    found = []
-    for weights, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
-        rows, columns = (weights == weights.max()).nonzero()
-        x, y = columns[0] * side + side / 2, rows[0] * side + side / 2
-        found.append(x0 <= x < x1 and y0 <= y < y1)
-    return np.array(found)
 
 
 def exercise_3(cells_looked_at) -> str:
@@ -426,15 +476,20 @@ def exercise_5(occlusion) -> str:
     }
     got = _array(call(occlusion, score, image, 2), (2, 3), "the map", known)
 
-    def loss(grey=0.5, restored=True):
+    def loss(grey=0.5, restored=True, kept=False, before=image):
         losses, picture = np.zeros((2, 3)), image.copy()
         for row in range(2):
             for column in range(3):
                 picture = image.copy() if restored else picture
-                picture[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = (
-                    grey
-                )
-                losses[row, column] = score(image) - score(picture)
+                square = np.s_[
+                    2 * row : 2 * row + 2, 2 * column : 2 * column + 2
+                ]
+                picture[square] = grey
+                if kept:
+                    picture[:] = grey
+                    picture[square] = image[square]
+                losses[row, column] = score(before) - score(picture)
+                before = image if before is image else picture.copy()
         return losses
 
     row, column = (int(i) for i in divmod(abs(got - loss()).argmax(), 3))
@@ -462,8 +517,44 @@ def exercise_5(occlusion) -> str:
                 "you paint in black; use 0.5, which stands out less",
             ),
             (
+                loss(grey=1.0),
+                "you paint in white; use 0.5, which stands out less",
+            ),
+            *(
+                (
+                    loss(grey=grey),
+                    f"you paint in {grey}, and the pixels are floats from 0 to "
+                    "1: their grey is 0.5",
+                )
+                for grey in (127, 127.5, 128)
+            ),
+            (
+                loss(kept=True),
+                "all but one square is grey: paint that one, and leave the "
+                "rest as it is",
+            ),
+            (
+                loss(before=image.copy()),
+                "you compare with the picture that had the square before it "
+                "painted; compare each with the whole picture",
+            ),
+            (
+                np.maximum(loss(), 0),
+                "keep what is below 0: without such a square the word is "
+                "likelier",
+            ),
+            (
+                loss() / 4,
+                "you divide by the pixels of a square; return the fall itself",
+            ),
+            (
                 score(image) - loss(),
                 "these are the scores after painting, not the losses",
+            ),
+            (
+                loss() - score(image),
+                "these are the scores after painting, with the sign changed: "
+                "subtract them from the score of the whole",
             ),
         ],
         f"painting the square in row {row}, column {column}, costs "

@@ -31,9 +31,28 @@ MISTAKES = {
         ("misses", {"found.append(x0 <= x < x1 and y0 <= y < y1)":
                     "found.append(not (x0 <= x < x1 and y0 <= y < y1))"}, "these are the misses"),
         ("in cells", {"(column + 0.5) * side, (row + 0.5) * side": "column, row"},
-         "the first, second and fifth are hits"),
+         "in a box of pixels"),
+        ("smoothed", "from captionlib.visualize import upsample_alpha\n\n\n"
+         "def hits(maps, boxes, side):\n    found = []\n"
+         "    for w, (x0, y0, x1, y1) in zip(maps, boxes):\n"
+         "        size = w.shape[0] * side, w.shape[1] * side\n"
+         "        y, x = divmod(int(upsample_alpha(w, size).argmax()), size[1])\n"
+         "        found.append(x0 <= x < x1 and y0 <= y < y1)\n    return found",
+         "the peak of the smoothed map"),
+        ("one cell for all", {"divmod(int(weights.argmax()), weights.shape[1])":
+                              "divmod(int(maps.argmax()) % weights.size, weights.shape[1])"},
+         "one cell was found for all maps"),
+        ("rounded", {"(column + 0.5) * side, (row + 0.5) * side":
+                     "round((column + 0.5) * side), round((row + 0.5) * side)"},
+         "x = 3.5, y = 3.5, so with the box (0, 0, 4, 4) it is a hit; you say False"),
+        ("both edges", {"x < x1 and y0 <= y < y1": "x <= x1 and y0 <= y <= y1"}, "it is a miss"),
+        ("a corner of the cell", {"x, y = (column + 0.5) * side, (row + 0.5) * side": "x, y = "
+                                  "column * side, row * side",
+                                  "x0 <= x < x1 and y0 <= y < y1":
+                                  "x0 < x + side and x < x1 and y0 < y + side and y < y1"},
+         "any part of the cell"),
         ("the share", {"return found": "return np.mean(found)"}, "a list of True and False"),
-        ("numbers", {"return found": "return np.array(found) * 1"}, "should be bool"),
+        ("numbers", {"return found": "return np.array(found) * 1"}, "[1, 1, 0] to begin"),
         ("one for all", {"return found": "return found[:1]"}, "has the shape (1,)"),
     ],
     "09.3": [
@@ -79,6 +98,17 @@ MISTAKES = {
         ("sign", {"whole - score(painted)": "score(painted) - whole"}, "the signs"),
         ("transposed", {"return losses": "return losses.T"}, "came out transposed"),
         ("black", {"= 0.5": "= 0"}, "you paint in black"),
+        ("white", {"= 0.5": "= 1"}, "you paint in white"),
+        ("128", {"= 0.5": "= 128"}, "you paint in 128, and the pixels are floats"),
+        ("only one square kept", {"painted = image.copy()": "painted = np.full_like(image, 0.5)",
+                                  "] = 0.5": "] = image[r * side : (r + 1) * side, "
+                                  "c * side : (c + 1) * side]"}, "all but one square is grey"),
+        ("the square before", {"losses[r, c] = whole - score(painted)":
+                               "whole, losses[r, c] = score(painted), whole - score(painted)"},
+         "the square before it"),
+        ("no whole", {"whole - score(painted)": "-score(painted)"}, "from the score of the whole"),
+        ("cut at 0", {"whole - score(painted)": "max(0, whole - score(painted))"},
+         "keep what is below 0"),
         ("no sign", {"whole - score(painted)": "abs(whole - score(painted))"}, "keep the sign"),
         ("the score itself", {"whole - score(painted)": "score(painted)"},
          "not the losses"),
