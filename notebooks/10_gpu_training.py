@@ -570,7 +570,7 @@ ask("10.d")
 #
 # Measure how many images a second a device gets through. `step()` hands it one batch and returns
 # *before* the work is done; `wait()` returns when it is; `clock()` tells the time in seconds. The
-# first step of a program is slow: let one pass, then time three together.
+# first step of a program is slow: let one pass, then time three together, handed over one after the other.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -608,7 +608,7 @@ check("10.1", images_per_second)
 #     return 3 * batch_size / (clock() - start)
 # ```
 #
-# Waiting after each of the three steps would also be right, but a little slower: the device would
+# Waiting after each of the three steps would make it look slower than it is in training: the device would
 # be idle while the next step is handed over.
 #
 # </details>
@@ -617,7 +617,7 @@ check("10.1", images_per_second)
 #
 # The batch you want is too large for the memory, so it comes in parts. Make *one* step of the
 # optimizer, the same as with the whole batch. The loss is the mean square of `model(x) - y` over
-# all rows of all parts, and the parts may differ in size. Return this loss, as a number. Only one
+# all rows of all parts, and the parts, a list of pairs x and y, may differ in size. Return this loss, as a number. Only one
 # part may be in memory at a time.
 
 # %% tags=["exercise"]
@@ -768,8 +768,8 @@ check("10.4", rows_for_peak)
 # ### 10.5 When does a cache pay?
 #
 # All times are in milliseconds an image. Without a cache, each epoch loads, encodes and decodes it.
-# With one, a first pass loads it, encodes it and writes its grid; after that, each epoch loads the
-# grid and decodes. After how many epochs has the cache taken *less* time in all? Where that never
+# With one, a first pass loads it, encodes it and writes its grid, and trains nothing; after that, each
+# epoch loads the grid and decodes. After how many epochs has the cache taken *less* time in all? Where that never
 # happens, return `math.inf`.
 
 # %% tags=["exercise"]

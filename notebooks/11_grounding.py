@@ -989,8 +989,8 @@ check("11.2", borrowed)
 #
 # Let each caption have one naming word, at `steps`. For each caption and each word of it, `inside` holds
 # the weight that the word's map has in the box of the naming word. Return the mean weight `lag` words
-# later than that word; a negative lag is earlier. Captions that have no such word are left out: `lengths` says how long each is, and
-# beyond its end are numbers that mean nothing.
+# later than that word; a negative lag is earlier. Captions that have no such word are left out (one, at least,
+# has it): `lengths` says how long each is, and beyond its end are numbers that mean nothing.
 
 # %% tags=["exercise"]
 import torch
@@ -1086,8 +1086,9 @@ check("11.4", deletion_curve)
 # ### 11.5 Draw images, not words
 #
 # Two models were measured on the same words; `images` says which image each word belongs to. Each row
-# of `draws` is a resample: numbers of images, some of them drawn more than once. For each, return the
-# mean difference, second minus first, over all words of the drawn images.
+# of `draws` is a resample: numbers of images, some of them drawn more than once. An image may have no word,
+# but a resample has some. For each, return the mean difference, second minus first, over all words of the
+# drawn images.
 
 # %% tags=["exercise"]
 import torch

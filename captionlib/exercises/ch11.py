@@ -27,7 +27,7 @@ def exercise_1(shares_of) -> str:
     got = tensor(
         call(shares_of, box, side, size),
         (side, side),
-        "the shares",
+        "the grid of shares",
         known={
             (side * side,): "one vector came back: leave rows and columns apart"
         },
@@ -76,7 +76,9 @@ def exercise_1(shares_of) -> str:
         ],
         what="the grid of shares",
     )
-    whole = tensor(call(shares_of, (0, 0, 32, 32), 3, 32), (3, 3), "the shares")
+    whole = tensor(
+        call(shares_of, (0, 0, 32, 32), 3, 32), (3, 3), "the grid of shares"
+    )
     compare(
         whole,
         torch.ones(3, 3),
@@ -99,6 +101,7 @@ def exercise_1(shares_of) -> str:
         shares_of,
         right_for,
         ((3.5, 20.25, 9.0, 63.0), 7, 64),
+        ((20.3, 7.7531, 23.1234, 17.01), 6, 24),
         ((0.0, 0.0, 5.0, 2.5), 1, 10),
         ((11, 3, 12, 4), 2, 15),
         ((40.0, 10.0, 100.0, 90.0), 5, 100),
@@ -117,7 +120,7 @@ def exercise_2(borrowed) -> str:
     )
     inside = shares @ alphas.T
     own = inside.diagonal()
-    got = tensor(call(borrowed, alphas, shares), (3,), "the weights")
+    got = tensor(call(borrowed, alphas, shares), (3,), "the vector of weights")
     compare(
         got,
         (inside.sum(1) - own) / 2,
@@ -160,7 +163,7 @@ def exercise_2(borrowed) -> str:
             (torch.randn(B, P).softmax(dim=1), torch.rand(B, P))
             for B, P in ((2, 3), (5, 4), (6, 6), (4, 9))
         ),
-        what="the weights",
+        what="the vector of weights",
     )
     return "whoever looks at the same place in every picture is found out."
 
@@ -171,7 +174,7 @@ def exercise_3(mean_at) -> str:
         [
             [0.60, 0.35, 0.20, 0.10, 9.0],
             [0.10, 0.15, 0.50, 0.40, 0.2],
-            [0.45, 0.25, 7.0, 8.0, 6.0],
+            [0.00, 0.25, 7.0, 8.0, 6.0],
             [0.30, 0.20, 0.10, 5.0, 4.0],
         ]
     )
@@ -190,12 +193,18 @@ def exercise_3(mean_at) -> str:
         zeros = (inner * real).mean()
         wrapped = inside[rows, at % 5]
         held = inside[rows, at.clamp(min=0).minimum(lengths - 1)].mean()
+        weights = inner[real]
         opposite = steps - lag
         back = (opposite >= 0) & (opposite < lengths)
         compare(
             got,
             answer(lag).item(),
             [
+                (
+                    weights[weights > 0].mean().item(),
+                    "a weight of 0 is left out; a map that has nothing in the "
+                    "box counts, too",
+                ),
                 (
                     inside[rows[back], opposite[back]].mean().item(),
                     f"that is the mean at a lag of {-lag}: later is steps + lag",
@@ -240,9 +249,31 @@ def exercise_3(mean_at) -> str:
         long = torch.randint(1, T + 1, (B,))
         at = (torch.rand(B) * long).long()
         long[0], at[0] = T, max(0, -lag)  # one, at least, has such a word
-        others.append((5 * torch.rand(B, T), at, long, lag))
+        weights = 5 * torch.rand(B, T)
+        weights[torch.rand(B, T) < 0.3] = 0
+        others.append((weights, at, long, lag))
     also(mean_at, right_for, *others, what="the mean")
     return "a curve through these means is the lag curve."
+
+
+def _scores(value: object, cells: int) -> Tensor:
+    """The value, if it is one score more than cells."""
+    if isinstance(value, (list, tuple)):
+        value = torch.tensor([number(each, "each score") for each in value])
+    if np.ndim(value) == 0:
+        raise Wrong(
+            "one number came back; there is a score for the whole grid and "
+            f"one for each cell, {cells + 1} in all, in a list or a tensor"
+        )
+    return tensor(
+        value,
+        (cells + 1,),
+        "the list of scores",
+        known={
+            (cells,): "there are as many scores as cells: the score of the "
+            "whole grid comes first"
+        },
+    )
 
 
 def exercise_4(deletion_curve) -> str:
@@ -268,19 +299,8 @@ def exercise_4(deletion_curve) -> str:
             scores.append(score(erased))
         return scores
 
-    got = call(deletion_curve, score, grid, order, cell)
-    if isinstance(got, (list, tuple)):
-        got = torch.tensor([number(each, "each score") for each in got])
+    got = _scores(call(deletion_curve, score, grid, order, cell), 5)
     right = torch.tensor(curve())
-    got = tensor(
-        got,
-        (6,),
-        "the list of scores",
-        known={
-            (5,): "there are five scores for five cells: the score of the "
-            "whole grid comes first"
-        },
-    )
     compare(
         got.double(),
         right.double(),
@@ -305,6 +325,20 @@ def exercise_4(deletion_curve) -> str:
             (
                 torch.tensor(curve(order=order[::-1])),
                 "you go through `order` backwards",
+            ),
+            (
+                torch.tensor(curve(order=np.argsort(order).tolist())),
+                "you take `order` for ranks, or sort it: it lists the cells, "
+                f"and {order} means that cell {order[0]} is erased first",
+            ),
+            *(
+                (
+                    torch.cat([right[: 5 - n], right[5:].expand(1 + n)]),
+                    "you score the grid with all cells erased again and "
+                    "again: a list of one tensor holds the same grid many "
+                    "times. Score it in the loop, or clone it for each step",
+                )
+                for n in (4, 5)
             ),
             (
                 right[0] - right,
@@ -334,7 +368,7 @@ def exercise_4(deletion_curve) -> str:
             expected.append(weigh(torch.where(gone[:, None], put, cells)))
         scores = call(deletion_curve, weigh, cells, steps, put)
         compare(
-            tensor(scores, (len(expected),), "the list of scores"),
+            _scores(scores, P),
             torch.tensor(expected),
             what=f"the curve for {P} cells, erased in the order {steps},",
             tolerance=1e-4,
@@ -358,7 +392,7 @@ def exercise_5(differences) -> str:
     got = tensor(
         call(differences, first, second, images, draws),
         (4,),
-        "the differences",
+        "the vector of differences",
         known={
             (4, 6): "there is a number for each word yet: return the mean of "
             "each resample"
@@ -412,7 +446,20 @@ def exercise_5(differences) -> str:
         of = of[torch.randperm(N)]
         draws = torch.randint(B, (R, B))
         others.append((torch.rand(N), torch.rand(N), of, draws))
-    also(differences, right_for, *others, what="the mean difference")
+        # The first, the third and the last image have no word.
+        gaps = torch.cat([torch.tensor([1]), torch.arange(3, B + 3)])
+        draws = torch.randint(B + 4, (R, B + 4))
+        draws[:, 0], draws[0, 1:4] = 1, torch.tensor([0, 2, B + 3])
+        others.append((torch.rand(N), torch.rand(N), gaps[of], draws))
+    try:
+        also(differences, right_for, *others, what="the mean difference")
+    except Wrong as wrong:
+        if "beyond an end" in str(wrong):
+            raise Wrong(
+                f"{wrong}. Here the last images have no word; their numbers "
+                "may be drawn all the same"
+            ) from None
+        raise
     return (
         "the 2.5th and the 97.5th percentile of many of them are the interval."
     )

@@ -15,7 +15,7 @@ MISTAKES = {
         ("warm-up in the time", {"    step()\n    wait()\n    start": "    start",
                                  "range(3)": "range(4)", "3 *": "4 *"},
          "four steps were timed"),
-        ("no warm-up", {"    step()\n    wait()\n    start": "    start"}, "3 times"),
+        ("no warm-up", {"    step()\n    wait()\n    start": "    start"}, "called 3 times"),
         ("upside down", {"3 * batch_size / (clock() - start)":
                          "(clock() - start) / (3 * batch_size)"}, "these are seconds per image"),
         ("steps", {"3 * batch_size": "3"}, "these are steps per second"),
@@ -23,6 +23,14 @@ MISTAKES = {
         ("seconds", {"3 * batch_size / (clock() - start)": "clock() - start"},
          "these are seconds, not"),
         ("clock not called", {"clock() - start": "clock - start"}, "your code stops"),
+        ("a wait after each", {"        step()\n    wait()": "        step()\n        wait()"},
+         "idle while the next one was handed over"),
+        ("warm-up in the time, not counted", {"    step()\n    wait()\n    start = clock()":
+                                              "    start = clock()\n    step()\n    wait()"},
+         "the step that warms up is in the time"),
+        ("a single step", "def images_per_second(step, batch_size, wait, clock):\n"
+         "    start = clock()\n    step()\n    wait()\n    return batch_size / (clock() - start)",
+         "called once"),
         ("ten", {"range(3)": "range(10)"}, "11 times"),
     ],
     "10.2": [
@@ -54,6 +62,8 @@ MISTAKES = {
          "went through the model"),
         ("cleared at the end", {"    optimizer.step()": "    optimizer.zero_grad()\n"
                                 "    optimizer.step()"}, "the weights did not move"),
+        ("eval", {"    optimizer.zero_grad()": "    model.eval()\n    optimizer.zero_grad()"},
+         "leave the mode as it is"),
         ("nothing returned", {"    return total\n": ""}, "returns nothing"),
     ],
     "10.3": [
@@ -82,6 +92,11 @@ MISTAKES = {
         ("numbers for bytes", {"size * ": ""}, "a number has `size` bytes"),
         ("never", {" if gain > 0 else math.inf": ""}, "return math.inf"),
         ("a division by zero", {"gain > 0": "gain >= 0"}, "divided by zero"),
+        ("None", {"math.inf": "None"}, "where there is none, math.inf"),
+        ("up to a thousand", "def rows_for_peak(k, n, size, peak, bandwidth):\n"
+         "    for m in range(1, 1000):\n"
+         "        if 2 * m * k * n * bandwidth >= peak * size * (m * k + k * n + m * n):\n"
+         "            return m\n    return math.inf", "though it may take many"),
         ("a column of weights", {"ahead = size * k * n": "ahead = size * n"}, "is not right"),
     ],
     "10.5": [
@@ -96,6 +111,18 @@ MISTAKES = {
          "level after two"),
         ("decoding saved", {"saved = load": "saved = decode + load"}, "decoding costs the same"),
         ("grids for nothing", {" - load_grid": ""}, "still loads a grid"),
+        ("None", {"math.inf": "None"}, "where there is none, math.inf"),
+        ("a first epoch", {"first_pass = load + encode + write":
+                           "first_pass = load + encode + write - load_grid"},
+         "you let the first pass be the first epoch"),
+        ("a pass that decodes", {"encode + write": "encode + write + decode"},
+         "you let the first pass decode"),
+        ("one too many", {") + 1": ") + 2"}, "one epoch too many"),
+        ("up to a thousand", "def epochs_to_pay(load, encode, decode, write, load_grid):\n"
+         "    for n in range(1, 1000):\n"
+         "        taken = load + encode + write + n * (load_grid + decode)\n"
+         "        if taken < n * (load + encode + decode):\n            return n\n"
+         "    return math.inf", "though it may be late"),
         ("never", {" if saved > 0 else math.inf": ""}, "the cache never pays"),
     ],
 }  # fmt: skip
@@ -104,16 +131,18 @@ ALSO_RIGHT = {
     "10.1": [
         """def images_per_second(step, batch_size, wait, clock):
     times = []
-    for _ in range(4):
-        step()
+    for many in (1, 3):
+        start = clock()
+        for _ in range(many):
+            step()
         wait()
-        times.append(clock())
-    return batch_size * 3 / (times[-1] - times[0])
+        times.append(clock() - start)
+    return batch_size / (times[1] / 3)
 """,
-        "def images_per_second(step, batch_size, wait, clock):\n    step()\n    wait()\n"
-        "    times = []\n    for _ in range(3):\n        start = clock()\n        step()\n"
-        "        wait()\n        times.append(clock() - start)\n"
-        "    return batch_size / (sum(times) / 3)",
+        "def images_per_second(step, batch_size, wait, clock):\n    marks = []\n"
+        "    for k in range(4):\n        if k == 1:\n            wait()\n"
+        "            marks.append(clock())\n        step()\n    wait()\n"
+        "    return 3 * batch_size / (clock() - marks[0])",
     ],
     "10.2": [
         PARTS.format("""model.zero_grad()

@@ -19,6 +19,9 @@ MISTAKES = {
          "    c = (torch.arange(side) + 0.5) * size / side\n"
          "    rows = ((y0 <= c) & (c < y1)).float()\n"
          "    return torch.outer(rows, ((x0 <= c) & (c < x1)).float())", "by its centre"),
+        ("painted at 100 times", {"x0, y0, x1, y1 = box":
+                                  "x0, y0, x1, y1 = [round(100 * each) / 100 for each in box]"},
+         "called with (20.3"),
         ("whole pixels", {"torch.arange(side + 1) * size / side":
                           "torch.arange(side + 1) * (size // side)"}, "3 cells share 32 pixels"),
     ],
@@ -38,6 +41,10 @@ MISTAKES = {
         ("beyond", {" & (at < lengths)": " & (at < 5)"}, "beyond the end of a caption"),
         ("zeros", {"return inside[rows, at[there]].mean()":
                    "return inside[rows, at[there]].sum() / len(inside)"}, "count as 0"),
+        ("zero weights dropped", {"return inside[rows, at[there]].mean()":
+                                  "found = inside[rows, at[there]]\n"
+                                  "    return found[found > 0].mean()"},
+         "a weight of 0 is left out"),
         ("held", {"there = (at >= 0) & (at < lengths)":
                   "at = at.clamp(min=0).minimum(lengths - 1)\n    there = at >= 0"},
          "give their first or last"),
@@ -52,6 +59,13 @@ MISTAKES = {
          "the mean of this grid"),
         ("from 0", {"for p in order": "for p in range(len(grid))"}, "go through `order`"),
         ("backwards", {"for p in order": "for p in reversed(order)"}, "backwards"),
+        ("ranks", {"for p in order": "for p in torch.tensor(order).argsort()"},
+         "you take `order` for ranks"),
+        ("one tensor, many times", "def deletion_curve(score, grid, order, cell):\n"
+         "    grids, erased = [grid], grid.clone()\n    for p in order:\n"
+         "        erased[p] = cell\n        grids.append(erased)\n"
+         "    return [score(each) for each in grids]", "a list of one tensor"),
+        ("the mean", {"return scores": "return sum(scores) / len(scores)"}, "6 in all"),
         ("falls", {"return scores": "return [scores[0] - each for each in scores]"},
          "these are the falls"),
         ("left out", "def deletion_curve(score, grid, order, cell):\n"
@@ -70,6 +84,16 @@ MISTAKES = {
          "numbers of images"),
         ("all words", {"/ counts.sum(dim=1)": "/ len(first)"}, "divide by the number that it has"),
         ("second alone", {"(second - first)": "second"}, "subtract the first"),
+        ("ranks for numbers", "def differences(first, second, images, draws):\n"
+         "    _, ranks = images.unique(return_inverse=True)\n"
+         "    counts = torch.bincount(ranks)\n"
+         "    sums = torch.zeros(len(counts)).index_add_(0, ranks, second - first)\n"
+         "    draws = draws.clamp(max=len(counts) - 1)\n"
+         "    return sums[draws].sum(1) / counts[draws].sum(1)", "is not right"),
+        ("counts of too few", "def differences(first, second, images, draws):\n"
+         "    counts = torch.bincount(images)\n"
+         "    sums = torch.zeros(len(counts)).index_add_(0, images, second - first)\n"
+         "    return sums[draws].sum(1) / counts[draws].sum(1)", "the last images have no word"),
         ("no mean", {".sum(dim=1) / counts.sum(dim=1)": ""}, "a number for each word"),
     ],
 }  # fmt: skip
@@ -143,8 +167,9 @@ def mean_at(inside, steps, lengths, lag):
 
 def differences(first, second, images, draws):
     words = (second - first).double().numpy()
-    sums = np.bincount(images, weights=words)
-    counts = np.bincount(images)
+    B = draws.shape[1]
+    sums = np.bincount(images, weights=words, minlength=B)
+    counts = np.bincount(images, minlength=B)
     draws = draws.numpy()
     return sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
 """,
