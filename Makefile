@@ -14,7 +14,7 @@ help:
 	@echo "make pdf        the book on paper, _build/captionlib.pdf, by headless Chromium"
 	@echo "make zip        the chapters' notebooks, _build/html/notebooks.zip"
 	@echo "make test       the tests and every chapter"
-	@echo "make long-test a thousand odd inputs, the benchmarks, the card's figures on photographs"
+	@echo "make long-test a thousand odd inputs, benchmarks, experiments, the card's figures"
 	@echo "make kills      a training killed twenty times, and resumed to the same weights"
 	@echo "make twice      every cell of every chapter twice, and again from the top"
 	@echo "make site-test  the built site, and a chapter in JupyterLab, in headless Chromium"

@@ -176,6 +176,7 @@ def test_a_captioner_takes_an_ensemble_as_any_model(tmp_path, images):
     assert_close(float(best.log_prob), caption.log_prob)
 
 
+@pytest.mark.long
 def test_the_experiment_compares_captioners_and_keeps_rows(tmp_path):
     scenes = write_scenes(tmp_path / "scenes", train=0, val=3, test=0)
     model, same = CaptionModel.load("toy"), CaptionModel.load("toy")

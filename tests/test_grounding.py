@@ -441,6 +441,7 @@ def test_the_toy_captioners_maps_are_measured_as_chapter_09_does():
 # -------------------------------------------------------------------------------------- experiment
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path):
     command = ["grounding", "--quick", "--work", str(tmp_path / "work")]
     command += ["--store", str(tmp_path / "stored.json")]

@@ -356,6 +356,7 @@ def test_a_stored_captioner_writes_with_the_expectation(tmp_path):
 # -------------------------------------------------------------------------------------- experiment
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_compares_with_soft(tmp_path):
     stored = tmp_path / "stored.json"
     command = ["hard_attention", "--quick", "--work", str(tmp_path / "work")]

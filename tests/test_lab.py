@@ -2,11 +2,12 @@
 
 A chapter is opened without its outputs, Run All Cells is chosen in the menu, and once the kernel is
 idle and the notebook saved, every cell has run and none has an error. Then its views are driven by
-keyboard, and the widgets that ask the kernel.
+keyboard, its questions answered, and the widgets moved that ask the kernel.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from captionlib.book.questions import questions_of
 from captionlib.captioner import Captioner
 from captionlib.io.files import ASSETS
 from tools import find_chapters
@@ -122,6 +124,23 @@ def drive_view(page, kind: str) -> None:
         key = "ArrowRight" if control.input_value() == "0" else "ArrowLeft"
     page.keyboard.press(key)
     expect(status).not_to_have_text(said, timeout=60_000)
+
+
+def drive_question(form) -> None:
+    """Each answer, chosen by keyboard, has its sentence."""
+    data = json.loads(form.locator("script").first.text_content())
+    says, page = form.locator("[role=status]"), form.page
+    if "choices" not in data:
+        form.locator(".clq-check").press("Enter")
+        expect(says).to_contain_text("comes")
+        return
+    form.locator("input").first.focus()
+    page.keyboard.press("Space")
+    for at, choice in enumerate(data["choices"]):
+        if at:
+            page.keyboard.press("ArrowDown")
+        verdict = "Right. " if choice["right"] else "Not quite. "
+        expect(says).to_contain_text(verdict)
 
 
 def drive_widgets(page, photograph: Path) -> int:
@@ -241,6 +260,10 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
         assert views == VIEWS.get(chapter, [])
         for kind in views:
             drive_view(page, kind)
+        questions = page.locator(".jp-OutputArea-output .clq").all()
+        assert len(questions) == len(questions_of(chapter[:2]))
+        for form in questions:
+            drive_question(form)
         live = any(
             "application/vnd.jupyter.widget-view+json" in data
             for data in outputs
@@ -252,3 +275,4 @@ def test_a_chapter_runs_in_jupyterlab(browser, lab, tally, chapter):
         context.close()
     tally(chapters_in_jupyterlab=1, cells_run_there=len(ran))
     tally(views_driven_there=len(views), widgets_moved_there=sliders)
+    tally(questions_answered_there=len(questions))

@@ -51,6 +51,7 @@ def run(kind: str, code: str, folder: Path) -> str:
     return " ".join(said.split()) + " "
 
 
+@pytest.mark.long
 def test_the_page_goes_from_a_spreadsheet_to_a_fine_tuned_captioner(tmp_path):
     printed, files = "", ""
     for kind, text in blocks():
@@ -73,6 +74,7 @@ def test_the_page_goes_from_a_spreadsheet_to_a_fine_tuned_captioner(tmp_path):
 @pytest.mark.skipif(
     "FLICKR8K_DIR" not in os.environ, reason="needs Flickr8k's photographs"
 )
+@pytest.mark.long
 def test_the_experiment_runs_and_goes_on_where_it_stopped(
     tmp_path, monkeypatch
 ):

@@ -139,6 +139,7 @@ def test_the_most_typical_caption_is_the_one_that_others_agree_with():
     assert most_typical([["only"]]) == ["only"]
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path, capsys):
     some = list(parts.ROWS)[:2] + ["gate: none", "grid: stretched to 14×14"]
     some += ["epoch: the best by BLEU-4", "words: scheduled sampling"]

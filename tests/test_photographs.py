@@ -32,6 +32,7 @@ def ran(tmp_path_factory):
     return command, work, store
 
 
+@pytest.mark.long
 def test_each_table_has_the_rows_that_have_run(ran):
     _, _, store = ran
     tables = {path.stem: read_json(path) for path in store.iterdir()}
@@ -42,6 +43,7 @@ def test_each_table_has_the_rows_that_have_run(ran):
     assert "24 photographs" in about and "6 of the validation" in about
 
 
+@pytest.mark.long
 def test_the_comparison_goes_on_where_it_stopped(ran):
     command, work, store = ran
     before = {p: p.stat().st_mtime_ns for p in work.iterdir()}

@@ -513,6 +513,7 @@ def test_what_makes_no_sense_is_refused(made, tmp_path, options, said):
 # ----------------------------------------------------------------------------------- the experiment
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_shares_its_start(tmp_path):
     command = ["self_critical", "--quick", "--work", str(tmp_path / "work")]
     command += ["--store", str(tmp_path / "stored.json")]

@@ -399,6 +399,7 @@ def test_what_knows_the_lstm_only_says_so(kind, tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------- experiment
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path):
     command = ["transformer", "--quick", "--work", str(tmp_path / "work")]
     command += ["--store", str(tmp_path / "stored.json")]
