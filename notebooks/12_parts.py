@@ -487,7 +487,7 @@ for word in ("cat", "two", "left", "street"):
 # </details>
 #
 # Nothing that can be measured: with it and without it, captions are equally good, and
-# the interval is narrow. In four epochs this captioner writes from what the picture is
+# the interval is narrow. Presumably, after four epochs, it writes from what the picture is
 # about, which the mean of the cells tells as well. The shipped captioner has learned for
 # longer, and from more views; whether its attention is worth more, this table doesn't
 # say. Leaving out the penalty brings half a point of BLEU-4. And thieves fare worse than
