@@ -12,6 +12,7 @@ import re
 import unicodedata
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +96,7 @@ def project_a_1(doings) -> str:
     """Actors and their verbs, in a caption."""
     captions = ["", "a the in", "hiding a fox", "fox", "owl owl singing"]
     captions += ["a singing owl is eating"]
+    captions += ["fox the in on and of left eating owl in that the a hopping"]
     for _ in range(8):
         captions.append(
             " ".join(random.choices(POOL[:5] + DOING * 2 + FILL, k=11))
@@ -115,7 +117,7 @@ def project_a_1(doings) -> str:
 
 def project_a_2(confusions) -> str:
     """True verbs against those that are said."""
-    for count, n in ((3, 6), (5, 14), (2, 1), (4, 0)):
+    for count, n in ((3, 6), (5, 14), (2, 1), (4, 0), (2, 24)):
         doing = random.sample(DOING, count)
         truth, said, last = [], [], []
         for _ in range(n):
@@ -127,16 +129,22 @@ def project_a_2(confusions) -> str:
             first = (actors[0], random.choice(doing))
             said.append([first, *told])
             last.append(dict(said[-1]))
+            # At its last mention without a verb; and few that are named.
+            one, other = doing[0], doing[-1]
+            truth += [[("yak", one), ("emu", other)]] * 2
+            said += [[("yak", other), ("yak", None)], [("emu", one)]]
+            last += [dict(pairs) for pairs in said[-2:]]
         table, turned, firsts = (torch.zeros(count, count) for _ in range(3))
         for pairs, told, final in zip(truth, said, last, strict=True):
+            early = dict(reversed(told))
             for actor, verb in pairs:
-                if final.get(actor) is None:
-                    continue
-                i, j = doing.index(verb), doing.index(final[actor])
-                table[i, j] += 1
-                turned[j, i] += 1
-                early = dict(reversed(told))[actor]
-                firsts[i, doing.index(early)] += 1
+                i = doing.index(verb)
+                if early.get(actor) is not None:
+                    firsts[i, doing.index(early[actor])] += 1
+                if final.get(actor) is not None:
+                    j = doing.index(final[actor])
+                    table[i, j] += 1
+                    turned[j, i] += 1
         got = call(confusions, truth, said, doing)
         kind = "int" if _whole(got) else "float"
         got = tensor(got, (count, count), "the table", kind).float()
@@ -294,7 +302,11 @@ def project_b_3(agreement) -> str:
         fits = {"m": ("ein", "einem"), "n": ("ein", "einem")}
         fits["f"] = ("eine", "einer")
         forms = ["ein", "eine", "einem", "einer"]
-        captions, right, every = [["ein"], ["fern", "kalt", "ein"]], 0, 0
+        captions = [["ein"], ["fern", "kalt", "ein"]]
+        for noun in genders:
+            captions += [["dort", form, noun] for form in forms] * (size > 1)
+            captions += [[noun, "einen", noun, "einige", noun, "ein"]]
+        captions += [["eine", "ein", noun, "ein", noun] for noun in genders]
         for _ in range(size):
             caption: list[str] = []
             for _ in range(3):
@@ -302,12 +314,19 @@ def project_b_3(agreement) -> str:
                 between = random.choice(([], ["nass"], ["sehr", "alte"]))
                 caption += [form, *between, noun]
                 caption += [random.choice(list(genders)), "dort"]
-                if len(between) < 2:
-                    every += 1
-                    right += form in fits[genders[noun]]
             caption += [random.choice(forms), "neue", "dinge"]
             captions.append(caption)
-        found = parts(call(agreement, captions, genders), "right", "all")
+        right = every = 0
+        for caption in captions:
+            for i, form in enumerate(caption):
+                near = [w for w in caption[i + 1 : i + 3] if w in genders]
+                if form in forms and near:
+                    every += 1
+                    right += form in fits[genders[near[0]]]
+        found = call(agreement, captions, genders)
+        if isinstance(found, (Tensor, np.ndarray)) and found.ndim == 1:
+            found = found.tolist()
+        found = parts(found, "how many fit", "how many have a noun")
         got = [number(f, "the count", whole=True) for f in found]
         compare(
             got,
@@ -465,6 +484,9 @@ def project_c_3(coarse_bias) -> str:
         (100, 4, 0.5),
         (49, 7, 0.125),
         (12, 12, 0.5),
+        (64, 16, 0.1),
+        (4, 16, 0.3),
+        (10, 4, 0.6),
     ):
         odds = share / (1 - share)
         got = number(call(coarse_bias, fine, coarse, share), "the bias")
@@ -559,13 +581,14 @@ def project_d_1(affordable) -> str:
 
 def project_d_2(consensus) -> str:
     """The candidate that is most like all of them, weighted by probability."""
-    for K, low in ((4, 0), (6, -200), (1, -3), (3, -90), (5, -6)):
+    cases = ((4, 0), (6, -200), (1, -3), (3, -90), (5, -6), (4, -900))
+    for K, low in cases * 4:
         candidates = [
             [f"caption{i}", *random.sample(POOL, 3)] for i in range(K)
         ]
         random.shuffle(candidates)
         likeness = torch.rand(K, K)
-        likeness.fill_diagonal_(1)
+        likeness.fill_diagonal_(random.choice((1.0, 0.7)))
         log_probs = low - 2 * torch.rand(K)
 
         def alike(caption, other, all_=candidates, table=likeness) -> float:

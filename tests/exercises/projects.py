@@ -25,6 +25,11 @@ MISTAKES = {
     ],
     "A.2": [
         (
+            "the last one with a verb",
+            {"dict(told)": "{a: v for a, v in told if v}"},
+            "the table is not right",
+        ),
+        (
             "turned",
             {
                 "verbs.index(verb), verbs.index(told[actor])": (
@@ -152,6 +157,12 @@ MISTAKES = {
     ],
     "C.3": [
         (
+            "never below 0",
+            {"return math.log(": "return max(0.0, math.log("}
+            | {"fine / coarse)": "fine / coarse))"},
+            "together have the share",
+        ),
+        (
             "a factor",
             {
                 "math.log(share / (1 - share) * fine / coarse)": (
@@ -175,6 +186,11 @@ MISTAKES = {
         ("below zero", {"max(0, ": "max(-99, "}, "you have"),
     ],
     "D.2": [
+        (
+            "far below 0",
+            {"log_probs.softmax(dim=0)": "log_probs.double().exp()"},
+            "caption",
+        ),
         ("likeliest", {"torch.stack(votes)": "log_probs"}, "the likeliest"),
         (
             "unweighted",
@@ -186,7 +202,7 @@ MISTAKES = {
         (
             "underflow",
             {"log_probs.softmax(dim=0)": "log_probs.exp()"},
-            "the one chosen",
+            "caption",
         ),
     ],
 }
