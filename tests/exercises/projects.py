@@ -186,11 +186,6 @@ MISTAKES = {
         ("below zero", {"max(0, ": "max(-99, "}, "you have"),
     ],
     "D.2": [
-        (
-            "far below 0",
-            {"log_probs.softmax(dim=0)": "log_probs.double().exp()"},
-            "caption",
-        ),
         ("likeliest", {"torch.stack(votes)": "log_probs"}, "the likeliest"),
         (
             "unweighted",
