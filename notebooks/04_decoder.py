@@ -1062,7 +1062,7 @@ check("04.5", speak)
 # With the gate shut, all it knows of the picture is $h_0$ and $c_0$, made from the mean of the grid. That is
 # enough for four objects in ten. Open, it sees more than ever, and yet writes worse: its other weights were
 # trained on a context that comes through about half. So a trained model without its gate doesn't tell
-# what a gate is worth; [chapter 12](12_parts.ipynb) trains such models anew.
+# what a gate is worth; [chapter 12](12_parts.ipynb) trains such models from scratch.
 #
 # </details>
 #

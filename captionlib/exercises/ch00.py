@@ -213,7 +213,7 @@ def exercise_3(mended) -> str:
                 "0, and it still counts as a word",
             )
         ],
-        what="the loss of a decoder that is sure of some words",
+        what="the loss where the decoder is certain of some words",
     )
     return "ask for the word that comes next, and count words alone."
 

@@ -237,7 +237,7 @@ def _right_batches() -> dict:
 
 
 def _wrong_batches() -> dict:
-    """Versions that don't, made anew, by what they do."""
+    """Fresh copies of the versions that don't, named by what they do."""
     slices = _right_batches()["takes slice after slice"]
     kept: list[str] = []
 
