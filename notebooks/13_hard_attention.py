@@ -493,9 +493,9 @@ from captionlib.book.questions import ask
 ask("13.f")
 
 # %% [markdown]
-# The first and largest step is to have a baseline at all. The two beyond the paper's
-# reduce what is left to less than a half. All four kinds are right on average: they
-# differ in how many draws it takes.
+# The largest step is to have a baseline at all. The two beyond the paper's reduce what
+# is left to less than a half. All four kinds are right on average: they differ in how
+# many draws it takes.
 #
 # How much is left? Compare the noise with the gradient itself, the mean of all draws.
 # (The mean of 150 has a 150th of the noise left in its square; it is subtracted.)
@@ -644,9 +644,8 @@ plt.show()
 
 # %% [markdown]
 # Its maps have moved into the boxes a little, further than those that went on being
-# soft, and its captions have not got better. A hundred scenes and one seed don't say
-# more than that, and a captioner that has learned to look one way may not change its
-# ways in ten epochs. So we start again.
+# soft, and its captions have not got better. But this is one seed, and a captioner that
+# has learned to look one way may not change its ways in ten epochs. So we start again.
 #
 # ## Trained from scratch
 #
@@ -676,15 +675,14 @@ plt.show()
 #
 # **The maps have another habit.** With the penalty they have no more weight in the
 # boxes than soft ones, but a word earlier they have half as much: hard attention looks
-# at the thing while it says the word, no longer before.
+# at the thing while it says the word, not before.
 #
-# **The tricks are for the maps.** Compare with the row *hard*, by the gaps between the
-# two. Without a baseline the weight in the boxes falls by .04 (.02 to .06), with the
-# reward of the whole caption by .02 (.00 to .04). If the draw decides in every
-# minibatch, or the reward counts ten times as much ($\lambda_r = 1$), it falls to .11
-# and .13, where an even map has .11. The words hardly notice; presumably a decoder that
-# can't trust its eyes writes from the mean of the picture, which it got as its first
-# state.
+# **The tricks are for the maps.** Compare with the row *hard*. Without a baseline the
+# weight in the boxes falls by .04 (.02 to .06), with the reward of the whole caption by
+# .02 (.00 to .04). If the draw decides in every minibatch, or the reward counts ten
+# times as much ($\lambda_r = 1$), little is left of it: an even map has .11. The words
+# hardly notice. Presumably, a decoder that can't trust its eyes writes from the mean of
+# the picture, which it got as its first state.
 #
 # **The penalty matters more than the draw.** Leave it out, and *soft* attention has
 # 0.32 of its weight in the boxes, for no loss in words; hard attention has less, 0.28,
@@ -705,22 +703,21 @@ plt.show()
 #
 # <!-- comparison: end -->
 #
-# It loses here as well. (*Seconds* are of one thread's processor time.) Chosen for hard
-# attention, with thousands of steps more, other settings may do better; we have not
-# looked.
+# It loses here as well. (*Seconds* are of one thread's processor time.) Other settings,
+# chosen for hard attention, may do better; we have not looked.
 #
 # ## Departures
 #
-# - The paper's reward is the log-probability of the whole caption, and its baseline
-#   the moving average of that. Ours counts the words from the draw on, and has a
-#   baseline for each word. Both are right on average. (Its code divides the reward
-#   by ten, which is where $\lambda_r = 0.1$ comes from, and by the caption's words.)
+# - The paper's reward is the log-probability of the whole caption, its baseline the
+#   moving average of that. Ours counts the words from the draw on, and has a
+#   baseline for each word. (The paper's code divides the reward by ten, hence
+#   $\lambda_r = 0.1$, and by the caption's words.)
 # - The paper decides for each image whether to draw; we decide for each minibatch, as
-#   its code does. One draw for each caption, where the formula allows several.
+#   its code does, and draw once for each caption, where the formula allows more.
 # - Both terms of the loss are means over tokens here, so that $\lambda_r = 1$ is the
 #   exact gradient of the bound.
 # - The paper has the doubly stochastic penalty in its section on soft attention only.
-#   We keep it in both halves, but in rows with $\alpha_c = 0$.
+#   We keep it in both halves, except in rows with $\alpha_c = 0$.
 # - Later estimators have less noise: a draw softened until it has a slope
 #   {cite}`jang2017`, or attention with a learned posterior {cite}`deng2018`. Recurrent
 #   models that look at one place at a time are older than captioning {cite}`mnih2014`.
@@ -730,11 +727,11 @@ plt.show()
 # - A draw has no gradient; the mean over draws has. REINFORCE estimates it from
 #   single draws: reward times $\partial \log p$ of what was drawn.
 # - The loss is a lower bound of the log-likelihood. One draw for each caption gives its
-#   gradient, right on average: enumerated, the mean is exact.
+#   gradient, right on average.
 # - Any baseline leaves the mean as it is. A good one, and counting only words to come,
 #   make the variance 25 times smaller here.
-# - In the toy world, for as many epochs, hard attention writes worse than soft. With
-#   the penalty on, it looks at the thing with the word, and soft attention a word before.
+# - In as many epochs, hard attention writes worse than soft. In the toy world, with the
+#   penalty on, it looks at the thing with the word, soft attention a word before.
 # - Leaving out the doubly stochastic penalty moves maps into the boxes more than drawing
 #   does.
 #

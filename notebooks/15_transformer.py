@@ -454,21 +454,20 @@ marks = report("Transformer", transformer, seconds)
 assert min(lstm_marks["bleu4"], marks["bleu4"]) > 20
 
 # %% [markdown]
-# The Transformer, clearly, by both yardsticks. That is not what one often hears of
-# Transformers and few images, so let us be careful about why.
+# The Transformer, clearly, by both yardsticks. Aren't Transformers said to need many
+# images? Three things help this one:
 #
-# - All words of a caption at once: in the same time, it sees each scene 14 times,
-#   the LSTM 10 times.
+# - It reads all words of a caption at once, so in the same time it sees each scene 14
+#   times, the LSTM 10 times.
 # - Each word reaches the grid and all earlier words in one hop. The LSTM has to
-#   learn what to carry along first. (So far a likely reason, not a tested one.)
-# - The hard part is done already. What needs many images is *seeing*, and both
-#   get their grids from an encoder that has seen a million.
+#   learn what to carry along first. (A likely reason, not a tested one.)
+# - What needs many images is *seeing*, and both get their grids from an encoder that
+#   has seen a million.
 #
-# There is another difference. After so few steps the LSTM's maps are hardly better
-# than an even one, which would have 0.11. Chapter 11's captioner had learned for
-# longer, and looked a word *early*; the Transformer is on time. Is it the order of work?
-# In chapter 04's `look`, attention comes before the last word is read. But the LSTMs of
-# the table below are on time, too, so the reason is open.
+# After so few steps the LSTM's maps are hardly better than an even one, which would
+# have 0.11. Chapter 11's captioner had learned for longer, and looked a word *early*;
+# the Transformer is on time. So are the LSTMs of the table below, and the reason is
+# open.
 #
 # ## Where do its heads look?
 #
@@ -519,10 +518,10 @@ from captionlib.book.questions import ask
 ask("15.e")
 
 # %% [markdown]
-# Heads differ. For *balloon* five of them are on the balloon (one of them also on
-# the rug), one below it, one along the wall, and one at the picture on the wall. The
-# mean blurs them, and the best head has twice the weight of the worst. Whoever shows
-# you *the* map of a Transformer has chosen one.
+# Heads differ. For *balloon* five of them are on the balloon, one below it, one along
+# the wall, and one at the picture on the wall. The mean blurs them, and the best head
+# has twice the weight of the worst. Whoever shows you *the* map of a Transformer has
+# chosen one.
 #
 # ## The picture as nine words
 #
@@ -593,8 +592,8 @@ assert prefix_marks["bleu4"] > 15
 # that fills a third of a token can't get all of its weight.
 #
 # One run proves little. `python -m tools.experiments transformer` trains each for
-# longer and with several seeds, and a Transformer of one layer as well. Learning
-# rates were chosen on validation scenes; the LSTM's is the highest that was tried.
+# longer and with five seeds. Learning rates were chosen on validation scenes; the
+# LSTM's is the highest that was tried.
 #
 # <!-- comparison transformer: written by tools.results -->
 #
@@ -612,12 +611,11 @@ assert prefix_marks["bleu4"] > 15
 #
 # - The Transformer's lead holds, with half the weights. But part of it is the LSTM's
 #   size. [Chapter 12](12_parts.ipynb) found this LSTM short of memory; one twice as
-#   large, in the same time and eleven epochs instead of sixteen, makes up most of
-#   BLEU-4 and half of CIDEr-D and of the weight in the box. It has four times the
-#   Transformer's weights by then.
+#   large, in the same time, makes up most of BLEU-4 and half of CIDEr-D and of the
+#   weight in the box. It has four times the Transformer's weights.
 # - Nine tokens are level with it in words, and less exact in their maps.
-# - One layer lies in between. A second look at the grid, by a word that has looked
-#   once, seems to be worth something; its interval says how sure we can be.
+# - One layer lies in between: a second look at the grid, by a word that has looked
+#   once, seems to be worth something.
 #
 # These are drawn scenes. `python -m tools.experiments photographs` compares the two on
 # Flickr8k's 6,000, for four minutes of one thread each:
@@ -633,9 +631,8 @@ assert prefix_marks["bleu4"] > 15
 #
 # <!-- comparison: end -->
 #
-# Ahead again, in all seeds, but by little: less than a point of BLEU-4, for a tenth more
-# time, and with greater variety. With four minutes and 6,000 photographs neither has
-# learned much; which would win in a night, we have not measured.
+# Ahead again, in all seeds, but by less than a point of BLEU-4, for a tenth more time,
+# and with greater variety. Which would win in a night, we have not measured.
 #
 # ## What today's captioners are made of
 #
@@ -658,22 +655,21 @@ plt.show()
 # Learned queries are chapter 03 with a query that belongs to no word: each asks
 # the grid one question, and the answers are the tokens.
 #
-# What differs is the amount of data. We had 400 pictures, Flickr8k has 6,000;
-# BLIP-2 saw 129 million, and its language model had read far more text than all
-# captions together. A thousandfold increase in data, or more, changes three things:
+# What differs is the amount of data. Flickr8k has 6,000 pictures; BLIP-2 saw 129
+# million, and its language model had read far more text than all captions together.
+# That changes three things:
 #
 # - **Less has to be built in.** A convolution knows that neighbours belong together; a
 #   Transformer has to learn it. As *encoder*, it falls behind on a million images
-#   and wins on three hundred million {cite}`dosovitskiy2021`. The rule of thumb
-#   about few images is about seeing more than about writing.
+#   and wins on three hundred million {cite}`dosovitskiy2021`.
 # - **The decoder knows words that no caption has.** It was a language model before
 #   it saw a picture.
 # - **The encoder knows what has a name.** It was trained on pairs of images and texts
 #   instead of a thousand classes.
 #
-# And what doesn't change: they look, they write one word at a time, a search or a draw
-# picks words, and somebody has to check. They invent things, too
-# {cite}`rohrbach2018`, and chapter 11's questions can be put to them.
+# The rest stays: they look, they write one word at a time, and a search or a draw
+# picks it. They invent things, too {cite}`rohrbach2018`, and chapter 11's questions
+# can be put to them.
 #
 # Where to go next: the survey of {cite:t}`stefanini2023` for the years between; a
 # detector's regions in place of the grid {cite}`anderson2018`; the papers in the
@@ -682,9 +678,9 @@ plt.show()
 # ## What you have built
 #
 # A data pipeline; an encoder; three kinds of decoders on one protocol; two ways to
-# train them, and a search that takes any of them; the scores of the field, and marks
-# for where a captioner looks. All of it runs on a laptop, and what a table claims, a
-# command repeats.
+# train them, and a search that takes any of them; the scores of the field, and
+# measures of where a captioner looks. All of it runs on a laptop, and a command
+# repeats what a table claims.
 #
 # Three things to try: [train on your own photographs](../book/own_data.md); choose a
 # [project](../book/projects.md), such as a captioner that speaks German; or read one
@@ -706,8 +702,8 @@ plt.show()
 #
 # ## Departures
 #
-# - The norm is inside, the mask hides the future, and the blocks are otherwise those of
-#   {cite:t}`vaswani2017`, with GELU in place of ReLU.
+# - The blocks are those of {cite:t}`vaswani2017`, with the norm inside, and GELU in
+#   place of ReLU.
 # - Cells get no positions, as in chapter 03: an encoder's cells differ by themselves
 #   near the edges. Image tokens get those of words.
 # - The penalty of chapter 05 stays on, applied to the mean map. Transformers usually do
@@ -722,7 +718,7 @@ plt.show()
 #   them be written one by one. Both are the same code.
 # - At equal time on few scenes, the Transformer wrote the better captions and looked
 #   at what it named, on time. A larger LSTM comes close to it in BLEU-4, with four
-#   times the weights. The encoder had done the seeing for both.
+#   times the weights.
 # - Image tokens in front of a language model: that is how assistants see. Each part
 #   of them has its chapter here.
 #
