@@ -75,35 +75,29 @@ plt.show()
 # - **You will build** the encoder, which turns an image into a grid of vectors,
 #   and a data set that encodes each image only once.
 # - **You need** images from the [last chapter](01_data_pipeline.ipynb) and an
-#   idea of what a convolution is. As there, cells that begin with `#| export`
-#   make up the module, `captionlib.encoder`.
+#   idea of what a convolution is. Cells that begin with `#| export` make up
+#   `captionlib.encoder`.
 # - **It takes** {chapter-time}`02_encoder` to run.
 #
 # ## Borrow a trained network
 #
-# Where a pixel says how red it is, a channel of an encoder's grid says how furry
-# that region is, or how much like a wheel. Convolutional networks learn such
-# summaries from about a million labelled images, in days of computing. We have
-# neither and need neither: a network that tells ImageNet's thousand classes apart
-# {cite}`deng2009`, a spaniel from a setter, has had to learn edges, textures, fur
-# and ears on the way. Reusing parts of one model in another is called **transfer
-# learning**, and it nearly always beats starting from scratch
-# {cite}`yosinski2014`.
-#
-# <aside class="margin sidebar">
-#
-# More than a tenth of ImageNet's classes are breeds of dogs. If a captioner seems
-# to see dogs everywhere, this is part of the reason.
-#
-# </aside>
+# Where a pixel says how red it is, a channel of an encoder's grid says how
+# furry that region is, or how much like a wheel. Convolutional networks learn
+# such summaries from about a million labelled images, in days of computing. We
+# have neither and need neither: a network that tells ImageNet's thousand
+# classes apart {cite}`deng2009`, a spaniel from a setter, has had to learn
+# edges, textures, fur and ears on the way. Reusing parts of one model in
+# another is called **transfer learning**, and it nearly always beats starting
+# from scratch {cite}`yosinski2014`.
 #
 # The paper {cite}`xu2015` borrowed a VGG network {cite}`simonyan2015`, the
-# original tutorial {cite}`vinodababu2018` **ResNet-101** {cite}`he2016`, with 101
-# layers. Our `Encoder` uses it by default, but its weights are a download. **The
-# chapters therefore run a smaller network, EfficientNet-Lite0** {cite}`tan2019`,
-# 19 MB, whose weights are installed with the book. It makes a grid of 8×8 cells with 1,280 channels where the original has 14×14 with 2,048.
+# original tutorial {cite}`vinodababu2018` **ResNet-101** {cite}`he2016`. That
+# is our `Encoder`'s default too, but its weights are a download. **The chapters
+# therefore run a smaller network, EfficientNet-Lite0** {cite}`tan2019`, whose
+# 19 MB are installed with the book. Its grid has 8×8 cells of 1,280 channels;
+# the original's has 14×14 of 2,048.
 #
-# Here it is, whole, as it came out of training. Show it six drawings.
+# Here it is, whole. Show it six drawings.
 #
 # > **Predict.** It has only ever seen photographs. How many of a drawn ball,
 # > penguin, balloon, umbrella, tent and train will it name?
@@ -144,18 +138,18 @@ plt.show()
 assert found[1:5] == ["king penguin", "balloon", "umbrella", "mountain tent"]
 
 # %% [markdown]
-# Five of six. (We picked these. Most of our objects get a wrong name, as the train
-# does: a boiler and a chimney, so why not a power drill? But a grid made before
-# naming can still tell objects apart, as you will see.)
+# Five of six. (We picked these. Most of our objects get a wrong name, as the
+# train does: a boiler and a chimney, so why not a power drill? Yet the grid
+# behind the names can tell them apart, as you will see.)
 #
-# But look at what it *can't* say. No *two*, no *left of*, no *on the beach*: it
-# has one name for the whole picture, and the name is useless to us. What we want
-# is what the network knew just before it had to choose one.
+# But look at what it *can't* say: no *two*, no *left of*, no *on the beach*. It
+# has one name for the whole picture. What we want is what the network knew just
+# before it had to choose one.
 #
 # ## Why we drop the last two layers
 #
-# Let's take ResNet-101 apart. Only shapes matter here, so build it on torch's
-# `meta` device, where tensors have a shape and no content.
+# Let's take ResNet-101 apart. Only shapes matter, so build it on torch's `meta`
+# device, where tensors have a shape and no content.
 
 # %%
 with torch.device("meta"):
@@ -172,14 +166,13 @@ for name, child in resnet.named_children():
 # Each shape is (batch, channels, height, width). `layer1` to `layer4` are the
 # figure's **stages**: groups of blocks that work at one resolution. From stage
 # to stage the sides halve and the channels double: *where* gets coarser, *what*
-# gets richer. After stage 4 the image is 8×8 cells of 2,048 learned numbers.
+# gets richer.
 #
-# Two layers then make a classifier of it. `avgpool` averages the 64 cells into
-# one, and after that nobody can tell what was left of what. `fc` turns
+# Two layers then make a classifier of it. `avgpool` averages the 8×8 cells into
+# one, and after that nobody can tell what was left of what. `fc` turns the
 # 2,048 numbers into scores for ImageNet's classes. A caption needs places, and
-# other words, so **both go**. Nearly every classifier ends like this. In timm,
-# whose conventions our EfficientNet-Lite follows, the part we keep is called
-# `forward_features`.
+# other words, so **both go**. In timm, whose conventions EfficientNet-Lite
+# follows, the part we keep is `forward_features`.
 
 # %%
 #| export
@@ -214,8 +207,8 @@ def without_head(model: nn.Module) -> nn.Module:
 # ## Watch the grid shrink
 #
 # Now with content. EfficientNet-Lite0 has a stem, seven stages, `blocks.0` to
-# `blocks.6`, and a head that raises the channels to 1,280. Stem and stages halve
-# the image five times. Keep what each of them makes, and look.
+# `blocks.6`, and a head that raises the channels to 1,280. Stem and stages
+# halve the image five times. Look at what each makes.
 
 # %%
 candidates = map(random_scene, map(Random, range(200)))
@@ -327,11 +320,11 @@ for scene, cell in zip(shown[1:5], best.indices[1:5].tolist(), strict=True):
     assert any(a < x < c and b < y < d for a, b, c, d in boxes)  # on a kite
 
 # %% [markdown]
-# One vector finds its kind in other pictures: wherever there is a kite, the best
-# cell lies on one, with a cosine of 0.4 to 0.6. The orange tent of the third scene
-# reaches 0.2, the picture without a kite 0. That is what the [next
-# chapter](03_attention.ipynb) builds on: if a decoder can ask for *kite*, the grid
-# can answer where.
+# One vector finds its kind in other pictures: wherever there is a kite, the
+# best cell lies on one. The orange tent of the third scene reaches only 0.2,
+# the picture without a kite 0. That is what the [next
+# chapter](03_attention.ipynb) builds on: if a decoder can ask for *kite*, the
+# grid can answer where.
 #
 # ## Scale the pixels once
 #
@@ -339,11 +332,11 @@ for scene, cell in zip(shown[1:5], best.indices[1:5].tolist(), strict=True):
 #
 # $$x = \frac{\text{pixel} / 255 - \text{mean}}{\text{std}}$$
 #
-# with EfficientNet-Lite0's mean and deviation, 0.5 for all colours. torchvision's
-# networks take the statistics of ImageNet's pixels. The numbers belong to the
-# backbone and travel with it. You have seen what a second division by 255 does to
-# an orange pixel. This is what it does to grids, each taken as one long vector:
-# how much do those of seven scenes resemble that of an eighth?
+# with EfficientNet-Lite0's mean and deviation, 0.5 for all colours.
+# (torchvision's networks take the statistics of ImageNet's pixels: the numbers
+# belong to the backbone.) A second division by 255 turned an orange pixel
+# black. What does it do to grids? Take each as one long vector: how much do
+# those of seven scenes resemble that of an eighth?
 
 # %%
 images = draw(random_scene(Random(seed)) for seed in range(8))
@@ -357,9 +350,8 @@ print(f"scaled once: {cosines[0]:.2f}   scaled twice: {cosines[1]:.4f}")
 assert 0.1 < cosines[0] < 0.3 and cosines[1] > 0.99
 
 # %% [markdown]
-# Scaled twice, all scenes look nearly the same to the network. So our encoder takes
-# stored uint8 pixels only. It refuses floats, since it can't know whether they have
-# been scaled already.
+# Scaled twice, all scenes look nearly the same. So our encoder takes only
+# stored uint8 pixels. It refuses floats, which may have been scaled already.
 
 # %%
 #| export
@@ -388,8 +380,8 @@ def scale_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 # ## The grid is 8×8, not 14×14
 #
 # The original's grid is 14×14, yet stage 4 makes 8×8. In between is an
-# `AdaptiveAvgPool2d(14)`: each of the 14×14 cells averages those of the 8×8 grid
-# that it overlaps. See what that does along one side, to cells numbered 0 to 7:
+# `AdaptiveAvgPool2d(14)`: each of the 14×14 cells averages those of the 8×8
+# grid that it overlaps. Along one side, with cells numbered 0 to 7:
 
 # %%
 nn.AdaptiveAvgPool1d(14)(torch.arange(8.0)[None])[0]
@@ -400,11 +392,11 @@ nn.AdaptiveAvgPool1d(14)(torch.arange(8.0)[None])[0]
 # averages. **Stretching adds no information**; attention merely has three times
 # as many positions to weigh.
 #
-# Why stretch at all? All images get the same grid, whatever their size (ours are
-# 256×256 anyway, to fit into one array on disk). And the paper's grid is 14×14,
-# unstretched: before its last pooling VGG shrinks images by 16, and 224 / 16 = 14.
-# `grid_size=14` stays the default, to fit the original's weights;
-# `grid_size=None`, the network's own grid, is what our captioners use.
+# Why stretch at all? It gives images of every size the same grid, though ours
+# are all 256×256. And the paper's grid is 14×14, unstretched: before its last
+# pooling VGG shrinks images by 16, and 224 / 16 = 14. `grid_size=14` stays the
+# default, to fit the original's weights; our captioners use `grid_size=None`,
+# the network's own grid.
 #
 # ## Which weights may change?
 #
@@ -422,17 +414,17 @@ learned = result @ torch.ones(2, 3)  # computed from a parameter
 print(layer(plain).requires_grad, layer(learned).requires_grad)
 
 # %% [markdown]
-# The last line is the frozen layer twice. On an input that needs no gradient it
-# records nothing for a backward pass: no graph, no stored activations, which is
-# what makes a frozen encoder cheap. On an input that *does* need one it is recorded
-# all the same, because the gradient has to pass through it. So frozen layers cost
+# The last line calls the frozen layer twice. On an input that needs no
+# gradient, nothing is stored for a backward pass, which is what makes a frozen
+# encoder cheap. On an input that *does* need one, the layer is recorded all the
+# same, because the gradient has to pass through it. So frozen layers cost
 # little only if nothing before them learns.
 #
-# That is one reason to free the end of the network and not its beginning. The
-# other is what you saw above: early edges and curves serve any picture.
-# **Fine-tuning frees stages 2 to 4** of a ResNet. Other networks number their
-# stages differently, so `later_parameters` goes by the grid: stages stay frozen down
-# to a quarter of the image's width; later ones are freed.
+# That is one reason to free the end of the network and not its beginning. You
+# saw the other above: early edges and curves serve any picture. **Fine-tuning
+# frees stages 2 to 4** of a ResNet. Other networks number their stages
+# differently, so `later_parameters` goes by the grid: stages down to a quarter
+# of the image's width stay frozen.
 
 # %%
 for name, model in [("ResNet-101", without_head(resnet)), ("Lite0", trunk)]:
@@ -441,16 +433,16 @@ for name, model in [("ResNet-101", without_head(resnet)), ("Lite0", trunk)]:
     print(f"{name}: {len(later)} tensors, {later[0]} to {later[-1]}")
 
 # %% [markdown]
-# In Lite0, `blocks.1` still works at a quarter of the image's width, so everything
-# from `blocks.2` to the head is free: five of seven stages.
+# In Lite0, `blocks.1` still works at a quarter, so everything from `blocks.2`
+# to the head is free.
 #
 # ## Frozen weights, drifting statistics
 #
-# There is a trap. Batch normalisation {cite}`ioffe2015` keeps a running mean and
-# variance of what passes through it, and updates them in every forward pass in
-# *training mode*. They are *buffers*, tensors that are stored with the weights but
-# not learned; no gradient is involved, and `requires_grad` has no say. The original
-# calls `encoder.train()` in each epoch. Watch.
+# There is a trap. Batch normalisation {cite}`ioffe2015` keeps a running mean
+# and variance of what passes through it, and updates them in every forward pass
+# in *training mode*. They are *buffers*, stored with the weights but not
+# learned, so `requires_grad` has no say. The original calls `encoder.train()`
+# in each epoch. Watch:
 
 # %%
 drifting = backbones.classifier("tf_efficientnet_lite0").requires_grad_(False)
@@ -469,16 +461,16 @@ print(f"the grids have moved by {drift:.0%}")
 assert drift > 0.1
 
 # %% [markdown]
-# A decoder that learns from this encoder chases a moving target, and stored grids
-# are soon out of date. So ours keeps the borrowed network in evaluation mode, whatever
-# mode you set. That holds for freed stages too: their weights learn, but
-# fine-tuning's small batches would only give bad statistics.
+# A decoder that learns from this encoder chases a moving target, and stored
+# grids are soon out of date. So ours keeps the borrowed network in evaluation
+# mode, whatever mode you set. That holds for freed stages too: their weights
+# learn, but small batches would give bad statistics.
 #
-# The class below is such a network: headless and frozen, with fixed statistics.
-# `without_head` cuts, `requires_grad_(False)` freezes, and `train` sets the trunk
-# back to evaluation mode, in which batch normalisation uses what it has stored.
-# `track_running_stats = False` is a second lock: even after `trunk.train()`, called
-# directly, nothing is updated. The rest keeps account of sizes and colours.
+# The class below is such a network. `without_head` cuts it,
+# `requires_grad_(False)` freezes it, and `train` sets the trunk back to
+# evaluation mode, in which batch normalisation uses its stored statistics.
+# `track_running_stats = False` is a second lock: nothing is updated even after
+# a direct `trunk.train()`.
 
 # %%
 #| export
@@ -537,8 +529,8 @@ class BorrowedNetwork(nn.Module):
 # %% [markdown]
 # ## The encoder
 #
-# What remains is sizes: of the image that goes in and of the grid that comes out.
-# The output has its channels last, so that flattening the grid gives one vector for
+# What remains is sizes: of the image that goes in and of the grid that comes
+# out. The channels come last, so that flattening the grid gives one vector for
 # each cell, the paper's *annotation vector*.
 
 # %%
@@ -616,14 +608,14 @@ assert torch.allclose(grids, expected, atol=1e-3)
 # ## How fast should a borrowed network learn?
 #
 # `fine_tune()` frees the later stages, and that is expensive: their activations
-# have to be kept until the gradients are there. The original went from batches of
-# 80 to batches of 32 when it began to fine-tune, and from 55 minutes an epoch to
-# two and a half hours.
+# have to be kept for the backward pass. When the original began to fine-tune,
+# its batches shrank from 80 to 32, and an epoch grew from 55 minutes to two and
+# a half hours.
 #
-# The weights are good already, so they should move slowly. How slowly? Put a fresh
-# layer on top, as a fresh decoder would be, and take three steps with Adam
-# {cite}`kingma2015` at its default rate, a tenth and a hundredth of it. How far do
-# the grids of four scenes move from where ImageNet had left them?
+# The weights are good already, so they should move slowly. How slowly? Put a
+# fresh layer on top, as a fresh decoder would be, and take three steps with
+# Adam {cite}`kingma2015` at its default rate, a tenth and a hundredth of it.
+# How far do the grids of four scenes move?
 
 # %% tags=["nbval-ignore-output"]
 from copy import deepcopy
@@ -655,24 +647,25 @@ encoder.fine_tune(False)
 assert shares[1e-5] < 0.3 < 0.5 < shares[1e-4] < shares[1e-3]
 
 # %% [markdown]
-# Adam divides each gradient by its own size, so its first steps are as long as the
-# rate allows, however little the fresh layer has to say. At Adam's default, three of
-# them move the grids further than their own length. At 1e-4, the original's rate for
-# fine-tuning and our `TrainConfig`'s default, they still move by most of it.
+# Adam divides each gradient by its own size, so its first steps are as long as
+# the rate allows, however little the fresh layer has to say. At the default,
+# three of them move the grids further than their own length; at 1e-4, the
+# original's rate for fine-tuning and our `TrainConfig`'s, by most of it.
 #
 # That is a worst case: the layer on top is random, and all three steps pull the
-# same way. And it measures how far grids move, not whether captions become worse.
-# With a decoder trained first, 1e-4 took the original's BLEU-4 from 23.25 to 24.29
-# in three epochs (COCO, validation, teacher-forced, so not to be compared with other
-# figures here). So **train the decoder first, on a frozen encoder; then fine-tune at
-# 1e-4**, and judge by the captions of validation images. If they become worse, try a
+# same way. And it measures how far grids move, not whether captions get worse.
+# With a decoder trained first, 1e-4 raised the original's BLEU-4 from 23.25 to
+# 24.29 in three epochs (COCO, validation, teacher-forced: not comparable with
+# other figures here). So **train the decoder first, on a frozen encoder; then
+# fine-tune at 1e-4**. If the captions of validation images get worse, try a
 # tenth. [Chapter 10](10_gpu_training.ipynb) trains in these two stages.
 #
 # ## Encode each image once
 #
-# A frozen encoder gives the same grid for the same image, every time. Yet the plain
-# way of training asks it again for each of an image's five captions, in each epoch.
-# Time one such epoch, on sixteen scenes prepared as in the last chapter.
+# A frozen encoder gives the same grid for the same image, every time. Yet plain
+# training asks for it again with each of an image's five captions, in each
+# epoch. Time one epoch of that, on sixteen scenes prepared as in the last
+# chapter.
 
 # %%
 import tempfile
@@ -707,8 +700,8 @@ naive = time.perf_counter() - start
 print(f"{naive:.1f} seconds, {len(captions) / naive:.0f} images a second")
 
 # %% [markdown]
-# Instead, encode each image once and keep the grids, in half precision: three
-# decimal digits are enough to store, and take half the room.
+# Instead, encode each image once and keep the grids. Half precision, about
+# three decimal digits, takes half the room.
 
 # %%
 #| export
@@ -750,7 +743,7 @@ assert error < 0.001
 
 # %% [markdown]
 # Training reads them through a dataset whose item is *an image* with all its
-# captions: five captions share one grid and don't carry five copies of it.
+# captions, so five captions share one grid.
 
 # %%
 #| export
@@ -825,9 +818,9 @@ print(f"{epochs} epochs: {ratio:.0f} times as fast")
 assert ratio > 5
 
 # %% [markdown]
-# Counting gives $5 \cdot 20 = 100$: that many encodings of each image, against one.
-# Timings as short as these scatter around it. And this is for the encoding alone;
-# the decoder's share of the training time stays the same.
+# Counting gives $5 \cdot 20 = 100$ encodings of each image, against one;
+# timings as short as these scatter around that. The decoder's share of the
+# training time stays the same.
 #
 # Real data sets don't fit into memory. On disk, COCO's 123,287 images at two bytes a
 # number take this many gigabytes as stretched grids of ResNet-101, as its own grids,
@@ -838,11 +831,10 @@ sizes = 14 * 14 * 2048, 8 * 8 * 2048, 8 * 8 * 1280
 [round(123_287 * numbers * 2 / 1e9) for numbers in sizes]
 
 # %% [markdown]
-# Stretching triples the file and, as you saw, adds nothing to it. `cache_features`
-# writes such files: the same grids, a batch at a time, in an HDF5 file that appears
-# whole or not at all. A *fingerprint* of the backbone, its weights and the images
-# decides whether a file can be used again, and an encoder that is being fine-tuned is
-# refused.
+# Stretching triples the file and adds nothing to it. `cache_features` writes
+# grids to an HDF5 file, which appears whole or not at all. A *fingerprint* of
+# the backbone, its weights and the images decides whether it can be used again,
+# and an encoder that is being fine-tuned is refused.
 
 # %%
 from captionlib.engine.features import cache_features
@@ -855,13 +847,12 @@ on_disk.shape, on_disk.grid
 # %% [markdown]
 # ## Departures
 #
-# From the **original tutorial**: ours starts frozen (there, `fine_tune` is on until
-# you turn it off); batch-norm statistics never move; the native grid is available;
-# the encoder normalises, not the dataset; other backbones are chosen by name. The
-# weights are torchvision's first ones for ResNet-101, as in the tutorial. From the **paper**: a ResNet
-# in place of VGG; its last grid, where the paper takes a finer and less abstract one,
-# from before the last pooling (section 4.3); and fine-tuning, which the paper does
-# not do.
+# From the **original tutorial**: ours starts frozen (there, `fine_tune` is on
+# by default); batch-norm statistics never move; the native grid is available;
+# the encoder normalises, not the dataset; other backbones are chosen by name.
+# From the **paper**: a ResNet in place of VGG; its last grid, where the paper
+# takes a finer, less abstract one, from before the last pooling (section 4.3);
+# and fine-tuning, which the paper does not do.
 #
 # ## Summary
 #
@@ -897,18 +888,10 @@ from captionlib.book.questions import ask
 ask("02.d")
 
 # %% [markdown]
-# <details><summary>Why can't the decoder work from what <code>avgpool</code> makes?</summary>
-#
-# It is one vector for the whole image. With a single place there is nothing to
-# choose between, and left and right have been averaged away.
-#
-# </details>
-#
 # <details><summary>Only stage 1 is unfrozen, and all later ones stay frozen. What does that save?</summary>
 #
-# Less than one might think. The gradient has to pass through stages 4, 3 and 2 to
-# reach stage 1, so they are recorded too; only the gradients of their own weights
-# are spared.
+# Less than one might think. The gradient has to pass through stages 4, 3 and 2
+# to reach stage 1; only the gradients of their own weights are spared.
 #
 # </details>
 #
