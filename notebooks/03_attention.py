@@ -54,9 +54,9 @@ plt.show()
 #
 # ## One vector for every word
 #
-# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one for
-# each **grid cell**, with $D$ numbers each. The simplest thing to do with them is to
-# *pool* them into their mean and never look at the grid again:
+# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one
+# for each **grid cell**, of $D$ numbers each. The simplest use is to *pool*
+# them into their mean and never look at the grid again:
 #
 # $$\bar a = \frac1P \sum_{p=1}^P a_p .$$
 #
@@ -70,14 +70,14 @@ plt.show()
 # $$z_t = \sum_{p=1}^P \alpha_{t,p}\, a_p, \qquad
 # \alpha_{t,p} \ge 0, \qquad \sum_{p=1}^P \alpha_{t,p} = 1 .$$
 #
-# The weighted mean $z_t$ is called the **context**. The only question left is where
-# the weights come from.
+# The weighted mean $z_t$ is called the **context**. Where do the weights come
+# from?
 #
 # ## Four grid cells and a pencil
 #
-# Take a 2×2 grid. Each cell has two features, which we may read as "how much dog"
-# and "how much beach". The decoder has just written *a* and is looking for an
-# animal, which the vector `query` expresses. How well each cell matches it is a dot product,
+# Take a 2×2 grid whose cells have two features, "how much dog" and "how much
+# beach". The decoder has just written *a* and is looking for an animal; the
+# vector `query` says so. How well each cell matches it is a dot product,
 # $e_p = a_p \cdot q$:
 
 # %%
@@ -112,8 +112,8 @@ assert torch.allclose(alpha, scores.softmax(dim=0))
 assert alpha.argmax() == 2  # the dog
 
 # %% [markdown]
-# Most of the weight is on the dog. The weighted mean is one vector, just as the
-# plain mean is, but this one is mostly dog:
+# Most of the weight is on the dog. The weighted mean is one vector, like the
+# plain mean, but mostly dog:
 
 # %%
 print("plain mean", grid.mean(dim=0))
@@ -141,15 +141,15 @@ from captionlib.book.bench_views import query_view
 query_view(["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach"))
 
 # %% [markdown]
-# Every step is differentiable, so nobody has to tell the network where the dog is:
-# if looking there makes *dog* more probable, the gradient moves weight there. This
-# is **soft** attention. **Hard** attention picks one cell at random with
-# probabilities $\alpha$. A random pick has no gradient; the [questions
-# page](../book/faq.md) explains how it is trained anyway.
+# Every step is differentiable, so nobody has to tell the network where the dog
+# is: if looking there makes *dog* more probable, the gradient moves weight
+# there. This is **soft** attention. **Hard** attention picks one cell at random
+# with probabilities $\alpha$. A random pick has no gradient; [chapter
+# 13](13_hard_attention.ipynb) trains it anyway.
 #
 # ## Queries, keys and values
 #
-# The example contains three roles, which have names:
+# The example contains three roles:
 #
 # | | what it says | by hand | in the captioner |
 # | --- | --- | --- | --- |
@@ -157,16 +157,15 @@ query_view(["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach"))
 # | **key** | what can you find me by? | a row of `grid` | made from the grid cell, once an image |
 # | **value** | what do you get from me? | the same row | the grid cell's annotation vector |
 #
-# Keys are compared with the query; values are averaged. By hand, key and value were
-# the same vector, and the query had to speak of the same two features. In a
-# captioner the cell has $D$ numbers and the hidden state $H$, with different
-# meanings. So two linear layers bring both to a common size $A$: $k_p = W_a a_p +
-# b_a$ and $q_t = W_h h_{t-1} + b_h$.
+# Keys are compared with the query; values are averaged. By hand, key and value
+# were the same vector, and the query spoke of the same two features. In a
+# captioner a cell has $D$ numbers and the hidden state $H$, with other
+# meanings. So two linear layers bring both to a common size $A$:
+# $k_p = W_a a_p + b_a$ and $q_t = W_h h_{t-1} + b_h$.
 #
-# A dot product is one way to compare the two; Transformers use it (exercise 03.4).
-# The captioner uses the older **additive** attention, invented for translation
-# {cite}`bahdanau2015`: add key and query, apply a ReLU, and let a third linear layer
-# turn the result into one score:
+# Transformers compare the two by a dot product (exercise 03.4). The captioner
+# uses the older **additive** attention {cite}`bahdanau2015`: add key and query,
+# apply a ReLU, and let a third linear layer turn that into one score:
 #
 # $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t)$$
 #
@@ -192,8 +191,8 @@ layer_diagram()
 plt.show()
 
 # %% [markdown]
-# Here are its formulas, each above its line, for a batch of $B = 2$ images and, to
-# begin with, one state for each:
+# Here are its formulas, each above its line, for $B = 2$ images and, at first,
+# one state for each:
 
 # %%
 from torch import nn
@@ -234,11 +233,11 @@ context = (alpha.view(B, P, 1) * values).sum(dim=1)
 context.shape  # B, D
 
 # %% [markdown]
-# An image's five captions are trained together, so now each image gets $n$ states.
-# They are stacked in rows, image after image: row $r$ looks at image
-# $r // n$. The grid is not copied. Keys and queries get the shapes (B, 1, P, A) and
-# (B, n, 1, A). Both axes of size 1 stretch, so every state meets every cell of its
-# image, (B, n, P, A):
+# An image's five captions are trained together, so now each image gets $n$
+# states, stacked in rows: row $r$ looks at image $r // n$. The grid is not
+# copied. Keys and queries get the shapes (B, 1, P, A) and (B, n, 1, A). Both
+# axes of size 1 stretch, so every state meets every cell of its image, (B, n,
+# P, A):
 
 # %%
 n = 3
@@ -254,8 +253,7 @@ context.shape  # B, n, D
 # (`torch.bmm` is one matrix product for each image: $n \times P$ weights times
 # $P \times D$ values.)
 #
-# The exported class is these lines, with the keys in a method of their own so that
-# they can be computed once an image:
+# The exported class is these lines, with the keys in a method of their own:
 
 # %%
 #| export
@@ -314,8 +312,8 @@ class Attention(nn.Module):
 
 
 # %% [markdown]
-# (`float` and `to` keep the softmax in 32 bits where the rest of a model runs in 16.)
-# Two checks. Three states of an image get what each would get alone. And if all
+# (`float` and `to` keep the softmax in 32 bits where the model runs in 16.) Two
+# checks. Three states of an image get what each would get alone. And if all
 # scores are equal, here because $w = 0$, attention *is* the mean:
 
 # %%
@@ -334,8 +332,8 @@ torch.testing.assert_close(context, values.mean(dim=1))
 # %% [markdown]
 # ## Keys once an image, not once a word
 #
-# The image does not change while its caption is written, so neither do its keys. How
-# much does it matter? Count the multiplications at the original's sizes:
+# The image does not change while its caption is written, so neither do its
+# keys. Count the multiplications at the original's sizes:
 
 # %%
 P, D, H, A = 14 * 14, 2048, 512, 512
@@ -344,18 +342,17 @@ word = H * A + P * A + P * D  # decoder_att, full_att, weighted mean
 print(f"once an image: {image / 1e6:.1f} million, a word: {word / 1e6:.1f}")
 
 # %% [markdown]
-# The keys are more than two hundred times the work of the rest of a step. Computed at
-# each of a caption's dozen steps, they would be nearly all that attention does.
-# That is why they have a method of their own. [Chapter
-# 04](04_decoder.ipynb#is-it-worth-it) measures what it saves.
+# The keys are more than two hundred times the work of the rest of a step, hence
+# a method of their own. [Chapter 04](04_decoder.ipynb#is-it-worth-it) measures
+# the time saved.
 #
 # ## Training it: what colour is the dog?
 #
-# Does such a layer learn where to look? Give it a question whose answer depends on
-# one thing in the picture. Each scene shows three things in three colours, as at the
-# top of this chapter. The network gets a name, such as *dog*, and has to say that
-# thing's colour: red, yellow, green or blue. It learns from the right colours, and
-# is never told where the dog is.
+# Does such a layer learn where to look? Give it a question whose answer depends
+# on one thing in the picture. Each scene shows three things in three colours.
+# The network gets a name, such as *dog*, and has to say that thing's colour:
+# red, yellow, green or blue. It learns from the right colours, and is never
+# told where the dog is.
 #
 # The frozen Lite0 encoder turns 300 scenes for training and 100 for testing into
 # 8×8 grids, once:
@@ -387,10 +384,10 @@ grids.shape, names.shape
 
 
 # %% [markdown]
-# An embedding of the name takes the place of the decoder's hidden state: `nn.Embedding`
-# is a table with a trained vector for each name. Attention returns a context, and a
-# small network reads the colour from context and name. All three questions about a
-# scene share its grid and keys, so $n = 3$.
+# In place of the decoder's hidden state there is an embedding of the name:
+# `nn.Embedding` keeps a trained vector for each. Attention returns a context,
+# and a small network reads the colour from context and name. All three
+# questions about a scene share its grid and keys, so $n = 3$.
 
 
 # %%
@@ -411,8 +408,8 @@ class ColourNet(nn.Module):
 
 
 # %% [markdown]
-# Its opponent is the same network with the attention taken away. Make all keys
-# equal, and the scores are equal, so the context is the mean:
+# Its opponent is the same network without attention. Make all keys equal, and
+# the scores are equal, so the context is the mean:
 
 
 # %%
@@ -477,11 +474,11 @@ assert examine(net, test)[0] > 0.9
 assert examine(mean_net, test)[0] < 0.65
 
 # %% [markdown]
-# About half. That is better than guessing among the three visible
-# colours, which gives a third, and far from attention. The network of the mean is not
-# too small, nor trained too briefly: it had twice as many epochs and knows its training
-# scenes by heart. It lacks the information. Once all cells are averaged, little is left
-# of which colour belongs to which name.
+# About half: better than guessing among the three visible colours, which gives
+# a third, but far from attention. The network of the mean is neither too small
+# nor trained too briefly: it had twice as many epochs and knows its training
+# scenes by heart. It lacks the information. Once all cells are averaged, little
+# is left of which colour belongs to which name.
 #
 # Where did attention look, and when did it learn to?
 
@@ -528,10 +525,10 @@ epochs_view(
 )
 
 # %% [markdown]
-# An even map would score the share of cells, 21 %, so at epoch 0 the network knows
-# nothing. Its map condenses on the thing named, within four epochs. All
-# that pulled it there was the loss on the colour. Now keep the picture and change
-# the query:
+# An even map would score the share of cells, 21%, so at epoch 0 the network
+# knows nothing. Within four epochs its map condenses on the thing named. All
+# that pulled it there was the loss on the colour. Now keep the picture and
+# change the query:
 
 # %% mystnb={"figure": {"caption": "One picture, three queries. Each white box is the thing asked about.", "name": "fig-attention-queries"}, "image": {"alt": "Three times the same meadow, dark except for a few cells: the dog's head for the query dog, the cat's head for cat, and the roof of the car for car. Each lies in the white box of the thing asked about."}} tags=["hide-input"]
 maps_figure(
@@ -562,8 +559,8 @@ for i in wrong.tolist():
 # does not prove a good answer: keep this in mind when [chapter
 # 09](09_seeing_attention.ipynb) reads the maps of a captioner.
 #
-# Second, questions without a good answer. What happens with two dogs in different
-# colours, or when the query names something that isn't there?
+# Second, questions without a good answer: two dogs in different colours, and
+# the name of something that isn't there.
 
 # %% tags=["nbval-ignore-output"]
 rng = Random(1)
@@ -596,29 +593,29 @@ maps_figure(
 plt.show()
 
 # %% [markdown]
-# With two dogs the weight is split between them, and the network names one dog's
-# colour as if there were no other. When the thing is missing, the weights must still
-# sum to one, so they go to whatever comes closest. Asked about a cat, the network
-# says *red* because of the cow. Asked about a rabbit, it averages a green cat and a
-# yellow dog, and says *blue*, which nothing is. Softmax attention cannot look at
-# nothing. The decoder of the [next chapter](04_decoder.ipynb) gets a gate that can
-# turn the context down.
+# With two dogs the weight is split between them, and the network names one
+# dog's colour as if it were alone. When the thing is missing, the weights must
+# still sum to one, so they go to whatever comes closest. Asked about a cat, the
+# network says *red* because of the cow. Asked about a rabbit, it averages a
+# green cat and a yellow dog, and says *blue*, which nothing is. Softmax
+# attention cannot look at nothing. The decoder of the [next
+# chapter](04_decoder.ipynb) gets a gate that can turn the context down.
 #
 # ## Departures
 #
-# - The paper calls the scoring network a multilayer perceptron and says no more. Its
-#   authors' code, like {cite:t}`bahdanau2015`, has a $\tanh$ where this layer has a
-#   ReLU. The ReLU is the original tutorial's, and keeps its trained weights usable.
-# - The paper looks at $L = 14 \times 14 = 196$ grid cells. Here $P$ is whatever the
-#   encoder gives: 64 in this chapter.
+# - The paper calls the scoring network a multilayer perceptron and says no
+#   more. Its authors' code, like {cite:t}`bahdanau2015`, has a $\tanh$. Our
+#   ReLU is the original tutorial's, and keeps its trained weights usable.
+# - The paper looks at $L = 14 \times 14 = 196$ grid cells. Here $P$ is what the
+#   encoder gives: 64.
 #
 # ## Summary
 #
-# - Pooling is attention with equal weights. Attention scores each cell's key against
-#   a query, turns the scores into weights with a softmax, and returns the mean of the
-#   values under these weights.
-# - Nobody says where to look. The weights are learned from whether the answer was
-#   right, and they condense on what the answer depends on.
+# - Pooling is attention with equal weights. Attention scores each cell's key
+#   against a query, turns the scores into weights with a softmax, and returns
+#   the weighted mean of the values.
+# - Nobody says where to look. The weights are learned from whether the answer
+#   was right, and condense on what it depends on.
 # - The weights always sum to one, even when there is nothing to look at.
 # - Keys depend on the image alone: compute them once an image.
 #
@@ -651,15 +648,6 @@ ask("03.e")
 # grid cell, and the value the grid cell itself.
 #
 # </details>
-#
-# <details><summary>Why can't the network with the mean answer, although it saw every
-# cell?</summary>
-#
-# The mean keeps what is in the picture but hardly what belongs together. Three names
-# and three colours remain, in any order.
-#
-# </details>
-#
 
 # %% [markdown]
 # ## Exercises
