@@ -43,39 +43,39 @@ show_attention(photograph, caption)
 print(caption.text)
 
 # %% [markdown]
-# One call, and a sentence that is right, if only by luck. The bright part is where the
-# captioner looked for a word. The yellow line holds half of the word's attention,
-# and ×4.2 means that the brightest place got 4.2 times an even share.
-# (The maps of words such as *a* are not drawn.)
+# One call, and a sentence that is right, if only by luck. The bright part is
+# where the captioner looked for a word. The yellow line holds half of the
+# word's attention, and ×4.2 means that the brightest place got 4.2 times an
+# even share.
 #
-# For *black* it looked at the jumper, for *ocean* at the sea. There is a second
-# man, in the water, but for the second *man* it looked at the first one again. So a
-# map shows where the captioner looked, but not why it chose the word. Nobody told it
+# For *black* it looked at the jumper, for *ocean* at the sea. But for the
+# second *man*, who is in the water, it looked at the first again. So a map
+# shows where the captioner looked, not why it chose the word. Nobody told it
 # where to look: it was trained on photographs and sentences alone.
 
 # %% [markdown]
-# - **You will learn** how all the parts of a captioner fit together, before any
-#   of them is taken apart.
+# - **You will learn** how the parts of a captioner fit together, before any is
+#   taken apart.
 # - **You will build** a captioner from nothing but PyTorch and a borrowed image
 #   classifier, train it, and watch it look.
 # - **You need** some Python and PyTorch. If the words are new, read
 #   [Concepts](../book/concepts.md) first.
 # - **It takes** {chapter-time}`00_one_page` to run.
 #
-# This page is the map of the book. Each section below is one part of the
-# captioner in its shortest form, and ends with a link to the chapter that
-# builds the part properly. Read it once to see the whole, and do not worry
-# about what you cannot follow yet.
+# This page is the map of the book. Each section is one part of the captioner in
+# its shortest form, and ends with a link to the chapter that builds it
+# properly. Read it to see the whole, and don't worry about what you cannot
+# follow yet.
 #
 # The design is that of *Show, Attend and Tell* {cite}`xu2015`, "the paper". "The
 # original" is a well-known tutorial on it in PyTorch {cite}`vinodababu2018`.
 #
 # ## Pictures and sentences
 #
-# Training on photographs takes hours, so we start in a
-# [toy world](../book/toy_world.md): drawn scenes of one to three objects out of
-# 58, each with five captions that are true. There we also know what is in every
-# picture and where, so we can tell whether the captioner is right.
+# Training on photographs takes hours, so we start in a [toy
+# world](../book/toy_world.md): drawn scenes of one to three objects out of 58,
+# each with five true captions. There we know what is in every picture and
+# where, so we can tell whether the captioner is right.
 
 # %%
 import torch
@@ -113,8 +113,8 @@ for panel, index in zip(panels, (13, 31), strict=True):
 plt.show()
 
 # %% [markdown]
-# A network needs numbers. Every word gets one, and three more tokens mark the
-# padding, the start and the end of a caption.
+# A network needs numbers. Every word gets one, and three more tokens mark
+# padding, start and end of a caption.
 
 # %%
 from torch.nn.utils.rnn import pad_sequence
@@ -137,8 +137,8 @@ print(*train_captions[13][0])
 print(captions[13, 0].tolist())
 
 # %% [markdown]
-# Chapter [01](01_data_pipeline.ipynb) does this for real photographs: rare
-# words, files that do not fit into memory, data sets of thousands of images.
+# Chapter [01](01_data_pipeline.ipynb) does this for photographs: rare words,
+# and data sets that do not fit into memory.
 #
 # ## The eye: a frozen classifier
 #
@@ -147,9 +147,6 @@ print(captions[13, 0].tolist())
 # and it answers with a *grid* of vectors, one for each part of the picture.
 # Ours, EfficientNet-Lite0, turns 256×256 pixels into 8×8 grid cells with 1,280
 # numbers each. We do not train it, so every picture is encoded only once.
-#
-# All chapters of this book *run* this small encoder at 8×8×1280. The original
-# captioner used a ResNet-101 at 14×14×2048; nothing but the sizes changes.
 
 # %%
 import numpy as np
@@ -180,14 +177,14 @@ print(tuple(train_grids.shape), tuple(val_grids.shape))
 #
 # Before each word the decoder looks at the grid. It makes a *query* from its
 # memory, the hidden state $h$, and compares it with a *key* of every grid cell
-# $a_p$. That gives each cell a score $e_p$. A softmax, which exponentiates the
-# scores and divides by their sum, turns them into weights $\alpha_p$ that sum
-# to 1. The result is the *context* $z$, the weighted average of the *values*,
-# which are the cells themselves. In the code each formula is above its line.
-# `W`, `U` and `v` are layers to be learned; ReLU sets negative numbers to 0.
+# $a_p$, which gives the cell a score $e_p$. A softmax turns the scores into
+# weights $\alpha_p$ that sum to 1. The result is the *context* $z$, the
+# weighted average of the *values*, the cells themselves. In the code each
+# formula is above its line. `W`, `U` and `v` are layers to be learned; ReLU
+# sets negative numbers to 0.
 #
 # A batch holds B pictures and N = 5·B captions. The five captions of a picture
-# share its grid, so each of their five queries meets the same 64 keys.
+# share its grid, so their five queries meet the same 64 keys.
 
 # %%
 from torch import nn
@@ -225,12 +222,12 @@ class Attention(nn.Module):
 #
 # ## The decoder: one word after another
 #
-# The decoder is an LSTM, a network with a memory: a hidden state $h$, from which
-# it chooses words, and a cell state $c$, which carries what it needs later. At
-# each step it reads the last word and what attention brings back, updates both,
-# and gives every word in the vocabulary a score. The *gate* $\beta$, numbers
-# between 0 and 1, lets it ignore the picture for words such as *of*, which
-# follow from the sentence alone.
+# The decoder is an LSTM, a network with a memory: a hidden state $h$, from
+# which it chooses words, and a cell state $c$, which carries what it needs
+# later. At each step it reads the last word and what attention brings back,
+# updates both, and scores every word in the vocabulary. The *gate* $\beta$,
+# numbers between 0 and 1, lets it ignore the picture for words such as *of*,
+# which follow from the sentence alone.
 
 
 # %%
@@ -276,10 +273,10 @@ class Decoder(nn.Module):
 # unit is the *nat*: a word that was given a probability of 1/10 costs 2.3 nats.
 #
 # A second term asks the decoder to spread its attention evenly over the cells.
-# It adds up what each cell gets over a whole caption, and takes the squared
-# distance from 1, the paper's target. On average a cell gets much less: each of at
-# most 15 words hands out one unit, and there are 64 cells. But as the sum is
-# fixed, the term is smallest when all cells get the same.
+# It adds up what each cell gets over a caption, and takes the squared distance
+# from 1, the paper's target. (At most 15 words, with one unit each, can't give
+# 64 cells that much. But as their sum is fixed, the term is smallest when all
+# cells get the same.)
 
 
 # %%
@@ -370,13 +367,13 @@ def write(grids, longest=20):
 written = write(val_grids)
 
 # %% [markdown]
-# How good are they? Two numbers. First: of the objects in 200 scenes it has
-# never seen, how many does it name? Second: **BLEU-4**, from 0 to 100. What share
-# of a caption's words appears in one of the five reference captions, and of its
-# runs of two, three and four words? BLEU-4 is the geometric mean of these four
-# shares over all captions, less if they are too short. NLTK computes it. For
-# comparison, the toy world's author, a program that knows every fact, writes one
-# more caption for each scene.
+# How good are they? First, of the objects in 200 scenes it has never seen, how
+# many does it name? Second, **BLEU-4**, from 0 to 100: what share of a
+# caption's words appears in one of the five reference captions, and of its runs
+# of two, three and four words? BLEU-4 is the geometric mean of these four
+# shares, less if captions are too short. For comparison, the toy world's
+# author, a program that knows every fact, writes another caption for each
+# scene.
 #
 # > **Predict.** There are 58 kinds of objects, and 1,500 pictures are few. How
 # > many of the objects will it name: a third, three quarters, nearly all?
@@ -412,19 +409,18 @@ print(f"BLEU-4 of the author: {100 * corpus_bleu(val_captions, author):.1f}")
 assert history[0] > 4 and share > 0.6 and bleu4 > 0.4
 
 # %% [markdown]
-# It names three quarters of the objects, and six captions in ten name
-# everything, after eight passes over 1,500 pictures. BLEU-4 comes to 60 out of
-# 100. Even the author gets no more than 68, because its new caption puts the same
-# facts in other words.
+# After eight passes over 1,500 pictures it names three quarters of the objects,
+# and six captions in ten name everything. BLEU-4 comes to 60; even the author
+# gets only 68, because its new caption puts the same facts in other words.
 #
 # Chapter [06](06_beam_search.ipynb) writes better sentences from the same
 # decoder by thinking ahead, and chapter [07](07_bleu.ipynb) takes BLEU apart.
 #
 # ## Where did it look?
 #
-# The decoder has left a map for every word. Enlarged to the size of the
-# picture, the map serves as a light, bright where it looked. Each map is
-# scaled to its own maximum, so compare places in a map, not one map with another.
+# The decoder has left a map for every word. Enlarged to the picture's size, it
+# serves as a light, bright where the decoder looked. Each map is scaled to its
+# own maximum, so compare places in a map, not one map with another.
 
 # %%
 nouns = {word for kind in KINDS.values() for word in kind.words}
@@ -474,10 +470,10 @@ show_looks([i for i in two if all(answers[i])][:3])
 
 # %% [markdown]
 # - *a balloon above a cat in the city*: for *cat* nearly all the light falls on
-#   the cat, and by then the balloon is dark. For *balloon* it also looked below:
-#   an object that flies is named together with the one beneath it.
-# - *a kite above a whale on the water*: the same pattern. It looks at both before
-#   it says *kite*, then turns to the whale.
+#   the cat. For *balloon* it also looked below: an object that flies is named
+#   together with the one beneath it.
+# - *a kite above a whale on the water*: the same pattern. It looks at both
+#   before *kite*, then at the whale.
 # - *a big whale swimming left of a big dolphin on the water*: both names are
 #   right, although the two maps are almost the same.
 #
@@ -488,8 +484,8 @@ show_looks([i for i in two if not all(answers[i])][:3])
 
 
 # %% [markdown]
-# How much of each map lies in which object's box? The toy world knows the boxes,
-# so add it up, for the whale and the dolphin and for the three failures.
+# How much of each map lies in which object's box? Add it up, for the whale and
+# the dolphin and for the three failures:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -513,31 +509,31 @@ for caption, maps in written:  # each word's map adds up to 1
     assert maps.sum(dim=(1, 2)).allclose(torch.ones(len(caption)))
 
 # %% [markdown]
-# - *a penguin standing left of a penguin in the snow*: the penguin is right, and
-#   it is on the left. Yet the gift's box, which got no name, has nearly three
-#   times the penguin's share.
+# - *a penguin standing left of a penguin in the snow*: the penguin is right,
+#   and it is on the left. Yet the box of the gift, which goes unnamed, has
+#   nearly three times its share.
 # - *a castle standing right of a castle on the street*: six tenths of both maps
 #   lie on the castle, a tenth on the runner.
-# - *a house standing right of a house in the snow*: the house stands right of a
-#   cow, so even the relation is true. The cow's box has a quarter of the light.
+# - *a house standing right of a house in the snow*: it stands right of a cow,
+#   so even the relation is true. The cow's box has a quarter of the light.
 #
-# In all three, attention hardly moves between the nouns. But neither does it
-# between the whale and the dolphin, and those were both named. The maps alone
-# don't explain it. (This is about the run shown; on another machine, captions
-# may differ.)
+# In all three, attention hardly moves between the nouns. But neither did it for
+# the whale and the dolphin, and those were both named. The maps alone don't
+# explain it. (On another machine, captions may differ.)
 #
 # Chapter [08](08_caption_a_photo.ipynb) turns all this into a `Captioner` for
 # any photograph, chapter [09](09_seeing_attention.ipynb) asks how far such maps
-# can be trusted, and chapter [10](10_gpu_training.ipynb) moves from drawn
-# scenes to Flickr8k and COCO.
+# can be trusted, and chapter [10](10_gpu_training.ipynb) moves on to Flickr8k
+# and COCO.
 #
 # ## Departures
 #
-# - The paper and the original tutorial use larger parts (2,048 channels, 512
-#   units in the attention and in the LSTM) and train on photographs.
-# - The gate is a vector with one entry for each channel, as in the original
-#   tutorial; the paper's is a single number for each step.
-# - The loop reads padding as well and leaves it out of the loss. The original
+# - The paper and the original train on photographs. The original's parts are
+#   larger: a ResNet-101's grid of 14×14×2,048, and 512 units in attention and
+#   LSTM.
+# - The gate is a vector with one entry for each channel, as in the original;
+#   the paper's is one number a step.
+# - The loop reads padding, too, and leaves it out of the loss. The original
 #   sorts captions by length to skip it, as [chapter 04](04_decoder.ipynb) does.
 #
 # ## Summary
@@ -545,8 +541,7 @@ for caption, maps in written:  # each word's map adds up to 1
 # - An encoder, borrowed and frozen, turns a picture into a grid of vectors.
 # - Attention compares the decoder's state with every grid cell and returns a
 #   weighted average of the grid.
-# - An LSTM reads that and its last word, and scores every word that could come
-#   next.
+# - An LSTM reads that and its last word, and scores every possible next word.
 # - Training rewards the true next word; writing feeds the decoder its own.
 #
 # **Can you say it without looking?**
@@ -567,20 +562,6 @@ from captionlib.book.questions import ask
 ask("00.c")
 
 # %% [markdown]
-# <details><summary>What are query, key and value here?</summary>
-#
-# The query is made from the decoder's hidden state, the keys from the grid
-# cells, and the values are the grid cells themselves.
-#
-# </details>
-#
-# <details><summary>Why can the loss not reach 0?</summary>
-#
-# A picture has five captions in different words, and it does not say which of
-# them is meant.
-#
-# </details>
-#
 # ## Exercises
 #
 # Each cell below has a gap. Run it as it is, and it says *not yet*; fill the
