@@ -192,9 +192,8 @@ print("black ", ((black / 255 / 255 - mean) / std).round(2))
 
 # %% [markdown]
 # Orange has become black, and so has everything else. Nothing fails; the
-# network simply sees the same darkness each time. Three readers of the
-# original tutorial reported just that: one part of their code divided while reading
-# the file, another while normalising.
+# network simply sees the same darkness each time. Three readers of the original
+# tutorial reported just that.
 #
 # So give the job one owner. Means and deviations depend on the pretrained
 # network, hence **the encoder normalises** ([next chapter](02_encoder.ipynb)).
@@ -247,18 +246,18 @@ ask("01.e")
 
 # %% [markdown]
 # `read_image` is the reader we keep. It does what `naive_read` does, turns
-# pictures upright, scales 16 bits to 8, lays transparent pictures on white,
-# and says in one line what is wrong with a damaged file. Such cases
-# would bury the idea, so they are in a module written by hand,
-# [`captionlib.io.images`](../captionlib/io/images.py). What matters here is
-# that there is no second reader: captioning a photograph later uses this one.
+# pictures upright, scales 16 bits to 8, lays transparent pictures on white, and
+# says in one line what is wrong with a damaged file. Such cases would bury the
+# idea, so they are in a module written by hand,
+# [`captionlib.io.images`](../captionlib/io/images.py). What matters is that
+# there is no second reader: captioning a photograph later uses this one.
 #
 # ## Second input: captions
 #
 # A caption is both target and input: each word is the target of one step and
-# the input of the next. Two words are missing for that. The *first* word needs
-# an input too, `<start>`.
-# And after the last the decoder must be able to stop, by saying `<end>`:
+# the input of the next. Two words are missing for that: the *first* word needs
+# an input too, `<start>`, and after the last the decoder must be able to stop,
+# by saying `<end>`:
 #
 # ```
 # <start> two butterflies above a tent <end>
@@ -266,8 +265,8 @@ ask("01.e")
 #
 # Captions of a batch share one array, as images do, so shorter ones are filled
 # up to a common length with `<pad>`. Finally, some words are too rare to learn
-# anything about: a word that occurs once is often a name or a spelling
-# mistake. Rare words become `<unk>`, *unknown*. How many is that?
+# anything about: a word that occurs once is often a name or a spelling mistake.
+# Rare words become `<unk>`, *unknown*. How many are there?
 
 # %%
 from collections import Counter
@@ -295,8 +294,7 @@ for least in (1, 5, 20):
 # <aside class="margin sidebar">
 #
 # Today's language models hardly need `<unk>`: they split a rare word into
-# common pieces. A usual way to find the pieces, *byte pair encoding*, was
-# published in 1994 by Philip Gage, as a way to compress files.
+# common pieces (*byte pair encoding*).
 #
 # </aside>
 #
@@ -399,8 +397,8 @@ assert len(encoded) == len(ids) and encoded[0] == vocabulary.start
 # Most images have five captions, some more, a few fewer. If all had the same
 # number $n$, caption $i$ would belong to image $\lfloor i/n \rfloor$, and no
 # index would be needed. So from an image with too many, $n$ are drawn, and an
-# image with too few repeats some. The random generator is one of our own, so
-# other code that draws random numbers can't change the outcome.
+# image with too few repeats some. The random generator is our own, so other
+# code that draws random numbers can't change the outcome.
 
 # %%
 #| export
@@ -600,12 +598,12 @@ for path in sorted((folder / "data").iterdir()):
     print(f"{path.stat().st_size:>10,} bytes  {path.name}")
 
 # %% [markdown]
-# COCO needs the same functions, with more care around them. The command
-# `captionlib prepare` uses
+# COCO needs more care around the same functions. The command `captionlib
+# prepare` uses
 # [`captionlib.engine.preparation`](../captionlib/engine/preparation.py), which
-# writes the same contents with the same functions (a test compares the two).
-# There several processes decode, bad images can be skipped with a reason, and
-# the files appear together or not at all.
+# writes the same contents (a test compares the two). There several processes
+# decode, bad images can be skipped with a reason, and the files appear together
+# or not at all.
 #
 # ## Reading them back
 #
@@ -865,13 +863,6 @@ ask("01.d")
 #
 # The range of the pixels that reach the encoder's first layer. Divided by 255
 # twice, all images look black to it.
-#
-# </details>
-#
-# <details><summary>Why are long captions dropped in training but cut in validation?</summary>
-#
-# Dropping them changes which images are tested, and how hard they are. In
-# training there are enough others.
 #
 # </details>
 #
