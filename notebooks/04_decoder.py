@@ -47,7 +47,7 @@ plt.show()
 # %% [markdown]
 # - **You will learn** how an LSTM remembers, how it writes a caption word by word, and
 #   how captions of all lengths are trained together.
-# - **You will build** the decoder, and with trained weights let it write.
+# - **You will build** the decoder, and let it write with trained weights.
 # - **You need** the [attention layer](03_attention.ipynb).
 # - **It takes** {chapter-time}`04_decoder` to run.
 #
@@ -69,11 +69,12 @@ plt.show()
 #
 # ## An LSTM by hand
 #
-# Our recurrent network is an LSTM {cite}`hochreiter1997`. Its state is a pair: the cell
-# $c$ remembers, and the hidden state $h$ is the part of it that the rest of the network
-# sees. Three **gates**, numbers between 0 and 1, control what happens to the cell. The
-# *input gate* $i$ lets something in, the *forget gate* $f$ keeps what is there, and the
-# *output gate* $o$ shows it. The *candidate* $g$ is what could be let in:
+# Our recurrent network is an LSTM {cite}`hochreiter1997`. Its state is a pair:
+# the cell $c$ remembers, and the hidden state $h$ is the part of it that the
+# rest of the network sees. Three **gates**, numbers between 0 and 1, control
+# the cell: the *input gate* $i$ lets something in, the *forget gate* $f$ keeps
+# what is there, and the *output gate* $o$ shows it. The *candidate* $g$ is what
+# could be let in:
 #
 # $$\begin{aligned}
 # i_t &= \sigma(W_i x_t + U_i h_{t-1} + b_i) \\
@@ -82,9 +83,9 @@ plt.show()
 # o_t &= \sigma(W_o x_t + U_o h_{t-1} + b_o)
 # \end{aligned}$$
 #
-# Take a state of one number, whose job is to remember that the subject is a plural, so
-# that a verb much later can agree with it. The input $x$ is 1 for the word *two* and 0
-# for any other. We choose the weights by hand and read *two*:
+# Take a state of one number, which remembers a plural subject so that a verb
+# much later can agree with it. The input $x$ is 1 for the word *two* and 0 for
+# any other. We choose the weights by hand and read *two*:
 
 # %%
 import torch
@@ -123,9 +124,9 @@ h = o * c.tanh()
 print(f"c {c:.2f}  h {h:.2f}")
 
 # %% [markdown]
-# ($\odot$ multiplies number by number. A real state has hundreds of them, each with
-# its own gates.) `nn.LSTMCell` is these lines, with its weights stacked in the same
-# order, i, f, g, o. It also has a second bias, which we set to zero. Let it read on.
+# ($\odot$ multiplies number by number; a real state has hundreds, each with its
+# own gates.) `nn.LSTMCell` is these lines, with its weights stacked in the
+# order i, f, g, o. It has a second bias, which we set to zero.
 #
 # > **Predict.** The forget gate is 0.95. How much of the 0.99 is left four words later?
 
@@ -145,20 +146,20 @@ once = lstm(torch.tensor([[1.0]]), once)
 torch.testing.assert_close(torch.stack([h, c]), torch.cat(once).flatten())
 
 # %% [markdown]
-# Four words later 0.84 is left: $0.95^4$ is 0.81, and a little trickles in through an
-# input gate that never closes completely. The state still says *plural*, so *are* can
-# follow. In practice nobody chooses such weights. Training finds them, for hundreds of
-# things worth remembering, few of which have a name.
+# Four words later 0.84 is left: $0.95^4$ is 0.81, and a little trickles in
+# through an input gate that never closes completely. The state still says
+# *plural*, so *are* can follow. In practice training finds such weights, for
+# hundreds of things worth remembering, few of which have a name.
 #
 # ## One step of the decoder
 #
-# The simplest captioner shows the image once: the grid's mean becomes the first state,
-# and from then on only words go in {cite}`vinyals2015`. In training all these words are
-# known beforehand, so a single call of `nn.LSTM` runs the whole loop.
+# The simplest captioner shows the image once: the grid's mean becomes the first
+# state, and from then on only words go in {cite}`vinyals2015`. In training
+# these words are all known, so one call of `nn.LSTM` runs the whole loop.
 #
-# With attention, each step's input depends on the state that the step before left
-# behind, and no single call can do that. We write the loop ourselves around
-# `nn.LSTMCell`. This is one turn of it:
+# With attention, each step's input depends on the state that the step before
+# left behind. So we write the loop ourselves, around `nn.LSTMCell`. Here is one
+# turn:
 
 # %% mystnb={"figure": {"caption": "One step of the decoder. The loop feeds the new state and the next word back in.", "name": "fig-decoder-step"}, "image": {"alt": "A flow from top to bottom. The old hidden state, N by H, and the image's keys and values go into attention, which gives weights alpha, N by P, and a context, N by D. The old hidden state also makes the gate beta, N by D, which is multiplied with the context. The product, the embedding of the last word, N by E, and the old hidden state and cell enter an LSTM cell, which gives the new hidden state and cell, N by H each. The layer fc turns the new hidden state into logits, N by V."}} tags=["hide-input"]
 from captionlib.book.decoder_figures import step_diagram
@@ -167,8 +168,8 @@ step_diagram()
 plt.show()
 
 # %% [markdown]
-# Let us walk through it with trained weights. A small captioner for the toy world comes
-# with the package. Here are three scenes that it has never seen:
+# Let us walk through it with the small trained captioner that comes with the
+# package, on three toy scenes that it has never seen:
 
 # %%
 import numpy as np
@@ -212,13 +213,13 @@ context, alpha = trained.attention(h, keys, values)
 beta = torch.sigmoid(trained.f_beta(h))  # (B, D)
 
 # %% [markdown]
-# The paper {cite}`xu2015` adds this gate in section 4.2.1, because it made attention
-# settle on objects. There $\beta_t$ is a single number. Here, as in the original
-# tutorial, it is a vector, one number for each of the $D$ features.
+# The paper {cite}`xu2015` adds this gate in section 4.2.1, because it made
+# attention settle on objects. There $\beta_t$ is a single number; here, as in
+# the original tutorial, it has one for each of the $D$ features.
 #
-# Attention and gate both used $h_{t-1}$, a state that has not read the last word
-# $y_{t-1}$. That word comes in now. Its embedding, a row of a trained table, and the
-# gated context enter the LSTM (the semicolon joins two vectors):
+# Attention and gate used $h_{t-1}$, which has not read the last word $y_{t-1}$.
+# That word comes in now. Its embedding, a row of a trained table, and the gated
+# context enter the LSTM (the semicolon joins two vectors):
 #
 # $$h_t, c_t = \text{LSTM}\bigl([\operatorname{embed}(y_{t-1});\; \beta_t \odot z_t],\; h_{t-1}, c_{t-1}\bigr)$$
 
@@ -228,7 +229,7 @@ inputs = torch.cat([trained.embedding(word), beta * context], dim=1)
 h, c = trained.decode_step(inputs, (h, c))
 
 # %% [markdown]
-# A last linear layer gives every word of the vocabulary a score, and a softmax turns
+# A last linear layer scores every word of the vocabulary, and a softmax turns
 # the scores into probabilities:
 #
 # $$p(y_t) = \operatorname{softmax}(L_o h_t + b)$$
@@ -239,15 +240,15 @@ for p, ids in zip(*top, strict=True):
     print(vocabulary.decode(ids), p)
 
 # %% [markdown]
-# Before a single word is written, the decoder has looked: only the third scene, which
-# shows a pair of ducks, makes *two* the likeliest first word.
+# The decoder has looked before it writes: only the third scene, a pair of
+# ducks, makes *two* the likeliest first word.
 #
 # ## The decoder as a class
 #
-# What passes from step to step is one tuple: the LSTM's memory, $N$ rows for $N$
-# captions, and what attention reads, once for each of $B$ images. `select` keeps the
-# captions and images it is given, in that order; what is given twice, it keeps twice. A
-# search uses it to drop some.
+# One tuple passes from step to step: the LSTM's memory, $N$ rows for $N$
+# captions, and what attention reads, once for each of $B$ images. `select`
+# keeps the captions and images it is given, in that order; what is given twice,
+# it keeps twice.
 
 # %%
 #| export
@@ -279,11 +280,11 @@ class State(NamedTuple):
 
 
 # %% [markdown]
-# Now the class. `begin` and `step` are the lines above. `look` is a step without its
-# scores; training will want it. Training calls `forward`, which we write further down,
-# as `teacher_force`. Dropout acts in training only ([chapter 05](05_training.ipynb)
-# explains it). The word vectors and `fc` start small, without a bias, so that at first
-# no word is preferred.
+# Now the class. `begin` and `step` are the lines above; `look` is a step
+# without its scores. Training calls `forward`, which we write further down, as
+# `teacher_force`. Dropout acts in training only ([chapter
+# 05](05_training.ipynb) explains it). The word vectors and `fc` start small,
+# with a bias of zero, so that at first no word is preferred.
 
 
 # %%
@@ -363,7 +364,7 @@ class DecoderWithAttention(nn.Module):
 # %% [markdown]
 # ## It writes a sentence
 #
-# The layers have the names they had in the trained model, so its weights fit:
+# The layers are named as in the trained model, so its weights fit:
 
 # %%
 sizes = 80, 64, 80, len(vocabulary), 1280  # A, E, H, V, D
@@ -373,7 +374,7 @@ decoder.requires_grad_(False).eval()  # no gradients, no dropout
 
 
 # %% [markdown]
-# Now the loop that the chapter's first picture shows. Always taking the likeliest word
+# Now the loop of the chapter's first picture. Always taking the likeliest word
 # is called **greedy** decoding:
 
 
@@ -406,14 +407,14 @@ from captionlib.book.questions import ask
 ask("04.e")
 
 # %% [markdown]
-# Whole sentences, in good grammar, about the right setting. The first is true to the
-# last word. The second sees the penguin twice and misses the snowman. The third counts
-# well and turns the dancer into a horse. Two things to improve: the model itself
-# ([chapter 05](05_training.ipynb) trains one), and taking the likeliest word without
-# looking ahead ([chapter 06](06_beam_search.ipynb)).
+# Whole sentences, in good grammar, about the right setting. The first is true
+# to the last word. The second sees the penguin twice and misses the snowman.
+# The third turns the dancer into a horse. [Chapter 05](05_training.ipynb)
+# trains a model, and [chapter 06](06_beam_search.ipynb) looks ahead before it
+# settles on a word.
 #
-# And the gate? Here is its mean over the features, before each word of forty captions,
-# for the names of things, for `<end>`, and for all other words:
+# And the gate? Here is its mean over the features, before each word of forty
+# captions:
 
 # %%
 from collections import defaultdict
@@ -434,15 +435,14 @@ for kind, found in gates.items():
     print(f"{torch.stack(found).mean():.2f} {kind}")
 
 # %% [markdown]
-# On average it opens widest for things, which have to come from the picture, and least
-# for `<end>`. Even there it is half open.
+# On average it opens widest for the names of things, which have to come from
+# the picture, and least for `<end>`. Even there it is half open.
 #
 # ## Teacher forcing
 #
-# In the last cell the decoder read a sentence that was already there. Training does the
-# same with captions written by people: at every step the decoder reads the *true*
-# previous word, whatever it would have said itself. This is **teacher forcing**. For
-# the caption *a dog*:
+# Training uses captions written by people. At every step the decoder reads the
+# *true* previous word, whatever it would have said itself. This is **teacher
+# forcing**. For the caption *a dog*:
 #
 # | step | 0 | 1 | 2 |
 # | --- | --- | --- | --- |
@@ -453,10 +453,10 @@ for kind, found in gates.items():
 #
 # ## Captions of different lengths
 #
-# Captions of a batch are padded to one length. The decoder should spend no time on the
-# padding, and the loss must not count it. The trick is to **sort** the captions, the
-# longest first. At step $t$ those still running are then the first few rows, a slice.
-# Their number is the **effective batch size**:
+# Captions of a batch are padded to one length. To spend no time on the padding,
+# and to keep it out of the loss, **sort** the captions, the longest first.
+# Those still running at step $t$ are then the first few rows, a slice. Their
+# number is the **effective batch size**:
 
 # %%
 lines = ["a kite over water", "a small dog beside a tree", "a red car"]
@@ -466,13 +466,13 @@ running = [sum(m > t for m in lengths) for t in range(max(lengths))]
 print("lengths", lengths, " still running", running)
 
 # %% [markdown]
-# PyTorch's name for this layout is a **packed sequence**. It holds the real tokens
-# only, step after step, and the effective batch size of each step:
+# A **packed sequence** holds the real tokens only, step after step, and the
+# effective batch size of each step:
 #
 # ![Five captions a to e of 4, 6, 3, 2 and 5 tokens: padded, 5 by 6, in the caller's order, with grey cells for padding; then sorted, the longest first, with the number still running below each column: 5, 5, 4, 3, 2, 1; then read down the columns into one row of 20 cells, the packed data: b0 e0 a0 c0 d0, b1 e1 a1 c1 d1 and so on to b5, with the batch sizes below.](../book/figures/packed-batches.svg)
 #
-# It remembers how it sorted, so `pad_packed_sequence` can restore the rows in the
-# caller's order.
+# A packed sequence remembers the order, so `pad_packed_sequence` can restore
+# the caller's rows.
 
 # %%
 #| export
@@ -497,8 +497,7 @@ assert packed.batch_sizes.tolist() == running
 assert len(packed.data) == sum(lengths)
 
 # %% [markdown]
-# Step through it yourself. Watch the rows change places, then count the cells that are
-# never touched.
+# Step through it yourself, and count the cells that are never touched:
 
 # %%
 from captionlib.book.views import packed_view
@@ -508,10 +507,9 @@ packed_view([line.split() for line in lines])
 # %% [markdown]
 # ## Teacher forcing for a batch
 #
-# Now the loop over a batch, first the plain way. Each caption gets a copy of its image's
-# grid. Sorted by length, the captions still running at step $t$ are a slice, on which
-# `step` is called with the true words. (From here on, lengths count `<start>` and
-# `<end>`; the steps are one less.)
+# Now the loop over a batch, first the plain way. Each caption gets a copy of
+# its image's grid, and `step` reads the true words of those still running.
+# (From here on, lengths count `<start>` and `<end>`; the steps are one less.)
 
 # %%
 from captionlib import decoder as exported  # by the cells above
@@ -540,21 +538,20 @@ class NaiveDecoder(exported.DecoderWithAttention):
 
 
 # %% [markdown]
-# The draft is right, and is the original tutorial's way. Three changes make it several
-# times as fast:
+# The draft is right, but three changes make it several times as fast:
 #
-# 1. **Project each grid once.** The draft computes the keys at every step. They never
-#    change, so `begin` can compute them, and the loop slices them.
-# 2. **Score all steps at once.** The next word is given, so no step waits for the scores
-#    of the one before. The loop collects hidden states, by `look` instead of `step`, and
-#    after it `fc` scores them all in one large product.
-# 3. **Share the grid.** The draft copies and projects a grid for each of its $n$
-#    captions. Attention takes $n$ states an image, but they must stay together. So
-#    *images* are sorted, by their longest caption, and each takes all its captions
-#    along. The price: a caption that has ended keeps running, over padding, until its
+# 1. **Project each grid once.** The draft computes the keys at every step,
+#    though they never change. `begin` does it once.
+# 2. **Score all steps at once.** The words are given, so no step waits for the
+#    scores of the one before. The loop calls `look` instead of `step`, and `fc`
+#    then scores all hidden states in one large product.
+# 3. **Share the grid.** The draft copies and projects a grid for each of its
+#    $n$ captions. Attention takes $n$ states an image, but they must stay
+#    together. So we sort *images*, by their longest caption, and their captions
+#    come along. The price: a caption keeps running, over padding, until its
 #    image's longest has ended. Packing drops what was computed there.
 #
-# The sorting is all in two lines. Here they are for 2 images with 2 captions each:
+# The sorting takes two lines. For 2 images with 2 captions each:
 
 # %%
 B, n = 2, 2
@@ -565,14 +562,14 @@ print("longest", longest, " images", images)
 print("rows", rows, " rows // n", rows // n)
 
 # %% [markdown]
-# `view(B, n)` puts each image's captions in a row, and `amax` finds its longest. `sort`
-# also says where each came from: image 1 goes first, then image 0. The second line
-# numbers the captions in the same table and takes its rows in that order, so `rows` says
-# which caption is where. Divided by $n$, it gives each caption's image.
+# `view(B, n)` puts each image's captions in a row, and `amax` finds the
+# longest. `sort` also says where each came from: image 1 goes first. The second
+# line numbers the captions in the same table and takes its rows in that order.
+# `rows // n` is each caption's image.
 #
-# `begin` makes one state an image, and we need $n$. `select(rows // n, images)` does it:
-# image 1's first state twice, then image 0's twice, and the grids in the same order,
-# once each.
+# `begin` makes one state an image, and we need $n$. `select(rows // n, images)`
+# takes image 1's first state twice, then image 0's, and the grids in the same
+# order, once each.
 
 # %%
 #| export
@@ -640,12 +637,12 @@ def teacher_force(
 
 
 # %% [markdown]
-# After the loop, `pad_sequence` stacks its results, `place` restores the caller's order,
-# and `pack` cuts each row to its caption. A packed sequence is a tuple, so
-# `_replace(data=logits)` gives one of the same layout that holds the logits. The targets
-# are packed by the same lengths. Entry for entry, the two `data` belong together.
+# After the loop, `place` restores the caller's order, and `pack` cuts each row
+# to its caption. `_replace(data=logits)` keeps that layout and puts in the
+# logits. The targets are packed by the same lengths, so the two `data` belong
+# together, entry for entry.
 #
-# The cross-entropy of these logits is what training will lower. Here it is for two
+# Training will lower the cross-entropy of these logits. Here it is for two
 # captions of the penguin's scene, a true one and the decoder's own:
 
 # %%
@@ -723,15 +720,14 @@ assert (lengths - 1).sum() < 0.75 * 16 * 19  # more than a quarter is padding
 
 # %% [markdown]
 # Taking work out of the loop gains most, the keys above all ([chapter
-# 03](03_attention.ipynb#keys-once-an-image-not-once-a-word) counts them). Packing spares
-# the loop the padding, more than a quarter of its rows here. How much time that saves
-# depends on the machine. But the loss needs the real tokens alone in any case.
+# 03](03_attention.ipynb#keys-once-an-image-not-once-a-word) counts them).
+# Packing spares the loop the padding, more than a quarter of its rows here.
 #
 # ## Pretrained word vectors
 #
-# The embedding starts at random. Vectors trained on more text than your captions, such
-# as GloVe's {cite}`pennington2014`, may be a better start. The [questions
-# page](../book/faq.md) reads them from a file. Here random ones stand in:
+# Vectors trained on more text than your captions, such as GloVe's
+# {cite}`pennington2014`, may be a better start than random ones. The [questions
+# page](../book/faq.md) reads them from a file. Here made-up ones stand in:
 
 # %%
 vectors = torch.randn(len(vocabulary), 3)
@@ -746,11 +742,12 @@ assert not fresh.embedding.weight.requires_grad
 # %% [markdown]
 # ## Departures
 #
-# Apart from the gate, the original tutorial departs from the **paper** in two ways, and
-# we follow it so that its trained weights fit. A single linear layer makes $h_0$, and
-# another $c_0$, where the paper has small networks. And it leaves out the *deep output
-# layer*, which scores words from the last word, the state and the context together (the
-# paper's equation 7). [From the paper to the code](../book/paper.md) goes through them.
+# Apart from the gate, the original tutorial departs from the **paper** in two
+# ways, and we follow it so that its trained weights fit. Single linear layers
+# make $h_0$ and $c_0$, where the paper has small networks. And the *deep output
+# layer* is missing, which scores words from the last word, the state and the
+# context together (the paper's equation 7). See [From the paper to the
+# code](../book/paper.md).
 #
 # From the **original tutorial**: the three changes, and results come back in the
 # caller's order.
@@ -758,12 +755,12 @@ assert not fresh.embedding.weight.requires_grad
 # ## Summary
 #
 # - An LSTM's gates decide what its cell takes in, keeps and shows.
-# - One `step` looks at the picture, gates what it saw, reads a word and scores the next
-#   ones. A loop around it writes a caption.
-# - In training, teacher forcing feeds the true words. Keys, embeddings and scores then
-#   stay out of the loop.
-# - Sorted by length, the captions still running are a slice. A packed sequence stores
-#   them step after step.
+# - One `step` looks at the picture, gates what it saw, reads a word and scores
+#   the next. A loop around it writes a caption.
+# - Teacher forcing feeds the true words, so keys, embeddings and scores stay
+#   out of the loop.
+# - Sorted by length, the captions still running are a slice; a packed sequence
+#   stores them step after step.
 #
 # ## Questions
 
@@ -788,22 +785,6 @@ from captionlib.book.questions import ask
 ask("04.d")
 
 # %% [markdown]
-# <details><summary>Why can't one call of <code>nn.LSTM</code> run our decoder, even in
-# training, when all words are known?</summary>
-#
-# A step's input contains the context, and the context depends on the state that the
-# step before left behind.
-#
-# </details>
-#
-# <details><summary>Four captions, <code>&lt;start&gt;</code> and
-# <code>&lt;end&gt;</code> included, are 9, 6, 4 and 4 tokens long. What are the
-# effective batch sizes?</summary>
-#
-# The captions take 8, 5, 3 and 3 steps, so 4, 4, 4, 2, 2, 1, 1, 1: 19 tokens in all.
-#
-# </details>
-#
 # <details><summary>What goes wrong when a word is chosen and the loop feeds
 # <code>&lt;start&gt;</code> again?</summary>
 #
