@@ -44,9 +44,8 @@ plt.show()
 # %% [markdown]
 # - **You will learn** what a captioner is rewarded for, what it is judged by, and
 #   why the two disagree.
-# - **You will build** the loss, a loop of 20 lines, and then the one that the
-#   package exports, with validation, learning rates, early stopping and a
-#   checkpoint.
+# - **You will build** the loss, a loop of 20 lines, and then the package's own,
+#   with validation, learning rates, early stopping and a checkpoint.
 # - **You need** the [decoder of the last chapter](04_decoder.ipynb).
 # - **It takes** {chapter-time}`05_training` to run, most of it training.
 #
@@ -54,10 +53,10 @@ plt.show()
 #
 # ### The next word
 #
-# At each step the decoder spreads probability over the vocabulary, and the caption
-# says which word was right. The reward is simple: give the right word $y_t$ a high
-# probability. The **cross-entropy** turns that into a loss, the mean of
-# $-\log p_t$ over the $T$ words of a caption:
+# At each step the decoder spreads probability over the vocabulary, and the
+# right word $y_t$, the one in the caption, should get much of it. The
+# **cross-entropy** turns that into a loss, the mean of $-\log p_t$ over the $T$
+# words of a caption:
 #
 # $$L = -\frac1T \sum_{t=1}^T \log p_t(y_t)$$
 #
@@ -72,22 +71,23 @@ nll = -p.log()
 nll, nll.mean()
 
 # %% [markdown]
-# The unit is the **nat**: what a bit is to the logarithm of base 2, a nat is to the
-# natural logarithm. Certainty about the right word costs 0 nats, a coin toss
-# $\log 2 \approx 0.69$. A decoder that knows nothing spreads its probability evenly
-# and pays $\log V$ for every word. So an untrained model should start near
-# $\log V$, and one that starts elsewhere has a bug.
+# The unit is the **nat**, the natural logarithm's counterpart of the bit.
+# Certainty about the right word costs 0 nats, a coin toss $\log 2 \approx
+# 0.69$. A decoder that knows nothing spreads its probability evenly and pays
+# $\log V$ for every word. So an untrained model should start near $\log V$, and
+# one that starts elsewhere has a bug.
 #
-# Every real word of the batch counts the same, whichever caption it is in. Padding
-# doesn't count: [packed sequences](04_decoder.ipynb) have none, so the loss over
-# their `.data` needs no mask.
+# Every real word of a batch counts the same. [Packed
+# sequences](04_decoder.ipynb) hold no padding, so the loss over their `.data`
+# needs no mask.
 #
 # ### Looking everywhere once
 #
-# At each step the attention weights sum to one over the grid cells. {cite:t}`xu2015`
-# also want them to sum to about one over the *steps* in each cell, so that no part
-# of the picture is ignored. They call this **doubly stochastic** attention. It is a
-# penalty on the loss, and $\lambda$ is `alpha_c` in the code:
+# At each step the attention weights sum to one over the grid cells.
+# {cite:t}`xu2015` also want them to sum to about one over the *steps* in each
+# cell, so that no part of the picture is ignored. For this **doubly
+# stochastic** attention the loss gets a penalty, whose $\lambda$ is `alpha_c`
+# in the code:
 #
 # $$\lambda \cdot \operatorname*{mean}_{p}
 # \Bigl(1 - \sum_t \alpha_{t,p}\Bigr)^2$$
@@ -98,9 +98,9 @@ looked = alpha.sum(dim=0)
 looked, (1 - looked).square().mean()
 
 # %% [markdown]
-# The first cell was hardly looked at and costs most. Over $T$ steps all the weights
-# together sum to $T$. A caption has fewer steps than the grid has cells, so the sums
-# can't all reach one; the penalty evens them out.
+# The first cell was hardly looked at and costs most. A caption has fewer steps
+# than the grid has cells, so the sums can't all reach one; the penalty evens
+# them out.
 #
 # The code takes means, as the original tutorial does: over words, and over captions
 # and cells. The paper takes sums. Relative to the words, that makes its penalty about
@@ -204,21 +204,13 @@ vocabulary = training_set.vocabulary
 [part.shape for part in training_set[0]]  # a grid, its captions, their lengths
 
 # %% [markdown]
-# `CaptionModel` is the encoder, the decoder and the vocabulary in one module; given
-# grids instead of images, it skips the encoder. Here is the whole loop. Its five steps
-# come in the order that every PyTorch loop has: predict, measure, clear the old
-# gradient, compute the new one, step. `flatten` puts all the captions of a batch into
-# one list, as [chapter 04](04_decoder.ipynb) expects them. The gradient is clipped
-# {cite}`pascanu2013`: it is multiplied at every step on its way back through the
-# caption, and now and then it explodes.
-#
-# <aside class="margin sidebar">
-#
-# Clipping each number of a gradient by itself is the older way, used by Tomas Mikolov
-# for his recurrent language models. {cite:t}`pascanu2013` shorten the whole gradient,
-# which keeps its direction, and add that in practice both behave alike.
-#
-# </aside>
+# `CaptionModel` is the encoder, the decoder and the vocabulary in one module;
+# given grids instead of images, it skips the encoder. Here is the whole loop,
+# in the order that every PyTorch loop has: predict, measure, clear the old
+# gradient, compute the new one, step. `flatten` puts all the captions of a
+# batch into one list, as [chapter 04](04_decoder.ipynb) expects them. The
+# gradient is clipped {cite}`pascanu2013`: it is multiplied at every step on its
+# way back through the caption, and now and then it explodes.
 
 # %%
 from captionlib.config import ModelConfig
@@ -266,21 +258,20 @@ for n in (1, 5):
 
 
 # %% [markdown]
-# With one caption a scene, nearly 0: gradients reach everything that matters. With
-# five, there is a floor above 0 that no training breaks through, since the picture
-# doesn't tell *which* of its captions comes next. The best a model can do is to give
-# each of the five a fifth. That costs $\log 5 \approx 1.6$ nats a caption, or 0.16 a
-# token, as these captions have ten tokens on average; after 60 steps the loss is still
-# on its way there. The floor belongs to the data, not to the model.
+# With one caption a scene, nearly 0. With five, there is a floor above 0, since
+# the picture doesn't tell *which* of its captions comes next. The best a model
+# can do is to give each a fifth. That costs $\log 5 \approx 1.6$ nats a
+# caption, or 0.16 a token, with ten tokens on average; after 60 steps the loss
+# is still on its way there. The floor belongs to the data, not to the model.
 #
 # ## Judge it by what it writes
 #
-# A low loss means that each word was likely *after the true words before it*. When
-# the model is used there are no true words: it reads the last word it wrote, and a
-# slip in the third word misleads the fourth. So the score that decides which model to
-# keep, and when to stop, must come from captions written **freely**, from `<start>`
-# until the model says `<end>`. The simplest way is **greedy**: always take the
-# likeliest word.
+# A low loss means that each word was likely *after the true words before it*.
+# When the model is used there are no true words: it reads the last word it
+# wrote, and a slip in the third word misleads the fourth. So the score that
+# decides which model to keep, and when to stop, must come from captions written
+# **freely**, from `<start>` until the model says `<end>`. The simplest way is
+# greedy:
 
 
 # %%
@@ -300,10 +291,10 @@ def words_of(rows):  # (B, T) ids, as lists of words up to <end>
 
 
 # %% [markdown]
-# **BLEU-4** compares these captions with the five that each scene came with, its
-# **references**: roughly, how many of a caption's phrases of one to four words occur
-# in any of them? [Chapter 07](07_bleu.ipynb) takes it apart; here NLTK computes it. As
-# usual, it is multiplied by 100.
+# **BLEU-4** compares these captions with the five that each scene came with,
+# its **references**: roughly, how many of a caption's phrases of one to four
+# words occur in any of them? [Chapter 07](07_bleu.ipynb) takes it apart; here
+# NLTK computes it.
 
 # %% tags=["nbval-ignore-output"]
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
@@ -332,9 +323,9 @@ print(" ".join(written[0]), f"\nBLEU-4 {bleu4(written):.1f}")
 #
 # ### The settings
 #
-# `TrainConfig` holds everything a training run depends on besides model and data. Its
-# defaults are the original tutorial's numbers, although a batch there is 32 captions
-# and not 32 images:
+# `TrainConfig` holds everything a training run depends on besides model and
+# data. Its defaults are the original tutorial's numbers, except that a batch
+# there is 32 captions, not 32 images:
 
 # %%
 from dataclasses import fields
@@ -344,9 +335,9 @@ for each in fields(TrainConfig):
 
 
 # %% [markdown]
-# Adam {cite}`kingma2015` adapts the step of each weight; `AdamW` is Adam with a weight
-# decay, which is off by default. The encoder, if it is trained at all, has a learning
-# rate of its own, so the optimizer gets two groups of weights. Each group remembers its
+# Adam {cite}`kingma2015` adapts the step of each weight; `AdamW` adds a weight
+# decay, off by default. The encoder, if trained at all, has a learning rate of
+# its own, so the optimizer gets two groups of weights. Each group remembers its
 # full rate, and every step uses a share of it:
 
 
@@ -377,23 +368,16 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
 
 
 # %% [markdown]
-# Which share? There are two schedules. **Plateau** waits for trouble: it multiplies
-# the rate by `decay` each time `decay_after` epochs have passed without a better
-# BLEU-4. **One cycle** {cite}`smith2019` has to know beforehand how long the training
-# will be. As the progress $x$ goes from 0 to 1, the rate climbs, then falls to nothing:
+# Which share? There are two schedules. **Plateau** waits for trouble: it
+# multiplies the rate by `decay` each time `decay_after` epochs have passed
+# without a better BLEU-4. **One cycle** {cite}`smith2019` has to know the
+# length of the training beforehand. As the progress $x$ goes from 0 to 1, the
+# rate climbs, then falls to nothing:
 #
 # $$\begin{cases}
 # 0.52 - 0.48 \cos\dfrac{\pi x}{0.3} & x < 0.3 \\[2ex]
 # \dfrac12 \Bigl(1 + \cos\dfrac{\pi (x - 0.3)}{0.7}\Bigr) & x \ge 0.3
 # \end{cases}$$
-#
-# <aside class="margin sidebar">
-#
-# Leslie Smith first let the rate swing up and down all through training: *cyclical
-# learning rates*. A single swing turned out to be enough if the rate ends far below
-# where it began. The paper calls it *1cycle* {cite}`smith2019`.
-#
-# </aside>
 
 
 # %%
@@ -427,9 +411,8 @@ def rate_factor(
 
 
 # %% [markdown]
-# Both schedules are functions of what happened so far. A scheduler object would have
-# a counter of its own, one more thing to save. The same `stale_epochs` says when to
-# stop early:
+# Both schedules are functions of what happened so far, with no counter of their
+# own to save. The same `stale_epochs` says when to stop early:
 
 
 # %%
@@ -492,10 +475,9 @@ print(len(sizes), "batches, the last of", sizes[-1])
 
 
 # %% [markdown]
-# The last batch takes what is left. Its gradient moves the weights as far as any
-# other's, although it is a mean over half as many words; once an epoch, that is
-# harmless. But when the losses of an epoch are averaged, each batch has to be weighted
-# by its number of words.
+# The last batch's gradient, a mean over half as many words, moves the weights
+# as far as any other's; once an epoch, that is harmless. But an epoch's mean
+# loss must weight each batch by its number of words.
 
 
 # %%
@@ -557,9 +539,10 @@ def train_one_epoch(
 
 
 # %% [markdown]
-# Compared with the loop above, this one sets the rates and a seed before each step, and
-# checks the loss: a single infinite one would turn all weights into *nan*, silently.
-# The validation loss is the same sum without the learning, and with dropout off:
+# Compared with the loop above, this one sets the rates and a seed before each
+# step, and checks the loss: a single infinite one would silently turn all
+# weights into *nan*. The validation loss is the same sum without the learning,
+# and with dropout off:
 
 
 # %%
@@ -609,9 +592,9 @@ def load_checkpoint(
 # %% [markdown]
 # ### The whole training
 #
-# What is left is to repeat: train, judge, keep the best, save. The judge, `evaluate`,
-# is passed in as a function, so that the loop need not know how captions are searched
-# for or scored.
+# Now repeat: train, judge, keep the best, save. The judge, `evaluate`, is
+# passed in as a function, so that the loop need not know how captions are
+# searched for or scored.
 
 
 # %%
@@ -650,9 +633,9 @@ def train(
 # %% [markdown]
 # ## The toy world, learned
 #
-# How good could a captioner get? In the toy world we can ask the captions' author,
-# the generator. A *fresh* sentence of its own, scored against the five it wrote before,
-# shows what "as good as a person" means in this world.
+# How good could a captioner get? In the toy world we can ask the captions'
+# author, the generator. A *fresh* sentence of its own, scored against the five
+# it wrote before, is what "as good as a person" means here.
 
 # %%
 from captionlib.toy.scenes import describe, scene_with_captions
@@ -698,16 +681,17 @@ plt.show()
 
 # %% [markdown]
 # After it. The validation loss would keep the first of the two epochs printed
-# above, and BLEU-4 keeps one near the end. The loss looks at the whole distribution,
-# and a model that has seen its training captions too often grows too sure of them: a
-# reference's word that it has ruled out costs many nats. Greedy writing takes only the likeliest word, which overconfidence
-# doesn't change. Captions are what we want, so BLEU decides. Don't trust it to a point,
+# above, and BLEU-4 keeps one near the end. The loss looks at the whole
+# distribution, and a model that has seen its training captions too often grows
+# too sure of them: a reference's word that it has ruled out costs many nats.
+# Greedy writing takes only the likeliest word, which overconfidence doesn't
+# change. Captions are what we want, so BLEU decides. Don't trust it to a point,
 # though: in mid-training it drops by several points between two epochs, and
 # [chapter 07](07_bleu.ipynb) finds its other faults.
 #
-# It also matters *which* words BLEU judges. The original tutorial decided when to stop
-# by words that were each guessed after the true ones, as its README points out. Here
-# are both for the best epoch, the second also by this book's own BLEU:
+# It also matters *which* words BLEU judges. The original tutorial decided when
+# to stop by words that were each guessed after the true ones. Here are both for
+# the best epoch, the second also by this book's own BLEU:
 
 # %% tags=["nbval-ignore-output"]
 from torch.nn.utils.rnn import pad_packed_sequence
@@ -765,16 +749,16 @@ assert len(caption.words) == len(caption.alphas) > 2
 work.cleanup()
 
 # %% [markdown]
-# *Gift* and *big* light up the box, and *snow* the hills behind it. For *cat*, which
-# isn't there, the light is spread over half the picture: the weights sum to one
-# whether or not there is something to see.
+# *Gift* and *big* light up the box, and *snow* the hills behind it. For *cat*,
+# which isn't there, the light is spread over half the picture: the weights sum
+# to one even if there is nothing to see.
 #
 # ## Two stages
 #
-# So far the encoder was frozen. Once the decoder knows what to say, the encoder's
-# later layers can be trained with it (`model.fine_tune_encoder()`), at a small rate
-# of their own: a decoder that still writes nonsense would only spoil them. Then
-# images go in instead of grids, and every step costs a pass through the encoder,
+# Once the decoder knows what to say, the encoder's later layers, frozen so far,
+# can be trained with it (`model.fine_tune_encoder()`), at a small rate of their
+# own: a decoder that still writes nonsense would only spoil them. Then images
+# go in instead of grids, and every step costs a pass through the encoder,
 # forward and back.
 #
 # On COCO, three epochs of this raised the original's teacher-forced BLEU-4 from 23.25
@@ -783,15 +767,15 @@ work.cleanup()
 #
 # ## Training for keeps
 #
-# Stopped after any epoch and resumed, this loop ends with the weights of one that
-# never stopped, to the last bit (a test checks this): order and dropout depend only on
-# the seed and the place in the run. What it lacks for training that takes days is in
-# [`captionlib.engine`](../captionlib/engine/loop.py), behind `captionlib train`:
-# checkpoints within an epoch that survive any crash, averaged weights, several
-# processes, bfloat16 and `torch.compile`, and scheduled sampling, which sometimes
-# feeds the model its own words. With all of that off, a test holds its weights equal
-# to those of the loop here. [Training for keeps](../book/training_for_keeps.md)
-# tells how it works.
+# Stopped after any epoch and resumed, this loop ends with the weights of one
+# that never stopped, to the last bit: order and dropout depend only on the seed
+# and the place in the run. What it lacks for training that takes days is in
+# [`captionlib.engine`](../captionlib/engine/loop.py), behind `captionlib
+# train`: checkpoints within an epoch that survive any crash, averaged weights,
+# several processes, bfloat16 and `torch.compile`, and scheduled sampling, which
+# sometimes feeds the model its own words. With all of that off, it trains the
+# same weights as the loop here. (Tests check both.) [Training for
+# keeps](../book/training_for_keeps.md) tells how it works.
 #
 # ## Departures
 #
@@ -839,14 +823,6 @@ ask("05.e")
 #
 # Knowing nothing costs $\log 10000 \approx 9.2$ nats. A loss of 12 means that the new
 # model is sure of wrong words: its initial weights are too large.
-#
-# </details>
-#
-# <details><summary>Why can't the training loss reach 0 when an image has five
-# captions?</summary>
-#
-# After the same picture and the same words, the captions continue differently. The
-# best a model can do is to give each continuation its share.
 #
 # </details>
 #
