@@ -13,8 +13,9 @@ from tools.experiments import __main__ as experiments
 from tools.experiments import photographs
 from tools.experiments._toy import summary
 
-SOME = ["all parts", "hard", "Transformer", "one epoch more"]
-SOME += ["one epoch more, encoder tuned", photographs.name_of(5e-4, 5, 0.2)]
+SOME = ["all parts", "hard", "Transformer", "twelve epochs"]
+SOME += ["three epochs more", "one epoch more, encoder tuned"]
+SOME += [photographs.name_of(*photographs.CHOSEN)]
 
 
 @pytest.fixture(scope="module")
