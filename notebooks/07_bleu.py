@@ -88,12 +88,11 @@ plt.show()
 #
 # ## BLEU in fifteen lines
 #
-# BLEU, the *bilingual evaluation understudy* {cite}`papineni2002`, was made for machine translation.
-# It compares the generated caption, the **hypothesis**, with what
-# people wrote, the **references**. The figure shows every **n-gram** of ours, every run of $n$
-# words, up to $n = 4$. The share that occurs in a reference, too, is the **precision** $p_n$. Single
-# words tell whether the right things are mentioned, longer runs whether they are put together as a
-# person would.
+# BLEU {cite}`papineni2002` was made for machine translation. It compares the generated caption,
+# the **hypothesis**, with what people wrote, the **references**. The figure shows every **n-gram**
+# of ours, every run of $n$ words, up to $n = 4$. The share that occurs in a reference, too, is the
+# **precision** $p_n$. Single words tell whether the right things are mentioned, longer runs whether
+# they are put together as a person would.
 #
 # BLEU-$N$ is the geometric mean of the first $N$ precisions, times a **brevity penalty** BP for a
 # hypothesis that is too short. With $c$ the length of the hypothesis, and $r$ the length of the
@@ -104,10 +103,9 @@ plt.show()
 # \text{BP} &= \min\bigl(1,\; e^{\,1 - r/c}\bigr)
 # \end{aligned}$$
 #
-# Take the four precisions from the figure and do it with a pencil: $c = r = 7$, so BP is 1, and
-# BLEU-4 is $(\tfrac77 \cdot \tfrac56 \cdot \tfrac35 \cdot \tfrac14)^{1/4} = (\tfrac18)^{1/4}$.
-# In Python, with `Counter` doing the counting (`|` keeps the larger of two counts, `&` the
-# smaller):
+# With the four precisions of the figure and a pencil: $c = r = 7$, so BP is 1, and BLEU-4 is
+# $(\tfrac77 \cdot \tfrac56 \cdot \tfrac35 \cdot \tfrac14)^{1/4} = (\tfrac18)^{1/4}$. In Python,
+# a `Counter` does the counting (`|` keeps the larger of two counts, `&` the smaller):
 
 # %%
 import math
@@ -148,12 +146,12 @@ for words in (["the"] * 7, ["a", "dog"]):
     print(f"{caption_bleu(references, words, N=1):.3f}", " ".join(words))
 
 # %% [markdown]
-# Neither scores well. The first runs into **clipping**, the `counts & most`: an n-gram is credited at most
-# its highest count in any one reference. The third person said *the* twice, so two of
-# seven count. The second pays the brevity penalty, $e^{1 - 7/2}$.
+# Neither scores well. The first runs into **clipping**, the `counts & most`: an n-gram counts at
+# most as often as in any one reference. The third person said *the* twice, so two of seven count.
+# The second pays the brevity penalty, $e^{1 - 7/2}$.
 #
-# Now you. Type a caption of your own, and watch it being scored. Can you write one that people
-# would like, and BLEU-4 would not?
+# Type a caption of your own, and watch it being scored. Can you write one that people would like,
+# and BLEU-4 would not?
 
 # %%
 from captionlib.book.views import bleu_view
@@ -179,9 +177,8 @@ for n, value in enumerate(theirs, 1):
 #
 # A good caption may share no run of four words with anybody, and then its BLEU-4 is zero. So BLEU is
 # meant for a whole **corpus**: add up the matches of all captions, add up their n-grams, and divide
-# once. How different is that from the mean of the captions' own scores? Take 200 validation scenes
-# of the toy world, with five references each; one more caption from the same generator plays the
-# machine.
+# once. How different is that from the mean of the captions' own scores? Take 200 scenes of the toy
+# world, with five references each; a sixth caption by the same generator plays the machine.
 
 # %%
 from random import Random
@@ -204,7 +201,7 @@ print(f"the corpus         {100 * corpus_bleu(people, machine):.1f}")
 # %% [markdown]
 # So all that BLEU has to know about an image is nine numbers: four counts of matches, four of
 # n-grams, and a reference length. The exported version returns them as a row, to be summed over the
-# images. (First, `check_captions` refuses anything that is not a list of words.)
+# images. (`check_captions` refuses anything that is not a list of words.)
 
 # %%
 #| export
@@ -314,15 +311,14 @@ for (name, value), other in zip(bleu(people, machine).items(), theirs):
 #
 # BLEU never asks how much of a reference was found. **ROUGE-L** {cite}`lin2004` does. It takes the
 # longest sequence of words that two captions have in common, gaps allowed: *a … dog … on the …
-# grass*. Divided by the length of the hypothesis, that is a precision $P$; by the length of the
-# reference, a **recall** $R$. The two are combined into one number, with $\beta = 1.2$, so that
-# recall counts a little more:
+# grass*. Its length, divided by the hypothesis's, is a precision $P$; by the reference's, a
+# **recall** $R$. With $\beta = 1.2$, recall counts a little more:
 #
 # $$\text{ROUGE-L} = \frac{(1 + \beta^2)\, P R}{R + \beta^2 P}$$
 #
-# With several references take the largest $P$ and the largest $R$, even if they come from
-# different ones. Our caption shares five words with the first person (of eight), four with the
-# second (of seven), five with the third (of nine): $P = 5/7$, $R = 5/8$, ROUGE-L 0.659.
+# With several references take the largest $P$ and the largest $R$, even of different ones. Our
+# caption shares five words with the first person (of eight), four with the second (of seven), five
+# with the third (of nine): $P = 5/7$, $R = 5/8$, ROUGE-L 0.659.
 #
 # The usual table has a row for each word of one caption and a column for each word of the other.
 # One row is enough if `diagonal` remembers the entry just overwritten.
@@ -400,8 +396,8 @@ def ngram_rarity(
 # For each $n$ from 1 to 4 a caption becomes a vector with an entry for every n-gram: its count
 # times its rarity. Call the hypothesis's $g_n$, a reference's $h_n$. The captions are alike if these
 # point the same way, which a cosine tells. The **D** stands for two defences against gaming: each
-# entry of $g_n$ is clipped to that of $h_n$ ($\min$, entry by entry), and a difference between the
-# lengths $c$ and $r$ is punished by a Gaussian of width $\sigma = 6$ words:
+# entry of $g_n$ is clipped to that of $h_n$, and a difference between the lengths $c$ and $r$ is
+# punished by a Gaussian of width $\sigma = 6$ words:
 #
 # $$\begin{aligned}
 # & \text{CIDEr-D} = 10 \cdot \operatorname*{mean}_{\text{references}}\;
@@ -494,27 +490,28 @@ for text in (
     print(f"ROUGE-L {rouge:5.1f}   CIDEr-D {cider:6.1f}   {text}")
 
 # %% [markdown]
-# Both put the first caption on top, and disagree about the rest: ROUGE-L minds the order more,
-# CIDEr-D the length. (With the factor of 10, and our 100, full agreement would be 1000.)
+# ROUGE-L minds the order more, CIDEr-D the length. (With the factor of 10, and our 100, full
+# agreement would be 1000.)
 #
 # ## METEOR matches synonyms
 #
 # **METEOR** {cite}`banerjee2005` matches stems and synonyms as well, so a *puppy* may stand for a
 # *dog*. That takes dictionaries, and a Java program {cite}`denkowski2014` which
 # `captionlib.scoring.meteor` runs. On COCO the paper's hard attention is ahead of soft by BLEU-4, 25.0
-# to 24.3, and behind by METEOR, 23.04 to 23.90 {cite}`xu2015`. Whoever says *better* has to say by
-# which score.
+# to 24.3, and behind by METEOR, 23.04 to 23.90 {cite}`xu2015`. *Better* means nothing without the
+# name of a score.
 #
 # <aside class="margin sidebar">
 #
-# BLEU, French for blue, comes from IBM, *Big Blue*; ROUGE, French for red, answers it.
+# BLEU, a *bilingual evaluation understudy*, is French for blue, and comes from IBM, *Big Blue*;
+# ROUGE, French for red, answers it.
 #
 # </aside>
 #
 # ## All scores, with confidence intervals
 #
-# `score` is what the rest of the book calls. As for BLEU, each image gives a row, of eleven numbers
-# now, and the scores are computed from the sum of the rows.
+# The rest of the book calls `score`. As for BLEU, each image gives a row, of eleven numbers now,
+# and the scores are computed from the sum of the rows.
 
 # %%
 #| export
@@ -567,8 +564,8 @@ def score(
 # %% [markdown]
 # How far can these scores be trusted? With 200 other images they would have come out differently.
 # We have no others, but we can resample: draw 200 of our 200 rows at random, with replacement, and
-# compute the scores again, a thousand times. The middle 95 % of the results are a **confidence
-# interval**, and the method is the **bootstrap** {cite}`koehn2004`.
+# compute the scores again, a thousand times. The middle 95 % are a **confidence interval**, and the
+# method is the **bootstrap** {cite}`koehn2004`.
 
 # %%
 rows = image_statistics(people, machine)  # (200, 11)
@@ -610,8 +607,8 @@ print(f"second - first {value:+.2f}, between {low:+.2f} and {high:+.2f}")
 # %% [markdown]
 # The two intervals overlap almost entirely, and yet there is no doubt about the difference: its
 # interval stays away from 0. Hard images pull both systems down, easy ones lift both; in the
-# difference, that drops out. Pairing needs both systems' captions. If two papers differ by half a
-# point and give nothing but their scores, you can't tell which system is better.
+# difference, that drops out. Pairing needs both systems' captions: if two papers differ by half a
+# point and give only scores, you can't tell which system is better.
 #
 # ## Judge freely written captions
 #
@@ -702,20 +699,18 @@ assert (
 # plan of its own, and its runs of three and four words are torn apart. The original's best model
 # had a BLEU-4 of 24.29 by its validation on COCO, and 29.98 when it wrote freely, without a beam
 # {cite}`vinodababu2018`. So teacher-forced BLEU must not choose the model to keep; in this book
-# every score, in training too, is of freely written captions.
+# every score is of freely written captions.
 #
-# (By BLEU-4 the model comes close to the generator, which knows the truth, and by ROUGE-L it is ahead:
-# common phrasing matches more references. CIDEr-D, which asks for what is specific to the image, puts
-# the generator well ahead.)
+# (By BLEU-4 the model comes close to the generator, which knows the truth, and by ROUGE-L it is
+# ahead: common phrasing matches more references. CIDEr-D puts the generator well ahead.)
 #
 # ### The protocol decides, too
 #
 # Teacher forcing is one of five differences between the original's **protocol**, its rules of
 # scoring, and ours. The others: words outside the vocabulary become `<unk>` on both sides, and match;
 # `<end>` stays on both sides, and matches; each hypothesis is cut where the *true* caption ends, so
-# that a long one loses its tail without a brevity penalty; and every image counts five times, once for
-# each reference. `tools/audit.py` changes one rule at a time, for the captioner that ships with the
-# package:
+# that a long one loses its tail; and every image counts five times, once for each reference.
+# `tools/audit.py` changes one rule at a time, for the shipped captioner:
 #
 # <!-- protocol: written by tools.results -->
 #
@@ -735,8 +730,7 @@ assert (
 #
 # <!-- protocol: end -->
 #
-# Some rules move BLEU by more than many reported improvements. Compare two figures only if scorer,
-# tokens and split are the same {cite}`post2018`.
+# Compare two figures only if scorer, tokens and split are the same {cite}`post2018`.
 #
 # ## What BLEU doesn't see
 #
@@ -762,8 +756,8 @@ for verdict, text in (
 # The third, which turns the scene around, wins by both. Between *kitten* and *rocket* they see no
 # difference: words are equal, or they are not. In translation, BLEU has risen without any gain in
 # quality, and stayed put while quality rose {cite}`callisonburch2006`. Later scores, such as SPICE
-# {cite}`anderson2016`, look at the *things* that a caption mentions. Use
-# BLEU to compare versions of one model on one set of images. Then read the captions.
+# {cite}`anderson2016`, look at the *things* a caption mentions. Use BLEU to compare versions of one
+# model on one set of images. Then read the captions.
 #
 # ## Departures
 #
@@ -777,8 +771,8 @@ for verdict, text in (
 #   Matches are added up over the corpus before anything is divided.
 # - ROUGE-L adds recall, CIDEr-D weighs n-grams by their rarity. All three only see whether words are
 #   the same.
-# - The bootstrap gives each figure a confidence interval. Two systems are compared in pairs, on the
-#   same images.
+# - The bootstrap gives each figure a confidence interval. Compare two systems in pairs, on the same
+#   images.
 # - Judge freely written captions, and say by which protocol.
 #
 # ## Questions
@@ -804,14 +798,6 @@ from captionlib.book.questions import ask
 ask("07.d")
 
 # %% [markdown]
-# <details><summary>Why is BLEU computed from sums over the corpus, and not as a mean of sentence
-# scores?</summary>
-#
-# One precision of zero makes a sentence's score zero, however good the rest is. In the sums, its
-# matching words still count.
-#
-# </details>
-#
 # <details><summary>A caption repeats the rarest word of its references ten times. What keeps BLEU
 # and CIDEr-D from rewarding that?</summary>
 #

@@ -47,10 +47,10 @@ figure = show_attention(canyon, caption)
 
 # %% [markdown]
 # It looked where the picture is bright. The yellow line surrounds the smallest
-# region that holds half of the word's weight, and "×8.9" means that the cell with the
-# largest weight had 8.9 times an even share. At *mountain* the captioner looks
-# past the man, to both sides. That is convincing; by the end of the chapter you
-# will know how much of it to believe.
+# region that holds half of the word's weight, and "×8.9" means that the largest
+# weight was 8.9 times an even share. At *mountain* the captioner looks past the
+# man, to both sides. That is convincing; by the end of the chapter you will know
+# how much of it to believe.
 
 # %% [markdown]
 # - **You will learn** how to draw attention without misleading anybody, and
@@ -62,8 +62,8 @@ figure = show_attention(canyon, caption)
 #
 # ## Try it
 #
-# The same caption again, to play with. Pick a word, or press *Play*. Switch the
-# smoothing off to see how few cells there are, and compare two words.
+# Pick a word, or press *Play*. Switch the smoothing off to see how few cells
+# there are, and compare two words.
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.book.views import attention_view
@@ -88,8 +88,8 @@ assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
 #
 # Map number $t$ is the $\alpha_t$ of [chapter 03](03_attention.ipynb). It was
 # made *before* word $t$ was chosen: the decoder reads word $t-1$, looks, and
-# only then speaks. The map under *dog* shows where the decoder looked to find
-# the word that comes after *a*.
+# only then speaks. The map under *dog* shows where it looked for the word after
+# *a*.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -108,9 +108,8 @@ ask("09.a")
 #
 # ## From grid cells to pixels
 #
-# The grid is coarse: one cell for every 32 × 32 pixels that the encoder saw. To
-# lay a map over a photograph, every pixel needs a weight. The simplest rule is
-# that each pixel takes the weight of the cell it lies in. Here is a map of four
+# To lay a map over a photograph, every pixel needs a weight. The simplest rule
+# is that each takes the weight of the cell it lies in. Here is a map of four
 # cells on a picture of 4 × 6 pixels. `R` chooses a row of cells for every row
 # of pixels, and `C` does the same for columns:
 #
@@ -129,8 +128,7 @@ R @ alpha @ C.T
 # in, like a mirror. (In the code, `bell` compares each pixel with every other and
 # its two mirror images, and `@ nearest` adds up the pixels of each cell.) Each
 # row still sums to 1, so a smoothed weight never exceeds the largest cell's.
-# Smoothing is for the eye: it adds no knowledge of where inside a cell the
-# decoder looked.
+# Smoothing is for the eye: where inside a cell the decoder looked, nobody knows.
 
 # %%
 #| export
@@ -178,12 +176,11 @@ assert np.isclose(soft.mean(), caption.alphas[1].mean(), rtol=1e-3)
 # %% [markdown]
 # ## One scale for all the words
 #
-# A picture needs a scale from weights to brightness, and the scale can
-# mislead. Below are three maps that are almost even and one with a real peak.
-# In the upper row each map is stretched from its own smallest to its own
-# largest weight, which is what `imshow` does by default: all four use the full
-# range of colours. In the lower row they share one scale, from 0 to the largest
-# weight of all, and only the fourth has anything to show.
+# The scale from weights to brightness can mislead. Below are three maps that
+# are almost even and one with a real peak. In the upper row each map is
+# stretched from its own smallest to its own largest weight, as `imshow` does by
+# default. In the lower row they share one scale, from 0 to the largest weight of
+# all, and only the fourth has anything to show.
 
 # %% mystnb={"figure": {"caption": "The same four maps twice: above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}, "image": {"alt": "Two rows of four small maps. In the upper row, each on its own scale, three almost even maps look as full of contrast as the fourth, which has a real peak. In the lower row, on a common scale, the first three are uniformly dark and only the fourth shows a bright spot."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -211,7 +208,7 @@ plt.show()
 #
 # ## Three ways to draw a map
 #
-# How should weights and photograph be combined? Here are three candidates.
+# Weights and photograph can be combined in several ways. Here are three.
 
 # %% mystnb={"figure": {"caption": "A veil, a heat map, and a lamp with a line. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0).", "name": "fig-three-forms"}, "image": {"alt": "Two photographs, each drawn in three ways for one word. In the first row a purple veil covers what was not looked at. In the second, glowing colours lie over a grey photograph. In the third, the photograph is dim and grey except where it was looked at, where it is bright, and a yellow line surrounds half of the weight."}} tags=["hide-input"]
 from captionlib.book.style import PALETTE
@@ -255,8 +252,7 @@ plt.show()
 # the dark, and the line shows where to look even when what lies there is hardly
 # brighter than the rest, like the lawn between the legs of the tripod. The light
 # goes by the square root of the weight, or a gaze spread over a dozen cells could
-# hardly be seen. Small weights therefore look larger than they are, which is one
-# more reason for the number and the line.
+# hardly be seen; hence the number and the line.
 #
 # The line needs the fewest pixels that hold half of the weight. Sort the
 # weights, largest first, and stop when the sum reaches a half:
@@ -461,18 +457,16 @@ assert plt.get_fignums() == before  # pyplot was not involved
 #
 # ## Does it look where the object is?
 #
-# Pictures like these get chosen because they please. In the toy world there is
-# no need to choose: a side file knows the box of every object and the words
-# that can name it. Whenever a caption says such a word, measure how much of the
-# weight lies inside the object's box $b$, where a cell that the box cuts counts
-# by the part inside:
+# Pictures like these get chosen because they please. In the toy world we know
+# the box of every object and the words that can name it. Whenever a caption says
+# such a word, measure how much of the weight lies inside the object's box $b$,
+# where a cell that the box cuts counts by the part inside:
 #
 # $$m = \sum_{p \in b} \alpha_p$$
 #
-# The **baseline** is the box's share of the picture: a map that looks
-# everywhere equally has exactly that much weight inside. And remember your
-# prediction: is it the word's own map that falls on the object, or an earlier
-# one?
+# The **baseline** is the box's share of the picture, the weight that an even map
+# has inside. And remember your prediction: is it the word's own map that falls
+# on the object, or an earlier one?
 
 
 # %%
@@ -560,9 +554,9 @@ ask("09.e")
 #
 # ### A cell is not its square
 #
-# We light 32 × 32 pixels for a cell because that is where the cell is. But the
-# encoder's cells have seen much more. Take one cell and ask how its features
-# would change with each pixel, by the gradient of the sum of their squares:
+# We light 32 × 32 pixels for a cell, but the cell has seen much more. How would
+# its features change with each pixel? The gradient of the sum of their squares
+# tells:
 
 # %%
 import torch
@@ -675,12 +669,12 @@ assert other["its own"] < other["no map"] + 0.15
 
 # %% [markdown]
 # (Even with no map evened not every word is the first choice: beam search may
-# take another.) Words that name things lose a lot without maps, and not only by
-# their own. The map before the name is worth nearly as much to them. The other
-# words lose next to nothing by their own maps, but that doesn't make the maps
-# idle: the one under *a* is often the one before a name. Yet three in five naming
-# words come out the same without any maps, and four in five without their own.
-# For these, the map you were shown is not the only one that leads to the word.
+# take another.) Words that name things lose a lot without maps, and the map
+# before the name is worth nearly as much to them as their own. The other words
+# lose next to nothing by their own maps, but that doesn't make the maps idle: the
+# one under *a* is often the one before a name. Yet three in five naming words
+# come out the same without any maps, and four in five without their own. For
+# these, the map you were shown is not the only one that leads to the word.
 #
 # This is a well-known argument. {cite:t}`jain2019` found that attention weights
 # in text classifiers often disagree with gradients, and that very different
@@ -689,12 +683,11 @@ assert other["its own"] < other["no map"] + 0.15
 # depends on what one asks of an explanation, and that weights found for one
 # instance at a time are not a model that anybody trained; among the tests they
 # proposed is an even-weights baseline like ours. Neither paper is about
-# pictures. For our maps, keep to what was measured. They are a true record of
-# the weights that were used; words for things depend on them; they fall on the
-# named thing more than an even map would, a word early. None of that shows
-# *why* a word was chosen. To find out what a word depends on, change the
-# picture and watch the word (exercise 09.5, and all of [chapter
-# 11](11_grounding.ipynb)).
+# pictures. For our maps, keep to what was measured: words for things depend on
+# them, and they fall on the named thing more than an even map would, a word
+# early. None of that shows *why* a word was chosen. To find out what a word
+# depends on, change the picture and watch the word (exercise 09.5, and all of
+# [chapter 11](11_grounding.ipynb)).
 #
 # ## Departures
 #

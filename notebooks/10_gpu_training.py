@@ -131,9 +131,9 @@ SMALL = Recipe(
 )
 
 # %% [markdown]
-# Stage one trains the decoder on a frozen encoder. Stage two starts from the best
-# captioner of stage one and fine-tunes the encoder too, at a tenth of the decoder's
-# rate: large steps would soon spoil a good encoder ([chapter 02](02_encoder.ipynb)).
+# Stage one trains the decoder on a frozen encoder. Stage two starts from its best
+# captioner and fine-tunes the encoder too, at a tenth of the decoder's rate: large
+# steps would soon spoil a good encoder ([chapter 02](02_encoder.ipynb)).
 # What `bf16` means comes [further down](#bfloat16-where-it-pays).
 #
 # ## When Colab hangs up
@@ -166,10 +166,9 @@ except ConnectionError:
     print("-- disconnected --")
 
 # %% [markdown]
-# The lines name the prepared data, the number format chosen, what is encoded once, and
-# each epoch's validation scores. To continue, make the same call again. With `resume=True` it starts from the last checkpoint,
-# written after each epoch and every 15 minutes within one. The final weights are those
-# of a run that was never interrupted, to the last bit;
+# To continue, make the same call again. With `resume=True` it starts from the last
+# checkpoint, written after each epoch and every 15 minutes within one. The final
+# weights are those of a run that was never interrupted, to the last bit;
 # [Training for keeps](../book/training_for_keeps.md) tells how.
 
 # %% tags=["nbval-ignore-output"]
@@ -429,9 +428,9 @@ for stage, network in [("stage one", model), ("stage two", tuned)]:
 assert free > sum(w.numel() for w in model.decoder.parameters())
 
 # %% [markdown]
-# On top of that come the activations, which the layers keep for the backward pass; with
-# a large batch they outweigh the weights. If memory runs out, halve `batch_size`, or do
-# exercise 10.2.
+# On top come the activations, which layers keep for the backward pass; with a large
+# batch they outweigh the weights. If memory runs out, halve `batch_size`, or do exercise
+# 10.2.
 #
 # ## bfloat16, where it pays
 #
@@ -447,13 +446,11 @@ assert free > sum(w.numel() for w in model.decoder.parameters())
 # *bfloat16* keeps float32's range with a third of its digits. Hardware made for it
 # multiplies several times as fast: GPUs, and processors with AMX or AVX-512's
 # bfloat16 instructions, like the one that ran this page. Others are *slower* with it.
-# **Autocast** uses it for matrix products and keeps sums, softmax, loss and weights in
-# float32.
+# **Autocast** uses it for matrix products only.
 #
-# Rather than trust a list of processors, measure. That is what `"bf16": "auto"` in a
-# recipe does: before the first step it times both formats, prints the result (as the
-# training above did), and keeps the faster, even when the run is resumed. For the
-# model of `flickr8k`:
+# Rather than trust a list of processors, measure. So does `"bf16": "auto"` in a recipe:
+# before the first step it times both formats, prints the result (as above), and keeps
+# the faster, even when the run is resumed. For the model of `flickr8k`:
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.engine.objectives import teacher_forcing
@@ -503,8 +500,7 @@ print("mean cosine between a cell's two vectors: above 0.97")
 #
 # Set `RUN = "coco"`, and make room on the disk. The data set is nineteen times as large
 # as Flickr8k and harder to memorise, so its recipe has no mirror images, less dropout
-# on the grid, and a second stage that trains the encoder. We have not run it to the
-# end.
+# on the grid, and trains the encoder in a second stage. We have not run it to the end.
 #
 # `coco-original` holds the original tutorial's settings {cite}`vinodababu2018`. Its
 # author reports, on a Titan X (Pascal), with BLEU-4 times 100 on COCO's validation
@@ -529,8 +525,8 @@ print("mean cosine between a cell's two vectors: above 0.97")
 #
 # - `train_recipe` goes from photographs to a captioner in one call; given again
 #   with `resume=True`, it continues where it stopped.
-# - On a processor, encoding and learning share a step, and loading takes next to
-#   nothing. Measure yours before you pay for a faster machine.
+# - On a processor, encoding and learning share a step, and loading hardly counts.
+#   Measure before you pay for a faster machine.
 # - A frozen encoder has to run only once for each image. Training it costs the most.
 # - bfloat16 pays on hardware that supports it: let `"auto"` find out.
 # - Several GPUs take the same step together, each with its share of the batch.
