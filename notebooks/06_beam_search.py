@@ -18,9 +18,8 @@
 # %% [markdown]
 # # Beam search
 #
-# The decoder gives every word a probability of coming next. Take the likeliest
-# one, feed it back, take the likeliest again, and so on to the end. *How can
-# choosing the best word at every step give a worse sentence?*
+# Take the word that the decoder finds likeliest, feed it back, and so on to the
+# end. *How can choosing the best word at every step give a worse sentence?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/06_beam_search.ipynb)
@@ -85,9 +84,8 @@ plt.show()
 #
 # ## Five words and a pencil
 #
-# In training the decoder is fed the true words. Now there are none: it has to be
-# fed the words it chose itself. Forget images for a moment. Here is a language
-# of five words, and a table of how likely each is to follow another.
+# Forget images for a moment. Here is a language of five words, and a table of
+# how likely each is to follow another:
 
 # %%
 NEXT = {
@@ -104,9 +102,8 @@ NEXT = {
 # > **Predict.** Which sentence do you get if you take the likeliest word at every
 # > step? Is it the likeliest sentence?
 #
-# **Greedy search** takes the likeliest word each time. The probability of a
-# sentence is the product of its words' probabilities, each given the words
-# before it:
+# **Greedy search** takes the likeliest word each time. A sentence's probability
+# is the product of its words' probabilities, each given the words before it:
 #
 # $$p(y_1, \dots, y_T) = \prod_{t=1}^{T} p(y_t \mid y_1, \dots, y_{t-1})$$
 #
@@ -132,9 +129,8 @@ greedy(NEXT)
 # no single continuation is likely; after *dogs* one is nearly certain. A choice
 # that looked best is never taken back.
 #
-# Why not score every sentence? With five words that would be easy. With 2,500
-# words and captions of twelve there are $2500^{12}$ of them, a number with 41
-# digits.
+# Why not score every sentence? With 2,500 words and captions of twelve there
+# are $2500^{12}$ of them, a number with 41 digits.
 #
 # ### A beam
 #
@@ -153,17 +149,9 @@ greedy(NEXT)
 # ahead. After the third it is finished, and *a dog sleeps* has 0.12. A product of
 # probabilities never grows, so 0.12 can't overtake 0.324: stop.
 #
-# <aside class="margin sidebar">
-#
-# Beam search is older than neural networks that write. *Harpy*, a speech
-# recogniser of 1976, used it to follow only the most promising ways in which a
-# sentence might continue.
-#
-# </aside>
-#
-# In code there is one change. A product of many probabilities soon becomes too
-# small for a float, so add logarithms instead. A log-probability is at most 0,
-# and its unit is the nat.
+# The code adds logarithms, since a product of many probabilities soon becomes
+# too small for a float. A log-probability is at most 0, and its unit is the
+# nat.
 
 # %%
 import math
@@ -193,16 +181,16 @@ assert words[1:] == ["dogs", "sleep", "<end>"]
 assert math.isclose(math.exp(score), 0.324)
 
 # %% [markdown]
-# Those are the orange and green nodes of the tree, column by column. A beam of one *is*
-# greedy search. A beam wide enough to drop nothing is exhaustive search. In
-# between nothing is promised: the best sentence can hide behind a prefix that
-# falls off the beam.
+# Those are the orange and green nodes of the tree, column by column. A beam of
+# one *is* greedy search, and one wide enough to drop nothing is exhaustive
+# search. In between nothing is promised: the best sentence can hide behind a
+# prefix that falls off the beam.
 #
 # ## One image, in plain lists
 #
-# Now put a decoder in the place of the table. Its state remembers the image and all
-# the words so far. Load the toy captioner that comes with the package, and scenes
-# it has not seen.
+# Now put a decoder in the place of the table. Its state remembers the image and
+# all the words so far. We take the toy captioner that comes with the package,
+# and scenes it has not seen:
 
 # %%
 import torch
@@ -220,11 +208,10 @@ with torch.inference_mode():
 
 
 # %% [markdown]
-# The search is the one you did with a pencil. Each prefix carries the decoder's
-# state after its last word. Two entries of the vocabulary can't be said: `<start>`
-# and `<pad>`. And a caption must come back even when nothing reaches `<end>`: then
-# it is the best prefix of `max_words` words. (In the original tutorial that case
-# ended in `max()` of an empty list.)
+# The search is the one you did with a pencil, but each prefix carries the
+# decoder's state, and `<start>` and `<pad>` can't be said. A caption must come
+# back even when nothing reaches `<end>`: then it is the best prefix of
+# `max_words` words.
 
 
 # %%
@@ -259,25 +246,23 @@ score, words, alphas = naive_search(decoder, encoder_out[0], vocabulary)
 print(f"{' '.join(vocabulary.decode(words))} ({score:.2f} nats)")
 
 # %% [markdown]
-# It works, and it is slow, because one row at a time goes through the network.
-# For each row the processor fetches every weight from memory. For 160 rows (32
-# images with five prefixes each) it has more to multiply, but 160 rows cost one
-# fetch too.
+# It works, but slowly, because one row at a time goes through the network. For
+# each row the processor fetches every weight from memory; 160 rows at once (32
+# images with five prefixes each) would share one fetch.
 #
-# What does a search cost? At each of $T$ steps, $k$ prefixes of each image are
-# continued with $V$ words, so $O(k \cdot V \cdot T)$ scores for an image, against
-# $O(V \cdot T)$ for greedy search and $O(V^T)$ for all sentences. Five beams cost
-# about five times the arithmetic of greedy search.
+# What does a search cost? At each of $T$ steps, $k$ prefixes are continued with
+# $V$ words: $O(k \cdot V \cdot T)$ scores for an image, against $O(V \cdot T)$
+# for greedy search and $O(V^T)$ for all sentences.
 #
 # ## A batch of images at once
 #
-# Lay the prefixes of all images out as the rows of one batch: $k$ places for each
-# image. That is what `step` wants, and the grids are shared. Images differ: one
-# has five live prefixes left, another two. An empty place has a score of
-# $-\infty$, which no continuation can improve.
+# Lay out the prefixes of all images as the rows of one batch, $k$ places for
+# each image. That is what `step` wants, and the grids are shared. Images
+# differ: one has five live prefixes left, another two. An empty place has a
+# score of $-\infty$, which no continuation can improve.
 #
-# The settings are a small dataclass, `SearchConfig`: `beam_size`, `max_words`, and
-# a few more that are explained where they are used.
+# `SearchConfig` holds the settings: `beam_size`, `max_words`, and a few more,
+# explained where they are used.
 
 # %%
 #| export
@@ -313,9 +298,8 @@ class Beam(NamedTuple):
 # ### All continuations compete
 #
 # Add each prefix's score to the log-probabilities of its $V$ next words. That
-# makes $k \cdot V$ continuations an image, which compete in one `topk`. A position
-# among them says which prefix is continued, and by which word: use integer division
-# by $V$.
+# makes $k \cdot V$ continuations an image, which compete in one `topk`. Integer
+# division turns a position among them into prefix and word:
 #
 # $$\text{position} = \text{prefix} \cdot V + \text{word}$$
 
@@ -365,12 +349,12 @@ assert rows.tolist() == [[0, 0]]
 #
 # ### Words that may not follow
 #
-# `<start>` and `<pad>` are never words of a caption. You may forbid more: `<unk>`,
-# which tells a reader nothing, or `<end>` before the caption has `min_words`.
-# Language models also like to repeat themselves: *a dog next to a dog next to a
-# dog*. **Blocking n-grams** forbids the word that would complete a run of $n$
-# words for the second time {cite}`paulus2018`. A forbidden word gets a
-# log-probability of $-\infty$; the others keep theirs.
+# Besides `<start>` and `<pad>` you may forbid `<unk>`, which tells a reader
+# nothing, or `<end>` before the caption has `min_words`. And language models
+# like to repeat themselves: *a dog next to a dog next to a dog*. **Blocking
+# n-grams** forbids the word that would complete a run of $n$ words for the
+# second time {cite}`paulus2018`. A forbidden word gets a log-probability of
+# $-\infty$; the others keep theirs.
 
 
 # %%
@@ -418,15 +402,15 @@ repeats(words, 3), repeats(words, 2), repeats(words[:2], 2)
 #
 # where $a = 0$, the default, is the raw sum and $a = 1$ the mean per word
 # {cite}`wu2016`. When may the search stop? At best, every word still to come is
-# certain and costs nothing, and the caption grows to the maximum length, which is
-# the largest divisor. If even that does not beat the best finished caption, the
+# certain and costs nothing, and the caption grows to the maximum length, the
+# largest divisor. If even that does not beat the best finished caption, the
 # prefix is out.
 #
-# Each image has a `Finished`: how many places of its beam are taken, and its best
-# captions. It may have to make do with too few, when the length is used up or
-# every word is forbidden. Then `fill` adds the live prefixes of the beam *before*
-# the last step, because after it they are too long or have no score. It leaves out a
-# prefix that has just finished: that would be the same caption twice.
+# Each image has a `Finished`: how many places of its beam are taken, and its
+# best captions. When the length is used up, or every word is forbidden, there
+# may be too few. Then `fill` adds the live prefixes of the beam *before* the
+# last step, because after it they are too long or have no score. It leaves out
+# a prefix that has just finished.
 
 
 # %%
@@ -516,10 +500,10 @@ print(live.tolist())
 #
 # ### The search
 #
-# Images with no live prefix leave the batch, and the live prefixes of the others
-# move to the front places. The decoder's state has to follow. Its `select` takes
-# two lists: of the memory, hidden and cell, it keeps certain *rows*, one for each
-# prefix; of the grids, certain *images*.
+# Images with no live prefix leave the batch, and the live prefixes of the
+# others move to the front places. The decoder's state follows: its `select`
+# keeps certain *rows* of the memory, one for each prefix, and certain *images*
+# of the grids.
 
 
 # %%
@@ -550,8 +534,8 @@ def keep_live(
 
 
 # %% [markdown]
-# In the example there are four rows of memory and two grids, here just their
-# numbers. One prefix is still alive: in the second image, the second place.
+# In the example we fill four rows of memory and two grids with their own
+# numbers. Only the second place of the second image is alive.
 
 # %%
 four, two = torch.arange(4.0).view(4, 1), torch.arange(2.0).view(2, 1, 1)
@@ -565,7 +549,7 @@ assert state.hidden.item() == 3 and state.values.item() == 1
 
 
 # %% [markdown]
-# Now the loop: one step, the best continuations, which have finished, which stay.
+# Now the loop puts them together:
 
 
 # %%
@@ -629,7 +613,7 @@ def beam_search(
 
 
 # %% [markdown]
-# Does it find the same captions as the naive search, and for how much less of the
+# Does it find the naive search's captions, and for how much less of the
 # processor's time?
 
 # %% tags=["nbval-ignore-output"]
@@ -652,8 +636,8 @@ for (score, words, alphas), hypothesis in zip(naive, found):
 assert len(naive) == len(found) == 32
 
 # %% [markdown]
-# Several times less, but nowhere near 160 times: the rows share the fetching, and
-# each still needs its own arithmetic.
+# The same captions, for several times less, but nowhere near 160 times: the
+# rows share the fetching, yet each still needs its own arithmetic.
 #
 # ## What a wider beam brings
 #
@@ -680,10 +664,10 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 # wider beam finds captions that the model itself thinks likelier; that is all it
 # can promise.
 #
-# On photographs the pay-off is real. The captioner that ships with the package
-# (Flickr8k, one model, seed 0, raw sums) was scored on 1,000 validation images, by
-# BLEU-4 and CIDEr-D. [The next chapter](07_bleu.ipynb) builds both; until then,
-# higher means closer to what people wrote.
+# On photographs the pay-off is real. Here is the package's own captioner
+# (Flickr8k, one model, seed 0, raw sums) on 1,000 validation images. [The next
+# chapter](07_bleu.ipynb) builds BLEU-4 and CIDEr-D; until then, higher means
+# closer to what people wrote.
 #
 # | beam | BLEU-4 | CIDEr-D |
 # | --- | --- | --- |
@@ -698,7 +682,7 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 # short and dull.
 #
 # Step through the search for the scene where five beams gain most. Which prefix
-# leads for a while, and then drops out because none of its continuations is among
+# leads for a while, then drops out because none of its continuations is among
 # the best three?
 
 # %% tags=["nbval-ignore-output"]
@@ -716,10 +700,10 @@ assert abs(traced - by_width[3][most[0]].log_prob) < 1e-3
 # %% [markdown]
 # ### Length, repeats, and captions that never end
 #
-# The exponent $a$ trades length against certainty. A minimum length is blunter: a
-# model that has said all it knows repeats what it has said before, unless that is
-# forbidden. And if the model never says `<end>`, as may happen with a badly trained
-# one, the search stops at `max_words` and marks the caption as unfinished:
+# The exponent $a$ trades length against certainty. A minimum length is blunter:
+# a model that has said all it knows repeats itself, unless that is forbidden.
+# And if a badly trained model never says `<end>`, the search stops at
+# `max_words` and marks the caption as unfinished:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -746,8 +730,8 @@ assert not cut.finished and len(cut.word_ids) == len(cut.alphas) == 12
 # %% [markdown]
 # ## Other ways to write
 #
-# Anything that can choose a next word can use `begin` and `step`. Three more ways
-# live in `captionlib.decoding`, written by hand on the same step:
+# `captionlib.decoding` has three more ways to choose the next word, all on
+# `begin` and `step`:
 #
 # - **Sampling** draws each word instead of searching. A temperature $\tau$ divides
 #   the logits, $p_i \propto \exp(z_i / \tau)$; *top-k* {cite}`fan2018` draws from
@@ -793,23 +777,23 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 #
 # ## Departures
 #
-# The original tutorial's search {cite}`vinodababu2018` takes one image at a time
-# and is written out twice. It keeps the same prefixes, one fewer for each that has
-# finished, but continues until all $k$ have finished, which with raw sums never
-# changes the winner. It copies the grid $k$ times, projects it again at every
-# step, and divides positions with `/`, which newer versions of PyTorch answer with
+# The original tutorial's search {cite}`vinodababu2018` takes one image at a
+# time. It keeps the same prefixes, one fewer for each that has finished, but
+# continues until all $k$ have finished, which with raw sums never changes the
+# winner. It copies the grid $k$ times, projects it again at every step, and
+# divides positions with `/`, which newer versions of PyTorch answer with
 # fractions.
 #
 # ## Summary
 #
 # - Greedy search can't take a word back. Beam search keeps the $k$ best prefixes;
 #   it is greedy search at $k = 1$.
-# - Log-probabilities only fall, so a search may stop as soon as no live prefix can
+# - Log-probabilities only fall, so the search may stop once no live prefix can
 #   win.
 # - All prefixes of all images are rows of one batch, and share the images' grids.
 # - A wider beam finds likelier captions, not always better ones.
-# - A caption always comes back, with its log-probability, its attention weights,
-#   and whether it is finished.
+# - A caption always comes back, with its log-probability and attention weights,
+#   finished or not.
 #
 # ## Questions
 
@@ -839,20 +823,12 @@ from captionlib.book.questions import ask
 ask("06.d")
 
 # %% [markdown]
-# <details><summary>Why can a beam of two miss the likeliest sentence?</summary>
-#
-# Its first words may be only the third best, and fall off the beam before they pay
-# off.
-#
-# </details>
-#
 # <details><summary>A prefix of four words has a score of −3. The best finished
-# caption has −2.9, with five words, <code>&lt;end&gt;</code> included. Raw sums
-# decide. May the prefix be dropped? And if the mean per word decides, and 10 words
-# are the maximum?</summary>
+# caption has −2.9, with five words. The mean per word decides, and 10 words are the
+# maximum, <code>&lt;end&gt;</code> always included. May the prefix be
+# dropped?</summary>
 #
-# By raw sums yes, since it can only fall further. By the mean per word no: the
-# finished caption has −2.9 / 5 = −0.58, and the prefix could still reach
+# No: the finished caption has −2.9 / 5 = −0.58, and the prefix could still reach
 # −3 / 10 = −0.3.
 #
 # </details>
@@ -862,14 +838,6 @@ ask("06.d")
 #
 # Probabilities are at most 1, so 0 is the best score there is. Meaningless copies
 # would fill the beam.
-#
-# </details>
-#
-# <details><summary>Could you use beam search in training?</summary>
-#
-# Not with our loss, which only ever looks at one word after a true prefix. With a
-# loss over whole sequences you can, and it has been done {cite}`wiseman2016`. The
-# [questions page](../book/faq.md) says more.
 #
 # </details>
 
