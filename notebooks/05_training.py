@@ -241,7 +241,7 @@ def fit(batches, epochs, learning_rate):
 
 
 # %% [markdown]
-# Now one batch: 32 scenes with one caption each.
+# Now one batch: 32 scenes, first with one caption each, then with all five.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
