@@ -88,24 +88,27 @@ plt.show()
 #
 # ## BLEU in fifteen lines
 #
-# BLEU {cite}`papineni2002` was made for machine translation. It compares the generated caption,
-# the **hypothesis**, with what people wrote, the **references**. The figure shows every **n-gram**
-# of ours, every run of $n$ words, up to $n = 4$. The share that occurs in a reference, too, is the
-# **precision** $p_n$. Single words tell whether the right things are mentioned, longer runs whether
-# they are put together as a person would.
+# BLEU, the *bilingual evaluation understudy* {cite}`papineni2002`, was made for
+# machine translation. It compares the generated caption, the **hypothesis**,
+# with what people wrote, the **references**. The figure shows every **n-gram**
+# of ours, every run of $n$ words, up to $n = 4$. The share that occurs in a
+# reference, too, is the **precision** $p_n$. Single words tell whether the
+# right things are mentioned; longer runs, whether they are put together as a
+# person would.
 #
-# BLEU-$N$ is the geometric mean of the first $N$ precisions, times a **brevity penalty** BP for a
-# hypothesis that is too short. With $c$ the length of the hypothesis, and $r$ the length of the
-# reference closest to it (the shorter one, in case of a tie):
+# BLEU-$N$ is the geometric mean of the first $N$ precisions, times a **brevity
+# penalty** BP for a hypothesis that is too short. With $c$ its length, and $r$
+# that of the reference closest to it (in a tie, the shorter):
 #
 # $$\begin{aligned}
 # \text{BLEU-}N &= \text{BP} \cdot \Bigl(\prod_{n=1}^{N} p_n\Bigr)^{1/N} \\
 # \text{BP} &= \min\bigl(1,\; e^{\,1 - r/c}\bigr)
 # \end{aligned}$$
 #
-# With the four precisions of the figure and a pencil: $c = r = 7$, so BP is 1, and BLEU-4 is
-# $(\tfrac77 \cdot \tfrac56 \cdot \tfrac35 \cdot \tfrac14)^{1/4} = (\tfrac18)^{1/4}$. In Python,
-# a `Counter` does the counting (`|` keeps the larger of two counts, `&` the smaller):
+# By hand, from the figure: $c = r = 7$, so BP is 1, and BLEU-4 is
+# $(\tfrac77 \cdot \tfrac56 \cdot \tfrac35 \cdot \tfrac14)^{1/4} = (\tfrac18)^{1/4}$.
+# In Python, a `Counter` does the counting (`|` keeps the larger of two counts,
+# `&` the smaller):
 
 # %%
 import math
@@ -138,20 +141,21 @@ print(f"ours    {caption_bleu(references, hypothesis):.4f}")
 print(f"NLTK    {sentence_bleu(references, hypothesis):.4f}")
 
 # %% [markdown]
-# > **Predict.** *The the the the the the the* consists of nothing but a word that people used, and
-# > *a dog* of nothing but right words. What is the BLEU-1 of each?
+# > **Predict.** *The the the the the the the* repeats a word that people used;
+# > *a dog* has nothing but right words. What is the BLEU-1 of each?
 
 # %%
 for words in (["the"] * 7, ["a", "dog"]):
     print(f"{caption_bleu(references, words, N=1):.3f}", " ".join(words))
 
 # %% [markdown]
-# Neither scores well. The first runs into **clipping**, the `counts & most`: an n-gram counts at
-# most as often as in any one reference. The third person said *the* twice, so two of seven count.
-# The second pays the brevity penalty, $e^{1 - 7/2}$.
+# Neither scores well. The first runs into **clipping**, `counts & most`: an
+# n-gram counts at most as often as in any one reference. The third person said
+# *the* twice, so two of seven count. The second pays the brevity penalty,
+# $e^{1 - 7/2}$.
 #
-# Type a caption of your own, and watch it being scored. Can you write one that people would like,
-# and BLEU-4 would not?
+# Type a caption of your own. Can you write one that people would like, and
+# BLEU-4 would not?
 
 # %%
 from captionlib.book.views import bleu_view
@@ -161,8 +165,8 @@ bleu_view(references, hypothesis)
 # %% [markdown]
 # ### BLEU-1 to 4 from NLTK
 #
-# **How do I get BLEU-1, 2 and 3 as well?** NLTK computes BLEU-4 unless you give it other weights
-# for the geometric mean: BLEU-2 takes half of $\log p_1$ and half of $\log p_2$.
+# NLTK computes BLEU-4 unless you give it other weights for the geometric mean:
+# BLEU-2 takes half of $\log p_1$ and half of $\log p_2$.
 
 # %%
 WEIGHTS = [[1 / n] * n for n in range(1, 5)]
@@ -199,9 +203,9 @@ print(f"mean of 200 scores {100 * np.mean(each):.1f}, {each.count(0)} are zero")
 print(f"the corpus         {100 * corpus_bleu(people, machine):.1f}")
 
 # %% [markdown]
-# So all that BLEU has to know about an image is nine numbers: four counts of matches, four of
-# n-grams, and a reference length. The exported version returns them as a row, to be summed over the
-# images. (`check_captions` refuses anything that is not a list of words.)
+# So BLEU needs only nine numbers from an image: four counts of matches, four of
+# n-grams, and a reference length. The exported version returns them as a row.
+# (`check_captions` refuses anything that is not a list of words.)
 
 # %%
 #| export
@@ -261,9 +265,9 @@ def bleu_statistics(
 
 
 # %% [markdown]
-# The formula is applied to the sums. Its tiny constants, which prevent a division by zero, are those
-# of `pycocoevalcap`, the scorer that papers on captioning report. As in the papers, everything is
-# multiplied by 100.
+# The formula is applied to the sum of all rows. Its tiny constants prevent a
+# division by zero, as in `pycocoevalcap`, the scorer used in papers on
+# captioning. Like those, we multiply by 100.
 
 
 # %%
@@ -304,24 +308,27 @@ for (name, value), other in zip(bleu(people, machine).items(), theirs):
 
 
 # %% [markdown]
-# Equal, except at the edges: NLTK grants a caption of fewer than four words one 4-gram that it does
-# not have.
+# Equal, though NLTK grants a caption of fewer than four words one 4-gram that
+# it does not have.
 #
 # ## ROUGE-L asks what was left out
 #
-# BLEU never asks how much of a reference was found. **ROUGE-L** {cite}`lin2004` does. It takes the
-# longest sequence of words that two captions have in common, gaps allowed: *a … dog … on the …
-# grass*. Its length, divided by the hypothesis's, is a precision $P$; by the reference's, a
-# **recall** $R$. With $\beta = 1.2$, recall counts a little more:
+# BLEU never asks how much of a reference was found. **ROUGE-L** {cite}`lin2004`
+# does. It takes the longest sequence of words that two captions have in common,
+# gaps allowed: *a … dog … on the … grass*. Its length, divided by the
+# hypothesis's, is a precision $P$; by the reference's, a **recall** $R$. The
+# score combines them; with $\beta = 1.2$, recall counts a little more:
 #
 # $$\text{ROUGE-L} = \frac{(1 + \beta^2)\, P R}{R + \beta^2 P}$$
 #
-# With several references take the largest $P$ and the largest $R$, even of different ones. Our
-# caption shares five words with the first person (of eight), four with the second (of seven), five
-# with the third (of nine): $P = 5/7$, $R = 5/8$, ROUGE-L 0.659.
+# With several references take the largest $P$ and the largest $R$, even from
+# different ones. Our caption shares five words with the first person (of
+# eight), four with the second (of seven), five with the third (of nine):
+# $P = 5/7$, $R = 5/8$, ROUGE-L 0.659.
 #
-# The usual table has a row for each word of one caption and a column for each word of the other.
-# One row is enough if `diagonal` remembers the entry just overwritten.
+# A table of lengths finds the sequence: a row for each word of one caption, a
+# column for each of the other. One row is enough if `diagonal` remembers the
+# entry just overwritten.
 
 
 # %%
@@ -393,11 +400,12 @@ def ngram_rarity(
 
 
 # %% [markdown]
-# For each $n$ from 1 to 4 a caption becomes a vector with an entry for every n-gram: its count
-# times its rarity. Call the hypothesis's $g_n$, a reference's $h_n$. The captions are alike if these
-# point the same way, which a cosine tells. The **D** stands for two defences against gaming: each
-# entry of $g_n$ is clipped to that of $h_n$, and a difference between the lengths $c$ and $r$ is
-# punished by a Gaussian of width $\sigma = 6$ words:
+# For each $n$ from 1 to 4 a caption becomes a vector with an entry for every
+# n-gram: its count times its rarity. A cosine tells whether the hypothesis's,
+# $g_n$, and a reference's, $h_n$, point the same way. The **D** stands for two
+# defences against gaming: each entry of $g_n$ is clipped to that of $h_n$, and
+# a difference between the lengths $c$ and $r$ is punished by a Gaussian of
+# width $\sigma = 6$ words:
 #
 # $$\begin{aligned}
 # & \text{CIDEr-D} = 10 \cdot \operatorname*{mean}_{\text{references}}\;
@@ -406,10 +414,11 @@ def ngram_rarity(
 # \frac{\min(g_n, h_n) \cdot h_n}{\lVert g_n \rVert\, \lVert h_n \rVert}
 # \end{aligned}$$
 #
-# By hand, for $n = 1$: let *a* have a rarity of 0, *dog* of 1 and *runs* of 2. The reference *a dog
-# runs* is $h_1 = (0, 1, 2)$. *A dog* is $g_1 = (0, 1, 0)$, and the fraction is $1 / (1 \cdot \sqrt5) =
-# 0.45$. *Dog dog* is $(0, 2, 0)$, clipped to $(0, 1, 0)$ above the line but not below it: half as much.
-# The factor of 10 only sets the scale.
+# By hand, for $n = 1$: let *a* have a rarity of 0, *dog* of 1 and *runs* of 2.
+# The reference *a dog runs* is $h_1 = (0, 1, 2)$. *A dog* is $g_1 = (0, 1, 0)$,
+# and the fraction is $1 / (1 \cdot \sqrt5) = 0.45$. *Dog dog* is $(0, 2, 0)$,
+# clipped to $(0, 1, 0)$ above the line but not below it: half as much. The
+# factor of 10 only sets the scale; with our 100, full agreement is 1000.
 
 # %%
 #| export
@@ -490,28 +499,21 @@ for text in (
     print(f"ROUGE-L {rouge:5.1f}   CIDEr-D {cider:6.1f}   {text}")
 
 # %% [markdown]
-# ROUGE-L minds the order more, CIDEr-D the length. (With the factor of 10, and our 100, full
-# agreement would be 1000.)
+# ROUGE-L minds the order more, CIDEr-D the length.
 #
 # ## METEOR matches synonyms
 #
-# **METEOR** {cite}`banerjee2005` matches stems and synonyms as well, so a *puppy* may stand for a
-# *dog*. That takes dictionaries, and a Java program {cite}`denkowski2014` which
-# `captionlib.scoring.meteor` runs. On COCO the paper's hard attention is ahead of soft by BLEU-4, 25.0
-# to 24.3, and behind by METEOR, 23.04 to 23.90 {cite}`xu2015`. *Better* means nothing without the
-# name of a score.
-#
-# <aside class="margin sidebar">
-#
-# BLEU, a *bilingual evaluation understudy*, is French for blue, and comes from IBM, *Big Blue*;
-# ROUGE, French for red, answers it.
-#
-# </aside>
+# **METEOR** {cite}`banerjee2005` matches stems and synonyms as well, so a
+# *puppy* may stand for a *dog*. That takes dictionaries, and a Java program
+# {cite}`denkowski2014` which `captionlib.scoring.meteor` runs. On COCO the
+# paper's hard attention is ahead of soft by BLEU-4, 25.0 to 24.3, and behind by
+# METEOR, 23.04 to 23.90 {cite}`xu2015`. If you say *better*, say by which
+# score.
 #
 # ## All scores, with confidence intervals
 #
-# The rest of the book calls `score`. As for BLEU, each image gives a row, of eleven numbers now,
-# and the scores are computed from the sum of the rows.
+# The rest of the book calls `score`. As for BLEU, each image gives a row, now
+# of eleven numbers, and the scores come from the sum of the rows.
 
 # %%
 #| export
@@ -562,10 +564,11 @@ def score(
 
 
 # %% [markdown]
-# How far can these scores be trusted? With 200 other images they would have come out differently.
-# We have no others, but we can resample: draw 200 of our 200 rows at random, with replacement, and
-# compute the scores again, a thousand times. The middle 95 % are a **confidence interval**, and the
-# method is the **bootstrap** {cite}`koehn2004`.
+# How far can these scores be trusted? Another 200 images would give others. We
+# have none, but we can resample: draw 200 of our 200 rows at random, with
+# replacement, and compute the scores again, a thousand times. The middle 95 %
+# form a **confidence interval**, and the method is the **bootstrap**
+# {cite}`koehn2004`.
 
 # %%
 rows = image_statistics(people, machine)  # (200, 11)
@@ -581,13 +584,14 @@ for (name, value), low, high in zip(
     print(f"{name:8} {value:6.1f}   between {low:6.1f} and {high:6.1f}")
 
 # %% [markdown]
-# Two hundred images leave an interval of seven points for BLEU-4, and of 35 for CIDEr-D.
+# With 200 images, the interval of BLEU-4 is more than seven points wide.
 #
 # ### Two systems on the same images
 #
-# A second machine writes what the first one writes, but says the first word of every tenth caption
-# twice, so it is worse. Can BLEU tell? `intervals` is the loop above; `paired_bootstrap` draws
-# the *same* images for both machines each time, and looks at the difference of their scores.
+# A second machine repeats the first, but says the first word of every tenth
+# caption twice, so it is worse. Can BLEU tell? `intervals` is the loop above;
+# `paired_bootstrap` draws the *same* images for both machines each time, and
+# takes the difference of their scores.
 
 # %%
 from captionlib.scoring.bootstrap import intervals, paired_bootstrap
@@ -605,16 +609,18 @@ value, (low, high), better = paired_bootstrap(people, machine, stuttering)[
 print(f"second - first {value:+.2f}, between {low:+.2f} and {high:+.2f}")
 
 # %% [markdown]
-# The two intervals overlap almost entirely, and yet there is no doubt about the difference: its
-# interval stays away from 0. Hard images pull both systems down, easy ones lift both; in the
-# difference, that drops out. Pairing needs both systems' captions: if two papers differ by half a
-# point and give only scores, you can't tell which system is better.
+# The two intervals overlap almost entirely, yet that of the difference stays
+# away from 0. Hard images pull both systems down, easy ones lift both; in the
+# difference, that drops out. Pairing needs both systems' captions: if two
+# papers differ by half a point and give only scores, you can't tell whose
+# system is better.
 #
 # ## Judge freely written captions
 #
-# Let the toy captioner describe the same scenes, **free-running**: each word follows the model's own
-# words. The original tutorial validates with **teacher forcing** instead: at every step the decoder
-# is given the *true* previous word, from one of five references, and says what it would write next.
+# Let the toy captioner describe the same scenes, **free-running**: each word
+# follows the model's own words. The original tutorial validates with **teacher
+# forcing** instead: at every step the decoder is given the *true* previous
+# word, from one of five references, and predicts the next.
 #
 # > **Predict.** Does teacher forcing raise the BLEU-4 or lower it?
 
@@ -694,23 +700,26 @@ assert (
 )
 
 # %% [markdown]
-# Far lower, and not because the model is worse: nobody ever wrote the *forced* line. At *cat cat* the
-# model has just said *cat*, is told that it said *little*, and says *cat* again. It can't follow a
-# plan of its own, and its runs of three and four words are torn apart. The original's best model
-# had a BLEU-4 of 24.29 by its validation on COCO, and 29.98 when it wrote freely, without a beam
-# {cite}`vinodababu2018`. So teacher-forced BLEU must not choose the model to keep; in this book
-# every score is of freely written captions.
+# Far lower, and not because the model is worse: it can't follow a plan of its
+# own. At *cat cat* it has just said *cat*, is told that it said *little*, and
+# says *cat* again. Runs of three and four words are torn apart. The original's
+# best model had a BLEU-4 of 24.29 by its validation on COCO, and 29.98 when it
+# wrote freely, without a beam {cite}`vinodababu2018`. So never choose a model
+# by teacher-forced BLEU; every score in this book is of freely written
+# captions.
 #
-# (By BLEU-4 the model comes close to the generator, which knows the truth, and by ROUGE-L it is
-# ahead: common phrasing matches more references. CIDEr-D puts the generator well ahead.)
+# (By ROUGE-L the model is even ahead of the generator, which knows the truth:
+# common phrasing matches more references. By CIDEr-D the generator is well
+# ahead.)
 #
 # ### The protocol decides, too
 #
-# Teacher forcing is one of five differences between the original's **protocol**, its rules of
-# scoring, and ours. The others: words outside the vocabulary become `<unk>` on both sides, and match;
-# `<end>` stays on both sides, and matches; each hypothesis is cut where the *true* caption ends, so
-# that a long one loses its tail; and every image counts five times, once for each reference.
-# `tools/audit.py` changes one rule at a time, for the shipped captioner:
+# Teacher forcing is one of five differences between the original's
+# **protocol**, its rules of scoring, and ours. The others: words outside the
+# vocabulary become `<unk>` on both sides, and match, as does `<end>`; each
+# hypothesis is cut where the *true* caption ends, so that a long one loses its
+# tail; and every image counts five times, once for each reference.
+# `tools/audit.py` changes one rule at a time, for the captioner in the package:
 #
 # <!-- protocol: written by tools.results -->
 #
@@ -734,8 +743,8 @@ assert (
 #
 # ## What BLEU doesn't see
 #
-# > **Predict.** People said *a dog is left of a cat in the snow*. Of the three captions below, one right
-# > and two wrong, which does each score like best?
+# > **Predict.** People said *a dog is left of a cat in the snow*. Below are one
+# > right caption and two wrong ones. Which does each score like best?
 
 # %%
 described = [
@@ -767,8 +776,9 @@ for verdict, text in (
 #
 # ## Summary
 #
-# - BLEU-$N$ is the geometric mean of clipped n-gram precisions, times a penalty for being too short.
-#   Matches are added up over the corpus before anything is divided.
+# - BLEU-$N$ is the geometric mean of clipped n-gram precisions, times a penalty
+#   for being too short. Matches are summed over the corpus before anything is
+#   divided.
 # - ROUGE-L adds recall, CIDEr-D weighs n-grams by their rarity. All three only see whether words are
 #   the same.
 # - The bootstrap gives each figure a confidence interval. Compare two systems in pairs, on the same
@@ -802,13 +812,6 @@ ask("07.d")
 # and CIDEr-D from rewarding that?</summary>
 #
 # Both clip: the word counts at most as often as in a reference. CIDEr-D also punishes the length.
-#
-# </details>
-#
-# <details><summary>A training script reports a BLEU-4 of 24, the evaluation afterwards 30. What would
-# you look at first?</summary>
-#
-# Whether the first is teacher-forced. Then the rest of the protocol.
 #
 # </details>
 #
