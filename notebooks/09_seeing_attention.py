@@ -83,8 +83,8 @@ import numpy as np
 assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
 
 # %% [markdown]
-# (This captioner enlarges its 256 × 256 pixels to 288 × 288 before it encodes
-# them. At 32 pixels a cell, the grid is 9 × 9.)
+# (This captioner enlarges an image to 288 × 288 pixels before it encodes it. At
+# 32 pixels a cell, the grid is 9 × 9.)
 #
 # Map number $t$ is the $\alpha_t$ of [chapter 03](03_attention.ipynb). It was
 # made *before* word $t$ was chosen: the decoder reads word $t-1$, looks, and
@@ -100,9 +100,9 @@ ask("09.a")
 # <aside class="margin sidebar">
 #
 # People look at what they want to know. Alfred Yarbus (*Eye Movements and
-# Vision*, 1967) recorded the gaze of viewers of a painting by Ilya Repin. Asked
-# for the ages of the family in it, they looked at faces; for its wealth, at
-# clothes and furniture.
+# Vision*, 1967) recorded the gaze of viewers of a painting. Asked for the ages
+# of the family in it, they looked at faces; for its wealth, at clothes and
+# furniture.
 #
 # </aside>
 #
@@ -176,11 +176,11 @@ assert np.isclose(soft.mean(), caption.alphas[1].mean(), rtol=1e-3)
 # %% [markdown]
 # ## One scale for all the words
 #
-# The scale from weights to brightness can mislead. Below are three maps that
-# are almost even and one with a real peak. In the upper row each map is
+# The scale from weights to brightness can mislead. Of the four maps below,
+# three are almost even and one has a real peak. In the upper row each map is
 # stretched from its own smallest to its own largest weight, as `imshow` does by
-# default. In the lower row they share one scale, from 0 to the largest weight of
-# all, and only the fourth has anything to show.
+# default. In the lower row they share one scale, from 0 to the largest weight
+# of all, and only the fourth has anything to show.
 
 # %% mystnb={"figure": {"caption": "The same four maps twice: above, each on its own scale; below, on a common one.", "name": "fig-attention-scales"}, "image": {"alt": "Two rows of four small maps. In the upper row, each on its own scale, three almost even maps look as full of contrast as the fourth, which has a real peak. In the lower row, on a common scale, the first three are uniformly dark and only the fourth shows a bright spot."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -208,7 +208,7 @@ plt.show()
 #
 # ## Three ways to draw a map
 #
-# Weights and photograph can be combined in several ways. Here are three.
+# How should weights and photograph be combined?
 
 # %% mystnb={"figure": {"caption": "A veil, a heat map, and a lamp with a line. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0).", "name": "fig-three-forms"}, "image": {"alt": "Two photographs, each drawn in three ways for one word. In the first row a purple veil covers what was not looked at. In the second, glowing colours lie over a grey photograph. In the third, the photograph is dim and grey except where it was looked at, where it is bright, and a yellow line surrounds half of the weight."}} tags=["hide-input"]
 from captionlib.book.style import PALETTE
@@ -247,12 +247,12 @@ plt.show()
 
 # %% [markdown]
 # Under the *veil* most of the picture is purple fog. The *heat map* separates
-# best, but it takes the photograph away: the sky and the snow at the canyon have
-# no colour of their own. We take the third. The photograph stays recognisable in
-# the dark, and the line shows where to look even when what lies there is hardly
-# brighter than the rest, like the lawn between the legs of the tripod. The light
-# goes by the square root of the weight, or a gaze spread over a dozen cells could
-# hardly be seen; hence the number and the line.
+# best, but it takes the photograph away: the sky and the snow at the canyon
+# have no colour of their own. We take the third. The photograph stays
+# recognisable in the dark, and the line shows where to look even when what lies
+# there is hardly brighter than the rest, like the lawn between the legs of the
+# tripod. The light follows the square root of the weight, so that even a gaze
+# spread over a dozen cells can be seen; the number says how strong it is.
 #
 # The line needs the fewest pixels that hold half of the weight. Sort the
 # weights, largest first, and stop when the sum reaches a half:
@@ -263,7 +263,7 @@ largest_first = np.sort(weights)[::-1]
 print(largest_first, largest_first.cumsum().round(2))
 
 # %% [markdown]
-# Two of the five are enough. Here it is as a function, together with the light:
+# Two of the five are enough. As a function, together with the light:
 
 # %%
 #| export
@@ -464,8 +464,8 @@ assert plt.get_fignums() == before  # pyplot was not involved
 #
 # $$m = \sum_{p \in b} \alpha_p$$
 #
-# The **baseline** is the box's share of the picture, the weight that an even map
-# has inside. And remember your prediction: is it the word's own map that falls
+# The **baseline** is the box's share of the picture, the weight that an even
+# map has inside. Remember your prediction: is it the word's own map that falls
 # on the object, or an earlier one?
 
 
@@ -539,16 +539,14 @@ ask("09.e")
 # %% [markdown]
 # The word's own map has about twice the baseline in the box, and the map of the
 # word *before* has more: by the time the captioner says *dog* it has mostly
-# finished looking. A likely reason: to choose between *a*, *an* and *two* it must
-# find what comes next, and its memory carries that one word further. Two words
-# earlier it has hardly begun to look: 0.15, against 0.12 for an even map. So a
-# figure with one panel per content word shows the gaze a little late;
-# `every=True` shows the article's map as well. Even the best row is far from 1:
-# most of the weight lies outside the box.
+# finished looking. A likely reason: to choose between *a*, *an* and *two* it
+# must find what comes next, and its memory carries that one word further. Two
+# words earlier it has hardly begun to look. So a figure with one panel per
+# content word shows the gaze a little late; `every=True` adds the article's
+# map. Even in the best row, most of the weight lies outside the box.
 #
-# The table also rules out the worst failure. Some captioners show the *same*
-# map for every word. Then attention has collapsed, and the last three rows
-# would be equal.
+# The table also rules out the worst failure, collapse: some captioners show the
+# *same* map for every word, which would make the last three rows equal.
 #
 # ## What the maps can't tell
 #
@@ -577,17 +575,17 @@ print(f"from its own square {own:.0%}, from 3 × 3 squares {around:.0%}")
 assert own < 0.5
 
 # %% [markdown]
-# If every pixel had the same influence, it would be 1.6 % and 14 %. The cell's own
-# square counts more than others, but most of the influence comes from outside.
-# Read "it looked *here*" as "it used a vector whose centre is here". (What a cell
-# can see is called its *receptive field*.)
+# If every pixel had the same influence, it would be 1.6 % and 14 %. The cell's
+# own square counts more than others, but most of the influence comes from
+# outside. Read "it looked *here*" as "it used a vector centred here". (What a
+# cell can see is called its *receptive field*.)
 #
 # ### Looking is not the only way to know
 #
 # The decoder's first state comes from the mean of the whole grid, and its
 # memory carries along what it saw. How much do the words depend on the maps at
-# all? Change the maps and see: let the decoder read its own captions again,
-# teacher-forced, with an even map at every step, or at a single one.
+# all? Let the decoder read its own captions again, teacher-forced, with an even
+# map at every step, or at a single one.
 #
 # > **Predict.** Which does the word *dog* need more, its own map or the one before
 # > it?
@@ -668,26 +666,25 @@ assert nats["the one before"] > nats["no map"] + 0.2
 assert other["its own"] < other["no map"] + 0.15
 
 # %% [markdown]
-# (Even with no map evened not every word is the first choice: beam search may
+# (Even with no map evened, not every word is the first choice: beam search may
 # take another.) Words that name things lose a lot without maps, and the map
 # before the name is worth nearly as much to them as their own. The other words
-# lose next to nothing by their own maps, but that doesn't make the maps idle: the
+# lose little without their own maps, but that doesn't make the maps idle: the
 # one under *a* is often the one before a name. Yet three in five naming words
 # come out the same without any maps, and four in five without their own. For
-# these, the map you were shown is not the only one that leads to the word.
+# these, a different map leads to the same word.
 #
-# This is a well-known argument. {cite:t}`jain2019` found that attention weights
-# in text classifiers often disagree with gradients, and that very different
+# The argument is well known. {cite:t}`jain2019` found that attention weights in
+# text classifiers often disagree with gradients, and that very different
 # weights can give the same prediction: attention, they concluded, is not
-# explanation. {cite:t}`wiegreffe2019` answered that it
-# depends on what one asks of an explanation, and that weights found for one
-# instance at a time are not a model that anybody trained; among the tests they
-# proposed is an even-weights baseline like ours. Neither paper is about
-# pictures. For our maps, keep to what was measured: words for things depend on
-# them, and they fall on the named thing more than an even map would, a word
-# early. None of that shows *why* a word was chosen. To find out what a word
-# depends on, change the picture and watch the word (exercise 09.5, and all of
-# [chapter 11](11_grounding.ipynb)).
+# explanation. {cite:t}`wiegreffe2019` answered that this depends on what one
+# asks of an explanation, and that weights found for one instance at a time are
+# not a model that anybody trained; one of their tests is a baseline of even
+# weights, like ours. Neither paper is about pictures. For our maps, keep to
+# what was measured: words for things depend on them, and they fall on the named
+# thing more than an even map would, a word early. None of that shows *why* a
+# word was chosen. To find out what a word depends on, change the picture and
+# watch the word (exercise 09.5, and all of [chapter 11](11_grounding.ipynb)).
 #
 # ## Departures
 #
@@ -728,12 +725,6 @@ ask("09.d")
 #
 # The map is made before its word. Probably, to say *an* rather than *two*, the
 # decoder has to find the umbrella first.
-#
-# </details>
-#
-# <details><summary>With even maps a word comes out unchanged. What does that say about the map that was drawn?</summary>
-#
-# For this word it didn't matter: another map would have done as well.
 #
 # </details>
 #
