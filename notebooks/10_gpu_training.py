@@ -187,11 +187,11 @@ print("in its folder:", *sorted(p.name for p in trained.best.iterdir()))
 assert Captioner.from_pretrained(trained.best).model.vocabulary
 
 # %% [markdown]
-# `captioner/best` is the best of the *last* stage. After one epoch on 128 drawings it
-# scores lower than `captioner/stage1/best`, which the last line but one says.
+# `captioner/best` is the best of the *last* stage. After one epoch on 128
+# drawings it scores lower than `captioner/stage1/best`, as the run itself says.
 #
-# In Colab, put `to` on your Drive: the machine's own disk is lost with the machine. The
-# stored grids can stay on it, since they are quickly made again:
+# In Colab the machine's own disk is lost with the machine, so put `to` on your
+# Drive. Only the stored grids, which are quickly made again, can stay:
 #
 # ```python
 # from google.colab import drive
@@ -204,10 +204,10 @@ assert Captioner.from_pretrained(trained.best).model.vocabulary
 #
 # ## Where does the time go?
 #
-# A hundred and sixty drawings don't make a captioner, but they can be timed. What a
-# step costs depends on sizes, not on what the pictures show, so take the model of
-# the recipe `flickr8k`, with about as many words as that data set has. Its encoder,
-# EfficientNet-Lite2, sees an image at 288 pixels and makes a grid of 9×9 cells.
+# What a step costs depends on sizes, not on what the pictures show, so our
+# drawings will do. Take the model of the recipe `flickr8k`, with about as many
+# words as that data set has. Its encoder, EfficientNet-Lite2, sees an image at
+# 288 pixels and makes a grid of 9×9 cells.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -369,15 +369,17 @@ assert total["cache"] < total["no cache"] / 1.5
 assert total["no cache"] < total["fine-tune"]
 
 # %% [markdown]
-# Loading hardly counts: the images were scaled when they were prepared, so reading
-# one means copying 197 kilobytes. Encoding and learning share the time. Hence the
-# **cache**. A frozen encoder makes the same grid of an image in every epoch, so
-# encode it once, keep the grid on disk, and let every epoch read it. `train_recipe`
-# does so whenever the encoder is frozen, and an epoch has only to learn.
+# Loading hardly counts: the images were scaled when they were prepared, so
+# reading one means copying 197 kilobytes. Encoding and learning share the time.
+# Hence the **cache**. A frozen encoder makes the same grid of an image in every
+# epoch, so encode it once, keep the grid on disk, and let every epoch read it,
+# which leaves only learning. `train_recipe` does so whenever the encoder is
+# frozen.
 #
-# These are the times of one thread of a processor. On a GPU, encoding and learning
-# shrink, and loading doesn't. If loading takes longer than the rest, divide its time by
-# the rest's: that is how many processes should load ahead (`workers=4`, say).
+# These are the times of one thread of a processor. On a GPU, encoding and
+# learning shrink, and loading doesn't. If loading takes longer than the rest,
+# divide its time by the rest's: that is how many processes should load ahead
+# (`workers=4`, say).
 #
 # ## What it takes
 #
@@ -407,9 +409,9 @@ for name, known_set in known.items():
     print(f"{name:11}", *sizes, " ", *hours)
 
 # %% [markdown]
-# Main memory doesn't grow with the data, since batches are read one by one. On a GPU,
-# each weight that learns takes 16 bytes of memory (itself, its gradient, Adam's two
-# averages), and each frozen one 4:
+# Main memory doesn't grow with the data, since batches are read one by one. On
+# a GPU, each weight that learns takes 16 bytes of memory (itself, its gradient,
+# Adam's two averages), and each frozen one 4:
 
 # %% tags=["nbval-ignore-output"]
 for stage, network in [("stage one", model), ("stage two", tuned)]:
@@ -428,29 +430,22 @@ for stage, network in [("stage one", model), ("stage two", tuned)]:
 assert free > sum(w.numel() for w in model.decoder.parameters())
 
 # %% [markdown]
-# On top come the activations, which layers keep for the backward pass; with a large
-# batch they outweigh the weights. If memory runs out, halve `batch_size`, or do exercise
-# 10.2.
+# On top come the activations, which layers keep for the backward pass; with a
+# large batch they outweigh the weights. If memory runs out, halve `batch_size`,
+# or do exercise 10.2.
 #
 # ## bfloat16, where it pays
 #
-# <aside class="margin sidebar">
+# A *bfloat16* is a float32 cut in half. The sign and all eight bits of the
+# exponent stay, and with them float32's range; of the 23 bits after the point
+# only seven do, so above 256 it can no longer count by ones. Hardware made for
+# it multiplies several times as fast: GPUs, and processors with AMX or
+# AVX-512's bfloat16 instructions, like the one that ran this page. Others are
+# *slower* with it. **Autocast** uses it for matrix products only.
 #
-# The *b* of *bfloat16* is for Brain, the research group at Google that it comes
-# from. It is a float32 cut in half: the sign and all eight bits of the exponent
-# stay, and of the 23 bits after the point only seven. Above 256 it can no longer
-# count by ones.
-#
-# </aside>
-#
-# *bfloat16* keeps float32's range with a third of its digits. Hardware made for it
-# multiplies several times as fast: GPUs, and processors with AMX or AVX-512's
-# bfloat16 instructions, like the one that ran this page. Others are *slower* with it.
-# **Autocast** uses it for matrix products only.
-#
-# Rather than trust a list of processors, measure. So does `"bf16": "auto"` in a recipe:
-# before the first step it times both formats, prints the result (as above), and keeps
-# the faster, even when the run is resumed. For the model of `flickr8k`:
+# Rather than trust a list of processors, measure. `"bf16": "auto"` in a recipe
+# does so: before the first step it times both formats, prints the result (as
+# above), and keeps the faster. For the model of `flickr8k`:
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.engine.objectives import teacher_forcing
@@ -470,31 +465,24 @@ assert alike.mean() > 0.97
 print("mean cosine between a cell's two vectors: above 0.97")
 
 # %% [markdown]
-# `compile=True` has PyTorch fuse neighbouring operations, so that intermediate results
-# are not written to memory and read back. It takes up to a minute to start, needs a
-# C++ compiler, and is meant for GPUs; on a processor it made the decoder slower.
+# `compile=True` has PyTorch fuse neighbouring operations, which saves trips to
+# memory. It takes up to a minute to start, needs a C++ compiler, and is meant
+# for GPUs; on a processor it made the decoder slower.
 #
 # ## More than one GPU
 #
-# <aside class="margin sidebar">
-#
-# AlexNet, which won ImageNet's contest of 2012, was trained on two gaming cards,
-# since one could not hold it. Each held half of the *network*. Here each GPU holds
-# all of it, and takes a share of the images.
-#
-# </aside>
-#
-# Put Accelerate's launcher in front of the command:
+# Four GPUs can share each batch. Put Accelerate's launcher in front of the
+# command:
 #
 # ```bash
 # accelerate launch --multi_gpu --num_processes 4 --mixed_precision no \
 #     -m captionlib.cli train --recipe coco --data prepared --to model --workers 4
 # ```
 #
-# Each GPU gets a process with the whole model and a share of every batch. After the
-# backward pass the processes average their gradients, so they all take the same
-# step. [Several processes, several machines](../book/machines.md) shows how to try this
-# without a GPU, and how to do it from a notebook.
+# Each GPU gets a process with the whole model and a quarter of the batch. After
+# the backward pass the processes average their gradients, so they all take the
+# same step. [Several processes, several machines](../book/machines.md) shows
+# how to try this without a GPU, and how to do it from a notebook.
 #
 # ## What changes for COCO
 #
@@ -551,9 +539,9 @@ ask("10.d")
 # %% [markdown]
 # <details><summary>Your GPU encodes an image in 0.5 ms and learns from it in 0.5 ms; loading takes 2 ms. What do you do?</summary>
 #
-# Loading is twice as slow as the rest, so two loading processes just keep up: set
-# `workers` to 2 or a little more. With a frozen encoder, cache first, and ask again
-# how long a grid takes to load.
+# Loading is twice as slow as the rest, so two loading processes just keep up:
+# set `workers` to 2 or a little more. With a frozen encoder, cache first, and
+# time the loading of a grid.
 #
 # </details>
 #
