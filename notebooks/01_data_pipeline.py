@@ -165,9 +165,10 @@ plt.show()
 # %% [markdown]
 # ### Normalise exactly once
 #
-# Encoders do not take pixels from 0 to 255. Those trained on ImageNet
-# {cite}`deng2009` expect each channel scaled to [0, 1], then shifted and
-# stretched by the mean and standard deviation of ImageNet's pixels:
+# Encoders do not take pixels from 0 to 255. torchvision's, trained on ImageNet
+# {cite}`deng2009`, expect each channel scaled to [0, 1], then shifted and
+# stretched by the mean and standard deviation of ImageNet's pixels. (Others have
+# numbers of their own.)
 #
 # $$x = \frac{\text{pixel}/255 - \text{mean}}{\text{std}}$$
 #
@@ -320,7 +321,7 @@ for word, i in zip(spoken, ids, strict=True):
 #
 # The class we keep does this in both directions. Words of equal count are now
 # sorted alphabetically, so ids no longer depend on the order of the captions,
-# and some change. Watch *tent*. (`PAD` is now the token `<pad>`, and `pad` its id.)
+# and some change: *tent* was 40. (`PAD` is now the token `<pad>`, and `pad` its id.)
 
 # %%
 #| export
@@ -425,7 +426,7 @@ for captions in (["one", "two"], ["one", "two", "three", "four", "five"]):
 # [chapter 04](04_decoder.ipynb) computes no step whose word is padding.
 #
 # What about captions longer than the longest allowed? In training they are
-# left out; their image keeps the others. In validation nothing may be left
+# left out; their image keeps the others, and is left out if it has none. In validation nothing may be left
 # out, or we would test on easier images, so there the encoded caption is cut.
 
 # %%
@@ -643,7 +644,7 @@ print(*references[0][0])
 # `num_workers` does so in other processes while the model is busy.
 #
 # Captions and lengths go into memory: with 50 words at most, an image's five
-# captions take 5 × 52 × 8 bytes = 2 kB, its pixels 197. The images stay on
+# captions take 5 × 52 × 8 bytes = 2 kB, and its pixels 197 kB. The images stay on
 # disk.
 #
 # ### Open HDF5 late
@@ -708,7 +709,7 @@ class ImageDataset(Dataset):
 
 
 # %% [markdown]
-# A caption's dataset contains one of images, and looks its image up by
+# The dataset of captions contains a dataset of images. Caption $i$ belongs to image
 # $\lfloor i/n \rfloor$.
 
 
@@ -925,7 +926,7 @@ check("01.1", encode)
 #
 # ### 01.2 Normalise, once
 #
-# Bring stored pixels to the scale that ImageNet's networks expect: to [0, 1] first, then minus the mean
+# Bring stored pixels to the scale that torchvision's networks expect: to [0, 1] first, then minus the mean
 # and divided by the standard deviation *of each colour*. The pixels are `uint8`, channels first.
 
 # %% tags=["exercise"]
@@ -1121,7 +1122,7 @@ check("01.5", as_int64, as_int16)
 # as_int16 = numbers * 2 / 1e6
 # ```
 #
-# About as much as twelve hundred images of 256×256 pixels. So captions can be kept in memory, while
+# As int64, about as much as twelve hundred images of 256×256 pixels. So captions can be kept in memory, while
 # images have to stay on disk.
 #
 # </details>

@@ -171,8 +171,8 @@ for name, child in resnet.named_children():
 # Two layers then make a classifier of it. `avgpool` averages the 8×8 cells into
 # one, and after that nobody can tell what was left of what. `fc` turns the
 # 2,048 numbers into scores for ImageNet's classes. A caption needs places, and
-# other words, so **both go**. In timm, whose conventions EfficientNet-Lite
-# follows, the part we keep is `forward_features`.
+# other words, so **both go**. In timm, a library of image networks whose
+# conventions EfficientNet-Lite follows, the part we keep is `forward_features`.
 
 # %%
 #| export
@@ -228,7 +228,7 @@ with torch.no_grad():
 whole = trunk.forward_features((image[None] / 255 - 0.5) / 0.5)[0]
 assert torch.allclose(maps["head"], whole, atol=1e-4)
 
-# %% mystnb={"figure": {"caption": "One scene at three depths. Above, the average over all channels; below, the channel that varies most. First outlines, then fewer and fewer cells that mean more and more.", "name": "fig-encoder-shrinking"}, "image": {"alt": "A drawn scene with a ball, then three pairs of feature maps of 128 by 128, 32 by 32 and 8 by 8 cells. The first pair still shows the edges of the drawing; in the last only a few coarse cells light up, where the objects are."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "One scene at three depths. Above, the average over all channels; below, the channel that varies most. First outlines, then fewer and fewer cells that mean more and more.", "name": "fig-encoder-shrinking"}, "image": {"alt": "A drawn scene with a ball, then three pairs of feature maps of 128 by 128, 32 by 32 and 8 by 8 cells. The first pair still shows the edges of the drawing; in the last a few coarse cells light up, in the half of the picture where the objects are."}} tags=["hide-input"]
 figure, panels = plt.subplots(2, 4, figsize=(4.8, 2.9), layout="constrained")
 panels[0, 0].imshow(image.permute(1, 2, 0))
 panels[0, 0].set_title("image")
@@ -250,7 +250,7 @@ plt.show()
 
 # %% [markdown]
 # Early maps are still drawings: lines, edges and curves, useful for any picture.
-# Late maps mark where something is. Remember the difference; it decides what
+# Late maps are coarse: here they tell the half with the objects from the sky. Remember the difference; it decides what
 # fine-tuning may change.
 #
 # ## What does a cell know?
@@ -819,8 +819,8 @@ assert ratio > 5
 
 # %% [markdown]
 # Counting gives $5 \cdot 20 = 100$ encodings of each image, against one;
-# timings as short as these scatter around that. The decoder's share of the
-# training time stays the same.
+# timings as short as these scatter around that. The decoder takes as long as
+# before, so the whole training gains less.
 #
 # Real data sets don't fit into memory. On disk, COCO's 123,287 images at two bytes a
 # number take this many gigabytes as stretched grids of ResNet-101, as its own grids,
@@ -1141,7 +1141,7 @@ check("02.5", mended)
 # `blocks.4`. Don't judge by the best cell alone: take the 2% of all cells of the five other scenes that resemble
 # the first kite most, and ask how many touch a kite's box.
 #
-# Without chance, a few seconds: 36% at `blocks.2`, 96% at `blocks.4`, all of them at the end; one in six would
+# Nothing here is random; it takes a few seconds: 36% at `blocks.2`, 96% at `blocks.4`, all of them at the end; one in six would
 # be luck. In the scene without kites the best cell has a cosine of 0.52, 0.31 and 0.00.
 #
 # In the middle of the network a cell resembles whatever has such colours and edges. Later it resembles a thing.

@@ -153,8 +153,8 @@ query_view(["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach"))
 #
 # | | what it says | by hand | in the captioner |
 # | --- | --- | --- | --- |
-# | **query** | what am I looking for? | `query` | made from the decoder's hidden state $h_{t-1}$, once a word |
-# | **key** | what can you find me by? | a row of `grid` | made from the grid cell, once an image |
+# | **query** | what am I looking for? | `query` | made from the decoder's hidden state $h_{t-1}$, once per word |
+# | **key** | what can you find me by? | a row of `grid` | made from the grid cell, once per image |
 # | **value** | what do you get from me? | the same row | the grid cell's annotation vector |
 #
 # Keys are compared with the query; values are averaged. By hand, key and value
@@ -184,7 +184,7 @@ for query in torch.tensor([[-1.0, -9.0], [-9.0, -1.0]]):
 #
 # The whole layer is three linear maps, a ReLU, a softmax and a weighted mean:
 
-# %% mystnb={"figure": {"caption": "One step of attention, for B images and n states an image.", "name": "fig-attention-step"}, "image": {"alt": "A flow from top to bottom. The decoder's hidden state, B n by H, passes decoder_att and becomes the query. The image grid, B by P by D, passes encoder_att and becomes the keys, B by P by A; unchanged, it is also the values. Query and keys are added, a ReLU and full_att make one score a cell, a softmax over cells makes the weights alpha, and the mean of the values under these weights is the context, B n by D."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "One step of attention, for B images and n states per image.", "name": "fig-attention-step"}, "image": {"alt": "A flow from top to bottom. The decoder's hidden state, B n by H, passes decoder_att and becomes the query. The image grid, B by P by D, passes encoder_att and becomes the keys, B by P by A; unchanged, it is also the values. Query and keys are added, a ReLU and full_att make one score a cell, a softmax over cells makes the weights alpha, and the mean of the values under these weights is the context, B n by D."}} tags=["hide-input"]
 from captionlib.book.attention_figures import layer_diagram
 
 layer_diagram()
@@ -330,7 +330,7 @@ context, alpha = attention(hidden[::n], keys, values)
 torch.testing.assert_close(context, values.mean(dim=1))
 
 # %% [markdown]
-# ## Keys once an image, not once a word
+# ## Keys once per image, not once per word
 #
 # The image does not change while its caption is written, so neither do its
 # keys. Count the multiplications at the original's sizes:
@@ -593,12 +593,12 @@ maps_figure(
 plt.show()
 
 # %% [markdown]
-# With two dogs the weight is split between them, and the network names one
-# dog's colour as if it were alone. When the thing is missing, the weights must
+# In these examples, which we picked, the weight is split between the two dogs, and
+# the network names the colour of one. When the thing is missing, the weights must
 # still sum to one, so they go to whatever comes closest. Asked about a cat, the
-# network says *red* because of the cow. Asked about a rabbit, it averages a
-# green cat and a yellow dog, and says *blue*, which nothing is. Softmax
-# attention cannot look at nothing. The decoder of the [next
+# network says *red*, as the cow is. Asked about a rabbit, it looks at a green cat
+# and a yellow dog, and says *blue*, which none of the things is. Softmax attention
+# cannot look at nothing. The decoder of the [next
 # chapter](04_decoder.ipynb) gets a gate that can turn the context down.
 #
 # ## Departures
@@ -617,7 +617,7 @@ plt.show()
 # - Nobody says where to look. The weights are learned from whether the answer
 #   was right, and condense on what it depends on.
 # - The weights always sum to one, even when there is nothing to look at.
-# - Keys depend on the image alone: compute them once an image.
+# - Keys depend on the image alone: compute them once per image.
 #
 # ## Questions
 
@@ -876,8 +876,8 @@ check("03.5", look)
 # ```
 #
 # Averaged over many draws, this is the context of soft attention. But a draw has no
-# gradient with respect to `alpha`; the [questions page](../book/faq.md) explains
-# how such a model is trained anyway.
+# gradient with respect to `alpha`; [chapter 13](13_hard_attention.ipynb) trains such
+# a model anyway.
 #
 # </details>
 

