@@ -15,7 +15,8 @@ from tools.experiments._toy import summary
 
 SOME = ["all parts", "hard", "Transformer", "twelve epochs"]
 SOME += ["three epochs more", "one epoch more, encoder tuned"]
-SOME += [photographs.name_of(*photographs.CHOSEN)]
+MIXED = photographs.name_of(*photographs.MIXED)
+SOME += [MIXED, "three after twelve", f"after twelve, {MIXED}"]
 
 
 @pytest.fixture(scope="module")
