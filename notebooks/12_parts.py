@@ -510,9 +510,9 @@ for word in ("cat", "two", "left", "street"):
 # and the interval holds 0. If attention is worth something to captions of Flickr8k, three
 # seeds are too few to show it. Seeing where the captioner looked is another matter.
 #
-# Other rows contradict the drawn world. Without its gate the captioner gains 1.5 to 1.9
-# points of CIDEr-D, in a seventh less time; there, it lost. Without the penalty it gains
-# half a point of BLEU-4. Word vectors still change nothing. An epoch with a tuned encoder
+# After four epochs, other rows contradict the drawn world. Without its gate the captioner
+# gains 1.5 to 1.9 points of CIDEr-D, in a seventh less time; there, it lost. Without the
+# penalty it gains half a point of BLEU-4. Word vectors still change nothing. An epoch with a tuned encoder
 # takes seven times as long as an ordinary one, and can't be told apart from that
 # (−0.1 to +0.6 BLEU-4). And thieves fare worse, since few photographs are alike.
 #

@@ -617,7 +617,8 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # Published gains, on COCO's 113,000 photographs, are about 10 points of CIDEr and more
 # {cite}`rennie2017`. What remains of them with Flickr8k's 6,000? `python -m
 # tools.experiments photographs` trains captioners for four epochs with cross-entropy,
-# then for one with rewards, which takes as long as two to five with cross-entropy.
+# then for one with rewards, which takes as long as two to five with cross-entropy. Rows
+# give the rate, the samples for each photograph, and the share of cross-entropy.
 #
 # > **Predict.** Rate, number of samples, share of cross-entropy: which of them decides
 # > whether rewards help?
