@@ -150,8 +150,8 @@ greedy(NEXT)
 # probabilities never grows, so 0.12 can't overtake 0.324: stop.
 #
 # The code adds logarithms, since a product of many probabilities soon becomes
-# too small for a float. A log-probability is at most 0, and its unit is the
-# nat.
+# too small for a float. A log-probability is at most 0; since the logarithm is
+# the natural one, its unit is the nat.
 
 # %%
 import math
@@ -407,10 +407,11 @@ repeats(words, 3), repeats(words, 2), repeats(words[:2], 2)
 # prefix is out.
 #
 # Each image has a `Finished`: how many places of its beam are taken, and its
-# best captions. When the length is used up, or every word is forbidden, there
-# may be too few. Then `fill` adds the live prefixes of the beam *before* the
-# last step, because after it they are too long or have no score. It leaves out
-# a prefix that has just finished.
+# best captions, of which a caller may want several. If too few have finished when
+# the length is used up, or every word is forbidden, `fill` completes the list with
+# unfinished prefixes. It takes them from the beam *before* the last step, since
+# after it they are too long or have no score, and leaves out those that have just
+# finished.
 
 
 # %%
@@ -478,7 +479,7 @@ def settle(
 
 
 # %% [markdown]
-# Two images, a beam of two, words 1 to 4 and `<end>` = 0. In both images the
+# Two images, a beam of two, words 1 to 4, `<end>` = 0 and `<start>` = 9. In both images the
 # likelier continuation has just finished. With $a = 1$ and at most 7 words, which
 # of the other two prefixes stays alive?
 
@@ -636,12 +637,12 @@ for (score, words, alphas), hypothesis in zip(naive, found):
 assert len(naive) == len(found) == 32
 
 # %% [markdown]
-# The same captions, for several times less, but nowhere near 160 times: the
-# rows share the fetching, yet each still needs its own arithmetic.
+# The same captions, in a fraction of the time, but nowhere near a 160th: the rows
+# share the fetching, yet each still needs its own arithmetic.
 #
 # ## What a wider beam brings
 #
-# > **Predict.** With five beams instead of one, how many of the 64 captions change?
+# > **Predict.** With a beam of five instead of one, how many of the 64 captions change?
 # > Do they get better?
 
 # %% tags=["nbval-ignore-output"]
@@ -661,11 +662,11 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 
 # %% [markdown]
 # More than half of the captions change, for a gain of about 0.4 nats on average. A
-# wider beam finds captions that the model itself thinks likelier; that is all it
-# can promise.
+# wider beam finds captions that the model itself thinks likelier, on average; for a
+# single image, not even that is certain.
 #
 # On photographs the pay-off is real. Here is the package's own captioner
-# (Flickr8k, one model, seed 0, raw sums) on 1,000 validation images. [The next
+# (Flickr8k, seed 0 alone, weights as trained, raw sums) on 1,000 validation images. [The next
 # chapter](07_bleu.ipynb) builds BLEU-4 and CIDEr-D; until then, higher means
 # closer to what people wrote.
 #
@@ -675,15 +676,15 @@ assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 # | 3 | {measured}`recipe/seed0.json stages.encoder.scores.1.bleu4 .1f` | {measured}`recipe/seed0.json stages.encoder.scores.1.cider_d .1f` |
 # | 5 | {measured}`recipe/seed0.json stages.encoder.scores.3.bleu4 .1f` | {measured}`recipe/seed0.json stages.encoder.scores.3.cider_d .1f` |
 #
-# Three beams bring most of the gain, and five hardly more: CIDEr-D even falls a
-# little. On COCO the original tutorial reports a BLEU-4 of 29.98, 32.95 and 33.17
+# A beam of three brings most of the gain, and one of five hardly more: CIDEr-D even
+# falls a little. On COCO the original tutorial reports a BLEU-4 of 29.98, 32.95 and 33.17
 # at beams of 1, 3 and 5 {cite}`vinodababu2018`. Much wider beams make translations
 # worse again {cite}`koehn2017`: the likeliest sentences a model knows are often
 # short and dull.
 #
-# Step through the search for the scene where five beams gain most. Which prefix
-# leads for a while, then drops out because none of its continuations is among
-# the best three?
+# Step through the search, with a beam of three, for the scene where a beam of five
+# gains most. Which first word leads, and at which step does the last prefix that
+# begins with it leave the beam?
 
 # %% tags=["nbval-ignore-output"]
 from captionlib.book.beam_trace import beam_view, trace_search
@@ -791,7 +792,7 @@ assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 # - Log-probabilities only fall, so the search may stop once no live prefix can
 #   win.
 # - All prefixes of all images are rows of one batch, and share the images' grids.
-# - A wider beam finds likelier captions, not always better ones.
+# - A wider beam usually finds likelier captions, and not always better ones.
 # - A caption always comes back, with its log-probability and attention weights,
 #   finished or not.
 #
@@ -834,7 +835,7 @@ ask("06.d")
 # </details>
 #
 # <details><summary>What would go wrong if empty places had a score of 0 instead of
-# $-\infty$?</summary>
+# −∞?</summary>
 #
 # Probabilities are at most 1, so 0 is the best score there is. Meaningless copies
 # would fill the beam.
@@ -1104,7 +1105,7 @@ check("06.5", ensemble)
 # sleeps*, 0.27. A beam of three keeps *dogs* as well, and finds 0.324.
 #
 # For every width there is such a table, with one more likely beginning that disappoints. What helps is that
-# trained models seldom have them: see how little five beams gain over three.
+# trained models seldom have them: see how little a beam of five gains over one of three.
 #
 # </details>
 #

@@ -154,8 +154,8 @@ for words in (["the"] * 7, ["a", "dog"]):
 # *the* twice, so two of seven count. The second pays the brevity penalty,
 # $e^{1 - 7/2}$.
 #
-# Type a caption of your own. Can you write one that people would like, and
-# BLEU-4 would not?
+# Type a caption of your own. Can you write one that people would accept, but
+# BLEU-4 would rate low?
 
 # %%
 from captionlib.book.views import bleu_view
@@ -203,7 +203,7 @@ print(f"mean of 200 scores {100 * np.mean(each):.1f}, {each.count(0)} are zero")
 print(f"the corpus         {100 * corpus_bleu(people, machine):.1f}")
 
 # %% [markdown]
-# So BLEU needs only nine numbers from an image: four counts of matches, four of
+# So all that BLEU needs of an image is nine numbers: four counts of matches, four of
 # n-grams, and a reference length. The exported version returns them as a row.
 # (`check_captions` refuses anything that is not a list of words.)
 
@@ -267,7 +267,7 @@ def bleu_statistics(
 # %% [markdown]
 # The formula is applied to the sum of all rows. Its tiny constants prevent a
 # division by zero, as in `pycocoevalcap`, the scorer used in papers on
-# captioning. Like those, we multiply by 100.
+# captioning. As the papers do, we multiply by 100.
 
 
 # %%
@@ -485,7 +485,7 @@ def cider_d_scores(
 
 # %% [markdown]
 # > **Predict.** Here is our caption, one that is too short, and ours backwards. Which of the last two
-# > does each score like less?
+# > does each score rate lower?
 
 # %%
 company = [["a", "red", "car"]]  # a second image, or nothing is rare
@@ -507,8 +507,8 @@ for text in (
 # *puppy* may stand for a *dog*. That takes dictionaries, and a Java program
 # {cite}`denkowski2014` which `captionlib.scoring.meteor` runs. On COCO the
 # paper's hard attention is ahead of soft by BLEU-4, 25.0 to 24.3, and behind by
-# METEOR, 23.04 to 23.90 {cite}`xu2015`. If you say *better*, say by which
-# score.
+# METEOR, 23.04 to 23.90 {cite}`xu2015`. Whenever you call a captioner
+# *better*, say by which score.
 #
 # ## All scores, with confidence intervals
 #
@@ -677,7 +677,7 @@ print("\ntrue  ", *told[10])  # of scene 2
 print("forced", *forced[10])
 print("free  ", *systems["free, beam 1"][1][2])
 
-# %% mystnb={"figure": {"caption": "BLEU-4 on 200 validation scenes, with 95 % confidence intervals. The five teacher-forced captions of a scene are not independent, so their interval looks narrower than it is.", "name": "fig-bleu-systems"}, "image": {"alt": "BLEU-4 with its 95 percent interval for four systems, one line each: free-running with beams 1 and 5, teacher-forced, and the generator of the scenes. Teacher-forced lies far below the others. The numbers are those of the table above."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "BLEU-4 on 200 validation scenes, with 95 % confidence intervals. The five teacher-forced captions of a scene are not independent, so their interval is narrower than it should be.", "name": "fig-bleu-systems"}, "image": {"alt": "BLEU-4 with its 95 percent interval for four systems, one line each: free-running with beams 1 and 5, teacher-forced, and the generator of the scenes. Teacher-forced lies far below the others. The numbers are those of the table above."}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.8, 2.3))
 for row, (values, bounds) in enumerate(table.values()):
     color = PALETTE[["word", "word", "attention", "state"][row]]
@@ -735,16 +735,16 @@ assert (
 # | all of these: the original's validation | −3.66 | −4.62⁠ to ⁠−2.72 |
 #
 # - Copies change no score, but taken for images of their own they would narrow the interval to 20.1⁠–⁠21.2.
-# - All of these: under teacher forcing the gains vanish. A forced caption is never longer than the true one, so nothing is cut. And the original reads on after a forced `<end>`, which 46% of these captions have too early.
+# - All together don't add up to the sum. Under teacher forcing two gains vanish: a forced caption is never longer than the true one, so nothing is cut, and the original scores what comes after a forced `<end>`, which 46% of these captions have too early.
 #
 # <!-- protocol: end -->
 #
-# Compare two figures only if scorer, tokens and split are the same {cite}`post2018`.
+# Compare two scores only if scorer, tokens and split are the same {cite}`post2018`.
 #
 # ## What BLEU doesn't see
 #
-# > **Predict.** People said *a dog is left of a cat in the snow*. Below are one
-# > right caption and two wrong ones. Which does each score like best?
+# > **Predict.** People said *a dog is left of a cat in the snow*. Below is one
+# > right caption and two wrong ones. Which does each score rate highest?
 
 # %%
 described = [
@@ -771,7 +771,7 @@ for verdict, text in (
 # ## Departures
 #
 # From the **original tutorial**: words are compared with words, so `<unk>` never matches; an image
-# is scored once, against all its references; captions are written freely, in training too. From the
+# is scored once, against all its references; captions are written freely whenever they are scored. From the
 # **paper**: BLEU has its brevity penalty, which the paper leaves out.
 #
 # ## Summary
@@ -781,7 +781,7 @@ for verdict, text in (
 #   divided.
 # - ROUGE-L adds recall, CIDEr-D weighs n-grams by their rarity. All three only see whether words are
 #   the same.
-# - The bootstrap gives each figure a confidence interval. Compare two systems in pairs, on the same
+# - The bootstrap gives each score a confidence interval. Compare two systems in pairs, on the same
 #   images.
 # - Judge freely written captions, and say by which protocol.
 #

@@ -48,7 +48,7 @@ use_style()
 figure = show_attention(photograph, caption)
 
 # %% [markdown]
-# Three lines, no network, and all that the sentence says is there. For *black* it
+# Three statements, no download, and all that the sentence says is in the picture. For *black* it
 # looked at the coat; for *camera*, at the tripod below it more than at the camera
 # itself. This captioner comes with the package; it learned from
 # Flickr8k, and [its page](../book/captioner.md) says how and how well. What do
@@ -174,21 +174,21 @@ assert len(set(sentences["once"])) >= 9
 assert len(set(sentences["twice"])) <= 3
 
 # %% [markdown]
-# <aside class="margin sidebar">
-#
-# Captioners recite more than you might think. Of the captions that *Show and
-# Tell* ranked first, four in five were word for word among those that it had
-# been trained on {cite}`vinyals2015`. Among its fifteen best for a picture,
-# about half were new.
-#
-# </aside>
-#
 # Good English. Nothing crashes, because every number is a valid number; every
 # picture has merely become nearly black. The decoder has learned what sentences
 # look like, and without a picture to speak of it recites a likely one. If all
 # your captions are the same, suspect the reading first. To make the accident
 # hard, `normalise` takes stored pixels only, and refuses floats. (`read_image`
 # takes floats from 0 to 1 as well, but converts them to stored pixels.)
+#
+# <aside class="margin sidebar">
+#
+# Captioners recite more than you might think. Of the captions that the captioner
+# *Show and Tell* ranked first, four in five were word for word among those that it
+# had been trained on {cite}`vinyals2015`. Among its fifteen best for a picture,
+# about half were new.
+#
+# </aside>
 
 # %%
 try:
@@ -310,11 +310,12 @@ print(f"search, ms an image: alone {alone:.1f}, together {together:.1f}")
 # their number, and readers of the original tutorial ran out of it. So
 # `Captioner` takes batches of a given size, and reads them just before they are
 # needed. The search settings travel with the model, chosen where it was
-# validated; `beam_size` overrides that one and leaves the others alone.
+# validated; the argument `beam_size` overrides the beam's width only.
 #
-# Three names are new. `DecodingConfig` is `SearchConfig` with the settings of the
-# other ways to write. `naming(folder)` and `usable(part)` are for files that
-# can't be used: they turn what Python raises into one line that names them.
+# A few names need a word. `DecodingConfig` is `SearchConfig` with the settings of
+# chapter 06's other ways to write; `package_folder` finds the captioners of the
+# package. `naming(folder)` and `usable(part)` turn what Python raises, when a file
+# can't be used, into one line that names it.
 
 # %%
 #| export
@@ -375,7 +376,7 @@ class Captioner:
 
 
 # %% [markdown]
-# ## The three lines
+# ## Using it
 
 # %%
 captioner = Captioner.from_pretrained("toy")
@@ -389,7 +390,7 @@ together = captioner.caption_batch(paths, beam_size=3, batch_size=5)
 assert [c.text for c in together] == naive
 
 # %% [markdown]
-# `read_image` takes what photographs come as: a file in any format that Pillow
+# `read_image` takes photographs in every form they come in: a file in any format that Pillow
 # reads, a PIL image in any mode, an array of integers or of floats from 0 to 1,
 # grey, with an alpha channel, or lying on its side with an EXIF note that says
 # how to turn it. The model sees the same picture each time and says the same.
@@ -454,7 +455,7 @@ for i, (path, caption) in enumerate(zip(more, captions, strict=True)):
         inventive.append(i)
 print(f"{len(inventive)} of {len(more)} name an absent thing")
 
-# %% mystnb={"figure": {"caption": "The first four of them. Above each picture its caption; below, what is really there.", "name": "fig-wrong-captions"}, "image": {"alt": "Four scenes of the toy world. Above each stands the caption that it was given, which names something that the scene does not show, and below it the things that are really there."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Four of the five captions that name an absent thing. Above each picture its caption; below, what is really there.", "name": "fig-wrong-captions"}, "image": {"alt": "Four scenes of the toy world. Above each stands the caption that it was given, which names something that the scene does not show, and below it the things that are really there."}} tags=["hide-input"]
 figure, panels = plt.subplots(2, 2, figsize=(4.8, 6.6), layout="constrained")
 figure.get_layout_engine().set(hspace=0.12)
 for axes, i in zip(panels.flat, inventive[:4], strict=True):
@@ -469,7 +470,7 @@ plt.show()
 
 # %% [markdown]
 # (The others aren't all right: they may leave something out, or confuse left and
-# right.) And pictures from outside its world: noise, plain grey, stripes. The
+# right.) What about pictures from outside its world: noise, plain grey, stripes? The
 # vocabulary has no word for "I don't know". Does the log-probability raise the
 # alarm? To compare images, divide it by the number of choices it sums over, or
 # longer captions would look less certain.
@@ -503,9 +504,9 @@ assert 2 <= len(inventive) <= len(more) // 2
 
 # %% [markdown]
 # For pictures as strange as these it does: all three are below the lowest of the
-# 120 scenes. But the captions that name an absent thing are hardly less likely
-# than the others: a limit that catches all five throws away a quarter of the
-# others with them. The gallery has [photographs to
+# 120 scenes. The captions that name an absent thing are less likely on average,
+# too, but the ranges overlap: a limit that catches all five throws away a quarter
+# of the others with them. (And five captions are few.) The gallery has [photographs to
 # judge](../book/gallery.md).
 #
 # ## From the command line
@@ -524,7 +525,7 @@ assert 2 <= len(inventive) <= len(more) // 2
 #     --save-figure seen.png
 # ```
 #
-# For Flickr8k leave the first one out. `captionlib caption` prints what
+# For Flickr8k, put its files in the place of `toy/…`. `captionlib caption` prints what
 # `Captioner` returns. Here it gets three files, one of which is not an image:
 
 # %%
@@ -613,7 +614,7 @@ ask("08.d")
 #
 # ### 08.1 Find the faults
 #
-# From most files this function makes what it should. But photographs from a phone lie on their side or
+# With most files this function does what it should. But photographs from a phone lie on their side or
 # are mirrored, transparent parts, in whichever mode they are stored, become black, and thin lines vanish
 # from pictures with a palette, such as GIFs. One line is missing, one comes too early, and one throws
 # away what it should mix with white. Mend all three.
@@ -890,8 +891,8 @@ check("08.5", invented_share)
 # `read_image` returns (3, 256, 256), and `caption_batch` takes such arrays: reverse
 # their first axis.
 #
-# Of the chapter's 120 scenes (`more`, seed 1), 81 get another caption. *At night* goes
-# seven times, *sand* comes seven times; many things turn into others. It takes a few
+# Of the chapter's 120 scenes (`more`, seed 1), 81 get another caption. *At night* disappears
+# seven times, and *sand* appears seven times; many things turn into others. It takes a few
 # seconds.
 #
 # Libraries differ in the order of channels, and the wrong one is another fault without

@@ -46,11 +46,12 @@ caption = captioner.caption(canyon)
 figure = show_attention(canyon, caption)
 
 # %% [markdown]
-# It looked where the picture is bright. The yellow line surrounds the smallest
-# region that holds half of the word's weight, and "×8.9" means that the largest
-# weight was 8.9 times an even share. At *mountain* the captioner looks past the
-# man, to both sides. That is convincing; by the end of the chapter you will know
-# how much of it to believe.
+# Each panel is bright where the captioner looked. The yellow line surrounds the
+# smallest region that holds half of the word's weight, and "×8.9" means that the
+# largest weight was 8.9 times an even share. At *mountain* the captioner looks past
+# the man, to both sides. (It takes him for a boy, and the canyon's rim for a
+# mountain.) That looks convincing; by the end of the chapter you will know how much
+# of it to believe.
 
 # %% [markdown]
 # - **You will learn** how to draw attention without misleading anybody, and
@@ -87,9 +88,9 @@ assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
 # 32 pixels a cell, the grid is 9 × 9.)
 #
 # Map number $t$ is the $\alpha_t$ of [chapter 03](03_attention.ipynb). It was
-# made *before* word $t$ was chosen: the decoder reads word $t-1$, looks, and
-# only then speaks. The map under *dog* shows where it looked for the word after
-# *a*.
+# made *before* word $t$ was chosen: the decoder looks, then reads word $t-1$, and
+# only then speaks. So the map under *dog* was made before it read *a*, and before
+# it chose *dog*.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -97,15 +98,6 @@ from captionlib.book.questions import ask
 ask("09.a")
 
 # %% [markdown]
-# <aside class="margin sidebar">
-#
-# People look at what they want to know. Alfred Yarbus (*Eye Movements and
-# Vision*, 1967) recorded the gaze of viewers of a painting. Asked for the ages
-# of the family in it, they looked at faces; for its wealth, at clothes and
-# furniture.
-#
-# </aside>
-#
 # ## From grid cells to pixels
 #
 # To lay a map over a photograph, every pixel needs a weight. The simplest rule
@@ -538,12 +530,12 @@ ask("09.e")
 
 # %% [markdown]
 # The word's own map has about twice the baseline in the box, and the map of the
-# word *before* has more: by the time the captioner says *dog* it has mostly
-# finished looking. A likely reason: to choose between *a*, *an* and *two* it
-# must find what comes next, and its memory carries that one word further. Two
-# words earlier it has hardly begun to look. So a figure with one panel per
-# content word shows the gaze a little late; `every=True` adds the article's
-# map. Even in the best row, most of the weight lies outside the box.
+# word *before* has more: it looks early. A likely reason: to choose between *a*,
+# *an* and *two* it must find what comes next, and its memory carries that one word
+# further. Two words earlier it has hardly begun to look. (A name that is the second
+# word has no such map, hence the smaller count.) So a figure with one panel per
+# content word shows each look a word late; `every=True` adds the article's map. Even
+# in the best row, most of the weight lies outside the box.
 #
 # The table also rules out the worst failure, collapse: some captioners show the
 # *same* map for every word, which would make the last three rows equal.
@@ -667,8 +659,8 @@ assert other["its own"] < other["no map"] + 0.15
 
 # %% [markdown]
 # (Even with no map evened, not every word is the first choice: beam search may
-# take another.) Words that name things lose a lot without maps, and the map
-# before the name is worth nearly as much to them as their own. The other words
+# take another.) Words that name things lose a lot without maps. Your prediction?
+# Their own map is worth hardly more to them than the one before. The other words
 # lose little without their own maps, but that doesn't make the maps idle: the
 # one under *a* is often the one before a name. Yet three in five naming words
 # come out the same without any maps, and four in five without their own. For

