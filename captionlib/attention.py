@@ -26,7 +26,7 @@ class Attention(nn.Module):
         self.full_att = nn.Linear(attention_dim, 1)
 
     def keys(self, encoder_out: Tensor) -> Tensor:
-        """Project a grid (B, P, D) to keys (B, P, A): once an image."""
+        """Project a grid (B, P, D) to keys (B, P, A), once for each image."""
         return self.encoder_att(encoder_out)
 
     def forward(

@@ -83,7 +83,7 @@ class DecoderWithAttention(nn.Module):
         return State(self.init_h(mean), self.init_c(mean), keys, values)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Read the words (N,) int64, look once, score the next words.
+        """Look at the image, read the words (N,) int64, score the next ones.
 
         Returns logits (N, V) before softmax, alpha (N, P), the new state.
         """

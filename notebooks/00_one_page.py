@@ -181,7 +181,7 @@ print(tuple(train_grids.shape), tuple(val_grids.shape))
 # $a_p$, which gives the cell a score $e_p$. A softmax turns the scores into
 # weights $\alpha_p$ that sum to 1. The result is the *context* $z$, the
 # weighted average of the *values*, the cells themselves. In the code each
-# formula is above its line. `W`, `U` and `v` are layers to be learned; ReLU
+# formula is above its line. `W_a`, `W_h` and `w` are layers to be learned; ReLU
 # sets negative numbers to 0.
 #
 # A batch holds B pictures and N = 5·B captions. The five captions of a picture
@@ -196,19 +196,19 @@ D, A, E, H, V = 1280, 96, 64, 128, len(vocabulary)
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder_att = nn.Linear(D, A)  # W
-        self.decoder_att = nn.Linear(H, A)  # U
-        self.full_att = nn.Linear(A, 1)  # v
+        self.encoder_att = nn.Linear(D, A)  # W_a
+        self.decoder_att = nn.Linear(H, A)  # W_h
+        self.full_att = nn.Linear(A, 1)  # w
 
     def keys(self, grids):
-        # k_p = W a_p
+        # k_p = W_a a_p
         return self.encoder_att(grids)  # (B, P, A)
 
     def forward(self, hidden, keys, grids):
-        # q = U h
+        # q = W_h h
         query = self.decoder_att(hidden)  # (N, A)
         query = query.unflatten(0, (len(grids), -1))  # (B, 5, A)
-        # e_p = v · ReLU(k_p + q), for each query and each key of its picture
+        # e_p = w · ReLU(k_p + q), for each query and each key of its picture
         pairs = keys[:, None] + query[:, :, None]  # (B, 5, P, A)
         scores = self.full_att(pairs.relu()).squeeze(3)  # (B, 5, P)
         # α_p = exp(e_p) / Σ exp(e_j)

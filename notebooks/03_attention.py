@@ -151,14 +151,14 @@ query_view(["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach"))
 #
 # The example contains three roles:
 #
-# | | what it says | by hand | in the captioner |
-# | --- | --- | --- | --- |
-# | **query** | what am I looking for? | `query` | made from the decoder's hidden state $h_{t-1}$, once per word |
-# | **key** | what can you find me by? | a row of `grid` | made from the grid cell, once per image |
-# | **value** | what do you get from me? | the same row | the grid cell's annotation vector |
+# | | what it says | in the captioner |
+# | --- | --- | --- |
+# | **query** | what am I looking for? | made from the state $h_{t-1}$, once per word |
+# | **key** | what can you find me by? | made from the cell, once per image |
+# | **value** | what do you get from me? | the cell's annotation vector |
 #
-# Keys are compared with the query; values are averaged. By hand, key and value
-# were the same vector, and the query spoke of the same two features. In a
+# Keys are compared with the query; values are averaged. By hand, each row of `grid`
+# was both key and value, and the query spoke of the same two features. In a
 # captioner a cell has $D$ numbers and the hidden state $H$, with other
 # meanings. So two linear layers bring both to a common size $A$:
 # $k_p = W_a a_p + b_a$ and $q_t = W_h h_{t-1} + b_h$.
@@ -277,7 +277,7 @@ class Attention(nn.Module):
         self.full_att = nn.Linear(attention_dim, 1)
 
     def keys(self, encoder_out: Tensor) -> Tensor:
-        """Project a grid (B, P, D) to keys (B, P, A): once an image."""
+        """Project a grid (B, P, D) to keys (B, P, A), once for each image."""
         return self.encoder_att(encoder_out)
 
     def forward(
@@ -339,7 +339,8 @@ torch.testing.assert_close(context, values.mean(dim=1))
 P, D, H, A = 14 * 14, 2048, 512, 512
 image = P * D * A  # encoder_att
 word = H * A + P * A + P * D  # decoder_att, full_att, weighted mean
-print(f"once an image: {image / 1e6:.1f} million, a word: {word / 1e6:.1f}")
+print(f"keys: {image / 1e6:.1f} million an image")
+print(f"the rest: {word / 1e6:.1f} million a word")
 
 # %% [markdown]
 # The keys are more than two hundred times the work of the rest of a step, hence

@@ -201,7 +201,7 @@ h, c = trained.init_h(mean), trained.init_c(mean)
 # $$z_t, \alpha_t = \text{attention}(a, h_{t-1})$$
 
 # %%
-keys = trained.attention.keys(values)  # once an image
+keys = trained.attention.keys(values)  # once for each image
 context, alpha = trained.attention(h, keys, values)
 
 # %% [markdown]
@@ -328,7 +328,7 @@ class DecoderWithAttention(nn.Module):
         return State(self.init_h(mean), self.init_c(mean), keys, values)
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Read the words (N,) int64, look once, score the next words.
+        """Look at the image, read the words (N,) int64, score the next ones.
 
         Returns logits (N, V) before softmax, alpha (N, P), the new state.
         """
@@ -420,7 +420,8 @@ ask("04.e")
 # %%
 from collections import defaultdict
 
-kinds = dict.fromkeys(" ".join(KINDS).split(), "things") | {"<end>": "<end>"}
+kinds = dict.fromkeys(" ".join(KINDS).split(), "things")
+kinds |= {"of": "of", "<end>": "<end>"}
 forty = [draw_scene(scene_with_captions("test", i)[0]) for i in range(40)]
 images = torch.from_numpy(np.stack(forty)).permute(0, 3, 1, 2)
 gates = defaultdict(list)
@@ -436,9 +437,9 @@ for kind, found in gates.items():
     print(f"{torch.stack(found).mean():.2f} {kind}")
 
 # %% [markdown]
-# On average it opens least for `<end>`, which needs no picture, and only a little
-# wider for the names of things than for other words. Even for `<end>` it is half
-# open.
+# On average it opens least for `<end>`, which needs no picture, and widest for the
+# names of things. But the differences are small: it is hardly narrower for *of*
+# than for other words, and half open even for `<end>`.
 #
 # ## Teacher forcing
 #

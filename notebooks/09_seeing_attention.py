@@ -79,9 +79,7 @@ print(caption.alphas.shape, "words, rows, columns")
 print("each map sums to", caption.alphas.sum((1, 2)).round(3).max())
 
 # %% tags=["remove-cell"]
-import numpy as np
-
-assert np.allclose(caption.alphas.sum((1, 2)), 1, atol=1e-4)
+assert abs(caption.alphas.sum((1, 2)) - 1).max() < 1e-4
 
 # %% [markdown]
 # (This captioner enlarges an image to 288 × 288 pixels before it encodes it. At
@@ -108,6 +106,8 @@ ask("09.a")
 # $$M = R\,\alpha\,C^\top$$
 
 # %%
+import numpy as np
+
 alpha = np.array([[0.1, 0.2], [0.3, 0.4]])
 R = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
 C = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]])
@@ -498,13 +498,7 @@ for shift, found in rows.items():
     m, peak, area = np.mean(found, axis=0)
     print(f"t {shift:+d} {m:18.2f} {peak:12.2f} {area:12.2f} {len(found):6}")
 
-# %% tags=["remove-cell"]
-inside = {shift: np.mean(found, axis=0) for shift, found in rows.items()}
-assert inside[0][0] > 1.5 * inside[0][2]
-assert inside[-1][0] > 1.2 * inside[0][0] and inside[-1][1] > inside[0][1]
-assert inside[-2][0] < inside[0][0]
-
-# %% mystnb={"figure": {"caption": "Weight inside the named object's box, by the word whose map it is. The dashes mark the box's share of the picture, which is what an even map has there. Toy world, test split, seed 0.", "name": "fig-attention-lead"}, "image": {"alt": "Four bars: weight inside the box is small two words earlier, highest for the word before, lower for the word itself, and near the baseline for the next word."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Weight inside the named object's box, by the word whose map it is, with 95 % intervals over words. The dashes mark the box's share of the picture, which is what an even map has there. Toy world, test split, seed 0.", "name": "fig-attention-lead"}, "image": {"alt": "Four bars: weight inside the box is small two words earlier, highest for the word before, lower for the word itself, and near the baseline for the next word."}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
 names = (
     "two words\nearlier",
@@ -512,16 +506,24 @@ names = (
     "the word\nitself",
     "the next\nword",
 )
-for place, (m, _, area) in enumerate(inside.values()):
-    axes.bar(place, m, width=0.6, color=PALETTE["attention"])
+for place, found in enumerate(rows.values()):
+    m, _, area = np.mean(found, axis=0)
+    error = 1.96 * np.std(found, axis=0)[0] / len(found) ** 0.5
+    axes.bar(place, m, 0.6, yerr=error, ecolor=INK, color=PALETTE["attention"])
     ends = [place - 0.4, place + 0.4]
     label = "an even map" if place == 0 else None
     axes.plot(ends, [area] * 2, "--", color=PALETTE["word"], label=label)
-    axes.text(place, m + 0.008, f"{m:.2f}", ha="center")
+    axes.text(place + 0.04, m + 0.005, f"{m:.2f}")
 axes.legend(frameon=False)
 axes.set_xticks(range(4), names)
-axes.set(ylabel="weight in the box", ylim=(0, 0.36))
+axes.set(ylabel="weight in the box", ylim=(0, 0.4))
 plt.show()
+
+# %% tags=["remove-cell"]
+inside = {shift: np.mean(found, axis=0) for shift, found in rows.items()}
+assert inside[0][0] > 1.5 * inside[0][2]
+assert inside[-1][0] > 1.2 * inside[0][0] and inside[-1][1] > inside[0][1]
+assert inside[-2][0] < inside[0][0]
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -639,7 +641,7 @@ i, t, naming = (torch.tensor(column) for column in zip(*places, strict=True))
 steps = range(longest + 1)
 single = torch.stack([read_again([step]) for step in steps])  # (S, 2, N, T)
 evened = {
-    "no map": read_again([])[:, i, t],
+    "none": read_again([])[:, i, t],
     "every map": read_again(steps)[:, i, t],
     "its own": single[t, :, i, t].T,
     "the one before": single[t - 1, :, i, t].T,
@@ -650,17 +652,29 @@ for name, (chosen, first) in evened.items():
         kept, nats = first[rows].mean(), -chosen[rows].mean()
         print(f"{name:15} {kind:6} {kept:15.0%} {nats:16.2f}")
 
+# %% [markdown]
+# How sure is that, with so few words? The mean differences, with 95 % intervals:
+
+# %% tags=["hide-input"]
+loss = {name: -chosen[naming] for name, (chosen, _) in evened.items()}
+pairs = [(name, "none") for name in list(evened)[1:]]
+for name, other in [*pairs, ("its own", "the one before")]:
+    more = loss[name] - loss[other]
+    error = 1.96 * more.std() / len(more) ** 0.5
+    label = f"{name} − {other}"
+    print(f"{label:25} {more.mean():5.2f} ± {error:.2f} nats per naming word")
+
 # %% tags=["remove-cell"]
 nats = {name: -chosen[naming].mean() for name, (chosen, _) in evened.items()}
 other = {name: -chosen[~naming].mean() for name, (chosen, _) in evened.items()}
-assert nats["every map"] > nats["its own"] + 0.2 > nats["no map"] + 0.4
-assert nats["the one before"] > nats["no map"] + 0.2
-assert other["its own"] < other["no map"] + 0.15
+assert nats["every map"] > nats["its own"] + 0.2 > nats["none"] + 0.4
+assert nats["the one before"] > nats["none"] + 0.2
+assert other["its own"] < other["none"] + 0.15
 
 # %% [markdown]
 # (Even with no map evened, not every word is the first choice: beam search may
 # take another.) Words that name things lose a lot without maps. Your prediction?
-# Their own map is worth hardly more to them than the one before. The other words
+# They need both, and these words can't tell which one more. The other words
 # lose little without their own maps, but that doesn't make the maps idle: the
 # one under *a* is often the one before a name. Yet three in five naming words
 # come out the same without any maps, and four in five without their own. For

@@ -353,8 +353,9 @@ for plan, names in reversed(plans.items()):
         width, color = 1000 * cost[name], PALETTE[kinds[name]]
         panel.barh(plan, width, left=left, color=color, label=name)
         left += width
-handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
+bars = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+handles = [bars[name] for name in kinds]
+figure.legend(handles, kinds, loc="outside lower center", ncols=2)
 panel.set(xlabel="milliseconds an image")
 plt.show()
 
@@ -396,8 +397,8 @@ from captionlib.datasets.download import DATA_SETS
 IMAGE, GRID = math.prod((3, 256, 256)), 2 * math.prod((9, 9, 1280))  # bytes
 
 known = read_json(DATA_SETS)["sets"]
-print("gigabytes:     download  prepared  grids   hours an epoch:")
-print(" " * 44, *(f"{plan:>10}" for plan in plans))
+heads = ["download", "prepared", "grids", *plans]
+print(" " * 9, *(f"{head:>9}" for head in heads))
 for name, known_set in known.items():
     splits = known_set["splits"]
     train = splits["train"] + splits.get("restval", 0)
@@ -405,9 +406,9 @@ for name, known_set in known.items():
     photographs = sum(file["bytes"] for file in known_set["archives"])
     prepared = sum(splits.values()) * IMAGE
     kept = (views * train + splits["val"]) * GRID
-    sizes = [f"{size / 1e9:10.1f}" for size in (photographs, prepared, kept)]
-    hours = [f"{train * total[plan] / 3600:10.2f}" for plan in plans]
-    print(f"{name:11}", *sizes, " ", *hours)
+    sizes = [f"{size / 1e9:6.1f} GB" for size in (photographs, prepared, kept)]
+    hours = [f"{train * total[plan] / 3600:7.2f} h" for plan in plans]
+    print(f"{name:9}", *sizes, *hours)
 
 # %% [markdown]
 # Main memory doesn't grow with the data, since batches are read one by one. On

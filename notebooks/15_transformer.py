@@ -326,7 +326,7 @@ class TransformerDecoder(nn.Module):
         self.fc = nn.Linear(width, vocab_size)
 
     def begin(self, encoder_out: Tensor) -> TransformerState:
-        """Project a grid (B, P, D) or (B, height, width, D): once an image."""
+        """Project a grid (B, P, D) or (B, h, w, D), once for each image."""
         grid = self.project(encoder_out.flatten(1, -2))  # (B, P, W)
         grids = [block.grid.remember(grid) for block in self.blocks]
         return TransformerState([each[:, :0] for each in grids], grids)

@@ -134,8 +134,8 @@ def veil(alpha: np.ndarray, top: float) -> str:
     """A picture with one pixel per cell, clear at weight `top` and dark at
     0."""
     night = np.empty((*alpha.shape, 4), dtype=np.uint8)
-    night[..., :3] = 38, 16, 45
-    night[..., 3] = 215 * (1 - np.sqrt(np.clip(alpha / top, 0, 1)))
+    night[..., :3] = 8
+    night[..., 3] = 208 * (1 - np.sqrt(np.clip(alpha / top, 0, 1)))
     return data_uri(Image.fromarray(night), "PNG")
 
 

@@ -341,7 +341,7 @@ function drawVeil(canvas, map) {
   const image = context.createImageData(tall, tall);
   upsample(weights, [cells, cells], lines, lines).flat().forEach((weight, i) => {
     const light = Math.min(Math.sqrt(Math.max(weight, 0) / top), 1);
-    image.data.set([38, 16, 45, 215 * (1 - light)], 4 * i);
+    image.data.set([8, 8, 8, 208 * (1 - light)], 4 * i);
   });
   context.putImageData(image, 0, 0);
 }

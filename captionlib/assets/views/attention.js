@@ -65,7 +65,7 @@ startAll("attention", (root, data) => {
     const pixels = context.createImageData(wide, tall);
     upsample(map, data.grid, rows, columns).flat().forEach((weight, i) => {
       const light = Math.sqrt(Math.max(weight, 0) / top); // the scale of show_attention
-      pixels.data.set([38, 16, 45, 215 * (1 - Math.min(light, 1))], 4 * i);
+      pixels.data.set([8, 8, 8, 208 * (1 - Math.min(light, 1))], 4 * i);
     });
     context.putImageData(pixels, 0, 0);
   }

@@ -23,5 +23,6 @@ startAll("beam", (root, data) => {
   }
 
   root.querySelector(".clv-beams").hidden = false;
-  stepper(root, data.names, show, (step) => data.says[step]);
+  // The still picture is the finished tree; who steps through it starts at the first word.
+  stepper(root, data.names, show, (step) => data.says[step]).go(0);
 });
