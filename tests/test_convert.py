@@ -230,8 +230,9 @@ def test_logits_and_alphas_are_the_originals(
     with torch.no_grad():
         output = model(images, captions, torch.tensor([9] * 4))
         grids = checkpoint["encoder"](normalised(images)).flatten(1, 2)
+        size = float(grids.abs().max())  # rounding grows with the numbers
         assert_close(
-            model.encode(images).flatten(1, 2), grids, atol=1e-5, rtol=0
+            model.encode(images).flatten(1, 2), grids, atol=1e-5 * size, rtol=0
         )
         state, steps = decoder.start(grids), []
         for t in range(8):

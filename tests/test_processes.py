@@ -126,9 +126,11 @@ def test_two_processes_train_as_one_does(tmp_path):
         for one, two in zip(*rows, strict=True):
             assert (one["processes"], two["processes"]) == (1, 2)
             assert one["images"] == two["images"] == 3  # each once
+            # Rounding, which Adam enlarges, reaches 4e-4 in the third epoch on
+            # some processors. Gradients that are not averaged make it 2e-2.
             for name in ("loss", "nats", "penalty"):
-                assert two[name] == pytest.approx(one[name], rel=1e-4), name
-            assert two["bleu4"] == pytest.approx(one["bleu4"], rel=1e-4)
+                assert two[name] == pytest.approx(one[name], rel=1e-3), name
+            assert two["bleu4"] == pytest.approx(one["bleu4"], rel=1e-3)
     written = [
         sorted(
             str(path.relative_to(tmp_path / run))
