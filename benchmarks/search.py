@@ -216,7 +216,7 @@ def compare(
         )
     share = seconds["products"] / seconds["batched"]
     print(
-        f"  the float32 products alone take {100 * share:.0f} % of the batched "
+        f"  the float32 products alone take {100 * share:.0f}% of the batched "
         "search's time"
     )
     print(f"  same captions in float32, {ties} of them tied with another")

@@ -44,7 +44,7 @@ class Attention(nn.Module):
             context (B * n, D); alpha (B * n, P), which sums to 1 over P.
 
         Raises:
-            ValueError: if the states are no multiple of the images.
+            ValueError: if B does not divide the number of states.
         """
         B, P, A = keys.shape
         n, rest = divmod(len(hidden), B)

@@ -57,7 +57,7 @@ def extend(
     """
     (B, k), V = beam.scores.shape, log_probs.shape[1]
     totals = beam.scores.unsqueeze(2) + log_probs.view(B, k, V)
-    scores, position = totals.flatten(1).topk(min(count, k * V))  # (B, K)
+    scores, position = totals.flatten(1).topk(min(count, k * V))  # K = count
     first_row = k * torch.arange(B, device=scores.device).unsqueeze(1)
     rows, words = first_row + position // V, position % V
     words = torch.cat([beam.words.flatten(0, 1)[rows], words[..., None]], 2)
@@ -81,7 +81,7 @@ def forbid(
     vocabulary: Vocabulary,
     config: SearchConfig,
 ) -> None:
-    """Rule out, in place, what may not follow: (N, V) for (N, t)."""
+    """Forbid words, in place: log_probs (N, V) after prefixes (N, t)."""
     never = [vocabulary.start, vocabulary.pad]
     if config.forbid_unk:
         never.append(vocabulary.unk)
@@ -174,8 +174,9 @@ def keep_live(
     longer.scores[~live] = -math.inf
     kept = images.unsqueeze(1), places
     beam = Beam(*(tensor[kept] for tensor in longer))
-    every = len(images) == len(live)  # spares copying the grids
-    return beam, state.select(rows[kept].flatten(), None if every else images)
+    all_stay = len(images) == len(live)
+    images = None if all_stay else images  # None spares copying the grids
+    return beam, state.select(rows[kept].flatten(), images)
 
 
 @torch.inference_mode()
@@ -208,6 +209,7 @@ def beam_search_all(
     while running:
         last_words = beam.words[:, :, -1].flatten()
         logits, alpha, state = decoder.step(last_words, state)
+        # Sums of logarithms need 32 bits at least.
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs = logits.log_softmax(dim=1, dtype=dtype)
         if log_probs.isnan().any():

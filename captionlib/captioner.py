@@ -99,8 +99,6 @@ class Captioner:
         search = replace(self.search, **beam)
         images, captions = iter(images), []
         while batch := [read_image(i) for i in islice(images, batch_size)]:
-            captions += self._search(np.stack(batch), search)
+            pixels = torch.from_numpy(np.stack(batch))
+            captions += caption_pixels(self.model, pixels, search)
         return captions
-
-    def _search(self, pixels: np.ndarray, search: SearchConfig) -> list:
-        return caption_pixels(self.model, torch.from_numpy(pixels), search)

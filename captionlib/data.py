@@ -130,7 +130,7 @@ def encode_captions(
 
 
 def write_images(path: Path, records: list[Record], n: int) -> None:
-    """Write the records' images to an HDF5 file, n captions for each."""
+    """Write the records' images to an HDF5 file, with n as an attribute."""
     shape = len(records), 3, IMAGE_SIZE, IMAGE_SIZE
     with h5py.File(path, "w") as file:
         file.attrs["captions_per_image"] = n
@@ -198,7 +198,7 @@ def load_references(
     images = read_json(path).get(split.upper())
     if images is None:
         raise InputError(
-            f"{path}: {split} missing; it is kept for VAL and TEST"
+            f"{path}: no references for {split}; only VAL and TEST have them"
         )
     return [i["image"] for i in images], [i["captions"] for i in images]
 

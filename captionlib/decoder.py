@@ -142,11 +142,11 @@ def teacher_force(
 
     Args:
         encoder_out: (B, P, D) or (B, height, width, D) float.
-        captions: (N, T) int64, n = N / B for each image, in its order.
+        captions: (N, T) int64, n = N / B per image, in the images' order.
         caption_lengths: (N,) int64, counting `<start>` and `<end>`.
 
     Raises:
-        ValueError: if N is no multiple of B, or a length not in 2 to T.
+        ValueError: if N isn't a multiple of B, or a length isn't in 2 to T.
     """
     B, (N, T) = len(encoder_out), captions.shape
     n, rest = divmod(N, B)

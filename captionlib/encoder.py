@@ -119,8 +119,8 @@ class Encoder(BorrowedNetwork):
 
     Args:
         backbone, pretrained: as for `BorrowedNetwork`.
-        grid_size: cells a side, by averaging; None keeps the network's own.
-        image_size: pixels a side to resize images to first; None keeps theirs.
+        grid_size: cells per side, by averaging; None keeps the network's own.
+        image_size: side in pixels to resize images to; None keeps theirs.
 
     Attributes:
         encoder_dim: D, the number of channels.
@@ -182,7 +182,7 @@ def encode_once(
 
 
 class FeatureDataset(Dataset):
-    """One image an item, already encoded, with all its captions.
+    """One image an item, usually encoded, with all its captions.
 
     Args:
         folder: what `prepare` wrote.
@@ -194,7 +194,7 @@ class FeatureDataset(Dataset):
     (n,) int64.
 
     Raises:
-        InputError: if the features are of another number of images.
+        InputError: if there are more or fewer features than images.
     """
 
     def __init__(self, folder: str | Path, split: str, features):
@@ -205,8 +205,8 @@ class FeatureDataset(Dataset):
         self.lengths = dataset.lengths.unflatten(0, (-1, n))  # (I, n)
         if len(features) != len(self.captions):
             raise InputError(
-                f"{folder}: {split} has {len(self.captions)} images and the "
-                f"features are of {len(features)}; encode this split's images"
+                f"{folder}: {split} has {len(self.captions)} images, but there "
+                f"are features for {len(features)}; encode this split's images"
             )
 
     def __len__(self) -> int:

@@ -31,11 +31,11 @@ __all__ = [
 def boxes_to_cells(
     boxes: list, side: int, size: int = 256
 ) -> tuple[Tensor, Tensor]:
-    """How the cells of a square grid, side * side of them, lie in boxes.
+    """Relate the side * side cells of a square grid to boxes.
 
     Boxes are (x0, y0, x1, y1) in whole pixels, of size * size; x1 and y1 are
-    just outside. Returns the part of each cell that is in a box, (P,), and 1
-    or 0, (P,): whether its centre is.
+    just outside. Returns each cell's share inside a box (P,), and 1 or 0
+    (P,): is its centre in one?
     """
     covered = torch.zeros(size, size)
     for x0, y0, x1, y1 in boxes:
@@ -99,7 +99,7 @@ LAGS = {
 
 
 def peaks(maps: Tensor) -> Tensor:
-    """All weight on the largest cell; cells that are equally large share it."""
+    """All weight on the heaviest cell; equally heavy ones share it."""
     top = maps == maps.amax(dim=-1, keepdim=True)
     return top / top.sum(dim=-1, keepdim=True)
 
@@ -124,7 +124,7 @@ def maps_to_judge(
         maps[whose] = alpha.where(there[:, None], torch.nan)
     own, real = maps["the word itself"], torch.arange(T) < lengths[:, None]
     alphas = alphas * real[:, :, None]
-    words = real.sum(dim=1)[images] - 1  # (N,), others in this caption
+    words = lengths[images] - 1  # (N,), others in this caption
     others = real.sum(dim=0)[steps] - 1  # (N,), others at this step
     maps["other words"] = (alphas.sum(1)[images] - own) / words[:, None]
     maps["other images"] = (alphas.sum(0)[steps] - own) / others[:, None]
@@ -137,10 +137,10 @@ def maps_to_judge(
 
 
 def mean_interval(values: Tensor, images: Tensor) -> tuple[float, float, float]:
-    """A mean over words, and its 95 % interval from resampled images.
+    """A mean over words, and its 95% interval from resampled images.
 
     Takes a number for each word (N,), nan if it has none, and its image (N,).
-    Differences of two measures give an interval in pairs.
+    Differences of two measures give a paired interval.
     """
     known = ~values.isnan()
     values, images = values[known].double(), images[known]
@@ -161,8 +161,8 @@ def log_probs_without(
 ) -> Tensor:
     """Log-probabilities (N,) of naming words when cells are erased.
 
-    For each word, those that `cells` (N, P) marks become the mean cell of all
-    grids (B, P, D). The words before it are read as they are.
+    For each word, the cells that `cells` (N, P) marks become the mean cell of
+    all grids (B, P, D). The words before it are read as they are.
     """
     log_probs, mean = grids.new_zeros(len(cells)), grids.mean(dim=(0, 1))
     for step in at[1].unique().tolist():
@@ -175,7 +175,7 @@ def log_probs_without(
 
 
 class Grounding(NamedTuple):
-    """For each of N naming words, by the maps or cells in question:"""
+    """Measures of N naming words, by map or by erased cells."""
 
     images: Tensor  # (N,), its image
     correctness: dict[str, Tensor]  # each (N,), weight in the boxes
@@ -191,7 +191,7 @@ def grounding(
     Args:
         model: has `encode`, `decoder` and `vocabulary`; in eval mode, with a
             square grid.
-        images: as `model.encode` takes them; it lets encoded grids pass.
+        images: as `model.encode` takes them, or grids already encoded.
         captions: a list of words for each image: the model's own, or the same
             for all models that are compared.
         things: as for `naming_words`, in pixels of size * size images.

@@ -91,7 +91,7 @@ def hard_loss(
     label_smoothing: float = 0.0,
     reward_of: Callable = words_to_come,
 ) -> HardLoss:
-    """Minus the bound, with a gradient that is right on average.
+    """A loss whose gradient is, on average, minus the bound's.
 
     Args:
         output: of a decoder whose `HardAttention` drew.

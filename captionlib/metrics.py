@@ -139,8 +139,8 @@ def rouge_l_scores(
         found = [longest_common_subsequence(c, hypothesis) for c in captions]
         precision = max(found) / len(hypothesis)
         recall = max(n / len(c) for n, c in zip(found, captions, strict=True))
-        below = recall + beta**2 * precision or 1  # both may be 0
-        scores.append((1 + beta**2) * precision * recall / below)
+        divisor = recall + beta**2 * precision or 1  # both may be 0
+        scores.append((1 + beta**2) * precision * recall / divisor)
     return 100 * np.array(scores)
 
 
@@ -170,7 +170,7 @@ def ngram_vector(words: Words, rarity: dict, rarest: float) -> NgramVector:
     for ngram, count in ngram_counts(words).items():
         entries[ngram] = entry = count * rarity.get(ngram, rarest)
         squares[len(ngram) - 1] += entry * entry
-    # pycocoevalcap counts pairs, so to it no words are as long as one.
+    # pycocoevalcap counts pairs: to it an empty caption is as long as one word.
     norms = [math.sqrt(square) for square in squares]
     return NgramVector(entries, norms, max(1, len(words)))
 
@@ -183,8 +183,8 @@ def cider_similarity(
     for ngram, entry in hypothesis.entries.items():
         if other := reference.entries.get(ngram):
             products[len(ngram) - 1] += min(entry, other) * other
-    norms = zip(products, hypothesis.norms, reference.norms, strict=True)
-    cosine = sum(dot / (g * h) for dot, g, h in norms if g and h) / 4
+    terms = zip(products, hypothesis.norms, reference.norms, strict=True)
+    cosine = sum(dot / (g * h) for dot, g, h in terms if g and h) / 4
     gap = hypothesis.length - reference.length
     return 10 * cosine * math.exp(-(gap**2) / (2 * sigma**2))
 

@@ -26,7 +26,7 @@ def nearest_images(
     """For each image, those `known` that are most like it, the nearest first.
 
     Takes grids (B, P, D) and (I, P, D). Two images are alike if their mean
-    cells point the same way. Returns cosines and numbers, (B, count) each.
+    cells point the same way. Returns cosines and indices, (B, count) each.
     """
     means = [g.float().mean(dim=1) for g in (grids, known)]
     unit = [nn.functional.normalize(mean, dim=1) for mean in means]

@@ -113,7 +113,7 @@ def rate_factor(
         history: one dict for each epoch so far, each with "bleu4".
         progress: 0 at the first step of the training, 1 at its end.
 
-    Source: one_cycle is Smith and Topin 2017 (arXiv:1708.07120), cosine.
+    Source: one_cycle is Smith and Topin 2019 (arXiv:1708.07120), cosine.
     """
     if config.schedule == "one_cycle":
         if progress < 0.3:

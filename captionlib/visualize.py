@@ -57,6 +57,7 @@ def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
     if not smooth:
         return nearest
     mirrored = np.stack([x, -x, 2 * cells - x])
+    # Half a cell as standard deviation makes the factor 2.
     bell = np.exp(-2 * (x[:, None, None] - mirrored) ** 2).sum(axis=1)
     return bell / bell.sum(axis=1, keepdims=True) @ nearest
 
@@ -79,7 +80,7 @@ def draw_lit(
     """
     grey = pixels.mean(axis=2, keepdims=True)
     dim = 0.03 + 0.22 * (0.7 * grey + 0.3 * pixels)
-    bright = pixels**0.65  # lifts the shadows: dark coats can be looked at
+    bright = pixels**0.65  # lifts the shadows: dark coats stay visible
     light = np.sqrt(weights / top)[..., None]
     axes.imshow(dim + light * (bright - dim))
     mask = half_of_weight(weights)
@@ -96,7 +97,7 @@ FUNCTION_WORDS = frozenset(
 
 
 def content_words(words: list[str]) -> list[int]:
-    """Where in a caption the words are that get a panel.
+    """The places of the words that get a panel.
 
     All but `FUNCTION_WORDS`; every word if that leaves fewer than two.
     """
@@ -112,7 +113,7 @@ def show_attention(
     smooth: bool = True,
     every: bool = False,
 ) -> Figure:
-    """Draw the image, then once for each content word, lit where it looked.
+    """Draw the image, then once for each content word, lit by attention.
 
     Words share one scale: the light goes by the square root of the weight,
     and is full at the largest weight drawn. A line surrounds half of a word's
@@ -126,8 +127,8 @@ def show_attention(
         every: draw function words, too.
 
     Raises:
-        InputError: if the image can't be read, or `to` is no picture file.
-        ValueError: if there is not one map a word.
+        InputError: if the image can't be read, or `to` isn't a picture file.
+        ValueError: unless there is one map per word.
     """
     words, alphas = caption.words, np.asarray(caption.alphas)
     if alphas.ndim != 3 or len(alphas) != len(words):

@@ -44,7 +44,7 @@ print(caption.text)
 
 # %% [markdown]
 # One call, and a sentence that is right, if only by luck. The bright part is
-# where the captioner looked for a word. The yellow line holds half of the
+# where the captioner looked before it wrote the word. The yellow line holds half of the
 # word's attention, and ×4.2 means that the brightest place got 4.2 times an
 # even share.
 #
@@ -59,7 +59,7 @@ print(caption.text)
 #   taken apart.
 # - **You will build** a captioner from nothing but PyTorch and a borrowed image
 #   classifier, train it, and watch it look.
-# - **You need** some Python and PyTorch. If the words are new, read
+# - **You need** some Python and PyTorch. If the terms are new, read
 #   [Concepts](../book/concepts.md) first.
 # - **It takes** {chapter-time}`00_one_page` to run.
 #
@@ -138,8 +138,8 @@ print(*train_captions[13][0])
 print(captions[13, 0].tolist())
 
 # %% [markdown]
-# Chapter [01](01_data_pipeline.ipynb) does this for photographs: rare words,
-# and data sets that do not fit into memory.
+# Chapter [01](01_data_pipeline.ipynb) does this for photographs, with rare words,
+# and data sets too large for memory.
 #
 # ## The eye: a frozen classifier
 #
@@ -225,8 +225,8 @@ class Attention(nn.Module):
 #
 # The decoder is an LSTM, a network with a memory: a hidden state $h$, from
 # which it chooses words, and a cell state $c$, which carries what it needs
-# later. At each step it reads the last word and what attention brings back,
-# updates both, and scores every word in the vocabulary. The *gate* $\beta$,
+# later. At each step it reads the last word's vector (its *embedding*) and the
+# gated context, updates $h$ and $c$, and scores every word in the vocabulary. The *gate* $\beta$,
 # numbers between 0 and 1, lets it ignore the picture for words such as *of*,
 # which follow from the sentence alone.
 
@@ -257,7 +257,7 @@ class Decoder(nn.Module):
         # h, c = LSTM([word, β z], h, c)
         inputs = torch.cat([self.embedding(words), beta * context], dim=1)
         hidden, cell = self.decode_step(inputs, (hidden, cell))
-        # log p(next word) = log-softmax of these
+        # scores; their log-softmax is log p(next word)
         logits = self.fc(self.dropout(hidden))  # (N, V)
         return logits, alpha, (hidden, cell, keys, grids)
 
@@ -275,8 +275,8 @@ class Decoder(nn.Module):
 #
 # A second term asks the decoder to spread its attention evenly over the cells.
 # It adds up what each cell gets over a caption, and takes the squared distance
-# from 1, the paper's target. (At most 15 words, with one unit each, can't give
-# 64 cells that much. But as their sum is fixed, the term is smallest when all
+# from 1, the paper's target. (At most 15 steps, with one unit each, can't give
+# 64 cells 1 apiece. But as the total is fixed, the term is smallest when all
 # cells get the same.)
 
 
@@ -332,12 +332,12 @@ print(f"the first batch: {history[0]:.2f} nats; ln {V} is {math.log(V):.2f}")
 
 # %% [markdown]
 # The first batch cost about $\ln 150$, as a guess among 150 words should. After
-# eight epochs it is 0.6 nats, and 0 is out of reach: whether a caption begins
+# eight epochs a word costs 0.6 nats, and 0 is out of reach: whether a caption begins
 # with *a dog*, *there is a dog* or *on the grass there is* cannot be seen in the
 # picture.
 #
 # Chapter [05](05_training.ipynb) adds what real training needs: validation,
-# stopping in time, a model on disk.
+# early stopping, saved models.
 #
 # ## Writing
 #
@@ -368,8 +368,8 @@ def write(grids, longest=20):
 written = write(val_grids)
 
 # %% [markdown]
-# How good are they? First, of the objects in 200 scenes it has never seen, how
-# many does it name? Second, **BLEU-4**, from 0 to 100: what share of a
+# How good are they? First, of the kinds of object in 200 new scenes, how many do
+# the captions name? Second, **BLEU-4**, from 0 to 100: what share of a
 # caption's words occurs in one of the five reference captions? What share of
 # its pairs, triples and quadruples of words? BLEU-4 is the geometric mean of
 # the four shares, lowered if captions are too short. For comparison, the toy
@@ -415,12 +415,12 @@ assert history[0] > 4 and share > 0.6 and bleu4 > 0.4
 # gets only 68, because its new caption puts the same facts in other words.
 #
 # Chapter [06](06_beam_search.ipynb) writes better sentences from the same
-# decoder by thinking ahead, and chapter [07](07_bleu.ipynb) takes BLEU apart.
+# decoder by keeping several candidates, and chapter [07](07_bleu.ipynb) takes BLEU apart.
 #
 # ## Where did it look?
 #
 # The decoder has left a map for every word. Enlarged to the picture's size, it
-# serves as a light, bright where the decoder looked. Each map is scaled to its
+# lights up the picture where the decoder looked. Each map is scaled to its
 # own maximum, so compare places in a map, not one map with another.
 
 # %%
@@ -463,7 +463,7 @@ def show_looks(numbers):
 # > **Predict.** For the word *cat* in *a balloon above a cat*, which part of the
 # > picture will be bright? And for *balloon*?
 #
-# Here are the first three scenes of two objects whose captions name both.
+# Here are the first three two-object scenes whose captions name both objects.
 
 # %% mystnb={"figure": {"caption": "Three captions that name both objects, and where the decoder looked for the two nouns.", "name": "fig-one-page-right"}, "image": {"alt": "Three drawn scenes with right captions. Beside each, the same scene for two nouns of its caption, bright where the decoder looked."}} tags=["nbval-ignore-output"]
 two = [i for i, scene in enumerate(val_scenes) if len(scene.things) == 2]
@@ -473,7 +473,7 @@ show_looks([i for i in two if all(answers[i])][:3])
 # - *a balloon above a cat in the city*: for *cat* most of the light is on and
 #   around the cat. For *balloon* it also looked below, perhaps because an object
 #   that flies is named together with the one beneath it.
-# - *a kite above a whale on the water*: the same pattern. It looks at both
+# - *a kite above a whale on the water*: the same pattern. It looked at both
 #   before *kite*, then at the whale.
 # - *a big whale swimming left of a big dolphin on the water*: both names are
 #   right, although the two maps are almost the same.
@@ -485,7 +485,7 @@ show_looks([i for i in two if not all(answers[i])][:3])
 
 
 # %% [markdown]
-# How much of each map lies in which object's box? Add it up, for the whale and
+# How much of each map lies in each object's box? Add it up, for the whale and
 # the dolphin and for the three failures:
 
 
@@ -511,8 +511,8 @@ for caption, maps in written:  # each word's map adds up to 1
 
 # %% [markdown]
 # - *a penguin standing left of a penguin in the snow*: the penguin is right,
-#   and it is on the left. Yet the box of the gift, which goes unnamed, has
-#   nearly three times its share.
+#   and it is on the left. Yet the box of the unnamed gift has nearly three
+#   times the penguin's share.
 # - *a castle standing right of a castle on the street*: six tenths of both maps
 #   lie on the castle, a tenth on the runner.
 # - *a house standing right of a house in the snow*: it stands right of a cow,
@@ -520,7 +520,7 @@ for caption, maps in written:  # each word's map adds up to 1
 #
 # In all three, attention hardly moves between the nouns. But it hardly moved for
 # the whale and the dolphin either, and both were named. The maps alone don't
-# explain it. (Larger boxes hold more light by chance, too; chapter
+# explain the failures. (Larger boxes hold more light by chance, too; chapter
 # [09](09_seeing_attention.ipynb) allows for that. On another machine, captions
 # may differ.)
 #
@@ -717,16 +717,15 @@ check("00.3", mended)
 # ```
 #
 # Asked for the word it has just read, the decoder learns to repeat it. Padding
-# is as easy: after one 0 comes another, so the mean looks better than any word
-# was.
+# is as easy: after one 0 comes another, so the mean is lower than that of the
+# real words.
 #
 # </details>
 #
 # ### 00.4 As low as the loss can get
 #
-# A captioner knows the captions of a picture by heart: after each beginning, it
-# gives every next word the share that the word has among the captions that begin
-# so. No captioner has a lower loss on them. How low is it?
+# A captioner knows the captions of a picture by heart: after each prefix, it
+# gives every next word its share among the captions with that prefix. No captioner has a lower loss on them. How low is it?
 
 # %% tags=["exercise"]
 import math
@@ -776,7 +775,7 @@ check("00.4", lowest)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Blind attention.** Give every cell the weight 1/64, and train again. What does
 # the captioner still get right, and what does it lose?
@@ -789,9 +788,9 @@ check("00.4", lowest)
 #
 # With seed 0, on the chapter's 1,500 scenes, it names 71% of the objects instead
 # of 75%, and everything in 57% of the captions instead of 62%. BLEU-4 is 57
-# instead of 60. It takes as long as the chapter. With 200 scenes BLEU-4 has an
-# interval of about seven points ([chapter 07](07_bleu.ipynb)), so that this gap
-# alone proves little.
+# instead of 60. It takes as long as the chapter. With 200 scenes BLEU-4 has a
+# confidence interval of about seven points ([chapter 07](07_bleu.ipynb)), so this
+# gap alone proves little.
 #
 # It loses surprisingly little. The mean of 64 vectors still tells which objects
 # are there; with one to three in a scene, few can be confused.
@@ -800,7 +799,7 @@ check("00.4", lowest)
 #
 # </details>
 #
-# **Fewer pictures.** Train on 300 scenes, then on 750. What grows faster with the
+# **Fewer pictures.** Train on 300 scenes, then on 750. Which grows faster with the
 # data, BLEU-4 or the share of objects named?
 #
 # <details><summary>Hint, range and discussion</summary>
@@ -813,6 +812,6 @@ check("00.4", lowest)
 #
 # Measured against its final value, BLEU-4 rises first: how captions sound is learned from
 # every scene, what a camel looks like only from those with a camel. Part of
-# both is training time, as eight passes over 300 scenes are fewer steps.
+# each rise is training time: eight passes over 300 scenes are fewer steps.
 #
 # </details>

@@ -142,9 +142,9 @@ pixels.shape, pixels.dtype, int(pixels.min()), int(pixels.max())
 
 # %% [markdown]
 # **Why 256×256?** Images that share an array must have the same size.
-# Pretrained encoders saw pictures of about this size, it is a multiple of 32,
-# the factor by which they shrink a picture, and it is the original tutorial's
-# choice, so its files and ours are interchangeable.
+# Pretrained encoders saw pictures of about this size; it is a multiple of 32,
+# by which they shrink a picture; and it is the original tutorial's choice, so its
+# files and ours are interchangeable.
 #
 # The price is that a wide photograph gets squeezed. Cutting out a square
 # instead would keep the proportions but cut off the edges, and the captions
@@ -205,7 +205,7 @@ print("black ", ((black / 255 / 255 - mean) / std).round(2))
 # ### One reader for training and inference
 #
 # `naive_read` is right for the toy world. Photographs come in more forms.
-# Here is our scene as three files you will meet in the wild:
+# Here is our scene as three kinds of file you will meet in the wild:
 
 # %%
 from captionlib.io.images import read_image
@@ -249,14 +249,14 @@ ask("01.e")
 # `read_image` is the reader we keep. It does what `naive_read` does, turns
 # pictures upright, scales 16 bits to 8, lays transparent pictures on white, and
 # says in one line what is wrong with a damaged file. Such cases would bury the
-# idea, so they are in a module written by hand,
+# idea, so they are in a module outside the chapters,
 # [`captionlib.io.images`](../captionlib/io/images.py). What matters is that
 # there is no second reader: captioning a photograph later uses this one.
 #
 # ## Second input: captions
 #
 # A caption is both target and input: each word is the target of one step and
-# the input of the next. Two words are missing for that: the *first* word needs
+# the input of the next. That takes two extra tokens: the *first* word needs
 # an input too, `<start>`, and after the last the decoder must be able to stop,
 # by saying `<end>`:
 #
@@ -264,8 +264,8 @@ ask("01.e")
 # <start> two butterflies above a tent <end>
 # ```
 #
-# Captions of a batch share one array, as images do, so shorter ones are filled
-# up to a common length with `<pad>`. Finally, some words are too rare to learn
+# The captions in a batch share one array, as images do, so shorter ones are padded
+# to a common length with `<pad>`. Finally, some words are too rare to learn
 # anything about: a word that occurs once is often a name or a spelling mistake.
 # Rare words become `<unk>`, *unknown*. How many are there?
 
@@ -286,7 +286,7 @@ for least in (1, 5, 20):
     print(f"at least {least:2}: {len(kept):3} words; {lost:.1%} is <unk>")
 
 # %% [markdown]
-# Toy words are hardly ever rare. Those of photographs are: of 7,369 words in
+# Few toy words are rare. With photographs many are: of the 7,369 words in
 # Flickr8k's training captions, a limit of 5 keeps 2,535, a third, and yet only
 # 2.5% of the text becomes `<unk>`. We take 5. Only training captions are
 # counted, because the words of validation and test images are part of what we
@@ -304,15 +304,15 @@ for least in (1, 5, 20):
 # all of its three first.)
 
 # %%
-kept = [word for word, n in counts.most_common() if n >= 5]
-words = ["<pad>", *kept, "<unk>", "<start>", "<end>"]
+frequent = [word for word, n in counts.most_common() if n >= 5]
+words = ["<pad>", *frequent, "<unk>", "<start>", "<end>"]
 naive_map = {word: i for i, word in enumerate(words)}
 
 tokens = "two butterflies above a purple tent".split()
 spoken = ["<start>", *tokens, "<end>"] + 2 * ["<pad>"]
 ids = [naive_map.get(word, naive_map["<unk>"]) for word in spoken]
 for word, i in zip(spoken, ids, strict=True):
-    print(f"{word:12}{i:4}", "= <unk>" * (words[i] != word))
+    print(f"{word:12}{i:4}", "= <unk>" if words[i] != word else "")
 
 # %% [markdown]
 # Words become ids because an id finds a word's vector in the embedding, and a
@@ -395,7 +395,7 @@ assert len(encoded) == len(ids) and encoded[0] == vocabulary.start
 # %% [markdown]
 # ### The same number of captions for every image
 #
-# Most images have five captions, some more, a few fewer. If all had the same
+# Most images have five captions, some have more, a few have less. If all had the same
 # number $n$, caption $i$ would belong to image $\lfloor i/n \rfloor$, and no
 # index would be needed. So from an image with too many, $n$ are drawn, and an
 # image with too few repeats some. The random generator is our own, so other
@@ -426,7 +426,7 @@ for captions in (["one", "two"], ["one", "two", "three", "four", "five"]):
 # [chapter 04](04_decoder.ipynb) computes no step whose word is padding.
 #
 # What about captions longer than the longest allowed? In training they are
-# left out; their image keeps the others, and is left out if it has none. In validation nothing may be left
+# left out; their image keeps the others, and is left out if it has none. In validation and testing nothing may be left
 # out, or we would test on easier images, so there the encoded caption is cut.
 
 # %%
@@ -501,7 +501,7 @@ from captionlib.io.images import IMAGE_SIZE, read_image
 
 
 def write_images(path: Path, records: list[Record], n: int) -> None:
-    """Write the records' images to an HDF5 file, n captions for each."""
+    """Write the records' images to an HDF5 file, with n as an attribute."""
     shape = len(records), 3, IMAGE_SIZE, IMAGE_SIZE
     with h5py.File(path, "w") as file:
         file.attrs["captions_per_image"] = n
@@ -599,11 +599,11 @@ for path in sorted((folder / "data").iterdir()):
     print(f"{path.stat().st_size:>10,} bytes  {path.name}")
 
 # %% [markdown]
-# COCO needs more care around the same functions. The command `captionlib
+# For COCO the same functions need more around them. The command `captionlib
 # prepare` uses
 # [`captionlib.engine.preparation`](../captionlib/engine/preparation.py), which
-# writes the same contents (a test compares the two). There several processes
-# decode, bad images can be skipped with a reason, and the files appear together
+# writes the same contents (a test compares the two). There, several processes
+# decode images, bad ones can be skipped with a reason, and the files appear together
 # or not at all.
 #
 # ## Reading them back
@@ -627,7 +627,7 @@ def load_references(
     images = read_json(path).get(split.upper())
     if images is None:
         raise InputError(
-            f"{path}: {split} missing; it is kept for VAL and TEST"
+            f"{path}: no references for {split}; only VAL and TEST have them"
         )
     return [i["image"] for i in images], [i["captions"] for i in images]
 
@@ -709,8 +709,7 @@ class ImageDataset(Dataset):
 
 
 # %% [markdown]
-# The dataset of captions contains a dataset of images. Caption $i$ belongs to image
-# $\lfloor i/n \rfloor$.
+# The dataset of captions contains a dataset of images.
 
 
 # %%
@@ -819,8 +818,8 @@ workplace.cleanup()
 #
 # - Images stay `uint8` until the encoder normalises them; the original does
 #   that in the dataset.
-# - A word is kept that occurs *at least* `min_word_freq` times *in training*;
-#   the original wants more than that, over all splits.
+# - A word is kept if it occurs *at least* `min_word_freq` times *in training*;
+#   the original wants more, over all splits.
 # - Validation and test images are never dropped for long captions, and their
 #   captions are also kept as words.
 #
@@ -877,7 +876,7 @@ ask("01.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
-# it is right. Hints and solution are folded under it.
+# it is right. Hints and a solution are folded below.
 #
 # ### 01.1 A caption becomes numbers
 #
@@ -890,7 +889,7 @@ from captionlib.exercises import check
 
 
 def encode(tokens, word_map, max_len):
-    return ..., ...  # max_len + 2 ids; how many of them are no padding
+    return ..., ...  # max_len + 2 ids; how many of them are not padding
 
 
 check("01.1", encode)
@@ -953,7 +952,7 @@ check("01.2", normalise)
 #
 # <details><summary>Hint 2</summary>
 #
-# `mean.reshape(3, 1, 1)` has one number for each channel and meets rows and columns with its ones.
+# `mean.reshape(3, 1, 1)` has one number for each channel, and its ones broadcast over rows and columns.
 #
 # </details>
 #
@@ -1040,7 +1039,7 @@ check("01.3", mended)
 # ### 01.4 Write the test
 #
 # Colleagues have written `image_of(i, n)`: which image does caption `i` belong to, if each image has `n`
-# captions? (Both are whole numbers as data sets have them, `i` from 0 on and `n` from 1.) Not all of them are
+# captions? (Both are whole numbers: `i` from 0 up, `n` from 1 up.) Not all of them are
 # right. Write a test that takes such a function, and fails for a wrong one: by `assert`, or by returning
 # False. It must let every right one pass.
 
@@ -1089,7 +1088,7 @@ check("01.4", trust)
 #
 # COCO has 113,287 images to train on, with five captions each, padded for 50 words at most. How many
 # megabytes (of $10^6$ bytes) are they as `int64`? How many as `int16`, whose numbers go to $2^{15} - 1$
-# and would do for a vocabulary of 9,490 words? Write down the sums, not only the results.
+# and would do for a vocabulary of 9,490 words? Write down the calculations, not only the results.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -1110,7 +1109,7 @@ check("01.5", as_int64, as_int16)
 # <details><summary>Hint 2</summary>
 #
 # There are `5 * 113_287` rows, and `<start>` and `<end>` need columns, too. A byte has 8 bits. The
-# two sums differ only in the bytes of a number; divide each by `1e6` at the end.
+# two differ only in the bytes per number; divide each by `1e6` at the end.
 #
 # </details>
 #
@@ -1122,13 +1121,13 @@ check("01.5", as_int64, as_int16)
 # as_int16 = numbers * 2 / 1e6
 # ```
 #
-# As int64, about as much as twelve hundred images of 256×256 pixels. So captions can be kept in memory, while
+# As int64 they take as much as some 1,200 images of 256×256 pixels. So captions can be kept in memory, while
 # images have to stay on disk.
 #
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Rare words.** Let `min_word_freq` go from 1 to 20. Plot the number of words kept, and beside it the
 # share of all *occurrences* that become `<unk>`. Why do the two curves look so different for photographs?
@@ -1148,7 +1147,7 @@ check("01.5", as_int64, as_int16)
 #
 # </details>
 #
-# **The price of a centre crop.** Imagine the toy scenes drawn twice as wide as high. Instead of squeezing them,
+# **The price of a centre crop.** Imagine the toy scenes drawn twice as wide as they are high. Instead of squeezing them,
 # the reader keeps the square in the middle. How many scenes lose an object, or a part of one?
 #
 # <details><summary>Hint, range and discussion</summary>
@@ -1157,7 +1156,7 @@ check("01.5", as_int64, as_int16)
 # scene, and each of its `things` has a `box`: left, top, right, bottom.
 #
 # Of the first 1,000 validation scenes (seed 0, a few seconds), 89% have an object that is cut, and 6% one that
-# is gone altogether. Of 1,972 objects these are 77% and 3%.
+# is gone altogether. Of the 1,972 objects, 77% are cut and 3% gone.
 #
 # What is cut can often still be named. What is gone can't, and its captions then teach the captioner to
 # name things that it doesn't see. A squeezed object keeps all its parts.

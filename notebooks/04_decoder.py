@@ -154,9 +154,8 @@ torch.testing.assert_close(torch.stack([h, c]), torch.cat(once).flatten())
 #
 # ## One step of the decoder
 #
-# The simplest captioner shows the image once: the grid's mean becomes the first
-# state, and from then on only words go in {cite}`vinyals2015`. In training
-# these words are all known, so one call of `nn.LSTM` runs the whole loop.
+# The simplest captioner shows the image once, before the first word; from then on
+# only words go in {cite}`vinyals2015`. In training these words are all known, so one call of `nn.LSTM` runs the whole loop.
 #
 # With attention, each step's input depends on the state that the step before
 # left behind. So we write the loop ourselves, around `nn.LSTMCell`. Here is one
@@ -380,10 +379,10 @@ decoder.requires_grad_(False).eval()  # no gradients, no dropout
 
 
 # %%
-def write(encoder_out, most=20):  # (1, P, D)
+def write(encoder_out, max_words=20):  # (1, P, D)
     state, words = decoder.begin(encoder_out), []
     word = vocabulary.start
-    while len(words) < most:
+    while len(words) < max_words:
         logits, alpha, state = decoder.step(torch.tensor([word]), state)
         word = int(logits.argmax())
         if word == vocabulary.end:
@@ -414,8 +413,8 @@ ask("04.e")
 # trains a model, and [chapter 06](06_beam_search.ipynb) looks ahead before it
 # settles on a word.
 #
-# And the gate? Here is its mean over the features, before each word of forty
-# captions:
+# And the gate? Here is its mean over forty captions, by the kind of word that comes
+# next:
 
 # %%
 from collections import defaultdict
@@ -426,13 +425,12 @@ forty = [draw_scene(scene_with_captions("test", i)[0]) for i in range(40)]
 images = torch.from_numpy(np.stack(forty)).permute(0, 3, 1, 2)
 gates = defaultdict(list)
 for grid in model.encode(images).flatten(1, 2).split(1):
-    state, before = decoder.begin(grid), "<start>"
-    for after in [*write(grid), "<end>"]:
+    state, said = decoder.begin(grid), ["<start>", *write(grid), "<end>"]
+    for before, after in zip(said, said[1:]):
         kind = kinds.get(after, "other words")
         gates[kind].append(decoder.f_beta(state.hidden).sigmoid().mean())
         word = torch.tensor([vocabulary.word_map[before]])
         _, _, state = decoder.step(word, state)
-        before = after
 for kind, found in gates.items():
     print(f"{torch.stack(found).mean():.2f} {kind}")
 
@@ -456,8 +454,8 @@ for kind, found in gates.items():
 #
 # ## Captions of different lengths
 #
-# Captions of a batch are padded to one length. To spend no time on the padding,
-# and to keep it out of the loss, **sort** the captions, the longest first.
+# The captions in a batch are padded to one length. To spend no time on the padding,
+# **sort** the captions, the longest first.
 # Those still running at step $t$ are then the first few rows, a slice. Their
 # number is the **effective batch size**:
 
@@ -507,6 +505,7 @@ from captionlib.book.views import packed_view
 
 packed_view([line.split() for line in lines])
 
+
 # %% [markdown]
 # ## Teacher forcing for a batch
 #
@@ -515,13 +514,11 @@ packed_view([line.split() for line in lines])
 # (From here on, lengths count `<start>` and `<end>`; the steps are one less.
 # Step $t$ reads `captions[:, t]`, and its logits are for `captions[:, t + 1]`.)
 
+
 # %%
-from captionlib import decoder as exported  # by the cells above
-
-
-class NaiveDecoder(exported.DecoderWithAttention):
+class NaiveDecoder(DecoderWithAttention):
     def forward(self, encoder_out, captions, caption_lengths):
-        n = len(captions) // len(encoder_out)  # captions an image
+        n = len(captions) // len(encoder_out)  # captions per image
         grids = encoder_out.repeat_interleave(n, dim=0)  # (N, P, D)
         lengths, order = caption_lengths.sort(descending=True, stable=True)
         grids, captions = grids[order], captions[order]
@@ -534,7 +531,7 @@ class NaiveDecoder(exported.DecoderWithAttention):
             running = sum(length > t for length in steps)
             grid = grids[:running]
             memory = hidden[:running], cell[:running]
-            state = exported.State(*memory, self.attention.keys(grid), grid)
+            state = State(*memory, self.attention.keys(grid), grid)
             scores, alpha, state = self.step(captions[:running, t], state)
             logits[:running, t], alphas[:running, t] = scores, alpha
             hidden, cell = state.hidden, state.cell
@@ -549,8 +546,8 @@ class NaiveDecoder(exported.DecoderWithAttention):
 # 2. **Score all steps at once.** The words are given, so no step waits for the
 #    scores of the one before. The loop calls `look` instead of `step`, and `fc`
 #    then scores all hidden states in one large product.
-# 3. **Share the grid.** The draft copies and projects a grid for each of its
-#    $n$ captions. Attention takes $n$ states per image, but they must stay
+# 3. **Share the grid.** The draft copies and projects an image's grid for each of
+#    its $n$ captions. Attention takes $n$ states per image, but they must stay
 #    together. So we sort *images*, by their longest caption, and their captions
 #    come along. The price: a caption keeps running, over padding, until its
 #    image's longest has ended. Packing drops what was computed there.
@@ -598,11 +595,11 @@ def teacher_force(
 
     Args:
         encoder_out: (B, P, D) or (B, height, width, D) float.
-        captions: (N, T) int64, n = N / B for each image, in its order.
+        captions: (N, T) int64, n = N / B per image, in the images' order.
         caption_lengths: (N,) int64, counting `<start>` and `<end>`.
 
     Raises:
-        ValueError: if N is no multiple of B, or a length not in 2 to T.
+        ValueError: if N isn't a multiple of B, or a length isn't in 2 to T.
     """
     B, (N, T) = len(encoder_out), captions.shape
     n, rest = divmod(N, B)
@@ -644,8 +641,7 @@ def teacher_force(
 # After the loop, `hiddens` has an entry for each step, of fewer and fewer captions.
 # `pad_sequence` takes these for sequences of captions, pads the short ones, and puts
 # captions first: (N, steps, H). `place` restores the caller's order, and `pack` cuts each row to its caption.
-# `_replace(data=logits)` keeps that layout and puts in the logits. The targets are packed by the same lengths, so the two `data` belong
-# together, entry for entry.
+# `_replace(data=logits)` keeps that layout and puts in the logits. The targets are packed by the same lengths, so the two `data` tensors match, entry for entry.
 #
 # Training will lower the cross-entropy of these logits. Here it is for two
 # captions of the penguin's scene, a true one and the decoder's own:
@@ -725,14 +721,14 @@ assert (lengths - 1).sum() < 0.75 * 16 * 19  # more than a quarter is padding
 
 # %% [markdown]
 # Taking work out of the loop gains most ([chapter
-# 03](03_attention.ipynb#keys-once-per-image-not-once-per-word) counts the keys').
+# 03](03_attention.ipynb#keys-once-per-image-not-once-per-word) counts what the keys save).
 # Packing spares the loop the padding, more than a quarter of its rows here.
 #
 # ## Pretrained word vectors
 #
 # Vectors trained on more text than your captions, such as GloVe's
 # {cite}`pennington2014`, may be a better start than random ones. The [questions
-# page](../book/faq.md) reads them from a file. Here made-up ones stand in:
+# page](../book/faq.md) shows how to read them from a file. Here made-up ones stand in:
 
 # %%
 vectors = torch.randn(len(vocabulary), 3)
@@ -749,21 +745,21 @@ assert not fresh.embedding.weight.requires_grad
 #
 # Apart from the gate, the original tutorial departs from the **paper** in two
 # ways, and we follow it so that its trained weights fit. Single linear layers
-# make $h_0$ and $c_0$, where the paper has small networks. And the *deep output
-# layer* is missing, which scores words from the last word, the state and the
+# make $h_0$ and $c_0$, where the paper has small networks. And there is no *deep
+# output layer*, which would score words from the last word, the state and the
 # context together (the paper's equation 7). See [From the paper to the
 # code](../book/paper.md).
 #
-# From the **original tutorial**: the three changes, and results come back in the
-# caller's order.
+# From the **original tutorial**: the three changes, and results in the caller's
+# order.
 #
 # ## Summary
 #
 # - An LSTM's gates decide what its cell takes in, keeps and shows.
 # - One `step` looks at the picture, gates what it saw, reads a word and scores
 #   the next. A loop around it writes a caption.
-# - Teacher forcing feeds the true words, so keys, embeddings and scores stay
-#   out of the loop.
+# - Teacher forcing feeds the true words, so embeddings and scores stay out of
+#   the loop.
 # - Sorted by length, the captions still running are a slice; a packed sequence
 #   stores them step after step.
 #
@@ -941,8 +937,8 @@ check("04.3", deep_output)
 # ### 04.4 One matrix for reading and for saying
 #
 # With E = H, the embedding (V, E) and the weight of `fc` (V, H) have the same shape. *Weight tying* makes
-# them the same parameter: a word that was read teaches the model how to say it. Tie `fc` to the
-# embedding, whose values are to be kept, and give `fc` back. It may have no bias.
+# them the same parameter: reading a word teaches the model to say it. Tie `fc` to the
+# embedding, whose values are to be kept, and return `fc`. It might have no bias.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -985,8 +981,8 @@ check("04.4", tie)
 #
 # Now without the true words. `step(word, state)` takes the last word and the state, and gives logits
 # (V,) and a new state; at the start there is no state yet, so it takes `None`. Begin with the id `start`,
-# choose the likeliest word each time, and stop at `end`, or after `most` words, one or more. Call `step`
-# once a word; it never says `start`.
+# choose the likeliest word each time, and stop at `end`, or after `most` words (at least 1). Call `step`
+# once per word; it never says `start`.
 
 # %% tags=["exercise"]
 from captionlib.exercises import check
@@ -1031,7 +1027,7 @@ check("04.5", speak)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **The gate shut, the gate open.** Set `decoder.f_beta.bias` to −20, then to 20. What does the decoder see of
 # the picture, and what becomes of its captions?
@@ -1047,8 +1043,8 @@ check("04.5", speak)
 #
 # With the gate shut, all it knows of the picture is $h_0$ and $c_0$, made from the mean of the grid. That is
 # enough for four objects in ten. Open, it sees more than ever, and yet writes worse: its other weights were
-# trained on a context that comes through about half. So a trained model without its gate doesn't tell
-# what a gate is worth; [chapter 12](12_parts.ipynb) trains such models from scratch.
+# trained on a context that comes through about half. So shutting the gate of a trained model doesn't
+# show what a gate is worth; [chapter 12](12_parts.ipynb) trains such models from scratch.
 #
 # </details>
 #
@@ -1060,9 +1056,9 @@ check("04.5", speak)
 # Call `begin` for both grids. `state._replace(hidden=other.hidden, cell=other.cell)` is the mixture, and the
 # loop of `write` does the rest.
 #
-# On the same 60 scenes, each begun with the one before it: 66% of the objects that it looks at, and 7% of
-# those that it began with. By chance it would be 3%, the share that the unmixed captions name of the scene
-# before. BLEU-4, for the scene that it looks at, is 45.
+# On the same 60 scenes, each begun with the one before, the captions name 66% of the objects looked at, and
+# 7% of those begun with. By chance it would be 3%, the share that the unmixed captions name of the scene
+# before. BLEU-4, for the scene looked at, is 45.
 #
 # The objects come from looking. The beginning still matters, as it costs 24 points of BLEU-4. It could say
 # more, as the closed gate showed, but is overruled by what each step sees.

@@ -86,8 +86,8 @@ nll, nll.mean()
 # At each step the attention weights sum to one over the grid cells.
 # {cite:t}`xu2015` also want them to sum to about one over the *steps* in each
 # cell, so that no part of the picture is ignored. For this **doubly
-# stochastic** attention the loss gets a penalty, whose $\lambda$ is `alpha_c`
-# in the code:
+# stochastic** attention the loss gets a penalty of weight $\lambda$ (`alpha_c`
+# in the code):
 #
 # $$\lambda \cdot \operatorname*{mean}_{p}
 # \Bigl(1 - \sum_t \alpha_{t,p}\Bigr)^2$$
@@ -104,7 +104,7 @@ looked, (1 - looked).square().mean()
 #
 # The code takes means, as the original tutorial does: over words, and over captions
 # and cells. The paper takes sums. Relative to the words, that makes its penalty about
-# $P/T$ times as strong, nearly twenty times on a 14×14 grid.
+# $P/T$ times as strong, nearly twenty times for ten words on a 14×14 grid.
 #
 # **Label smoothing** {cite}`szegedy2016`, off by default, moves a share of each
 # target from the right word to the whole vocabulary. It suits photographs: five
@@ -208,8 +208,9 @@ vocabulary = training_set.vocabulary
 # given grids instead of images, it skips the encoder. Here is the whole loop,
 # in the order that every PyTorch loop has: predict, measure, clear the old
 # gradient, compute the new one, step. `flatten` puts all the captions of a
-# batch into one list, as [chapter 04](04_decoder.ipynb) expects them. On
-# its way back through the caption the gradient is multiplied at every step, and
+# batch into one list, as [chapter 04](04_decoder.ipynb) expects them.
+#
+# On its way back through the caption the gradient is multiplied at every step, and
 # now and then it explodes. So it is clipped {cite}`pascanu2013`.
 
 # %%
@@ -231,7 +232,7 @@ def fit(batches, epochs, learning_rate):
             loss = caption_loss(output)
             optimizer.zero_grad()
             loss.total.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            nn.utils.clip_grad_norm_(model.decoder.parameters(), 5.0)
             optimizer.step()
             count = len(output.targets.data)
             nats += count * loss.nats.item()
@@ -303,7 +304,7 @@ from captionlib.data import load_references
 
 names, references = load_references(data, "VAL")
 grids = validation_set.features
-smooth = SmoothingFunction().method1  # counts a missing phrase as a tenth
+smooth = SmoothingFunction().method1  # no match at all counts as 0.1
 
 
 def bleu4(hypotheses):
@@ -372,7 +373,7 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
 # multiplies the rate by `decay` each time `decay_after` epochs have passed
 # without a better BLEU-4. **One cycle** {cite}`smith2019` has to know the
 # length of the training beforehand. As the progress $x$ goes from 0 to 1, the
-# rate climbs, then falls to nothing:
+# share climbs from 0.04 to 1, then falls to 0:
 #
 # $$\begin{cases}
 # 0.52 - 0.48 \cos\dfrac{\pi x}{0.3} & x < 0.3 \\[2ex]
@@ -399,7 +400,7 @@ def rate_factor(
         history: one dict for each epoch so far, each with "bleu4".
         progress: 0 at the first step of the training, 1 at its end.
 
-    Source: one_cycle is Smith and Topin 2017 (arXiv:1708.07120), cosine.
+    Source: one_cycle is Smith and Topin 2019 (arXiv:1708.07120), cosine.
     """
     if config.schedule == "one_cycle":
         if progress < 0.3:
@@ -467,7 +468,7 @@ def epoch_loader(
 
 
 # %% [markdown]
-# What if the images don't come out even? Say there are 1,201 of them:
+# What if the last batch isn't full? Say there are 1,201 images:
 
 # %%
 sizes = [len(batch) for batch in epoch_loader(range(1201), TrainConfig(), 0)]
@@ -563,8 +564,9 @@ def validation_nats(model: CaptionModel, loader: DataLoader) -> float:
 # %% [markdown]
 # ### A checkpoint
 #
-# To continue after an epoch as if nothing had happened, the weights are not enough.
-# Adam remembers two running means for each weight, and the history decides the next rate:
+# Continuing after an epoch as if nothing had happened takes more than the weights.
+# Adam keeps two running means, its *moments*, for each of them, and the history
+# decides the next rate:
 
 
 # %%
@@ -594,7 +596,7 @@ def load_checkpoint(
 #
 # Now repeat: train, judge, keep the best, save. The judge, `evaluate`, is
 # passed in as a function, so that the loop need not know how captions are
-# searched for or scored.
+# written or scored.
 
 
 # %%
@@ -680,10 +682,9 @@ curves_figure(history, ceiling)
 plt.show()
 
 # %% [markdown]
-# After it, in this run. The validation loss would keep the first of the two epochs
-# printed above, and BLEU-4 keeps one near the end, helped by a rate that falls to
-# zero. The loss looks at the whole
-# distribution, and a model that has seen its training captions too often grows
+# After the loss's lowest point, in this run. The validation loss would keep the first of
+# the two epochs printed above; BLEU-4 keeps one near the end, where the falling rate
+# helps. The loss looks at the whole distribution, and a model that has seen its training captions too often grows
 # too sure of them: a reference's word that it has ruled out costs many nats.
 # Greedy writing takes only the likeliest word, which overconfidence doesn't
 # change. Captions are what we want, so BLEU decides. Don't trust it to a point,
@@ -691,8 +692,8 @@ plt.show()
 # [chapter 07](07_bleu.ipynb) finds its other faults.
 #
 # It also matters *which* words BLEU judges. The original tutorial decided when
-# to stop by words that were each guessed after the true ones. Here are both for
-# the best epoch, the second also by this book's own BLEU:
+# to stop by words that were each guessed after the true ones. Here are both scores for
+# the best epoch, that of free writing also by this book's own BLEU:
 
 # %% tags=["nbval-ignore-output"]
 from torch.nn.utils.rnn import pad_packed_sequence
@@ -733,8 +734,8 @@ plt.show()
 # what things look like. (Your run may make other mistakes.)
 #
 # And where did it look? `Captioner`, from [chapter 08](08_caption_a_photo.ipynb),
-# keeps the weights of each word, and [chapter 09](09_seeing_attention.ipynb) draws
-# them, bright where the model looked:
+# keeps each word's attention, and [chapter 09](09_seeing_attention.ipynb) draws
+# it, bright where the model looked:
 
 # %% mystnb={"figure": {"caption": "Attention of the model trained above, one panel for each content word. The line surrounds half of the word's attention; the number compares the brightest cell with an even share.", "name": "fig-training-attention"}, "image": {"alt": "A gift in the snow, captioned a gift right of a big cat in the snow, and five dark copies of it. For gift and for big the box is lit; for right a wide area around it; for cat a dim haze over half the picture; for snow the sky and the hills behind the box, which itself is dark."}} tags=["nbval-ignore-output"]
 from captionlib.captioner import Captioner
@@ -758,7 +759,7 @@ work.cleanup()
 #
 # Once the decoder knows what to say, the encoder's later layers, frozen so far,
 # can be trained with it (`model.fine_tune_encoder()`), at a small rate of their
-# own: a decoder that still writes nonsense would only spoil them. Then images
+# own. (Earlier, a decoder that still writes nonsense would only spoil them.) Then images
 # go in instead of grids, and every step costs a pass through the encoder,
 # forward and back.
 #
@@ -774,7 +775,7 @@ work.cleanup()
 # [`captionlib.engine`](../captionlib/engine/loop.py), behind `captionlib
 # train`: checkpoints within an epoch that survive any crash, averaged weights,
 # several processes, bfloat16 and `torch.compile`, and scheduled sampling, which
-# sometimes feeds the model its own words. With all of that off, it trains the
+# sometimes feeds the model its own words. With all of that off, it ends with the
 # same weights as the loop here. (Tests check both.) [Training for
 # keeps](../book/training_for_keeps.md) tells how it works.
 #
@@ -847,14 +848,14 @@ ask("05.e")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or that
-# it is right. Hints and solution are folded under it.
+# it is right. Hints and a solution are folded below.
 #
 # ### 05.1 The loss of a padded batch
 #
 # Without packed sequences the padding must be kept out of the loss by hand. Compute the mean
 # cross-entropy, in nats a token, over the real steps of a padded batch: caption $i$ has
 # `decode_lengths[i]` of them, and each token counts the same. The padding may hold any id, and no gradient is
-# asked for.
+# needed.
 
 # %% tags=["exercise"]
 import torch
@@ -895,7 +896,7 @@ check("05.1", padded_loss)
 # ```
 #
 # If padding were averaged in as zeros, one long caption would make the loss of its batch smaller although
-# nothing was learned. Averaged caption by caption, the words of short captions would count for more.
+# nothing was learned. In a mean over captions, the words of short ones would count for more.
 #
 # </details>
 #
@@ -1095,7 +1096,7 @@ check("05.5", next_input)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **What the penalty does.** In `fit`, set `alpha_c` to 0 and then to 10, for 32 scenes with one caption each.
 # Look at `alphas.sum(1)`, what each cell gets over a caption. How even does it become, and what does that cost?
@@ -1107,7 +1108,7 @@ check("05.5", next_input)
 #
 # After 60 steps with seed 0, less than a minute each: a cell gets 0.155 on average. Without the penalty the
 # largest has 9.2, nearly all the attention of a caption, and the smallest nothing. With 1 all lie between 0.13
-# and 0.18, with 10 between 0.15 and 0.16. The loss of words comes to 0.04 without the penalty, and to 0.01 with
+# and 0.18, with 10 between 0.15 and 0.16. The cross-entropy is 0.04 without the penalty, and 0.01 with
 # either.
 #
 # Left alone, attention settles on one cell and stays there: thirty-two captions can be learned by heart from

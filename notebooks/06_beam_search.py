@@ -138,8 +138,8 @@ greedy(NEXT)
 # It keeps the $k$ best prefixes, called the *beam*, and puts off the decision:
 #
 # 1. Continue each of the $k$ prefixes with every word.
-# 2. Of all these continuations, keep the $k$ with the highest probability *as a
-#    whole*. A prefix may have several among them, or none, and then it drops out.
+# 2. Of all these continuations, fill the beam's places with the $k$ whose
+#    probability *as a whole* is highest. A prefix may have several among them, or none, and then it drops out.
 # 3. A continuation that ends in `<end>` is finished. Put it aside. It keeps its
 #    place, so the beam has one live prefix fewer. (If you gave the place away, ever
 #    worse prefixes would move up to fill it.)
@@ -188,7 +188,7 @@ assert math.isclose(math.exp(score), 0.324)
 #
 # ## One image, in plain lists
 #
-# Now put a decoder in the place of the table. Its state remembers the image and
+# Now put a decoder in place of the table. Its state remembers the image and
 # all the words so far. We take the toy captioner that comes with the package,
 # and scenes it has not seen:
 
@@ -298,8 +298,8 @@ class Beam(NamedTuple):
 # ### All continuations compete
 #
 # Add each prefix's score to the log-probabilities of its $V$ next words. That
-# makes $k \cdot V$ continuations an image, which compete in one `topk`. Integer
-# division turns a position among them into prefix and word:
+# makes $k \cdot V$ continuations per image, which compete in one `topk`. Division
+# with remainder turns a position among them into prefix and word:
 #
 # $$\text{position} = \text{prefix} \cdot V + \text{word}$$
 
@@ -316,7 +316,7 @@ def extend(
     """
     (B, k), V = beam.scores.shape, log_probs.shape[1]
     totals = beam.scores.unsqueeze(2) + log_probs.view(B, k, V)
-    scores, position = totals.flatten(1).topk(min(count, k * V))  # (B, K)
+    scores, position = totals.flatten(1).topk(min(count, k * V))  # K = count
     first_row = k * torch.arange(B, device=scores.device).unsqueeze(1)
     rows, words = first_row + position // V, position % V
     words = torch.cat([beam.words.flatten(0, 1)[rows], words[..., None]], 2)
@@ -350,7 +350,7 @@ assert rows.tolist() == [[0, 0]]
 # ### Words that may not follow
 #
 # Besides `<start>` and `<pad>` you may forbid `<unk>`, which tells a reader
-# nothing, or `<end>` before the caption has `min_words`. And language models
+# nothing, or `<end>` before the caption has `min_words` words. And language models
 # like to repeat themselves: *a dog next to a dog next to a dog*. **Blocking
 # n-grams** forbids the word that would complete a run of $n$ words for the
 # second time {cite}`paulus2018`. A forbidden word gets a log-probability of
@@ -375,7 +375,7 @@ def forbid(
     vocabulary: Vocabulary,
     config: SearchConfig,
 ) -> None:
-    """Rule out, in place, what may not follow: (N, V) for (N, t)."""
+    """Forbid words, in place: log_probs (N, V) after prefixes (N, t)."""
     never = [vocabulary.start, vocabulary.pad]
     if config.forbid_unk:
         never.append(vocabulary.unk)
@@ -396,14 +396,14 @@ repeats(words, 3), repeats(words, 2), repeats(words[:2], 2)
 # ### Finished captions
 #
 # Adding up logarithms favours short captions, since each further word can only
-# cost. **Length normalisation** ranks finished captions by
+# lower the sum. **Length normalisation** ranks finished captions by
 #
 # $$\frac{\log p(y_1, \dots, y_T)}{T^a}$$
 #
 # where $a = 0$, the default, is the raw sum and $a = 1$ the mean per word
 # {cite}`wu2016`. When may the search stop? At best, every word still to come is
-# certain and costs nothing, and the caption grows to the maximum length, the
-# largest divisor. If even that does not beat the best finished caption, the
+# certain and costs nothing, and the caption grows to the maximum length, which
+# makes the divisor largest. If even that does not beat the best finished caption, the
 # prefix is out.
 #
 # Each image has a `Finished`: how many places of its beam are taken, and its
@@ -495,9 +495,9 @@ print(live.tolist())
 
 
 # %% [markdown]
-# The first image's caption has −0.2 / 2 = −0.1. Its other prefix can reach
-# −4 / 8 = −0.5 at best, with seven words and `<end>`, so it is out. The second
-# image's can reach −1.6 / 8 = −0.2, which beats −1 / 2 = −0.5, and stays.
+# In the first image the finished caption has −0.2 / 2 = −0.1. The other prefix can
+# reach −4 / 8 = −0.5 at best, with seven words and `<end>`, so it is out. The
+# second image's prefix stays: −1.6 / 8 = −0.2 beats −1 / 2 = −0.5.
 #
 # ### The search
 #
@@ -530,8 +530,9 @@ def keep_live(
     longer.scores[~live] = -math.inf
     kept = images.unsqueeze(1), places
     beam = Beam(*(tensor[kept] for tensor in longer))
-    every = len(images) == len(live)  # spares copying the grids
-    return beam, state.select(rows[kept].flatten(), None if every else images)
+    all_stay = len(images) == len(live)
+    images = None if all_stay else images  # None spares copying the grids
+    return beam, state.select(rows[kept].flatten(), images)
 
 
 # %% [markdown]
@@ -550,7 +551,7 @@ assert state.hidden.item() == 3 and state.values.item() == 1
 
 
 # %% [markdown]
-# Now the loop puts them together:
+# Now the loop, which uses all of these:
 
 
 # %%
@@ -585,6 +586,7 @@ def beam_search_all(
     while running:
         last_words = beam.words[:, :, -1].flatten()
         logits, alpha, state = decoder.step(last_words, state)
+        # Sums of logarithms need 32 bits at least.
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_probs = logits.log_softmax(dim=1, dtype=dtype)
         if log_probs.isnan().any():
@@ -660,12 +662,11 @@ gain = [w.log_prob - n.log_prob for w, n in zip(by_width[5], by_width[1])]
 assert sum(gain) > 0  # likelier on the whole; a single caption may be unlucky
 
 # %% [markdown]
-# More than half of the captions change, for a gain of about 0.4 nats on average. A
-# wider beam finds captions that the model itself thinks likelier, on average; for a
-# single image, not even that is certain.
+# More than half of the captions change, for a gain of about 0.4 nats on average. For a
+# single image, not even a gain is certain.
 #
-# On photographs the pay-off is real. Here is the package's own captioner
-# (Flickr8k, seed 0 alone, weights as trained, raw sums) on 1,000 validation images. [The next
+# Are they better, too? On photographs, yes. Here is the package's own captioner
+# (Flickr8k, seed 0, no ensemble, raw sums) on 1,000 validation images. [The next
 # chapter](07_bleu.ipynb) builds BLEU-4 and CIDEr-D; until then, higher means
 # closer to what people wrote.
 #
@@ -732,8 +733,8 @@ assert not cut.finished and len(cut.word_ids) == len(cut.alphas) == 12
 # %% [markdown]
 # ## Other ways to write
 #
-# `captionlib.decoding` has three more ways to choose the next word, all on
-# `begin` and `step`:
+# `captionlib.decoding` has three more ways to choose the next word, all built
+# on `begin` and `step`:
 #
 # - **Sampling** draws each word instead of searching. A temperature $\tau$ divides
 #   the logits, $p_i \propto \exp(z_i / \tau)$; *top-k* {cite}`fan2018` draws from
@@ -767,7 +768,7 @@ beam = beam_search(decoder, encoder_out[:1], vocabulary, SearchConfig(4))[0]
 assert len(found) == 4 and max(h.log_prob for h in found) <= beam.log_prob
 
 # %% [markdown]
-# The four best of a beam are mostly one caption with a word or two added. Groups
+# The four best of a beam are mostly one caption with a word or two changed. Groups
 # find other constructions, at a price in probability. Samples show what the model
 # believes, doubts included; one unlucky word can lead anywhere, and the nucleus
 # cuts off the unluckiest.
@@ -847,7 +848,7 @@ ask("06.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 06.1 The best of all continuations
 #
@@ -903,7 +904,7 @@ check("06.1", continue_beam)
 # ### 06.2 From the paper to the code: length and coverage
 #
 # Google's translator {cite}`wu2016` ranks finished sentences by a gentler divisor than `settle`'s,
-# and takes off something for each place that it hardly looked at (its equation 14):
+# and penalises each place that was hardly looked at (the paper's equation 14):
 #
 # $$s = \frac{\log p}{lp} + cp, \qquad lp = \frac{(5 + T)^a}{(5 + 1)^a}, \qquad
 # cp = b \sum_{i=1}^{P} \log \min\Bigl(\sum_{t=1}^{T} \alpha_{ti},\, 1\Bigr)$$
@@ -948,7 +949,7 @@ check("06.2", rank_by)
 # ```
 #
 # A translator should have read every word once. A caption's words share out one unit each, and there
-# are 64 cells, so that few reach 1: here the term asks for an even look, as the loss's second term does.
+# are 64 cells, so few reach 1: here the term asks for an even look, as the loss's second term does.
 #
 # </details>
 #
@@ -1091,7 +1092,7 @@ check("06.5", ensemble)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Traps.** Change one number of `NEXT` so that greedy search finds the best sentence. Then change one so that
 # a beam of two doesn't, but a beam of three does. (Rows needn't add up to 1.)
@@ -1105,7 +1106,7 @@ check("06.5", ensemble)
 # Raise *dog* after `<start>` from 0.05 to 0.5 instead: a beam of two keeps *a* and *dog*, and ends with *dog
 # sleeps*, 0.27. A beam of three keeps *dogs* as well, and finds 0.324.
 #
-# For every width there is such a table, with one more likely beginning that disappoints. What helps is that
+# For every width there is such a table, with one extra likely first word that disappoints. What helps is that
 # trained models seldom have them: see how little a beam of five gains over one of three.
 #
 # </details>
@@ -1134,9 +1135,9 @@ check("06.5", ensemble)
 # `write_captions` with `DecodingConfig(beam_size=1, sample=True)` and 100 in place of the 4.
 #
 # For the first 24 scenes, with seed 0, it is the caption of a beam of five 19 times, and once a likelier one. On
-# average 0.08 nats are missing. It took about twenty times as long as the beam.
+# average it falls 0.08 nats short. It took about twenty times as long as the beam.
 #
 # The beam's captions have −3.8 nats on average, one chance in 44. Such a caption comes up in nine of ten
-# series of a hundred tries. The tries that are needed grow as $1/p$, and longer captions are less likely.
+# series of a hundred tries. The number of tries needed grows as $1/p$, and longer captions are less likely.
 #
 # </details>

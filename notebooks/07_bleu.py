@@ -19,7 +19,7 @@
 # # BLEU and its neighbours
 #
 # Your captioner looks at a photograph and writes *a dog runs on the green grass*. Three people
-# described the same photograph, and none of them used exactly these words. *How good is a
+# described the same photograph, and none of them wrote exactly this sentence. *How good is a
 # sentence, in a number?*
 
 # %% [markdown] tags=["badge"]
@@ -98,7 +98,7 @@ plt.show()
 #
 # BLEU-$N$ is the geometric mean of the first $N$ precisions, times a **brevity
 # penalty** BP for a hypothesis that is too short. With $c$ its length, and $r$
-# that of the reference closest to it (in a tie, the shorter):
+# that of the reference closest in length (in a tie, the shorter):
 #
 # $$\begin{aligned}
 # \text{BLEU-}N &= \text{BP} \cdot \Bigl(\prod_{n=1}^{N} p_n\Bigr)^{1/N} \\
@@ -308,8 +308,8 @@ for (name, value), other in zip(bleu(people, machine).items(), theirs):
 
 
 # %% [markdown]
-# Equal, though NLTK grants a caption of fewer than four words one 4-gram that
-# it does not have.
+# Equal. (Only to a caption of fewer than four words does NLTK grant a 4-gram that it
+# does not have.)
 #
 # ## ROUGE-L asks what was left out
 #
@@ -326,7 +326,7 @@ for (name, value), other in zip(bleu(people, machine).items(), theirs):
 # eight), four with the second (of seven), five with the third (of nine):
 # $P = 5/7$, $R = 5/8$, ROUGE-L 0.659.
 #
-# A table of lengths finds the sequence: a row for each word of one caption, a
+# A table finds its length: a row for each word of one caption, a
 # column for each of the other. One row is enough if `diagonal` remembers the
 # entry just overwritten.
 
@@ -369,8 +369,8 @@ def rouge_l_scores(
         found = [longest_common_subsequence(c, hypothesis) for c in captions]
         precision = max(found) / len(hypothesis)
         recall = max(n / len(c) for n, c in zip(found, captions, strict=True))
-        below = recall + beta**2 * precision or 1  # both may be 0
-        scores.append((1 + beta**2) * precision * recall / below)
+        divisor = recall + beta**2 * precision or 1  # both may be 0
+        scores.append((1 + beta**2) * precision * recall / divisor)
     return 100 * np.array(scores)
 
 
@@ -401,8 +401,8 @@ def ngram_rarity(
 
 # %% [markdown]
 # For each $n$ from 1 to 4 a caption becomes a vector with an entry for every
-# n-gram: its count times its rarity. A cosine tells whether the hypothesis's,
-# $g_n$, and a reference's, $h_n$, point the same way. The **D** stands for two
+# n-gram: its count times its rarity. A cosine tells whether $g_n$, of the
+# hypothesis, and $h_n$, of a reference, point the same way. The **D** stands for two
 # defences against gaming: each entry of $g_n$ is clipped to that of $h_n$, and
 # a difference between the lengths $c$ and $r$ is punished by a Gaussian of
 # width $\sigma = 6$ words:
@@ -417,7 +417,7 @@ def ngram_rarity(
 # By hand, for $n = 1$: let *a* have a rarity of 0, *dog* of 1 and *runs* of 2.
 # The reference *a dog runs* is $h_1 = (0, 1, 2)$. *A dog* is $g_1 = (0, 1, 0)$,
 # and the fraction is $1 / (1 \cdot \sqrt5) = 0.45$. *Dog dog* is $(0, 2, 0)$,
-# clipped to $(0, 1, 0)$ above the line but not below it: half as much. The
+# clipped to $(0, 1, 0)$ in the numerator only: half as much. The
 # factor of 10 only sets the scale; with our 100, full agreement is 1000.
 
 # %%
@@ -439,7 +439,7 @@ def ngram_vector(words: Words, rarity: dict, rarest: float) -> NgramVector:
     for ngram, count in ngram_counts(words).items():
         entries[ngram] = entry = count * rarity.get(ngram, rarest)
         squares[len(ngram) - 1] += entry * entry
-    # pycocoevalcap counts pairs, so to it no words are as long as one.
+    # pycocoevalcap counts pairs: to it an empty caption is as long as one word.
     norms = [math.sqrt(square) for square in squares]
     return NgramVector(entries, norms, max(1, len(words)))
 
@@ -454,8 +454,8 @@ def cider_similarity(
     for ngram, entry in hypothesis.entries.items():
         if other := reference.entries.get(ngram):
             products[len(ngram) - 1] += min(entry, other) * other
-    norms = zip(products, hypothesis.norms, reference.norms, strict=True)
-    cosine = sum(dot / (g * h) for dot, g, h in norms if g and h) / 4
+    terms = zip(products, hypothesis.norms, reference.norms, strict=True)
+    cosine = sum(dot / (g * h) for dot, g, h in terms if g and h) / 4
     gap = hypothesis.length - reference.length
     return 10 * cosine * math.exp(-(gap**2) / (2 * sigma**2))
 
@@ -506,7 +506,7 @@ for text in (
 # **METEOR** {cite}`banerjee2005` matches stems and synonyms as well, so a
 # *puppy* may stand for a *dog*. That takes dictionaries, and a Java program
 # {cite}`denkowski2014` which `captionlib.scoring.meteor` runs. On COCO the
-# paper's hard attention is ahead of soft by BLEU-4, 25.0 to 24.3, and behind by
+# paper's hard attention is ahead of soft on BLEU-4, 25.0 to 24.3, and behind on
 # METEOR, 23.04 to 23.90 {cite}`xu2015`. Whenever you call a captioner
 # *better*, say by which score.
 #
@@ -566,7 +566,7 @@ def score(
 # %% [markdown]
 # How far can these scores be trusted? Another 200 images would give others. We
 # have none, but we can resample: draw 200 of our 200 rows at random, with
-# replacement, and compute the scores again, a thousand times. The middle 95 %
+# replacement, and compute the scores again, a thousand times. The middle 95%
 # form a **confidence interval**, and the method is the **bootstrap**
 # {cite}`koehn2004`.
 
@@ -603,9 +603,8 @@ stuttering = [
 for name, system in (("first ", machine), ("second", stuttering)):
     low, high = intervals(people, system)["bleu4"]
     print(f"{name} BLEU-4 between {low:.1f} and {high:.1f}")
-value, (low, high), better = paired_bootstrap(people, machine, stuttering)[
-    "bleu4"
-]
+change = paired_bootstrap(people, machine, stuttering)["bleu4"]
+value, (low, high), _ = change
 print(f"second - first {value:+.2f}, between {low:+.2f} and {high:+.2f}")
 
 # %% [markdown]
@@ -651,10 +650,10 @@ def free_running(beam_size):
 # %%
 told = [caption for five in people for caption in five]
 longest = max(map(len, told))
-targets = torch.tensor([vocabulary.encode(words, longest) for words in told])
+captions = torch.tensor([vocabulary.encode(words, longest) for words in told])
 lengths = torch.tensor([len(words) + 2 for words in told])
 with torch.inference_mode():
-    logits = model.decoder(encoder_out, targets, lengths).logits
+    logits = model.decoder(encoder_out, captions, lengths).logits
 best = logits._replace(data=logits.data.argmax(dim=1))
 guesses, _ = pad_packed_sequence(best, batch_first=True)
 forced = []
@@ -677,7 +676,7 @@ print("\ntrue  ", *told[10])  # of scene 2
 print("forced", *forced[10])
 print("free  ", *systems["free, beam 1"][1][2])
 
-# %% mystnb={"figure": {"caption": "BLEU-4 on 200 validation scenes, with 95 % confidence intervals. The five teacher-forced captions of a scene are not independent, so their interval is narrower than it should be.", "name": "fig-bleu-systems"}, "image": {"alt": "BLEU-4 with its 95 percent interval for four systems, one line each: free-running with beams 1 and 5, teacher-forced, and the generator of the scenes. Teacher-forced lies far below the others. The numbers are those of the table above."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "BLEU-4 on 200 validation scenes, with 95% confidence intervals. The five teacher-forced captions of a scene are not independent, so their interval is narrower than it should be.", "name": "fig-bleu-systems"}, "image": {"alt": "BLEU-4 with its 95 percent interval for four systems, one line each: free-running with beams 1 and 5, teacher-forced, and the generator of the scenes. Teacher-forced lies far below the others. The numbers are those of the table above."}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.8, 2.3))
 for row, (values, bounds) in enumerate(table.values()):
     color = PALETTE[["word", "word", "attention", "state"][row]]
@@ -700,32 +699,31 @@ assert (
 )
 
 # %% [markdown]
-# Far lower, and not because the model is worse: it can't follow a plan of its
-# own. At *cat cat* it has just said *cat*, is told that it said *little*, and
+# Teacher forcing scores far lower, though the model is the same: it can't follow a
+# plan of its own. At *cat cat* it has just said *cat*, is told that it said *little*, and
 # says *cat* again. Runs of three and four words are torn apart. The original's
 # best model had a BLEU-4 of 24.29 by its validation on COCO, and 29.98 when it
 # wrote freely, without a beam {cite}`vinodababu2018`. So never choose a model
 # by teacher-forced BLEU; every score in this book is of freely written
 # captions.
 #
-# (By ROUGE-L the model is even ahead of the generator, which knows the truth:
-# common phrasing matches more references. By CIDEr-D the generator is well
-# ahead.)
+# (By ROUGE-L the model is even ahead of the generator, truth and all, because common
+# phrasing matches more references. By CIDEr-D the generator is well ahead.)
 #
 # ### The protocol decides, too
 #
 # Teacher forcing is one of five differences between the original's
-# **protocol**, its rules of scoring, and ours. The others: words outside the
-# vocabulary become `<unk>` on both sides, and match, as does `<end>`; each
+# **protocol**, its rules of scoring, and ours. The others, all the original's: words outside
+# the vocabulary become a matching `<unk>`; `<end>` stays, and matches, too; each
 # hypothesis is cut where the *true* caption ends, so that a long one loses its
 # tail; and every image counts five times, once for each reference.
 # `tools/audit.py` changes one rule at a time, for the captioner in the package:
 #
 # <!-- protocol: written by tools.results -->
 #
-# Greedy captions of 1,000 images of Flickr8k, validation split, have a BLEU-4 of 20.67 by our protocol (95 % interval 19.4⁠–⁠21.9; seed 0). Each change alone moves it by:
+# Greedy captions of 1,000 images of Flickr8k, validation split, have a BLEU-4 of 20.67 by our protocol (95% interval 19.4⁠–⁠21.9; seed 0). Each change alone moves it by:
 #
-# | change | BLEU-4 | 95 % interval, in pairs |
+# | change | BLEU-4 | paired 95% interval |
 # | --- | ---: | ---: |
 # | `<unk>` matches `<unk>` | +0.25 | +0.18⁠ to ⁠+0.34 |
 # | `<end>` stays, on both sides | +1.19 | +0.92⁠ to ⁠+1.48 |
@@ -734,8 +732,8 @@ assert (
 # | each image once for each reference | 0.00 | 0.00⁠ to ⁠0.00 |
 # | all of these: the original's validation | −3.66 | −4.62⁠ to ⁠−2.72 |
 #
-# - Copies change no score, but taken for images of their own they would narrow the interval to 20.1⁠–⁠21.2.
-# - All together don't add up to the sum. Under teacher forcing two gains vanish: a forced caption is never longer than the true one, so nothing is cut, and the original scores what comes after a forced `<end>`, which 46% of these captions have too early.
+# - Copies change no score, but counted as separate images they would narrow the interval to 20.1⁠–⁠21.2.
+# - The changes don't simply add up. Under teacher forcing two gains vanish. The cut: a forced caption is never longer than the true one. `<end>`: 46% of these captions have it too early, and the original scores what follows.
 #
 # <!-- protocol: end -->
 #
@@ -762,7 +760,7 @@ for verdict, text in (
     print(f"{verdict}: BLEU-4 {value:4.1f}  CIDEr-D {cider:5.1f}  {text}")
 
 # %% [markdown]
-# The third, which turns the scene around, wins by both. Between *kitten* and *rocket* they see no
+# The third, with the scene turned around, wins on both. Between *kitten* and *rocket* the scores see no
 # difference: words are equal, or they are not. In translation, BLEU has risen without any gain in
 # quality, and stayed put while quality rose {cite}`callisonburch2006`. Later scores, such as SPICE
 # {cite}`anderson2016`, look at the *things* a caption mentions. Use BLEU to compare versions of one
@@ -772,7 +770,7 @@ for verdict, text in (
 #
 # From the **original tutorial**: words are compared with words, so `<unk>` never matches; an image
 # is scored once, against all its references; captions are written freely whenever they are scored. From the
-# **paper**: BLEU has its brevity penalty, which the paper leaves out.
+# **paper**: our BLEU keeps the brevity penalty, which the paper leaves out.
 #
 # ## Summary
 #
@@ -781,8 +779,8 @@ for verdict, text in (
 #   divided.
 # - ROUGE-L adds recall, CIDEr-D weighs n-grams by their rarity. All three only see whether words are
 #   the same.
-# - The bootstrap gives each score a confidence interval. Compare two systems in pairs, on the same
-#   images.
+# - The bootstrap gives each score a confidence interval. Compare two systems by paired resampling, on
+#   the same images.
 # - Judge freely written captions, and say by which protocol.
 #
 # ## Questions
@@ -818,7 +816,7 @@ ask("07.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 07.1 Five right words
 #
@@ -853,8 +851,8 @@ check("07.1", caption)
 # caption = ["grass", "dog", "green", "runs", "a"]
 # ```
 #
-# For BLEU-1 a caption is a bag of words. The first pair that matches nothing brings the geometric
-# mean of BLEU-2 to zero, and what BLEU-1 lacks to 100 is the brevity penalty, $e^{1 - 7/5}$.
+# For BLEU-1 a caption is a bag of words. With no pair matched, the geometric mean of BLEU-2 is zero,
+# and BLEU-1 is the brevity penalty alone, $e^{1 - 7/5}$.
 #
 # </details>
 #
@@ -956,8 +954,8 @@ check("07.3", mean_precision)
 #
 # ### 07.4 What is rare
 #
-# CIDEr gives an n-gram the weight $\log(I / \text{images that have it})$: of $I$ images, it counts
-# those where at least one reference has the n-gram. Compute the weight of every single word in the
+# CIDEr-D's rarity of an n-gram is $\log(I / \text{images that have it})$: of $I$ images, those count
+# where at least one reference has the n-gram. Compute the rarity of every single word in the
 # references.
 
 # %% tags=["exercise"]
@@ -1009,7 +1007,7 @@ check("07.4", rarity)
 #
 # Two systems captioned the same images, and `first` and `second` hold each image's score. Row $j$
 # of `draws` is a bootstrap sample: as many image numbers, drawn with replacement. Return the bounds
-# of the middle 95 % of the difference in the *mean* score, second minus first.
+# of the middle 95% of the difference in the *mean* score, second minus first.
 
 # %% tags=["exercise"]
 import numpy as np
@@ -1036,7 +1034,7 @@ check("07.5", paired_interval)
 # <details><summary>Hint 2</summary>
 #
 # Subtract before you look for percentiles: in each draw both systems have the same images. The
-# middle 95 % leave out as much below as above, and `np.percentile` counts from 0 to 100.
+# middle 95% leave out as much below as above, and `np.percentile` counts from 0 to 100.
 #
 # </details>
 #
@@ -1055,9 +1053,9 @@ check("07.5", paired_interval)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
-# **Not in pairs.** Draw *other* images for the second machine than for the first: `resampled_sums` of both, with
+# **Unpaired.** Draw *other* images for the second machine than for the first: `resampled_sums` of both, with
 # two seeds, and the interval of the difference. How much wider is it than that of `paired_bootstrap`?
 #
 # <details><summary>Hint, range and discussion</summary>

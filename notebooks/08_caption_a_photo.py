@@ -54,7 +54,7 @@ figure = show_attention(photograph, caption)
 # Flickr8k, and [its page](../book/captioner.md) says how and how well. What do
 # the three lines do?
 
-# %% mystnb={"figure": {"caption": "From a file to a caption. The numbers on the arrows are chapters: 01 built `read_image`, 02 the encoder, 03 to 06 the rest.", "name": "fig-caption-a-photo"}, "image": {"alt": "Boxes and arrows: a picture in any format goes into read_image, which gives 3 by 256 by 256 numbers; the encoder turns them into a grid; beam search turns the grid into words; a Caption holds the words, their log-probability, the attention maps and whether the sentence was finished."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "From a file to a caption. The numbers on the arrows are chapters: 01 built `read_image`, 02 the encoder, 03 to 06 the search.", "name": "fig-caption-a-photo"}, "image": {"alt": "Boxes and arrows: a picture in any format goes into read_image, which gives 3 by 256 by 256 numbers; the encoder turns them into a grid; beam search turns the grid into words; a Caption holds the words, their log-probability, the attention maps and whether the sentence was finished."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 from captionlib.book.diagrams import arrow, box, canvas
@@ -79,7 +79,7 @@ plt.show()
 # - **You will learn** what lies between a file and a sentence, and how it goes
 #   wrong without an error.
 # - **You will build** `Captioner`, the class above.
-# - **You need** a trained model. Most of the chapter takes the small one of the
+# - **You need** a trained model. Most of the chapter uses the small one of the
 #   [toy world](../book/toy_world.md), where the truth about every picture is
 #   known. It comes with the package, too.
 # - **It takes** {chapter-time}`08_caption_a_photo` to run.
@@ -104,8 +104,8 @@ print(len(paths), "images, the first is", paths[0].name)
 # %% [markdown]
 # The decoder's `forward` is of no use here: it is fed the true words, and there
 # are none. At inference each step reads the word that the step before chose,
-# which is what [beam search](06_beam_search.ipynb) does. All parts
-# exist; put in order they are a few lines.
+# which is what [beam search](06_beam_search.ipynb) does. All the
+# parts exist; in order, they take a few lines.
 
 # %%
 import torch
@@ -176,9 +176,9 @@ assert len(set(sentences["twice"])) <= 3
 # %% [markdown]
 # Good English. Nothing crashes, because every number is a valid number; every
 # picture has merely become nearly black. The decoder has learned what sentences
-# look like, and without a picture to speak of it recites a likely one. If all
-# your captions are the same, suspect the reading first. To make the accident
-# hard, `normalise` takes stored pixels only, and refuses floats. (`read_image`
+# look like, and without a picture to speak of, it recites a likely sentence. If
+# all your captions are the same, suspect the reading first. To prevent this
+# accident, `normalise` takes stored pixels only, and refuses floats. (`read_image`
 # takes floats from 0 to 1 as well, but converts them to stored pixels.)
 #
 # <aside class="margin sidebar">
@@ -203,7 +203,7 @@ except TypeError as error:
 #   spaces. The data are in lower case without full stops, and so are the
 #   captions;
 # - **log_prob**, the sum of $\log p(w_t \mid w_{<t}, \text{image})$ over the
-#   words *and* `<end>`, in nats. It compares captions of one image. It does not
+#   words *and* `<end>`, in nats. Use it to compare captions of one image. It does not
 #   measure truth, and a long sentence usually has a lower one than a short one;
 # - the **alphas**, one map per word, for the [next
 #   chapter](09_seeing_attention.ipynb);
@@ -228,9 +228,9 @@ class Caption(NamedTuple):
 
 
 # %% [markdown]
-# Here are the few lines from above, for a batch and returning `Caption`s.
-# `write_captions` is `beam_search`, unless the settings ask for one of the
-# [other ways to write](06_beam_search.ipynb):
+# Here are the few lines from above, for a batch, returning `Caption`s.
+# `write_captions` gives a list of captions for each image, by beam search unless
+# the settings ask for one of the [other ways to write](06_beam_search.ipynb):
 
 # %%
 #| export
@@ -309,8 +309,8 @@ print(f"search, ms an image: alone {alone:.1f}, together {together:.1f}")
 # Together is cheaper. But all photographs at once need memory that grows with
 # their number, and readers of the original tutorial ran out of it. So
 # `Captioner` takes batches of a given size, and reads them just before they are
-# needed. The search settings travel with the model, chosen where it was
-# validated; the argument `beam_size` overrides the beam's width only.
+# needed. The search settings, chosen on the validation split, travel with the
+# model; the argument `beam_size` overrides the beam's width only.
 #
 # A few names need a word. `DecodingConfig` is `SearchConfig` with the settings of
 # chapter 06's other ways to write; `package_folder` finds the captioners of the
@@ -368,11 +368,9 @@ class Captioner:
         search = replace(self.search, **beam)
         images, captions = iter(images), []
         while batch := [read_image(i) for i in islice(images, batch_size)]:
-            captions += self._search(np.stack(batch), search)
+            pixels = torch.from_numpy(np.stack(batch))
+            captions += caption_pixels(self.model, pixels, search)
         return captions
-
-    def _search(self, pixels: np.ndarray, search: SearchConfig) -> list:
-        return caption_pixels(self.model, torch.from_numpy(pixels), search)
 
 
 # %% [markdown]
@@ -391,7 +389,7 @@ assert [c.text for c in together] == naive
 
 # %% [markdown]
 # `read_image` takes photographs in every form they come in: a file in any format that Pillow
-# reads, a PIL image in any mode, an array of integers or of floats from 0 to 1,
+# reads, a PIL image in any mode, an array of integers or of floats from 0 to 1;
 # grey, with an alpha channel, or lying on its side with an EXIF note that says
 # how to turn it. The model sees the same picture each time and says the same.
 
@@ -418,8 +416,8 @@ print(len(forms), "forms of one picture, one caption")
 # ## Your own photograph
 #
 # In JupyterLab and in Colab the next cell is live. Choose the size of the beam,
-# let it draw its words at random at a temperature of your choice, or give it a
-# photograph of yours, which stays on the machine that runs the notebook. In the
+# let the captioner draw its words at random at a temperature of your choice, or give it
+# a photograph of yours, which stays on the machine that runs the notebook. In the
 # book's pages no Python runs, so you see the first caption, and can pick words.
 
 # %% tags=["nbval-ignore-output"]
@@ -469,8 +467,8 @@ plt.show()
 
 
 # %% [markdown]
-# (The others aren't all right: they may leave something out, or confuse left and
-# right.) What about pictures from outside its world: noise, plain grey, stripes? The
+# (Not all the others are right: they may leave something out, or confuse left and
+# right.) What about pictures from outside the toy world: noise, plain grey, stripes? The
 # vocabulary has no word for "I don't know". Does the log-probability raise the
 # alarm? To compare images, divide it by the number of choices it sums over, or
 # longer captions would look less certain.
@@ -511,8 +509,7 @@ assert 2 <= len(inventive) <= len(more) // 2
 #
 # ## From the command line
 #
-# Each chapter's work has a subcommand. The whole way from nothing to a
-# picture of where the model looked takes five commands:
+# The whole way from nothing to a picture of where the model looked takes five commands:
 #
 # ```sh
 # captionlib scenes --to toy
@@ -525,7 +522,7 @@ assert 2 <= len(inventive) <= len(more) // 2
 #     --save-figure seen.png
 # ```
 #
-# For Flickr8k, put its files in the place of `toy/…`. `captionlib caption` prints what
+# For Flickr8k, give its files instead of `toy/…`. `captionlib caption` prints what
 # `Captioner` returns. Here it gets three files, one of which is not an image:
 
 # %%
@@ -559,9 +556,8 @@ assert status == 2 and len(out.getvalue().splitlines()) == 2
 # - Its checkpoint is a pickled Python object, which can run code when it is
 #   loaded, and newer versions of torch refuse it. Ours is numbers (safetensors)
 #   and JSON.
-# - `caption_image_beam_search` applies the decoder's layers one by one, a
-#   second copy of the decoder, and `eval.py` holds a third; here all call one
-#   `step`.
+# - `caption_image_beam_search` repeats the decoder's layers, and `eval.py` does so
+#   again; here all call one `step`.
 # - It captions one image at a time, and it fails if no caption finishes.
 #
 # ## Summary
@@ -610,7 +606,7 @@ ask("08.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 08.1 Find the faults
 #
@@ -641,7 +637,7 @@ check("08.1", mended)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# A pixel of a palette is the *number* of a colour. Is the mean of colours 3 and 5 colour 4? What does
+# A palette picture's pixel is the *number* of a colour. Is the mean of colours 3 and 5 colour 4? What does
 # `resize` do instead? For the way a phone was held, `PIL.ImageOps` has a function.
 #
 # </details>
@@ -666,7 +662,7 @@ check("08.1", mended)
 #     return np.asarray(whole.resize((size, size)))
 # ```
 #
-# Numbers of colours can't be averaged, so Pillow picks every n-th pixel of a palette picture. `convert("RGB")`
+# Colour numbers can't be averaged, so Pillow picks every n-th pixel of a palette picture. `convert("RGB")`
 # drops alpha and shows whatever colour lay under it, often black. No error tells you; a caption about a dark
 # picture may.
 #
@@ -677,8 +673,8 @@ check("08.1", mended)
 # `caption_all(images, caption_batch, size)` has to caption a list of images of any length, using
 # `caption_batch`, which takes a list of 1 to `size` images and returns a list of their captions.
 # One caption an image must come back, in the order of the images; how often and in which order it calls
-# `caption_batch` is up to it. Eighteen colleagues have written it, not all of them well. Write a test: by
-# `assert`, or by returning False. No model is needed: let your own `caption_batch` do something simple
+# `caption_batch` is up to it. Eighteen colleagues have written it, not all of them well. Write a test that rejects the
+# bad ones, by `assert` or by returning False. No model is needed: let your own `caption_batch` do something simple
 # with strings.
 
 # %% tags=["exercise"]
@@ -694,8 +690,8 @@ check("08.2", trust)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Which numbers of images are awkward for a batch of 4? And which images: may one come twice, are they
-# sorted?
+# Which numbers of images are awkward for a batch of 4? And which images: what if one comes twice, or
+# they aren't sorted?
 #
 # </details>
 #
@@ -726,7 +722,7 @@ check("08.2", trust)
 #     return True
 # ```
 #
-# Six images leave a rest with 4, and none with 1. Calling it again also finds the version that keeps
+# Six images leave a remainder with 4, and none with 1. Calling it again also finds the version that keeps
 # the captions of the first call in a default argument.
 #
 # </details>
@@ -781,7 +777,7 @@ check("08.3", pad_to_square)
 #
 # </details>
 #
-# ### 08.4 Among how many words does it hesitate?
+# ### 08.4 Perplexity
 #
 # The **perplexity** of some captions is $e$ to the power of their mean nats: all log-probabilities
 # added up, divided by the number of choices that the model made, with the sign reversed. A
@@ -831,7 +827,7 @@ check("08.4", perplexity)
 #
 # ### 08.5 What isn't there
 #
-# Of all the words in `captions` that name a thing, which share names something that isn't in its
+# Of all the words in `captions` that name a thing, what share name something that isn't in the
 # scene? `scenes` holds, for each caption, the set of words that fit a thing in it (*dog* and
 # *puppy* for the same dog), and `names` all words that name anything. If nothing is named at all,
 # the share is 0.
@@ -881,7 +877,7 @@ check("08.5", invented_share)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Red and blue.** Exchange the two channels before captioning. How many captions
 # change, and what do they say then?
@@ -891,7 +887,7 @@ check("08.5", invented_share)
 # `read_image` returns (3, 256, 256), and `caption_batch` takes such arrays: reverse
 # their first axis.
 #
-# Of the chapter's 120 scenes (`more`, seed 1), 81 get another caption. *At night* disappears
+# Of the chapter's 120 scenes (`more`, seed 1), 81 get a different caption. *At night* disappears
 # seven times, and *sand* appears seven times; many things turn into others. It takes a few
 # seconds.
 #
@@ -902,7 +898,7 @@ check("08.5", invented_share)
 # </details>
 #
 # **The mirror.** Caption each scene and its mirror image. *Left of* should become *right
-# of*, or the two things change places. How often do they?
+# of*, or the two things should change places. How often does either happen?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
@@ -913,7 +909,6 @@ check("08.5", invented_share)
 # 16 of the 44 come out the same, word for word. Of the 27 with two different things, five
 # have them exchanged. None says *right of* instead.
 #
-# It has learned that one says *left of*, and hardly what it means. To find
-# that out, one has to ask for it: the test above takes no score, only a mirror.
+# It has learned to say *left of*, but hardly what it means.
 #
 # </details>

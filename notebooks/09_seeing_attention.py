@@ -155,6 +155,7 @@ def _spread(cells: int, pixels: int, smooth: bool) -> np.ndarray:
     if not smooth:
         return nearest
     mirrored = np.stack([x, -x, 2 * cells - x])
+    # Half a cell as standard deviation makes the factor 2.
     bell = np.exp(-2 * (x[:, None, None] - mirrored) ** 2).sum(axis=1)
     return bell / bell.sum(axis=1, keepdims=True) @ nearest
 
@@ -238,15 +239,15 @@ for column, (name, word) in zip(grid.T, shown, strict=True):
 plt.show()
 
 # %% [markdown]
-# Under the *veil* most of the picture is purple fog. The *heat map* separates
-# best, but it takes the photograph away: the sky and the snow at the canyon
-# have no colour of their own. We take the third. The photograph stays
+# Under the *veil* most of the picture is purple fog. The *heat map* shows the
+# weights best, but it takes the photograph away: the sky and the snow at the canyon
+# have no colour of their own. We take the *lamp and line*. The photograph stays
 # recognisable in the dark, and the line shows where to look even when what lies
 # there is hardly brighter than the rest, like the lawn between the legs of the
 # tripod. The light follows the square root of the weight, so that even a gaze
 # spread over a dozen cells can be seen; the number says how strong it is.
 #
-# The line needs the fewest pixels that hold half of the weight. Sort the
+# The line surrounds the fewest pixels that hold half of the weight. Sort the
 # weights, largest first, and stop when the sum reaches a half:
 
 # %%
@@ -281,7 +282,7 @@ def draw_lit(
     """
     grey = pixels.mean(axis=2, keepdims=True)
     dim = 0.03 + 0.22 * (0.7 * grey + 0.3 * pixels)
-    bright = pixels**0.65  # lifts the shadows: dark coats can be looked at
+    bright = pixels**0.65  # lifts the shadows: dark coats stay visible
     light = np.sqrt(weights / top)[..., None]
     axes.imshow(dim + light * (bright - dim))
     mask = half_of_weight(weights)
@@ -299,8 +300,8 @@ assert half_of_weight(np.full((4, 4), 1 / 16)).all()
 #
 # Function words such as *a*, *in* and *the* get no panel, so that the others
 # get a large one. The caption above the panels lists every word, and
-# `every=True` draws them all. Given a file name, the figure is saved and needs
-# no window.
+# `every=True` draws them all. Given a file name, `show_attention` saves the
+# figure and needs no window.
 
 # %%
 #| export
@@ -325,7 +326,7 @@ FUNCTION_WORDS = frozenset(
 
 
 def content_words(words: list[str]) -> list[int]:
-    """Where in a caption the words are that get a panel.
+    """The places of the words that get a panel.
 
     All but `FUNCTION_WORDS`; every word if that leaves fewer than two.
     """
@@ -343,7 +344,7 @@ def show_attention(
     smooth: bool = True,
     every: bool = False,
 ) -> Figure:
-    """Draw the image, then once for each content word, lit where it looked.
+    """Draw the image, then once for each content word, lit by attention.
 
     Words share one scale: the light goes by the square root of the weight,
     and is full at the largest weight drawn. A line surrounds half of a word's
@@ -357,8 +358,8 @@ def show_attention(
         every: draw function words, too.
 
     Raises:
-        InputError: if the image can't be read, or `to` is no picture file.
-        ValueError: if there is not one map a word.
+        InputError: if the image can't be read, or `to` isn't a picture file.
+        ValueError: unless there is one map per word.
     """
     words, alphas = caption.words, np.asarray(caption.alphas)
     if alphas.ndim != 3 or len(alphas) != len(words):
@@ -415,8 +416,8 @@ def _label(axes: Axes, place: str, text: str, kind: str) -> None:
 # %% [markdown]
 # On the command line it is `captionlib caption photo.jpg --save-figure
 # seen.png`. Here is a drawn scene of the [toy world](../book/toy_world.md), with
-# its own small captioner, every word, and the cells as squares. The inside of a
-# line is its brighter side.
+# its own small captioner, every word, and the cells as squares. Each line
+# encloses the brighter cells.
 
 # %% mystnb={"figure": {"caption": "A toy scene, every word, unsmoothed: squares of 32 pixels are all that the model has.", "name": "fig-show-attention-raw"}, "image": {"alt": "A drawn scene with two kites over a beach, and one copy for each of the six words of its caption, lit in flat squares. The brightest squares belong to the word two and lie on a kite."}}
 import tempfile
@@ -452,7 +453,7 @@ assert plt.get_fignums() == before  # pyplot was not involved
 # Pictures like these get chosen because they please. In the toy world we know
 # the box of every object and the words that can name it. Whenever a caption says
 # such a word, measure how much of the weight lies inside the object's box $b$,
-# where a cell that the box cuts counts by the part inside:
+# where a cell that the box cuts counts in proportion to the part inside:
 #
 # $$m = \sum_{p \in b} \alpha_p$$
 #
@@ -462,10 +463,10 @@ assert plt.get_fignums() == before  # pyplot was not involved
 
 
 # %%
-def box_mask(word, things):
+def box_mask(word, scene):
     """(256, 256): where the things are that `word` can name."""
     mask = np.zeros((256, 256), dtype=bool)
-    for thing in things:
+    for thing in scene:
         if word in thing["words"]:
             x0, y0, x1, y1 = (round(edge) for edge in thing["box"])
             mask[y0:y1, x0:x1] = True
@@ -473,13 +474,13 @@ def box_mask(word, things):
 
 
 def look(alpha, mask):
-    """Weight inside the mask, and whether the largest weight is inside."""
+    """Weight inside the mask; is the smoothed map's peak inside it?"""
     weights = upsample_alpha(alpha, mask.shape, smooth=False)
     peak = upsample_alpha(alpha, mask.shape).argmax()
     return weights[mask].sum() / weights.sum(), mask.flat[peak]
 
 
-left = np.arange(256) < 128 * np.ones((256, 1))
+left = np.indices((256, 256))[1] < 128
 m, _ = look(np.array([[0.5, 0.0], [0.25, 0.25]]), left)
 print(m)  # by hand: 0.5 + 0.25
 
@@ -494,11 +495,11 @@ for path, found in zip(paths, captions, strict=True):
                 looks.append((*look(alpha, mask), mask.mean()))
 
 print("map       weight in box  peak in box  area of box  words")
-for shift, found in rows.items():
-    m, peak, area = np.mean(found, axis=0)
-    print(f"t {shift:+d} {m:18.2f} {peak:12.2f} {area:12.2f} {len(found):6}")
+for shift, looks in rows.items():
+    m, peak, area = np.mean(looks, axis=0)
+    print(f"t {shift:+d} {m:18.2f} {peak:12.2f} {area:12.2f} {len(looks):6}")
 
-# %% mystnb={"figure": {"caption": "Weight inside the named object's box, by the word whose map it is, with 95 % intervals over words. The dashes mark the box's share of the picture, which is what an even map has there. Toy world, test split, seed 0.", "name": "fig-attention-lead"}, "image": {"alt": "Four bars: weight inside the box is small two words earlier, highest for the word before, lower for the word itself, and near the baseline for the next word."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Weight inside the named object's box, by the word whose map it is, with 95% intervals over words. The dashes mark the box's share of the picture, which is what an even map has there. Toy world, test split, seed 0.", "name": "fig-attention-lead"}, "image": {"alt": "Four bars: weight inside the box is small two words earlier, highest for the word before, lower for the word itself, and near the baseline for the next word."}} tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
 names = (
     "two words\nearlier",
@@ -506,9 +507,9 @@ names = (
     "the word\nitself",
     "the next\nword",
 )
-for place, found in enumerate(rows.values()):
-    m, _, area = np.mean(found, axis=0)
-    error = 1.96 * np.std(found, axis=0)[0] / len(found) ** 0.5
+for place, looks in enumerate(rows.values()):
+    m, _, area = np.mean(looks, axis=0)
+    error = 1.96 * np.std(looks, axis=0)[0] / len(looks) ** 0.5
     axes.bar(place, m, 0.6, yerr=error, ecolor=INK, color=PALETTE["attention"])
     ends = [place - 0.4, place + 0.4]
     label = "an even map" if place == 0 else None
@@ -520,7 +521,7 @@ axes.set(ylabel="weight in the box", ylim=(0, 0.4))
 plt.show()
 
 # %% tags=["remove-cell"]
-inside = {shift: np.mean(found, axis=0) for shift, found in rows.items()}
+inside = {shift: np.mean(looks, axis=0) for shift, looks in rows.items()}
 assert inside[0][0] > 1.5 * inside[0][2]
 assert inside[-1][0] > 1.2 * inside[0][0] and inside[-1][1] > inside[0][1]
 assert inside[-2][0] < inside[0][0]
@@ -532,7 +533,7 @@ ask("09.e")
 
 # %% [markdown]
 # The word's own map has about twice the baseline in the box, and the map of the
-# word *before* has more: it looks early. A likely reason: to choose between *a*,
+# word *before* has more: the decoder looks early. A likely reason: to choose between *a*,
 # *an* and *two* it must find what comes next, and its memory carries that one word
 # further. Two words earlier it has hardly begun to look. (A name that is the second
 # word has no such map, hence the smaller count.) So a figure with one panel per
@@ -569,7 +570,7 @@ print(f"from its own square {own:.0%}, from 3 × 3 squares {around:.0%}")
 assert own < 0.5
 
 # %% [markdown]
-# If every pixel had the same influence, it would be 1.6 % and 14 %. The cell's
+# If every pixel had the same influence, the shares would be 1.6% and 14%. The cell's
 # own square counts more than others, but most of the influence comes from
 # outside. Read "it looked *here*" as "it used a vector centred here". (What a
 # cell can see is called its *receptive field*.)
@@ -643,17 +644,17 @@ single = torch.stack([read_again([step]) for step in steps])  # (S, 2, N, T)
 evened = {
     "none": read_again([])[:, i, t],
     "every map": read_again(steps)[:, i, t],
-    "its own": single[t, :, i, t].T,
+    "its own": single[t, :, i, t].T,  # (2, words), as above
     "the one before": single[t - 1, :, i, t].T,
 }
 print("evened          words   first choice kept  nats per word")
 for name, (chosen, first) in evened.items():
-    for kind, rows in (("naming", naming), ("other", ~naming)):
-        kept, nats = first[rows].mean(), -chosen[rows].mean()
+    for kind, mask in (("naming", naming), ("other", ~naming)):
+        kept, nats = first[mask].mean(), -chosen[mask].mean()
         print(f"{name:15} {kind:6} {kept:15.0%} {nats:16.2f}")
 
 # %% [markdown]
-# How sure is that, with so few words? The mean differences, with 95 % intervals:
+# How sure is that, with so few words? The mean differences, with 95% intervals:
 
 # %% tags=["hide-input"]
 loss = {name: -chosen[naming] for name, (chosen, _) in evened.items()}
@@ -672,9 +673,9 @@ assert nats["the one before"] > nats["none"] + 0.2
 assert other["its own"] < other["none"] + 0.15
 
 # %% [markdown]
-# (Even with no map evened, not every word is the first choice: beam search may
+# (Even with all maps intact, not every word is the first choice: beam search may
 # take another.) Words that name things lose a lot without maps. Your prediction?
-# They need both, and these words can't tell which one more. The other words
+# They need both; which one more, so few words can't tell. The other words
 # lose little without their own maps, but that doesn't make the maps idle: the
 # one under *a* is often the one before a name. Yet three in five naming words
 # come out the same without any maps, and four in five without their own. For
@@ -687,14 +688,14 @@ assert other["its own"] < other["none"] + 0.15
 # asks of an explanation, and that weights found for one instance at a time are
 # not a model that anybody trained; one of their tests is a baseline of even
 # weights, like ours. Neither paper is about pictures. For our maps, keep to
-# what was measured: words for things depend on them, and they fall on the named
+# what was measured: words for things depend on the maps, which fall on the named
 # thing more than an even map would, a word early. None of that shows *why* a
 # word was chosen. To find out what a word depends on, change the picture and
 # watch the word (exercise 09.5, and all of [chapter 11](11_grounding.ipynb)).
 #
 # ## Departures
 #
-# The **original tutorial**'s `visualize_att` lays a grey map at 80 % opacity
+# The **original tutorial**'s `visualize_att` lays a grey map at 80% opacity
 # over the picture, five small panels to a row, each word on its own scale; it
 # enlarges the map 24 times with scikit-image's `pyramid_expand`, and needs a
 # display.
@@ -707,7 +708,7 @@ assert other["its own"] < other["none"] + 0.15
 # - In the toy world maps can be scored. Weight inside the named object's box is
 #   above the baseline, and highest one word before the name.
 # - A cell's vector has seen more than its square, and many words come out the
-#   same without the maps. A map is a record, not a reason.
+#   same without the maps.
 #
 # ## Questions
 
@@ -730,14 +731,14 @@ ask("09.d")
 # <details><summary>Why can the article's map be better placed than the noun's?</summary>
 #
 # The map is made before its word. Probably, to say *an* rather than *two*, the
-# decoder has to find the umbrella first.
+# decoder has to find an umbrella first.
 #
 # </details>
 #
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 09.1 A map of pixels that is still a map
 #
@@ -777,8 +778,7 @@ check("09.1", enlarge)
 #     return alpha.repeat(factor, axis=0).repeat(factor, axis=1) / factor**2
 # ```
 #
-# `upsample_alpha` leaves the division out, since a picture only wants to know which weight a pixel
-# has. As soon as you *add up* pixels, in a box for instance, it matters.
+# `upsample_alpha` leaves the division out, since drawing needs only each pixel's weight. As soon as you *add up* pixels, in a box for instance, it matters.
 #
 # </details>
 #
@@ -879,7 +879,7 @@ check("09.3", cells_looked_at)
 # ### 09.4 How many times chance?
 #
 # The **lift** of a map in a box is the weight inside, divided by what an even map would have there:
-# the box's share of the picture. A cell that an edge of the box cuts counts by the part inside. The
+# the box's share of the picture. A cell that an edge of the box cuts counts in proportion to the part inside. The
 # picture is as large as its cells, squares of `side` pixels.
 
 # %% tags=["exercise"]
@@ -927,9 +927,8 @@ check("09.4", lift)
 #
 # ### 09.5 Change the picture, watch the word
 #
-# `score(image)` tells how likely a word is, as a log-probability. Paint over one square of the
-# picture after the other, `side` pixels wide, with a grey of 0.5, and note how much the score
-# *falls*. Only one square may be grey at a time.
+# `score(image)` tells how likely a word is, as a log-probability. Paint over the picture's squares,
+# each `side` pixels wide, one at a time with a grey of 0.5, and note how much the score *falls*.
 
 # %% tags=["exercise"]
 import numpy as np
@@ -979,23 +978,23 @@ check("09.5", occlusion)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
-# **Small and large.** On what does the captioner look best, on small or large things? And
-# which kinds of things come first?
+# **Small and large.** Do the maps fall better on small or on large things? And which kinds
+# come first?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
 # The chapter's loop, with `mask.mean()` beside each weight. Sort the naming words by the
 # area of their boxes and cut the list in three. Draw more scenes, with `test=200`.
 #
-# In 200 scenes (seed 0), the smallest third, 6 % of the picture on average, has 0.16 of the
-# weight of its own map: 2.9 times its area. The middle one, 10 %, has 0.21 or 2.1 times, and
-# the largest, 21 %, 0.35 or 1.6 times. Of the kinds named at least five times, castles have
-# most, 0.40, and airplanes least, 0.11, hardly more than their area.
+# In 200 scenes (seed 0), the smallest third, 6% of the picture on average, has 0.16 of the
+# weight of its own map: 2.9 times its area. The middle one, 10%, has 0.21 or 2.1 times, and
+# the largest, 21%, 0.35 or 1.6 times. Of the kinds named at least five times, castles have
+# the most, 0.40, and airplanes the least, 0.11, hardly more than their area.
 #
-# Weight and area go together, so that a list of kinds by weight is mostly one by size.
-# Divided by area it turns around. With five to eighteen words a kind, most of the rest
+# Weight and area go together, so a list of kinds by weight is mostly one by size.
+# Divided by area, the order reverses. With five to eighteen words a kind, most of the rest
 # is luck.
 #
 # </details>

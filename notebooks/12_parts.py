@@ -77,7 +77,7 @@ def nearest_images(
     """For each image, those `known` that are most like it, the nearest first.
 
     Takes grids (B, P, D) and (I, P, D). Two images are alike if their mean
-    cells point the same way. Returns cosines and numbers, (B, count) each.
+    cells point the same way. Returns cosines and indices, (B, count) each.
     """
     means = [g.float().mean(dim=1) for g in (grids, known)]
     unit = [nn.functional.normalize(mean, dim=1) for mean in means]
@@ -109,8 +109,8 @@ def most_typical(captions: list[list[str]]) -> list[str]:
 most_typical(["a cat on a mat".split(), "a dog on a mat".split(), ["cats"]])
 
 # %% [markdown]
-# > **Predict.** The packaged captioner has a BLEU-4 of 66 on such scenes. How much
-# > has a thief that can choose from 500 pictures? Which of the two is better?
+# > **Predict.** The packaged captioner has a BLEU-4 of 66 on such scenes. What do
+# > the two thieves score, with 500 pictures to choose from? Which is better?
 
 # %%
 from captionlib.metrics import score
@@ -126,8 +126,8 @@ for name, captions in (("nearest", stolen), ("of thirty", typical)):
     print(f"   CIDEr-D {found['cider_d']:5.1f}")
 
 # %% [markdown]
-# More than half of what a trained captioner has, for no training at all. So whatever a part
-# adds counts from here, not from zero. (The first thief is the better one, because
+# The first thief gets more than half of a trained captioner's score, for no training at all.
+# So whatever a part adds counts from here, not from zero. (It is the better one, because
 # in a drawn world the nearest picture often shows the very same things.)
 #
 # ## Taking a part out, fairly
@@ -150,7 +150,7 @@ print(whole.mean() - without.mean(), whole.std())
 # %% [markdown]
 # Not if each pair shares a seed, as it does here: the same order of the same scenes,
 # the same first weights where both have them. Look at the three gaps instead. With
-# their mean $\bar d$ and standard deviation $s$, Student's 95 % interval for $n$ pairs,
+# their mean $\bar d$ and standard deviation $s$, Student's 95% interval for $n$ pairs,
 # with $n - 1$ degrees of freedom, is
 #
 # $$\bar d \pm t_{n-1}\, \frac{s}{\sqrt{n}}, \qquad t_2 = 4.30, \quad t_4 = 2.78$$
@@ -168,8 +168,8 @@ print(f" to {gaps.mean() + half:.2f}")
 # ## Attention that looks everywhere
 #
 # What is attention worth? Give every cell the same weight. The context is then the
-# mean of the grid, the same at each step, and a decoder that reads it is the one
-# before *Show, Attend and Tell*:
+# mean of the grid, the same at each step, and the decoder has nothing to choose
+# from:
 #
 # $$\alpha_p = \frac{1}{P}, \qquad z = \frac{1}{P} \sum_p a_p$$
 
@@ -242,10 +242,10 @@ assert whole["cider_d"] > mean_only["cider_d"] + 5
 assert whole["correctness"] > mean_only["correctness"] + 0.05
 
 # %% [markdown]
-# About a tenth of CIDEr-D. The mean of a frozen grid still tells what is in the
+# CIDEr-D falls by about a tenth. The mean of a frozen grid still tells what is in the
 # picture, and with so few words that is most of a caption. What has been lost shows
-# in the third number: with even maps, the weight in the box is its share of the
-# picture. The captioner still says *umbrella*, and could not say where.
+# in the third number: with even maps, the weight in the box is the box's share
+# of the picture. The captioner still says *umbrella* but could not say where.
 #
 # This is a single training of each. Another seed would give other figures: how
 # different, the table will tell.
@@ -280,7 +280,7 @@ print(torch.sigmoid(gate))
 # %% [markdown]
 # ## Another way to compare
 #
-# Additive attention is what the paper has. Today's attention takes the dot product
+# The paper's attention is additive. Today's attention takes the dot product
 # of query and key. The longer the vectors, the larger the products, so they are
 # divided by the square root of the length $A$ {cite}`vaswani2017`:
 #
@@ -420,7 +420,7 @@ for word in ("cat", "two", "left", "street"):
 # | two epochs more | 56.9<br>(−0.7 to +1.8) | 265.2<br>(−0.6 to +7.5) | 0.19<br>(0.00 to 0.00) | 1.1× |
 # | two epochs more, encoder tuned | 57.0<br>(−1.0 to +2.2) | 266.3<br>(−6.8 to +15.8) | **0.17**<br>(−0.02 to −0.01) | 2.3× |
 #
-# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -484,7 +484,7 @@ for word in ("cat", "two", "left", "street"):
 # | one epoch more | 20.6<br>(−0.2 to +0.8) | **48.1**<br>(+0.6 to +0.9) | 287 |
 # | one epoch more, encoder tuned | 20.9<br>(−0.3 to +1.4) | 48.5<br>(−0.7 to +3.0) | 624 |
 #
-# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *all parts* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -502,7 +502,7 @@ for word in ("cat", "two", "left", "street"):
 # | attention | 21.7<br>± 0.4 | 53.3<br>± 2.0 | 645 |
 # | none, the mean cell | 21.1<br>(−2.8 to +1.6) | 52.0<br>(−6.1 to +3.6) | 460 |
 #
-# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -510,16 +510,17 @@ for word in ("cat", "two", "left", "street"):
 # and the interval holds 0. If attention is worth something to captions of Flickr8k, three
 # seeds are too few to show it. Seeing where the captioner looked is another matter.
 #
-# After four epochs, other rows contradict the drawn world. Without its gate the captioner
+# After four epochs, one row contradicts the drawn world. Without its gate the captioner
 # gains 1.5 to 1.9 points of CIDEr-D, in a seventh less time; there, it lost. Without the
 # penalty it gains half a point of BLEU-4. Word vectors still change nothing. An epoch with a tuned encoder
-# takes seven times as long as an ordinary one, and can't be told apart from that
-# (−0.1 to +0.6 BLEU-4). And thieves fare worse, since few photographs are alike.
+# takes seven times as long as an ordinary one, and brings no measurable gain over it
+# (−0.1 to +0.6 BLEU-4). The thief of the nearest picture fares worse, since few
+# photographs are alike; thirty neighbours help here.
 #
 # ## What such a table can't say
 #
-# - Each part was taken out *alone*. Two parts may do the same job, so that neither is
-#   missed, and both would be.
+# - Each part was taken out *alone*. Two parts may do the same job, so that either can
+#   go, but not both.
 # - The learning rate was chosen for the whole captioner. A change may do better with
 #   another.
 # - Seeds vary the training, not the scenes. Other scenes would move all rows
@@ -582,7 +583,7 @@ ask("12.d")
 #
 # </details>
 #
-# <details><summary>The table has 52 intervals of 95 %. How many will leave out 0 by
+# <details><summary>The table has 52 intervals of 95%. How many will leave out 0 by
 # chance alone, if no change matters?</summary>
 #
 # One in twenty: two or three. A lone bold number near 0 deserves a second look.
@@ -592,7 +593,7 @@ ask("12.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 12.1 Is it a difference?
 #
@@ -775,7 +776,7 @@ check("12.4", mended)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **A better eye.** The mean cell forgets where things are. Give the thief the whole grid:
 # compare cell by cell, or let each cell look for its best match. Is it a better thief?

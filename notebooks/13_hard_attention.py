@@ -70,7 +70,7 @@ plt.show()
 # %% [markdown]
 # - **You will learn** why a random choice has no gradient, what REINFORCE does about
 #   it, and what that costs.
-# - **You will build** `HardAttention`, which any decoder of this book can take in
+# - **You will build** `HardAttention`, which the decoder of chapter 04 can take in
 #   place of its own, and the loss that trains it.
 # - **You need** chapters [03](03_attention.ipynb) and [05](05_training.ipynb), and
 #   the measures of [chapter 11](11_grounding.ipynb).
@@ -147,7 +147,7 @@ torch.set_printoptions(precision=2, sci_mode=False)
 show(baseline=0.0)
 
 # %% [markdown]
-# It lowers it! A log-probability is never positive, so every draw is punished, and
+# The bracket lowers the best cell's score! A log-probability is never positive, so every draw is punished, and
 # good ones just less. On average that comes to the exact gradient, as promised. But
 # single draws point everywhere. Subtract a **baseline**, say the mean reward, and
 # only draws that do worse than usual are punished:
@@ -195,7 +195,7 @@ print(f"{mean:.2f} <= {(alpha @ p_kite).log():.2f}")
 # ## The layer
 #
 # Everything but the choice stays. `HardAttention` takes over the layers of a soft
-# one, so it can replace that in any decoder. In training it draws; otherwise it
+# one, so it can replace that in the decoder. In training it draws; otherwise it
 # takes the expectation, which is soft attention, as the paper's authors do in their
 # [code](https://github.com/kelvinxu/arctic-captions) when captions are written. The
 # loss will have to know what was drawn, so a draw returns it beside the weights.
@@ -332,7 +332,7 @@ def hard_loss(
     label_smoothing: float = 0.0,
     reward_of: Callable = words_to_come,
 ) -> HardLoss:
-    """Minus the bound, with a gradient that is right on average.
+    """A loss whose gradient is, on average, minus the bound's.
 
     Args:
         output: of a decoder whose `HardAttention` drew.
@@ -372,7 +372,7 @@ torch.testing.assert_close(
 # %% [markdown]
 # Is it right on average? For a small decoder we can go through every way of looking.
 # A caption of two words on four cells has sixteen. Weight the estimate of each by
-# its probability, and hold the sum against the exact gradient of the bound:
+# its probability, and compare the sum with the exact gradient of the bound:
 
 # %%
 from itertools import product
@@ -417,7 +417,7 @@ assert max(e.abs().max() for e in exact) > 0.01
 #
 # Right on average says little if the average takes a thousand draws. Take the toy
 # captioner as it is, sixteen pictures with a caption each, and draw 150 times. For
-# each draw, compute the gradient of attention's weights by four kinds of reward:
+# each draw, compute the gradient of attention's weights with four kinds of reward:
 #
 # - *no baseline*: the whole caption's log-probability;
 # - *usual caption*: less that of the usual caption, as in the paper;
@@ -666,14 +666,14 @@ plt.show()
 # | soft, α<sub>c</sub> = 0 | 56.7<br>(−0.2 to +1.0) | **0.32**<br>(+0.11 to +0.16) | **0.33**<br>(+0.05 to +0.11) | 0.42<br>(0.00 to +0.11) |
 # | hard, α<sub>c</sub> = 0 | **51.4**<br>(−6.5 to −3.4) | **0.28**<br>(+0.04 to +0.14) | **0.31**<br>(+0.01 to +0.11) | 0.29<br>(−0.15 to +0.01) |
 #
-# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *soft* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *soft* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
 # **The words are worse.** Hard attention costs five to seven points of BLEU-4, and the
 # worst of the soft captioners is better than the best of the hard ones.
 #
-# **The maps have another habit.** With the penalty they have no more weight in the
+# **The maps look later.** With the penalty they have no more weight in the
 # boxes than soft ones, but a word earlier they have half as much: hard attention looks
 # at the thing while it says the word, not before.
 #
@@ -699,7 +699,7 @@ plt.show()
 # | soft | 20.3<br>± 0.1 | 47.3<br>± 0.1 | 233 |
 # | hard | **18.6**<br>(−2.6 to −0.7) | **42.4**<br>(−8.1 to −1.6) | 235 |
 #
-# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *soft* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *soft* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -714,8 +714,8 @@ plt.show()
 #   $\lambda_r = 0.1$, and by the caption's words.)
 # - The paper decides for each image whether to draw; we decide for each minibatch, as
 #   its code does, and draw once for each caption, where the formula allows more.
-# - Both terms of the loss are means over tokens here, so that $\lambda_r = 1$ is the
-#   exact gradient of the bound.
+# - Both terms of the loss are means over tokens here, so that $\lambda_r = 1$ gives
+#   the bound's gradient, on average.
 # - The paper has the doubly stochastic penalty in its section on soft attention only.
 #   We keep it in both halves, except in rows with $\alpha_c = 0$.
 # - Later estimators have less noise: a draw softened until it has a slope
@@ -753,7 +753,7 @@ ask("13.e")
 #
 # That is the *straight-through* estimator. It has little noise and is wrong on average: it
 # uses the slope at a place where the network isn't. Whether it helps is a question for
-# an experiment (see the last section).
+# an experiment.
 #
 # </details>
 #
@@ -768,7 +768,7 @@ ask("13.e")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 13.1 The exact gradient
 #
@@ -998,7 +998,7 @@ check("13.5", above_others)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Eight draws.** Draw eight times for each caption, with exercise 13.5's baseline. By how
 # much does the variance fall, and is it worth eight times the work?
@@ -1008,8 +1008,8 @@ check("13.5", above_others)
 # Stack `words_to_come(log_p, words, 0.0)` of eight calls of `draw_once`, and subtract the
 # mean of the seven others at each word. Repeat forty times.
 #
-# With seed 0 and the chapter's sixteen captions: 6 % of the variance of a single draw with
-# the usual word's baseline. Eight draws with *that* baseline leave 13 %, an eighth, as they
+# With seed 0 and the chapter's sixteen captions: 6% of the variance of a single draw with
+# the usual word's baseline. Eight draws with *that* baseline leave 13%, an eighth, as they
 # must. A quarter of a minute of processor time.
 #
 # The other draws know the picture and the words, which a moving average does not, so the

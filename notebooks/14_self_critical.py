@@ -194,7 +194,7 @@ ids[:2], long
 # ## Rewarding them
 #
 # The reward is CIDEr-D: n-grams shared with the human captions, rare ones counting
-# more. How rare is counted once, over the whole training set. Note that `<end>` is
+# more. Rarity is counted once, over the whole training set. Note that `<end>` is
 # kept as a word; we will see why.
 
 # %%
@@ -496,8 +496,8 @@ assert reward["same caption, %"] > start["same caption, %"] + 10
 # %% [markdown]
 # Rewards do more here than people's captions: greedy search gains 18 points of
 # CIDEr-D, where more time with cross-entropy brings 11, and a beam 22, where it brings
-# 2. BLEU-4, which nobody rewarded, rises too. (This is one run, of a captioner that
-# cross-entropy has nearly exhausted; others follow below.)
+# 2. BLEU-4, which nobody rewarded, rises too. (This is one run, of a captioner with
+# little left to learn from cross-entropy; others follow below.)
 #
 # The price is variety. Entropy falls by a third: before each word, the model hesitates
 # between about two words ($e^{0.8}$) rather than more than three ($e^{1.2}$). Fewer
@@ -572,7 +572,7 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #
 # `python -m tools.experiments self_critical` trains captioners on 1,000 scenes with
 # cross-entropy, and lets each go on in five ways for as long as it was trained before.
-# CIDEr-D is that of a beam of 3 where it isn't greedy search's; entropy is over drawn
+# CIDEr-D is for a beam of 3 unless marked greedy; entropy is over drawn
 # captions; words and distinct captions are greedy search's.
 #
 # <!-- comparison self_critical: written by tools.results -->
@@ -586,7 +586,7 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # | reward, greedy caption | **248.6**<br>(−25.9 to −7.5) | **251.9**<br>(−28.6 to −11.0) | **1.19**<br>(−0.18 to −0.10) | **7.87**<br>(−0.67 to −0.30) | **173**<br>(−22 to −12) | 0.23<br>(−0.02 to +0.01) |
 # | reward, without end | 269.1<br>(−7.4 to +15.1) | 275.4<br>(−12.9 to +20.2) | **0.90**<br>(−0.46 to −0.39) | **7.77**<br>(−0.73 to −0.44) | **169**<br>(−28 to −15) | **0.26**<br>(+0.02 to +0.03) |
 #
-# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *cross-entropy, twice as long* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>1,000 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *cross-entropy, twice as long* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -647,7 +647,7 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # | rewards, 0.00002, 5 samples | 44.4 | 20.7 | 47.7 | 3.27 | 10.46 |
 # | rewards, 0.0002, 5 samples, 0.5 cross-entropy | 44.2 | 21.4 | 48.7 | 3.74 | 10.84 |
 #
-# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *cross-entropy, three epochs* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Rows without an interval have one seed. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *cross-entropy, three epochs* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Rows without an interval have one seed. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
@@ -655,12 +655,12 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #
 # The share, unless the rate is small. At the two higher rates, rewards alone do what
 # they did to scenes, only more so: captions shrink from eleven words to eight and a
-# half, entropy falls by two thirds, and a beam, which then finds little else, loses more
-# than three points of CIDEr-D. A fifth of cross-entropy prevents all that. Twice as many
+# half, entropy falls by two thirds or more, and a beam, which then finds little else, ends
+# nearly three points of CIDEr-D below the start. A fifth of cross-entropy prevents all that. Twice as many
 # samples take nearly twice as long and bring nothing.
 #
-# With one seed, the best setting was ahead of cross-entropy for as long. With three it
-# is level. But these captioners were far from having learned all they could from people.
+# With one seed, the setting repeated here was ahead of equally long cross-entropy. With
+# three it is level. But these captioners were far from having learned all they could from people.
 # So here are others, which had twelve epochs first:
 #
 # <!-- comparison self_critical_flickr8k: written by tools.results -->
@@ -672,14 +672,14 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # | rewards | **51.4**<br>(+0.6 to +4.7) | **22.6**<br>(+0.3 to +1.9) | 54.8<br>(−0.9 to +4.6) | **2.58**<br>(−1.02 to −0.88) | **9.92**<br>(−1.23 to −0.82) | 899<br>(−59 to +1) |
 # | rewards and cross-entropy | 51.6<br>(−0.1 to +5.7) | **22.1**<br>(+0.4 to +1.0) | **54.1**<br>(+0.2 to +2.1) | **3.11**<br>(−0.49 to −0.37) | **10.31**<br>(−1.03 to −0.24) | **904**<br>(−42 to −5) |
 #
-# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *cross-entropy, three epochs* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *cross-entropy, three epochs* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
 # Three more epochs of cross-entropy gain nothing that can be measured; one of rewards
 # does. Alone, at a rate of 0.00005, they bring a point of BLEU-4 and nearly three of
 # CIDEr-D with greedy search. With a fifth of cross-entropy, at 0.0002, captions stay
-# longer, and a beam gains a point of CIDEr-D beyond doubt. (Both settings were chosen in the
+# longer, and a beam gains a point of CIDEr-D (+0.2 to +2.1). (Both settings were chosen in the
 # table before, on the same photographs.) The gain is small beside COCO's. The shipped
 # captioner was not trained like this: a longer attempt on [an earlier
 # one](../book/captioner.md) lowered a beam's BLEU-4, and we have not tried again.
@@ -689,8 +689,8 @@ print("fed:   ", *sentences(fed, n, v)[0])
 # - {cite:t}`rennie2017` compare with the greedy caption. We compare with the other
 #   samples, as {cite:t}`luo2020` does, and have theirs as `SelfCritical(greedy=True)`.
 # - Code for this often divides the loss by the number of words. We divide by the
-#   number of captions, which makes the estimate exact: words weigh alike in both, but
-#   a batch of short captions would otherwise count for more.
+#   number of captions, which keeps the estimate unbiased: otherwise a batch of short
+#   captions would count for more.
 # - Rarity is counted over the training captions with their `<end>`, and `<unk>` is one
 #   word.
 #
@@ -700,10 +700,10 @@ print("fed:   ", *sentences(fed, n, v)[0])
 #   the reward, times the gradient of the caption's log-probability.
 # - A baseline leaves the average alone and takes away most of the variance. The other
 #   captions of the same image are a good one, and cost nothing.
-# - A captioner that cross-entropy had nearly exhausted gained 18 to 22 points of CIDEr-D
+# - A captioner with little left to learn from cross-entropy gained 18 to 22 points of CIDEr-D
 #   by rewards, and 2 to 11 by cross-entropy in no less time (one run). For younger
-#   captioners, cross-entropy did as well. On photographs it was the same, with a gain of
-#   a point of BLEU-4. The model becomes surer of itself, and its captions less varied.
+#   captioners, cross-entropy did as well. On photographs, too, rewards helped only late,
+#   by a point of BLEU-4. The model becomes surer of itself, and its captions less varied.
 # - What the reward does not see is free to change. `<end>` is a word of the caption, or
 #   stopping too early costs next to nothing.
 #
@@ -751,7 +751,7 @@ ask("14.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 14.1 The best baseline
 #
@@ -944,7 +944,7 @@ check("14.4", entropy)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **How noisy?** Measure the variance of the gradient of one batch, over twenty draws of five
 # captions an image: without a baseline, with the greedy caption's score, with the mean of the
@@ -955,9 +955,9 @@ check("14.4", entropy)
 # Write the captions once, and take the gradient of `self_critical_loss` for each kind of
 # gains, with `torch.autograd.grad(..., retain_graph=True)`.
 #
-# With the toy captioner, the first 32 scenes and seed 0: the greedy caption's score leaves 109 %
-# of the variance without a baseline, the mean of the other samples 35 %, and the mean of the
-# whole batch 32 %. Half a minute of processor time.
+# With the toy captioner, the first 32 scenes and seed 0: the greedy caption's score leaves 109%
+# of the variance without a baseline, the mean of the other samples 35%, and the mean of the
+# whole batch 32%. Half a minute of processor time.
 #
 # These greedy captions score 359, and a draw 214 on average. So nearly all gains are negative,
 # which is no better than all positive: a good baseline is near what is drawn. The mean of four

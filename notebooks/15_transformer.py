@@ -153,7 +153,7 @@ torch.testing.assert_close(out, same)
 # %% [markdown]
 # ## Words look back
 #
-# Let the words of a caption look at each other by the same layer. A word must not
+# Let the words of a caption look at each other through the same layer. A word must not
 # see those to come, or training would be copying. So word $i$ sees words 0 to $i$;
 # the rest is *masked*: its score is $-\infty$, its weight 0.
 
@@ -199,14 +199,14 @@ def positions(first: int, count: int, width: int) -> Tensor:
 # %% [markdown]
 # ## A block
 #
-# A Transformer is a stack of equal blocks. In each, a word looks at the words so
+# A Transformer is a stack of identically built blocks. In each, a word looks at the words so
 # far, then at the grid, then thinks for itself (two linear layers). Each part *adds*
 # to the vector that runs through, and sees it through a layer norm
 # {cite}`ba2016`:
 #
 # $$x \leftarrow x + \text{part}(\operatorname{norm}(x))$$
 #
-# With the norm inside, as here, deep stacks train without a slow start
+# With the norm inside, as here, deep stacks train without a warm-up of the learning rate
 # {cite}`xiong2020`; the first Transformer had it outside.
 
 
@@ -402,7 +402,7 @@ state.past[0].shape  # N, words read, 2 * W
 # Which one writes better? The question is empty until we say what is equal. With
 # equal epochs or equal numbers of weights, one of the two computes for longer. We
 # give both the same **time**, on the same scenes, with chapter 05's loop. The LSTM
-# takes half as long again for an epoch, so the Transformer gets more of them.
+# takes a third longer for an epoch, so the Transformer gets more of them.
 
 # %% tags=["question", "remove-input"]
 from captionlib.book.questions import ask
@@ -454,7 +454,7 @@ marks = report("Transformer", transformer, seconds)
 assert min(lstm_marks["bleu4"], marks["bleu4"]) > 20
 
 # %% [markdown]
-# The Transformer, clearly, by both yardsticks. Aren't Transformers said to need many
+# The Transformer wins, clearly, by both yardsticks. Aren't Transformers said to need many
 # images? Three things help this one:
 #
 # - It reads all words of a caption at once, so in the same time it sees each scene 14
@@ -589,7 +589,7 @@ assert prefix_marks["bleu4"] > 15
 # %% [markdown]
 # As good as before, with nine vectors for the picture instead of 64: in scenes of one
 # to three things, nine are enough. The maps are coarser, and a box
-# that fills a third of a token can't get all of its weight.
+# that fills a third of a token gets only a third of that token's weight.
 #
 # One run proves little. `python -m tools.experiments transformer` trains each for
 # longer and with five seeds. Learning rates were chosen on validation scenes; the
@@ -605,16 +605,16 @@ assert prefix_marks["bleu4"] > 15
 # | Transformer of one layer | **49.2**<br>(+0.5 to +8.1) | **238.6**<br>(+16.9 to +61.6) | **0.28**<br>(+0.07 to +0.13) | 0.18<br>(0.00 to +0.07) | 30 |
 # | prefix of 9 tokens | **53.9**<br>(+8.6 to +9.4) | **255.4**<br>(+48.1 to +64.1) | **0.21**<br>(+0.02 to +0.04) | 0.17<br>(−0.01 to +0.06) | 28 |
 #
-# <small>400 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>400 drawn scenes for training, 200 for these figures. Seeds 1, 2, 3, 4, 5: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
-# - The Transformer's lead holds, with half the weights. But part of it is the LSTM's
-#   size. [Chapter 12](12_parts.ipynb) found this LSTM short of memory; one twice as
-#   large, in the same time, makes up most of BLEU-4 and half of CIDEr-D and of the
+# - The Transformer's lead holds, with half the weights. But part of the lead is due to
+#   the LSTM's size. [Chapter 12](12_parts.ipynb) found this LSTM short of memory; one twice as
+#   large, in the same time, makes up most of the gap in BLEU-4 and half of CIDEr-D and of the
 #   weight in the box. It has four times the Transformer's weights.
-# - Nine tokens are level with it in words, and less exact in their maps.
-# - One layer lies in between: a second look at the grid, by a word that has looked
+# - Nine tokens are level with the Transformer in words, and less exact in their maps.
+# - One layer lies between LSTM and Transformer: a second look at the grid, by a word that has looked
 #   once, seems to be worth something.
 #
 # These are drawn scenes. `python -m tools.experiments photographs` compares the two on
@@ -627,18 +627,18 @@ assert prefix_marks["bleu4"] > 15
 # | LSTM with attention | 20.3<br>± 0.1 | 47.3<br>± 0.1 | 712<br>± 21 | 233 |
 # | Transformer | **21.0**<br>(+0.6 to +0.8) | **48.4**<br>(+0.6 to +1.6) | **811**<br>(+43 to +156) | 255 |
 #
-# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95 % interval of the difference to it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
+# <small>Flickr8k: 6,000 photographs for training, 1,000 of the validation split for these figures. Seeds 1, 2, 3: *LSTM with attention* with mean ± standard deviation; the others with the mean and, in brackets, the 95% interval of the difference from it, paired by seed (Student's t). Bold: the interval leaves out 0. Versions: captionlib 0.2.0, torch 2.13.0+cpu, torchvision 0.28.0, timm 1.0.31, numpy 2.4.6, pillow 13.0.0, h5py 3.16.0.</small>
 #
 # <!-- comparison: end -->
 #
-# Ahead again, in all seeds, but by less than a point of BLEU-4, for a tenth more time,
-# and with greater variety. Which would win in a night, we have not measured.
+# The Transformer is ahead again, in all seeds, but by less than a point of BLEU-4, for a tenth more time,
+# and with greater variety. We have not measured which would win in a night.
 #
 # ## What today's captioners are made of
 #
 # You have now built every part of them in miniature.
 
-# %% mystnb={"figure": {"caption": "On the left, a captioner of today, from photograph to marks. On the right, the part of this book that does the same.", "name": "fig-transformer-today"}, "image": {"alt": "Five boxes on the left, joined by arrows from top to bottom: image encoder, projector, language model, search or sampling, evaluation. On the arrow out of each: from photo to grid, from grid to tokens, tokens before words, from scores to words, from words to marks. Beside each a box on the right with the book's part: chapter 02's encoder, project or chapter 03, PrefixDecoder, chapter 06's beam search, and chapters 07 and 11."}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "On the left, a captioner of today, from photograph to scores. On the right, the part of this book that does the same.", "name": "fig-transformer-today"}, "image": {"alt": "Five boxes on the left, joined by arrows from top to bottom: image encoder, projector, language model, search or sampling, evaluation. On the arrow out of each: from photo to grid, from grid to tokens, tokens before words, from scores to words, from words to scores. Beside each a box on the right with the book's part: chapter 02's encoder, project or chapter 03, PrefixDecoder, chapter 06's beam search, and chapters 07 and 11."}} tags=["hide-input"]
 from captionlib.book.transformer_figures import today_figure
 
 today_figure()
@@ -765,7 +765,7 @@ ask("15.d")
 # ## Exercises
 #
 # Each cell below has a gap. Run as it is, it says *not yet*; filled in, it says what is wrong, or
-# that it is right. Hints and solution are folded under it.
+# that it is right. Hints and a solution are folded below.
 #
 # ### 15.1 Write the test
 #
@@ -954,7 +954,7 @@ check("15.4", numbers_kept)
 # </details>
 
 # %% [markdown]
-# ### Without a checker, for a longer afternoon
+# ### Without a checker, for a long afternoon
 #
 # **Take out a head.** Set a head's columns of a block's `grid.out.weight` to zero and measure
 # the loss of the test captions. Which of the eight is missed most? Is it one on the balloon?

@@ -111,7 +111,7 @@ def test_what_was_stored_is_tabled_with_its_misses_and_where_it_came_from(book):
     page = (book / "results.md").read_text(encoding="utf-8")
     assert "| a step & its products | 5.1 × | at least 5 × |" in page
     assert "| memory | **1.20 ×** | at most 1.1 × |" in page
-    assert "| stated alone | 62 % | – |" in page
+    assert "| stated alone | 62% | – |" in page
     assert (
         "A Processor, 2 cores, 2 threads, on 2026-01-02" in page
         and "torch 2.0" in page

@@ -237,7 +237,7 @@ def test_references_are_all_captions_as_they_were(prepared):
     assert (
         load_references(folder, "val")[0] == load_references(folder, "VAL")[0]
     )
-    with pytest.raises(InputError, match="it is kept for VAL and TEST"):
+    with pytest.raises(InputError, match="only VAL and TEST have them"):
         load_references(folder, "train")
 
 

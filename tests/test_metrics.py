@@ -414,7 +414,7 @@ def test_intervals_equal_a_bootstrap_that_scores_every_resample():
 def test_intervals_of_three_images_worked_by_hand(seed, confidence, expected):
     """Single images have 25, 50 and 100, by BLEU-1 and by ROUGE-L.
 
-    The worst alone is one resample of 27, more than the 2.5 % that the wider interval leaves out
+    The worst alone is one resample of 27, more than the 2.5% that the wider interval leaves out
     below; twice the worst and once the next are three more. Likewise above.
     """
     references = [[[*"abcd"]], [[*"efgh"]], [[*"ijkl"]]]

@@ -490,7 +490,7 @@ def test_the_test_split_comes_first_with_its_intervals(tmp_path):
     (tmp_path / "test_split.json").write_text(json.dumps(content))
     said = results.render(tmp_path).replace("\u2060", "")
     assert said.index("test split") < said.index("validation split")
-    assert said.count("| 95 % interval |" + " 11.1–13.2 |" * 6) == 1
+    assert said.count("| 95% interval |" + " 11.1–13.2 |" * 6) == 1
     assert re.search(r"^\| beam 1, greedy \|.* 9\.88 \|", said, re.MULTILINE)
     assert "2026-01-02" in said and "`0123456789ab`" in said
 

@@ -20,8 +20,9 @@ def some_batches():
 
 
 def test_the_faster_form_is_taken():
-    slow, fast = StepTimes(0.5, 0.7), StepTimes(0.7, 0.5)
+    slow, fast = StepTimes(0.5, 0.7, 8), StepTimes(0.7, 0.5, 8)
     assert (slow.bf16, fast.bf16) == (False, True)
+    assert str(slow).startswith("a step of 8 images takes 0.5 s in float32")
     assert str(slow).endswith("0.7 s in bfloat16: training in float32")
     assert str(fast).endswith("0.5 s in bfloat16: training in bfloat16")
     assert "\n" not in str(slow)
@@ -32,7 +33,8 @@ def test_forms_take_turns_and_the_first_turn_does_not_count(monkeypatch):
 
     def objective(model, images, captions, lengths, config):
         forms.append(config.bf16)
-        warm_up = 100.0 if len(forms) <= 2 else 0.0
+        # The first turn of a few images, and the first of whole batches.
+        warm_up = 100.0 if len(forms) in (1, 2, 5, 6) else 0.0
         clock[0] += (3.0 if config.bf16 else 2.0) + warm_up
         return teacher_forcing(model, images, captions, lengths, SETTINGS)
 
@@ -40,8 +42,30 @@ def test_forms_take_turns_and_the_first_turn_does_not_count(monkeypatch):
     times = time_steps(
         make_model(), some_batches(), objective, CONFIG, rounds=3
     )
-    assert forms == [False, True] * 4
-    assert times == StepTimes(2.0, 3.0)
+    assert forms == [False, True] * (2 + 4)
+    assert times == StepTimes(2.0, 3.0, CONFIG.batch_size)
+
+
+@pytest.mark.parametrize("factor", [3.5, 4.5])
+def test_a_few_images_settle_it_where_bfloat16_is_far_slower(
+    monkeypatch, factor
+):
+    seen, clock = [], [0.0]
+
+    def objective(model, images, captions, lengths, config):
+        seen.append((len(images), len(captions), len(lengths)))
+        clock[0] += len(images) * (factor if config.bf16 else 1.0)
+        return teacher_forcing(model, images, captions, lengths, SETTINGS)
+
+    monkeypatch.setattr(precision, "_clock", lambda device: clock[0])
+    batches = [[torch.cat([part] * 8) for part in some_batches()[0]]]
+    B, n = batches[0][1].shape[:2]
+    times = time_steps(make_model(), batches, objective, CONFIG, rounds=2)
+    few = (B // 8, B // 8 * n, B // 8 * n)
+    whole = [(B, B * n, B * n)] * 2 * 3
+    assert seen == [few] * 4 + (whole if factor < 4 else [])
+    expected = B if factor < 4 else B // 8
+    assert times == StepTimes(expected, factor * expected, expected)
 
 
 def test_measuring_leaves_everything_as_it_was():
@@ -62,7 +86,7 @@ def test_measuring_leaves_everything_as_it_was():
 
     times = time_steps(model, batches, objective, CONFIG, rounds=1)
     assert torch.equal(torch.rand(4), expected)
-    assert min(times) > 0
+    assert min(times.float32, times.bfloat16) > 0
     assert [module.training for module in model.modules()] == modes
     assert all(weight.grad is None for weight in model.parameters())
     for name, value in model.state_dict().items():

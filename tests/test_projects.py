@@ -98,7 +98,7 @@ def test_verbs_that_were_seen_pass_and_others_do_not():
     assert "look alike" in judge("A.4", captions).message
     seen = [["jumping" if w == "landing" else w for w in c] for c in captions]
     status, message = judge("A.4", seen)
-    assert status == "right" and "jumping 100 %, landing 0 %" in message
+    assert status == "right" and "jumping 100%, landing 0%" in message
     same = [c[:-1] for c in captions[1:]] + [["a", "cat", "standing"]]
     assert judge("A.4", same).status == "not quite"
     assert "200 test scenes" in judge("A.4", captions[:7]).message
@@ -106,7 +106,7 @@ def test_verbs_that_were_seen_pass_and_others_do_not():
 
 def test_german_captions_pass_and_english_ones_do_not(page):
     captions = [of_scene[4] for of_scene in german_references()]
-    assert "100.0 % of the articles" in judge("B.4", captions).message
+    assert "100.0% of the articles" in judge("B.4", captions).message
     wrong = [[w.replace("eine", "ein") for w in words] for words in captions]
     right, every = page["agreement"](wrong, GENDERS)
     assert articles_right(wrong) == right / every < 0.8

@@ -436,7 +436,7 @@ def test_bf16_auto_is_measured_once_and_kept(tiny, tmp_path, monkeypatch):
 
     def measure(model, batches, objective, config):
         measured.append(batches)
-        return StepTimes(2.0, 1.0)
+        return StepTimes(2.0, 1.0, 8)
 
     monkeypatch.setattr(runs, "time_steps", measure)
     said = []
@@ -452,7 +452,7 @@ def test_bf16_auto_is_measured_once_and_kept(tiny, tmp_path, monkeypatch):
         torch.float16,
         torch.uint8,
     ]
-    expected = StepTimes(2.0, 1.0)
+    expected = StepTimes(2.0, 1.0, 8)
     assert [line for line in said if line == str(expected)] == said[:1] * 2
     for stage in ("stage1", "."):
         config = read_json(tmp_path / "model" / stage / "last/training.json")

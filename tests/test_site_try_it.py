@@ -243,7 +243,7 @@ def veil(page: Page, which: str = "") -> np.ndarray:
     """How dark the picture is, (72, 72), 0 to 1."""
     script = """c => [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]"""
     found = page.part(f"veil{which}").evaluate(script)
-    return np.reshape(found, (72, 72, 4))[..., 3] / 215
+    return np.reshape(found, (72, 72, 4))[..., 3] / 208
 
 
 def test_a_word_shows_its_map_and_that_of_the_word_before(page, captioner):

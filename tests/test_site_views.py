@@ -172,7 +172,7 @@ def veil(view: View) -> np.ndarray:
         view.root.locator("canvas").first.evaluate(
             """c => { const p = c.getContext('2d').getImageData(0, 0, c.width, c.height);
             const rows = Array.from({length: c.height}, (_, y) => Array.from({length: c.width},
-              (_, x) => p.data[4 * (y * c.width + x) + 3] / 215)); return rows; }"""
+              (_, x) => p.data[4 * (y * c.width + x) + 3] / 208)); return rows; }"""
         )
     )
 
@@ -193,7 +193,7 @@ def test_the_large_picture_is_the_words_map(browser, smooth):
                 upsample_alpha(each, dark.shape, smooth=smooth) for each in maps
             ]
             light = np.sqrt(drawn[word] / max(each.max() for each in drawn))
-            np.testing.assert_allclose(dark, 1 - light, atol=1.5 / 215)
+            np.testing.assert_allclose(dark, 1 - light, atol=1.5 / 208)
             pressed = view.root.locator("[aria-pressed=true]")
             assert (
                 pressed.count() == 1

@@ -174,7 +174,7 @@ def test_the_still_pictures_are_dark_where_the_weight_is_small():
     for veil, alpha in zip(veils, caption.alphas, strict=True):
         dark = (
             np.asarray(Image.open(io.BytesIO(base64.b64decode(veil))))[..., 3]
-            / 215
+            / 208
         )
         np.testing.assert_allclose(
             dark, 1 - np.sqrt(alpha / caption.alphas.max()), atol=1 / 200

@@ -31,16 +31,22 @@ ALT = (
 
 
 def amount(value: float, unit: str) -> str:
-    """Format a number for the table: '5.1 ×', '1.04 ×', '0.8 %'."""
+    """Format a number for the table: '5.1 ×', '1.04 ×', '0.8%'."""
     digits = 2 if value < 2 and unit in "×s" else 1 if value < 10 else 0
-    return f"{value:.{digits}f} {unit}"
+    return f"{value:.{digits}f}{spaced(unit)}"
+
+
+def spaced(unit: str) -> str:
+    """A unit as it follows its number: '%' without a space."""
+    return unit if unit == "%" else f" {unit}"
 
 
 def wanted(row: dict) -> str:
     """The target, or a dash."""
     if row["target"] is None:
         return "–"
-    return f"at {'least' if row['at_least'] else 'most'} {row['target']:g} {row['unit']}"
+    bound = "least" if row["at_least"] else "most"
+    return f"at {bound} {row['target']:g}{spaced(row['unit'])}"
 
 
 def with_targets(result: dict) -> list[dict]:

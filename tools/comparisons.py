@@ -95,8 +95,8 @@ def table_of(stored: dict) -> list[str]:
         *("| " + " | ".join(line) + " |" for line in lines),
         "",
         f"<small>{about}. Seeds {seeds}: *{baseline}* with mean ± standard "
-        "deviation; the others with the mean and, in brackets, the 95 % "
-        "interval of the difference to it, paired by seed (Student's t). Bold: "
+        "deviation; the others with the mean and, in brackets, the 95% "
+        "interval of the difference from it, paired by seed (Student's t). Bold: "
         "the interval leaves out 0."
         + " Rows without an interval have one seed." * bool(single)
         + f" Versions: {versions}.</small>",

@@ -157,7 +157,7 @@ def hashes(notebook) -> list[str]:
 
 
 def is_progress_bar(output) -> bool:
-    """Is it a bar of tqdm's, which as text stands still at 0 %?"""
+    """Is it a bar of tqdm's, which as text stands still at 0%?"""
     text = output.get("data", {}).get("text/plain", "")
     return re.search(r"\[\d\d:\d\d.*/s\]$", text) is not None
 

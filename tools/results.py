@@ -133,7 +133,7 @@ def section(rows: list[dict], logs: list[Path]) -> list[str]:
         for beam, row in zip(beams, rows, strict=True)
     ]
     lines += table(["beam", *SCORES.values()], points)
-    lines += ["", "95 % intervals, from a bootstrap over the images:", ""]
+    lines += ["", "95% intervals, from a bootstrap over the images:", ""]
     lines += table(["beam", *SCORES.values()], margins)
     lines += ["", *provenance(first, logs), ""]
     return lines
@@ -231,7 +231,7 @@ def protocol(stored: dict) -> list[str]:
     lines = [
         f"Greedy captions of {counts['images']:,} images of {name}, "
         f"{SPLITS[data['split']]} split, have a BLEU-4 of "
-        f"{baseline['bleu4']:.2f} by our protocol (95 % interval "
+        f"{baseline['bleu4']:.2f} by our protocol (95% interval "
         f"{_interval(baseline['interval'])}{seed}). Each change alone moves it "
         "by:",
         "",
@@ -241,17 +241,16 @@ def protocol(stored: dict) -> list[str]:
         low, high = map(signed, audit["changes"][key]["interval"])
         moved = signed(audit["changes"][key]["difference"])
         cells.append([label, moved, f"{low}{joiner} to {joiner}{high}"])
-    lines += table(["change", "BLEU-4", "95 % interval, in pairs"], cells)
+    lines += table(["change", "BLEU-4", "paired 95% interval"], cells)
     lines += [
         "",
-        "- Copies change no score, but taken for images of their own they "
+        "- Copies change no score, but counted as separate images they "
         "would narrow the interval to "
         f"{_interval(audit['repeated_as_images'])}.",
-        "- All together don't add up to the sum. Under teacher forcing two "
-        "gains vanish: a forced caption is never longer than the true one, so "
-        "nothing is cut, and the original scores what comes after a forced "
-        f"`<end>`, which {counts['forced_past_end'] / counts['forced']:.0%} of "
-        "these captions have too early.",
+        "- The changes don't simply add up. Under teacher forcing two gains "
+        "vanish. The cut: a forced caption is never longer than the true one. "
+        f"`<end>`: {counts['forced_past_end'] / counts['forced']:.0%} of these "
+        "captions have it too early, and the original scores what follows.",
     ]
     return lines
 
@@ -276,7 +275,7 @@ def headline(stored: dict) -> list[str]:
         cells.append([label, *(f"{row[name]:.2f}" for name in SCORES)])
         if "intervals" in row:
             bounds = (_interval(row["intervals"][name]) for name in SCORES)
-            cells.append(["95 % interval", *bounds])
+            cells.append(["95% interval", *bounds])
     lines += table(["search", *SCORES.values()], cells)
     lines += [
         "",
@@ -387,9 +386,9 @@ def captioners(stored: dict) -> list[str]:
         "MB",
         "ms",
         "BLEU-4",
-        "95 % interval",
+        "95% interval",
         "CIDEr-D",
-        "95 % interval",
+        "95% interval",
     ]
     rows = []
     for row in stored["rows"].values():

@@ -21,7 +21,7 @@ TODAY = (
     ("attention", "projector", "project, or chapter 03", "from grid to tokens"),
     ("state", "language model", "PrefixDecoder, larger", "tokens before words"),
     ("word", "search or sampling", "06 Beam search", "from scores to words"),
-    ("plain", "evaluation", "07 BLEU, 11 grounding", "from words to marks"),
+    ("plain", "evaluation", "07 BLEU, 11 grounding", "from words to scores"),
 )
 
 

@@ -57,7 +57,7 @@ def _check_outputs(args) -> None:
 def _print_table(scores: dict) -> None:
     alone = scores["images"] == 1
     for name, (low, high) in scores["intervals"].items():
-        interval = f"95 % interval {low:6.2f} to {high:6.2f}"
+        interval = f"95% interval {low:6.2f} to {high:6.2f}"
         if alone:
             needs = name == "cider_d"
             interval = "needs several images" if needs else "no interval"

@@ -22,7 +22,7 @@ class ViewConfig(Settings):
     mirrored: bool = setting(False, "mirror training images at random")
     crops: bool = setting(
         False,
-        "crop training images at random, to 84 to 97 % per side",
+        "crop training images at random, to 84 to 97% per side",
     )
     last_stages: int = setting(
         0,

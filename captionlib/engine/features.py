@@ -53,7 +53,7 @@ def cache_features(
         device: where to encode.
         bf16: encode under bfloat16 autocast. This is faster on GPUs and on
             processors with bfloat16 units. On photographs, the vectors of
-            tf_efficientnet_lite0 then differ by about 6 % from those in
+            tf_efficientnet_lite0 then differ by about 6% from those in
             float32.
         mirrored: encode the images flipped left to right.
         progress: show a bar on a terminal, with the size of the file.

@@ -26,7 +26,7 @@ __all__ = ["open_views", "view_pixels", "write_crops"]
 
 
 def write_crops(images: str | Path, to: Path, *, seed: int = 0) -> Path:
-    """Write an HDF5 file like `images` with random crops, 84 to 97 % per side.
+    """Write an HDF5 file like `images` with random crops, 84 to 97% per side.
 
     An existing file is left alone if it was made of the same images and seed,
     and replaced otherwise.

@@ -475,8 +475,7 @@ def exercise_5(paired_interval) -> str:
             ),
             (
                 middle(two - one, 5),
-                "the middle 95 % leave out 2.5 % at either end; you leave out "
-                "5",
+                "the middle 95% leave out 2.5% at either end; you leave out 5",
             ),
             (
                 np.percentile(two - one, [0.025, 0.975]).tolist(),
@@ -518,7 +517,7 @@ def exercise_5(paired_interval) -> str:
 
 
 def _is_middle(bounds: list[float], values: np.ndarray) -> bool:
-    """Whether these are the bounds of the middle 95 %, by any convention: which
+    """Whether these are the bounds of the middle 95%, by any convention: which
     of two values it is, or a point between, differs among textbooks."""
     ordered = np.sort(values)
     return all(

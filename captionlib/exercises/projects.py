@@ -219,11 +219,11 @@ def _captions(value: object, count: int = TEST) -> list[list[str]]:
 def project_a_4(captions) -> str:
     """A trained captioner's verbs."""
     right = verbs_right(_captions(captions))
-    said = ", ".join(f"{v} {100 * share:.0f} %" for v, share in right.items())
+    said = ", ".join(f"{v} {100 * share:.0f}%" for v, share in right.items())
     guess = (right["jumping"] + right["landing"]) / 2
     if right["all"] < LEAST_VERBS:
         raise Wrong(
-            f"{said}: less than {100 * LEAST_VERBS:.0f} % of all. Were these "
+            f"{said}: less than {100 * LEAST_VERBS:.0f}% of all. Were these "
             "captions written by a captioner of this world, after its training?"
         )
     if guess > 0.7:
@@ -377,7 +377,7 @@ def project_b_4(captions) -> str:
     captions = _captions(captions)
     bleu4 = score(german_references(), captions)["bleu4"]
     fit = articles_right(captions)
-    said = f"BLEU-4 {bleu4:.1f}; {100 * fit:.1f} % of the articles fit"
+    said = f"BLEU-4 {bleu4:.1f}; {100 * fit:.1f}% of the articles fit"
     if bleu4 < LEAST_GERMAN:
         raise Wrong(
             f"{said}. Less than {LEAST_GERMAN} is too little: are the words "

@@ -130,7 +130,7 @@ class EfficientNetLite(nn.Module):
             STAGES
         ):
             # To a multiple of 8. (The paper also forbids rounding down by more
-            # than 10 %; no width here is that close.)
+            # than 10%; no width here is that close.)
             outside = int(base * wider + 4) // 8 * 8
             if number not in (0, len(STAGES) - 1):
                 blocks = ceil(blocks * deeper)

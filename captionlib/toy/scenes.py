@@ -186,7 +186,7 @@ class _Frame(NamedTuple):
 def _choose_kinds(
     setting: str, counts: tuple[int, ...], rng: Random
 ) -> list[Kind]:
-    """Choose a different kind for each count; in 30 % the last one flies."""
+    """Choose a different kind for each count; in 30% the last one flies."""
     chosen: list[Kind] = []
     last_flies = rng.random() < 0.3
     for index, count in enumerate(counts):

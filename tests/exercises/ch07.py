@@ -92,7 +92,7 @@ MISTAKES = {
         ("bounds subtracted", {PERCENTILES: "np.percentile(second[draws].mean(axis=1), [2.5, 97.5])"
                                " - np.percentile(first[draws].mean(axis=1), [2.5, 97.5])"},
          "you subtract the bounds"),
-        ("90 %", {"[2.5, 97.5]": "[5, 95]"}, "you leave out 5"),
+        ("90%", {"[2.5, 97.5]": "[5, 95]"}, "you leave out 5"),
         ("quantiles", {"[2.5, 97.5]": "[0.025, 0.975]"}, "`np.percentile` counts from 0 to 100"),
         ("the wrong axis", {"axis=1": "axis=0"}, "is it of the mean over each draw's"),
         ("a sum", {".mean(axis=1)": ".sum(axis=1)"}, "sums over 40 images"),

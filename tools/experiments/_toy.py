@@ -25,14 +25,14 @@ SEEDS = (1, 2, 3, 4, 5)
 SCENES = {"train": 1000, "val": 200, "test": 200, "seed": 0}
 QUICK = {"train": 40, "val": 8, "test": 8, "seed": 0}
 
-# The 97.5 % point of Student's t, by the number of pairs.
+# The 97.5% point of Student's t, by the number of pairs.
 T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
 
 Row = Callable[[World, int, bool], dict]  # world, seed, whether it's a trial
 
 
 def paired(row: list[float], baseline: list[float]) -> dict:
-    """The mean difference of pairs with one seed, and its 95 % interval.
+    """The mean difference of pairs with one seed, and its 95% interval.
 
     By Student's t over the seeds; the scenes are the same in all.
     """
