@@ -392,7 +392,7 @@ def test_the_measured_times_are_on_the_pages():
 
 @pytest.mark.parametrize("width", [390, 800, 1000, 1199, 1200, 1920])
 @pytest.mark.parametrize(
-    "address", ["book/concepts.html", "notebooks/05_training.html"]
+    "address", ["book/concepts.html", "notebooks/01_data_pipeline.html"]
 )
 def test_notes_in_the_margin_are_inside_the_window(browser, address, width):
     with Visit(browser, address, width=width) as visit:
