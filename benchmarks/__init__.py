@@ -44,12 +44,14 @@ def from_chapter(chapter: str, *definitions: str) -> dict:
         chapter: the notebook's name without its extension, such as
             "04_decoder".
         definitions: text that a cell must contain, such as "class
-            NaiveDecoder", after a preamble of the usual imports.
+            NaiveDecoder", after a preamble of the usual imports and of the
+            decoder's classes, which cells take from those above them.
     """
     notebook = jupytext.read(ROOT / "notebooks" / f"{chapter}.py")
     namespace: dict = {}
     exec(
-        "import math\nimport numpy as np\nimport torch\nfrom torch import nn",
+        "import math\nimport numpy as np\nimport torch\nfrom torch import nn\n"
+        "from captionlib.decoder import DecoderWithAttention, State",
         namespace,
     )
     for definition in definitions:
