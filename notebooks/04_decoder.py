@@ -728,7 +728,7 @@ assert (lengths - 1).sum() < 0.75 * 16 * 19  # more than a quarter is padding
 #
 # Vectors trained on more text than your captions, such as GloVe's
 # {cite}`pennington2014`, may be a better start than random ones. The [questions
-# page](../book/faq.md) shows how to read them from a file. Here made-up ones stand in:
+# page](../book/faq.md) shows how to load a file of them. Here we make some up:
 
 # %%
 vectors = torch.randn(len(vocabulary), 3)
